@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""The values of the API: what is asked for, and what comes back.
+
+Limits, models and credits are those of https://docs.pictory.ai/api-reference/ai-studio/generate-image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+from urllib.parse import urlsplit
+
+from pictory_provider.api.errors import RequestInvalid
+
+PROMPT_MIN = 5
+PROMPT_MAX = 5_000
+"""A prompt's length in characters, both ends included."""
+
+DEFAULT_MODEL = "seedream3.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One image model: its aspect ratios in documented order, and its price in AI credits a picture."""
+
+    name: str
+    aspect_ratios: tuple[str, ...]
+    credits: float
+
+
+MODELS: dict[str, Model] = {
+    model.name: model
+    for model in (
+        Model("seedream3.0", ("1:1", "16:9", "9:16"), 2),
+        Model("flux-schnell", ("1:1", "16:9", "9:16"), 0.6),
+        Model("nanobanana", ("1:1", "16:9", "9:16"), 4),
+        Model("nanobanana-pro", ("1:1", "16:9", "9:16"), 14),
+    )
+}
+
+STYLES = ("photorealistic", "artistic", "cartoon", "minimalist", "vintage", "futuristic")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRequest:
+    """One picture to be made. Made only if it is valid: a request that exists can be sent.
+
+    :param prompt: 5 to 5,000 characters.
+    :param model: one of :data:`MODELS`.
+    :param aspect_ratio: one of the model's ratios; ``None`` lets Pictory take the model's first.
+    :param style: one of :data:`STYLES`, or ``None``.
+    :param reference_image_url: absolute ``http(s)`` URL that Pictory can read without logging in.
+    :param webhook: absolute ``http(s)`` URL that Pictory calls when the job ends.
+    :param allow_unlisted: let a model, style or ratio pass that this release does not know. Pictory
+        answers an unknown one with 400, at no cost.
+    :raises RequestInvalid: names the field, the value and what is supported.
+    """
+
+    prompt: str
+    model: str = DEFAULT_MODEL
+    aspect_ratio: str | None = None
+    style: str | None = None
+    reference_image_url: str | None = None
+    webhook: str | None = None
+    allow_unlisted: bool = False
+
+    def __post_init__(self) -> None:
+        _check_prompt(self.prompt)
+        _check_listed("model", self.model, tuple(MODELS), allow_unlisted=self.allow_unlisted)
+        if self.aspect_ratio is not None:
+            known = MODELS.get(self.model)
+            ratios = known.aspect_ratios if known else ()
+            _check_listed(
+                "aspect_ratio",
+                self.aspect_ratio,
+                ratios,
+                allow_unlisted=self.allow_unlisted,
+                of=f" of model {self.model!r}",
+            )
+        if self.style is not None:
+            _check_listed("style", self.style, STYLES, allow_unlisted=self.allow_unlisted)
+        for field in ("reference_image_url", "webhook"):
+            url = getattr(self, field)
+            if url is not None:
+                check_url(field, url)
+
+    def body(self) -> dict[str, str]:
+        """Return the JSON body: documented names only, and nothing that was not asked for."""
+        fields = {
+            "prompt": self.prompt,
+            "model": self.model,
+            "aspectRatio": self.aspect_ratio,
+            "style": self.style,
+            "referenceImageUrl": self.reference_image_url,
+            "webhook": self.webhook,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+    @property
+    def credits(self) -> float | None:
+        """The listed price in AI credits, ``None`` for a model that this release does not know."""
+        known = MODELS.get(self.model)
+        return known.credits if known else None
+
+
+class JobState(Enum):
+    """What a job's status means."""
+
+    IN_PROGRESS = "in-progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CLEANED = "cleaned"
+    UNKNOWN = "unknown"
+    """A status that no page of the vendor names. It waits, and never counts as success."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What Pictory says of a job. Never an invented value: absent means ``None``.
+
+    :param status: Pictory's own word.
+    :param success: Pictory's own flag; ``False`` means failed, whatever the status says.
+    :param url: where the finished picture (PNG) can be downloaded.
+    :param width: pixels.
+    :param height: pixels.
+    :param ai_credits_used: may be fractional.
+    """
+
+    job_id: str
+    status: str | None = None
+    success: bool | None = None
+    url: str | None = None
+    width: int | None = None
+    height: int | None = None
+    ai_credits_used: float | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+
+    @property
+    def state(self) -> JobState:
+        """What :attr:`status` and :attr:`success` mean together."""
+        if self.success is False:
+            return JobState.FAILED
+        try:
+            return JobState(self.status)
+        except ValueError:
+            return JobState.UNKNOWN
+
+    def record(self) -> dict[str, Any]:
+        """Return the image record: the plain JSON that goes to XCom everywhere."""
+        return {
+            "job_id": self.job_id,
+            "status": self.status,
+            "url": self.url,
+            "width": self.width,
+            "height": self.height,
+            "ai_credits_used": self.ai_credits_used,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratedImage:
+    """One item of the gallery (``GET /v1/aistudio/images``). It carries no job id."""
+
+    id: str | None
+    url: str | None
+    prompt: str | None = None
+    model: str | None = None
+    aspect_ratio: str | None = None
+    style: str | None = None
+    reference_image_url: str | None = None
+    width: int | None = None
+    height: int | None = None
+    created_date: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """The AI credits of the subscription, as ``GET /v1/quota`` counts them.
+
+    :param raw: the whole reply, with the minutes of video, transcription and voice-over.
+    """
+
+    ai_credits_used: float
+    ai_credits_limit: float
+    raw: dict[str, Any]
+
+    @property
+    def ai_credits_left(self) -> float:
+        """Limit less used, rounded to a hundredth: prices are in tenths."""
+        return round(self.ai_credits_limit - self.ai_credits_used, 2)
+
+
+def check_job_id(job_id: object) -> str:
+    """Return the job id, or say why it is none.
+
+    Its form is not checked: Pictory documents a UUID, and decides.
+
+    :raises RequestInvalid: for anything but a string, for an empty one, and for ``"None"``, which is
+        what Jinja makes of a missing XCom.
+    """
+    if not isinstance(job_id, str) or job_id.strip() in ("", "None"):
+        raise RequestInvalid(
+            f"job_id is missing: got {job_id!r}. No request was made. Usually the task that submits the "
+            "job did not run, was skipped, or left no XCom: pass `generate.output` of a "
+            "GenerateImageOperator, and look at that task's state.",
+            fields=["job_id"],
+        )
+    return job_id.strip()
+
+
+def check_url(field: str, url: object) -> str:
+    """Return an absolute ``http(s)`` URL, or say what is wrong with it.
+
+    :raises RequestInvalid: names the field. The message shows the URL without its query string,
+        which may hold a token.
+    """
+    problem: str | None = None
+    if not isinstance(url, str):
+        problem = f"is {type(url).__name__}, not a string"
+    elif url in ("", "None"):
+        problem = "is empty; a template that finds nothing renders to that"
+    elif any(character.isspace() or ord(character) < 32 for character in url):
+        problem = "has blanks in it; write them as %20"
+    else:
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname, parts.port
+        except ValueError as error:
+            problem = f"is not a URL ({error})"
+        else:
+            if parts.scheme.lower() not in ("http", "https"):
+                problem = "does not begin with http:// or https://"
+            elif not host:
+                problem = "has no host"
+    if problem:
+        raise RequestInvalid(
+            f"{field} {problem}: got {without_query(url)!r}. "
+            "Nothing was sent and nothing was spent. Use an absolute http(s) URL.",
+            fields=[field],
+        )
+    assert isinstance(url, str)
+    return url
+
+
+def without_query(url: object) -> object:
+    """Return a URL fit for a log line: no query string, no fragment, no credentials."""
+    if not isinstance(url, str):
+        return url
+    bare = url.split("?", 1)[0].split("#", 1)[0]
+    scheme, separator, rest = bare.partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}" if separator else bare
+
+
+def _check_prompt(prompt: object) -> None:
+    problem: str | None = None
+    if not isinstance(prompt, str):
+        problem = f"is {type(prompt).__name__}, not a string"
+    elif prompt.strip() in ("", "None"):
+        problem = f"rendered to {prompt!r}: its template found nothing"
+    elif len(prompt.strip()) < PROMPT_MIN:
+        problem = f"has {len(prompt.strip())} characters"
+    elif len(prompt) > PROMPT_MAX:
+        problem = f"has {len(prompt):,} characters"
+    if problem:
+        raise RequestInvalid(
+            f"prompt {problem}; Pictory takes {PROMPT_MIN} to {PROMPT_MAX:,} characters. "
+            "Nothing was sent and nothing was spent.",
+            fields=["prompt"],
+        )
+
+
+def _check_listed(
+    field: str, value: object, supported: tuple[str, ...], *, allow_unlisted: bool, of: str = ""
+) -> None:
+    if isinstance(value, str) and value in supported:
+        return
+    if isinstance(value, str) and value not in ("", "None") and allow_unlisted:
+        return
+    raise RequestInvalid(
+        f"{field} {value!r} is not among those{of} that this release knows: "
+        f"{', '.join(supported) or 'none'}. Nothing was sent and nothing was spent. "
+        "Is it newer than this release? allow_unlisted=True lets it pass, and Pictory decides.",
+        fields=[field],
+    )

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""May this request be sent again, and when?
+
+A paid request is sent again only when it provably never left, or was plainly refused before any work.
+Whatever could have been accepted is an unknown outcome:
+
+============================================  ==================
+how the POST ended                            what became of it
+============================================  ==================
+name resolution, connect, TLS, proxy tunnel   never sent
+429, 503                                      refused for now
+400, 401, 402, 403, 404 and every other 4xx   refused
+408, 409, 425                                 unknown
+timeout or drop after sending began           unknown
+500, 502, 504 and every other 5xx             unknown
+a redirect, any other status                  unknown
+a success without a readable jobId            unknown
+============================================  ==================
+
+Pictory's pages advise to repeat a request after a 500. That advice is not followed for the POST: there
+is no idempotency key, and a 500 can come after the job was accepted.
+A request that only reads is free, and may always be sent again.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from enum import Enum
+
+from pictory_provider.api.errors import (
+    EdgeBlocked,
+    Fault,
+    PictoryError,
+    ProtocolError,
+    RateLimited,
+    RequestInvalid,
+    SubmitOutcomeUnknown,
+    TransportError,
+    Unavailable,
+)
+
+RESEND_BUDGET = 60.0
+"""Seconds of a worker's time that one submission may spend on sending again."""
+READ_BUDGET = 20.0
+"""Seconds of a worker's time that one reading request may spend on asking again."""
+BACKOFF_FIRST = 1.0
+BACKOFF_MOST = 300.0
+JITTER = 0.25
+"""Waits grow by up to this share of themselves, by chance: upward only, never earlier than asked."""
+
+_POSSIBLY_ACCEPTED_4XX = (408, 409, 425)
+
+
+class Fate(Enum):
+    """What became of a paid request."""
+
+    NEVER_SENT = "never sent"
+    REFUSED_FOR_NOW = "refused for now"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class SendAgain:
+    """Send the same request again after so many seconds."""
+
+    seconds: float
+
+
+def fate_of_submit(error: PictoryError) -> Fate:
+    """Tell what became of a POST that ended with this error. The table is at the top of this module."""
+    if isinstance(error, TransportError):
+        return Fate.NEVER_SENT if error.fault is Fault.NEVER_SENT else Fate.UNKNOWN
+    if isinstance(error, RateLimited):
+        return Fate.REFUSED_FOR_NOW
+    if isinstance(error, (Unavailable, ProtocolError)):
+        return Fate.UNKNOWN
+    if isinstance(error, RequestInvalid) and error.status in _POSSIBLY_ACCEPTED_4XX:
+        return Fate.UNKNOWN
+    return Fate.REFUSED
+
+
+def after_submit(
+    error: PictoryError, *, attempt: int, spent: float, now: float, chance: float
+) -> SendAgain | PictoryError:
+    """Decide what follows a POST that ended with an error.
+
+    :param attempt: 1 for the first.
+    :param spent: seconds since the first attempt began.
+    :param now: epoch seconds.
+    :param chance: a random number from 0 to 1.
+    :return: send it again, or the error to raise.
+    """
+    fate = fate_of_submit(error)
+    if fate is Fate.UNKNOWN:
+        return SubmitOutcomeUnknown(
+            f"It is unknown whether Pictory accepted this request: {error.message}. "
+            "If it did, a picture was or will be paid for, and its jobId is lost. Airflow does not retry "
+            "this task by itself, because a retry could buy the picture a second time. "
+            "Look at https://app.pictory.ai and at `PictoryHook().list_images()` for a picture of this "
+            "prompt; if there is none, clear the task to buy it."
+        )
+    if fate is Fate.REFUSED:
+        return error
+    again = _send_again(error, attempt=attempt, spent=spent, budget=RESEND_BUDGET, now=now, chance=chance)
+    if again:
+        return again
+    assert isinstance(error, Unavailable)
+    last = " It certainly did not buy anything, so a retry of the task is safe."
+    given_up = RateLimited if isinstance(error, RateLimited) else Unavailable
+    return given_up(
+        f"{error.message} Gave up after {attempt} attempts in {spent:.0f} s.{last}",
+        status=error.status,
+        retry_after=error.retry_after,
+    )
+
+
+def after_read(
+    error: PictoryError, *, attempt: int, spent: float, now: float, chance: float
+) -> SendAgain | PictoryError:
+    """Decide what follows a GET or a clean-up that ended with an error. Arguments as in :func:`after_submit`."""
+    if not is_passing(error):
+        return error
+    again = _send_again(error, attempt=attempt, spent=spent, budget=READ_BUDGET, now=now, chance=chance)
+    return again or error
+
+
+def is_passing(error: PictoryError) -> bool:
+    """Whether the same reading request may well succeed later."""
+    return isinstance(error, (Unavailable, ProtocolError, EdgeBlocked))
+
+
+def backoff(failures: int, *, chance: float, first: float = BACKOFF_FIRST) -> float:
+    """Return seconds to wait after so many failures in a row: doubling, bounded, jittered upward."""
+    return min(first * 2 ** min(failures - 1, 30), max(BACKOFF_MOST, first)) * (1 + JITTER * chance)
+
+
+def parse_retry_after(value: str | None, *, now: float) -> float | None:
+    """Return the seconds that a ``Retry-After`` header asks for; ``None`` where it says nothing usable.
+
+    Seconds, decimals and HTTP dates are read (RFC 9110, 10.2.3); a date that has passed is 0. The caller
+    caps the answer.
+
+    :param now: epoch seconds.
+    """
+    if value is None:
+        return None
+    text = value.strip()
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = max(0.0, parsedate_to_datetime(text).timestamp() - now)
+        except (TypeError, ValueError, OverflowError):
+            return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _send_again(
+    error: PictoryError, *, attempt: int, spent: float, budget: float, now: float, chance: float
+) -> SendAgain | None:
+    asked = parse_retry_after(getattr(error, "retry_after", None), now=now)
+    pause = backoff(attempt, chance=chance)
+    if asked is not None:
+        pause = max(asked * (1 + JITTER * chance), BACKOFF_FIRST)
+    return SendAgain(pause) if spent + pause <= budget else None

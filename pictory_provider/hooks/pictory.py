@@ -1,0 +1,495 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""The hook: the connection, every documented endpoint, the wait and the download."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+
+from airflow.providers.common.compat.sdk import (
+    AirflowNotFoundException,
+    BaseHook,
+    Stats,
+    get_hook_lineage_collector,
+)
+from pictory_provider.api import endpoints, responses, retry
+from pictory_provider.api.connection import ConnectionSettings
+from pictory_provider.api.errors import (
+    AuthenticationError,
+    Fault,
+    ImageInvalid,
+    PictoryError,
+    RequestInvalid,
+    TransportError,
+    Unavailable,
+)
+from pictory_provider.api.models import (
+    DEFAULT_MODEL,
+    ImageRequest,
+    Job,
+    JobState,
+    Quota,
+    check_job_id,
+    check_url,
+    without_query,
+)
+from pictory_provider.exceptions import joined_to_airflow
+from pictory_provider.images.png import check_dimensions
+from pictory_provider.images.store import DEFAULT_MAX_BYTES, Target, too_large
+from pictory_provider.jobs.polling import Finished, JobPoller, Wait
+from pictory_provider.provider_info import CONNECTION_FIELDS, CONNECTION_TYPE, HOOK_NAME, UI_FIELD_BEHAVIOUR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pictory_provider.api.endpoints import Request
+    from pictory_provider.api.models import GeneratedImage
+    from pictory_provider.api.responses import Response
+    from pictory_provider.client.aio import AsyncClient
+    from pictory_provider.client.sync import SyncClient
+
+T = TypeVar("T")
+
+DEFAULT_POLL_INTERVAL = 15.0
+DEFAULT_TIMEOUT = 1_200.0
+
+
+class SavedImage(TypedDict):
+    """The image record of a saved picture, with where it lies.
+
+    ``path`` as it was given, ``size`` in bytes, ``sha256`` in hexadecimal. Unknown values are ``None``.
+    """
+
+    job_id: str | None
+    status: str | None
+    url: str | None
+    width: int | None
+    height: int | None
+    ai_credits_used: float | None
+    path: str
+    size: int
+    sha256: str
+
+
+class PictoryHook(BaseHook):
+    """Talk to Pictory AI Studio.
+
+    Making a hook does no I/O: the connection is looked up by the first request. Every method raises the
+    errors of :mod:`pictory_provider.exceptions`.
+
+    :param pictory_conn_id: an Airflow connection of type ``pictory``: the API key as its password, and
+        optionally the base URL as its host.
+    """
+
+    conn_name_attr = "pictory_conn_id"
+    default_conn_name = "pictory_default"
+    conn_type = CONNECTION_TYPE
+    hook_name = HOOK_NAME
+
+    def __init__(self, pictory_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pictory_conn_id = pictory_conn_id
+        self._client: SyncClient | None = None
+        self._async_client: AsyncClient | None = None
+
+    # Money -------------------------------------------------------------------------------------------
+
+    def generate_image(
+        self,
+        prompt: str,
+        *,
+        model: str = DEFAULT_MODEL,
+        aspect_ratio: str | None = None,
+        style: str | None = None,
+        reference_image_url: str | None = None,
+        webhook: str | None = None,
+        allow_unlisted: bool = False,
+    ) -> str:
+        """Buy one picture and return its jobId. Parameters are those of :class:`ImageRequest`.
+
+        :raises PictoryRequestInvalid: before anything is sent, or from Pictory's 400.
+        :raises PictorySubmitOutcomeUnknown: where it cannot be known whether Pictory accepted it.
+        """
+        with joined_to_airflow():
+            request = ImageRequest(
+                prompt=prompt,
+                model=model,
+                aspect_ratio=aspect_ratio,
+                style=style,
+                reference_image_url=reference_image_url,
+                webhook=webhook,
+                allow_unlisted=allow_unlisted,
+            )
+        return self.submit(request)
+
+    def submit(self, request: ImageRequest) -> str:
+        """Buy one picture and return its jobId.
+
+        The request is sent again only where the one before provably never left, or was plainly refused
+        before any work (:mod:`pictory_provider.api.retry`), for at most a minute.
+
+        :raises PictorySubmitOutcomeUnknown: where it cannot be known whether Pictory accepted it.
+        :raises PictoryRateLimited: where Pictory refused for longer than a minute.
+        """
+        wire = endpoints.generate_image(request)
+        with joined_to_airflow():
+            job_id = self._repeat(lambda: responses.parse_submission(self._send(wire)), retry.after_submit)
+        Stats.incr("pictory.submitted", tags={"model": request.model})
+        self.log.info(
+            "Pictory accepted job %s (model %s, %s AI credits).",
+            job_id,
+            request.model,
+            "unknown" if request.credits is None else request.credits,
+        )
+        return job_id
+
+    # Jobs --------------------------------------------------------------------------------------------
+
+    def get_job(self, job_id: str) -> Job:
+        """Return what Pictory says of a job now. A failed job is an answer, and raises nothing.
+
+        :raises PictoryJobNotFound: where Pictory knows no such job.
+        """
+        return self._read(endpoints.get_job, lambda reply: responses.parse_job(reply, job_id), job_id)
+
+    async def aget_job(self, job_id: str) -> Job:
+        """Do as :meth:`get_job` on the running event loop, asking once. Call :meth:`aclose` when done."""
+        with joined_to_airflow():
+            return await self._aask(job_id)
+
+    def look(self, poller: JobPoller, *, silent_fail: bool = False) -> Wait | Finished:
+        """Ask once how a job stands, and return what the poller says to that.
+
+        :param silent_fail: take an error that nobody foresaw for one that passes.
+        """
+        answer: Job | PictoryError
+        try:
+            answer = responses.parse_job(self._send(endpoints.get_job(poller.job_id)), poller.job_id)
+        except PictoryError as error:
+            answer = error
+        except Exception as error:
+            answer = self._unforeseen(error, silent_fail=silent_fail)
+        decision = self._decide(poller, answer)
+        if isinstance(decision, Wait) and decision.renew_connection:
+            self.close()
+            return self.look(poller, silent_fail=silent_fail)
+        return decision
+
+    async def alook(self, poller: JobPoller, *, silent_fail: bool = False) -> Wait | Finished:
+        """Do as :meth:`look` on the running event loop."""
+        answer: Job | PictoryError
+        try:
+            answer = await self._aask(poller.job_id)
+        except PictoryError as error:
+            answer = error
+        except Exception as error:
+            answer = self._unforeseen(error, silent_fail=silent_fail)
+        decision = self._decide(poller, answer)
+        if isinstance(decision, Wait) and decision.renew_connection:
+            await self.aclose()
+            return await self.alook(poller, silent_fail=silent_fail)
+        return decision
+
+    def wait_for_job(
+        self,
+        job_id: str,
+        *,
+        poll_interval: float = DEFAULT_POLL_INTERVAL,
+        timeout: float = DEFAULT_TIMEOUT,
+        started_at: float | None = None,
+        exponential_backoff: bool = False,
+        max_wait: float | None = None,
+    ) -> Job:
+        """Wait on this worker until a job is completed, and return it.
+
+        :param poll_interval: seconds between two looks.
+        :param timeout: seconds from ``started_at``. There is one look after it.
+        :param started_at: epoch seconds; the wait begins now where it is ``None``.
+        :raises PictoryJobFailed: and the other job errors of :mod:`pictory_provider.exceptions`.
+        :raises PictoryWaitTimeout: where the job is still running at the deadline.
+        """
+        begun = time.time() if started_at is None else started_at
+        with joined_to_airflow():
+            poller = JobPoller(
+                job_id=check_job_id(job_id),
+                started_at=begun,
+                end_time=begun + timeout,
+                poll_interval=poll_interval,
+                exponential_backoff=exponential_backoff,
+                max_wait=max_wait,
+            )
+            while isinstance(decision := self.look(poller), Wait):
+                time.sleep(decision.seconds)
+            return decision.job()
+
+    def clean_job(self, job_id: str) -> None:
+        """Delete a finished job's output at Pictory for good. Calling it twice is safe."""
+        self._read(endpoints.clean_job, responses.parse_cleaned, job_id)
+
+    # Account -----------------------------------------------------------------------------------------
+
+    def list_images(self) -> Iterator[GeneratedImage]:
+        """Iterate over the gallery, newest first. Pages of up to 100 are fetched as they are needed."""
+        return self._pages(endpoints.list_images, responses.parse_images)
+
+    def list_jobs(self) -> Iterator[dict[str, Any]]:
+        """Iterate over the account's jobs as Pictory writes them, newest first.
+
+        Whether jobs of AI Studio are among them is not documented.
+        """
+        return self._pages(endpoints.list_jobs, responses.parse_jobs)
+
+    def get_quota(self) -> Quota:
+        """Return the AI credits that are used and allowed. Free."""
+        return self._read(endpoints.get_quota, responses.parse_quota)
+
+    def get_credit_usage(self, year: int | None = None, month: int | None = None) -> list[dict[str, Any]]:
+        """Return the ledger of AI credits as Pictory writes it, newest first, kept for 12 months.
+
+        :param year: only together with ``month``.
+        :param month: 1 to 12.
+        """
+        return self._read(endpoints.get_credit_usage, responses.parse_credit_usage, year, month)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask for the quota, which is free, and report the credits that are left."""
+        try:
+            quota = responses.parse_quota(self._send(endpoints.get_quota()))
+        except PictoryError as error:
+            return False, error.message
+        except Exception as error:  # noqa: BLE001  the button shows a text, whatever went wrong
+            return False, f"{type(error).__name__}: {error}"
+        return True, (
+            f"Connected to Pictory: {quota.ai_credits_left:,} AI credits left of {quota.ai_credits_limit:,}."
+        )
+
+    # Pictures ----------------------------------------------------------------------------------------
+
+    def download_image(
+        self,
+        path: str,
+        *,
+        job_id: str | None = None,
+        url: str | None = None,
+        overwrite: bool = False,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> SavedImage:
+        """Save a finished picture: streamed, checked, and written whole or not at all.
+
+        The API key is not sent to the picture's host.
+
+        :param path: an absolute local path, or any ``ObjectStoragePath`` URL.
+        :param job_id: ask for the job, to get a URL that lives and the promised dimensions. Or
+        :param url: download this.
+        :param overwrite: replace what is at ``path``. The same bytes already there are always a success.
+        :param max_bytes: refuse larger pictures.
+        :raises PictoryImageInvalid: for what is no whole PNG of the promised size.
+        :raises PictoryStorageFailed: where it cannot be written.
+        """
+        with joined_to_airflow():
+            if (job_id is None) == (url is None):
+                raise RequestInvalid(
+                    "Pass either job_id or url, and not both. Nothing was downloaded.", fields=["job_id", "url"]
+                )
+            target = Target(path)
+            job = self._finished_job(job_id) if url is None else Job(job_id="", url=check_url("url", url))
+            saved = self._download(job, target, overwrite=overwrite, max_bytes=max_bytes)
+        self._report_lineage(job, target)
+        self.log.info("Saved %s (%s bytes) from %s.", path, f"{saved['size']:,}", without_query(job.url))
+        return saved
+
+    # The connection ----------------------------------------------------------------------------------
+
+    def get_conn(self) -> SyncClient:
+        """Return the client that speaks for this connection; made by the first call."""
+        if self._client is None:
+            from pictory_provider.client.sync import SyncClient
+
+            self._client = SyncClient(self._settings(self._find_connection()))
+        return self._client
+
+    def close(self) -> None:
+        """Close the worker's connections. The next request looks the Airflow connection up again."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    async def aclose(self) -> None:
+        """Close the event loop's connections. The next request looks the Airflow connection up again."""
+        if self._async_client is not None:
+            client, self._async_client = self._async_client, None
+            await client.close()
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's fields for Airflow 3.1; later ones read ``conn-fields`` of the provider info."""
+        from wtforms import StringField
+
+        return {
+            name: StringField(field["label"], description=field["description"])
+            for name, field in CONNECTION_FIELDS.items()
+        }
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return the form's labels for Airflow 3.1; later ones read ``ui-field-behaviour``."""
+        return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
+
+    # -------------------------------------------------------------------------------------------------
+
+    def _find_connection(self) -> Any:
+        try:
+            return self.get_connection(self.pictory_conn_id)
+        except AirflowNotFoundException as error:
+            raise self._no_connection() from error
+
+    def _no_connection(self) -> AuthenticationError:
+        return AuthenticationError(
+            f"Airflow has no connection {self.pictory_conn_id!r}, so there is no API key. No request was "
+            "made. Make one of type `pictory` (Admin > Connections, or the environment variable "
+            f"AIRFLOW_CONN_{self.pictory_conn_id.upper()}), with the key as its password."
+        )
+
+    def _settings(self, connection: Any, extra: dict[str, Any] | None = None) -> ConnectionSettings:
+        return ConnectionSettings.from_fields(
+            self.pictory_conn_id,
+            password=connection.password,
+            host=connection.host,
+            extra=connection.extra_dejson if extra is None else extra,
+        )
+
+    def _send(self, request: Request) -> Response:
+        return self.get_conn().send(request)
+
+    async def _aask(self, job_id: str) -> Job:
+        if self._async_client is None:
+            from airflow.providers.common.compat.connection import (
+                get_async_connection,
+                get_async_extra_dejson,
+            )
+            from pictory_provider.client.aio import AsyncClient
+
+            try:
+                connection = await get_async_connection(self.pictory_conn_id)
+            except AirflowNotFoundException as error:
+                raise self._no_connection() from error
+            extra = await get_async_extra_dejson(connection)
+            self._async_client = await AsyncClient.open(self._settings(connection, extra))
+        return responses.parse_job(await self._async_client.send(endpoints.get_job(job_id)), job_id)
+
+    def _unforeseen(self, error: Exception, *, silent_fail: bool) -> PictoryError:
+        if not silent_fail:
+            raise error
+        self.log.error("An error that nobody foresaw; silent_fail is on.", exc_info=error)
+        return Unavailable(f"{type(error).__name__}: {error}")
+
+    def _decide(self, poller: JobPoller, answer: Job | PictoryError) -> Wait | Finished:
+        Stats.incr("pictory.polled")
+        decision = poller.after(answer, time.time())
+        if isinstance(decision, Wait):
+            log = self.log.info if decision.is_normal else self.log.warning
+            log("%s. Next look in %.0f s.", decision.reason.rstrip("."), decision.seconds)
+        elif isinstance(decision.result, Job):
+            credits = decision.result.ai_credits_used
+            if credits:
+                Stats.incr("pictory.credits_used", count=credits)
+            self.log.info("Job %s is completed (%s AI credits).", poller.job_id, credits)
+        return decision
+
+    def _read(self, endpoint: Callable[..., Request], parse: Callable[[Response], T], *arguments: Any) -> T:
+        """Send a free request, again where that may help, and parse its reply."""
+        with joined_to_airflow():
+            request = endpoint(*arguments)
+            return self._repeat(lambda: parse(self._send(request)), retry.after_read)
+
+    def _repeat(self, attempt: Callable[[], T], after: Callable[..., retry.SendAgain | PictoryError]) -> T:
+        """Attempt something until it succeeds or ``after`` says that it has failed for good."""
+        begun = time.monotonic()
+        count = 0
+        while True:
+            count += 1
+            try:
+                return attempt()
+            except PictoryError as error:
+                spent = time.monotonic() - begun
+                step = after(error, attempt=count, spent=spent, now=time.time(), chance=random.random())
+                if isinstance(step, PictoryError):
+                    if step is error:
+                        raise
+                    raise step from error
+                self.log.warning("%s Trying again in %.1f s.", error.message, step.seconds)
+                time.sleep(step.seconds)
+
+    def _pages(
+        self, endpoint: Callable[..., Request], parse: Callable[[Response], tuple[list[T], str | None]]
+    ) -> Iterator[T]:
+        key: str | None = None
+        while True:
+            items, key = self._read(endpoint, parse, key)
+            yield from items
+            if key is None:
+                return
+
+    def _finished_job(self, job_id: object) -> Job:
+        """Return a job whose picture can be downloaded now, or raise why it cannot."""
+        job = self.get_job(check_job_id(job_id))
+        now = time.time()
+        poller = JobPoller(job_id=job.job_id, started_at=now, end_time=now, poll_interval=0)
+        if job.state in (JobState.IN_PROGRESS, JobState.UNKNOWN):
+            raise Unavailable(
+                f"Job {job.job_id} is {job.status or 'without a status'}: there is no picture to download "
+                "yet. Put a PictoryJobSensor before the download. A retry looks again, and is free."
+            )
+        decision = poller.after(job, now)
+        assert isinstance(decision, Finished)
+        return decision.job()
+
+    def _download(self, job: Job, target: Target, *, overwrite: bool, max_bytes: int) -> SavedImage:
+        try:
+            return self._repeat(
+                lambda: self._save(job, target, overwrite=overwrite, max_bytes=max_bytes), retry.after_read
+            )
+        except TransportError as error:
+            if error.fault is not Fault.UNREADABLE:
+                raise
+            raise ImageInvalid(f"The picture is cut short: {error.message}. Nothing was saved.") from error
+
+    def _save(self, job: Job, target: Target, *, overwrite: bool, max_bytes: int) -> SavedImage:
+        assert job.url is not None
+        with self.get_conn().stream(job.url) as (reply, pieces):
+            if reply.status != 200:
+                raise _download_refused(job, reply.status)
+            announced = reply.headers.get("content-length", "")
+            if announced.isdigit() and int(announced) > max_bytes:
+                raise too_large(max_bytes)
+            with target.receive(pieces, max_bytes=max_bytes) as received:
+                check_dimensions(job, received.width, received.height)
+                target.place(received, overwrite=overwrite)
+        return SavedImage(
+            job_id=job.job_id or None,
+            status=job.status,
+            url=job.url,
+            width=received.width,
+            height=received.height,
+            ai_credits_used=job.ai_credits_used,
+            path=target.path,
+            size=received.size,
+            sha256=received.sha256,
+        )
+
+    def _report_lineage(self, job: Job, target: Target) -> None:
+        collector = get_hook_lineage_collector()
+        collector.add_input_asset(context=self, uri=str(without_query(job.url)))
+        collector.add_output_asset(context=self, uri=target.uri)
+
+
+def _download_refused(job: Job, status: int) -> PictoryError:
+    where = without_query(job.url)
+    if status >= 500 or status == 429:
+        return Unavailable(f"The picture's host could not answer ({status}) for {where}.", status=status)
+    return ImageInvalid(
+        f"The picture's host answered {status} for {where}. Nothing was saved. Result URLs do not live for "
+        "ever: pass job_id instead of url, which asks Pictory for a fresh one."
+    )

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Wait or finish: the one decision that every way of waiting obeys.
+
+Poke, reschedule, trigger and the operator's own wait each ask Pictory, hand the answer to a
+:class:`JobPoller`, and do as it says. They cannot disagree.
+
+==========================  ===============================================================
+Pictory says                the poller says
+==========================  ===============================================================
+in-progress                 wait
+a status nobody knows       wait, with a warning
+completed, with a URL       finished, whenever it is noticed
+completed, without a URL    wait for a minute, then :class:`ProtocolError`
+failed, or success false    :class:`JobFailed`
+cleaned                     :class:`JobCleaned`
+no such job                 wait in the job's first minute, then :class:`JobNotFound`
+401, or no usable key       read the connection again once, then :class:`AuthenticationError`
+400                         :class:`RequestInvalid`
+anything that may pass      wait longer each time, ``Retry-After`` heeded
+==========================  ===============================================================
+
+Whatever would wait after the deadline ends instead: :class:`WaitTimeout`, or :class:`EdgeBlocked` where
+the firewall was the last to answer. The deadline is looked at after an answer and never before, so there
+is always one look past it. No two looks are closer than the interval.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pictory_provider.api.errors import (
+    AuthenticationError,
+    EdgeBlocked,
+    JobCleaned,
+    JobFailed,
+    JobNotFound,
+    PictoryError,
+    ProtocolError,
+    WaitTimeout,
+)
+from pictory_provider.api.models import Job, JobState
+from pictory_provider.api.retry import JITTER, backoff, is_passing, parse_retry_after
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+UNKNOWN_JOB_GRACE = 60.0
+"""Seconds from the start of the wait in which Pictory may not know its own job yet."""
+MISSING_URL_GRACE = 60.0
+"""Seconds in which a completed job may still lack its URL."""
+SHORTEST_POLITE_INTERVAL = 10.0
+"""Seconds. Pictory recommends 10 to 30 between two looks (guides/ai-studio/text-to-image)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Look again after so many seconds.
+
+    :param reason: a line for the log.
+    :param is_normal: whether the reason is the usual one; a warning otherwise.
+    :param hold: stay in this process: the poller knows something that a new one would not.
+    :param renew_connection: read the Airflow connection again before the next look.
+    """
+
+    seconds: float
+    reason: str
+    is_normal: bool = True
+    hold: bool = False
+    renew_connection: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The wait is over: a completed job with its URL, or the error to raise."""
+
+    result: Job | PictoryError
+
+    def job(self) -> Job:
+        """Return the completed job, or raise the error."""
+        if isinstance(self.result, PictoryError):
+            raise self.result
+        return self.result
+
+
+class JobPoller:
+    """Decide what follows each answer of Pictory about one job.
+
+    :param started_at: epoch seconds at which the wait began.
+    :param end_time: epoch seconds of the deadline.
+    :param poll_interval: seconds between two looks.
+    :param exponential_backoff: let the interval double with the time waited.
+    :param max_wait: seconds that the doubled interval may reach.
+    :param chance: gives numbers from 0 to 1, for the jitter after faults.
+    """
+
+    def __init__(
+        self,
+        *,
+        job_id: str,
+        started_at: float,
+        end_time: float,
+        poll_interval: float,
+        exponential_backoff: bool = False,
+        max_wait: float | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.job_id = job_id
+        self.started_at = started_at
+        self.end_time = end_time
+        self.poll_interval = poll_interval
+        self.exponential_backoff = exponential_backoff
+        self.max_wait = max_wait
+        self._chance = chance
+        self._failures = 0
+        self._last_failure: PictoryError | None = None
+        self._renewed = False
+        self._without_url_since: float | None = None
+
+    def after(self, answer: Job | PictoryError, now: float) -> Wait | Finished:
+        """Decide what follows an answer.
+
+        :param answer: what Pictory said of the job, or why it could not be asked.
+        :param now: epoch seconds.
+        """
+        if isinstance(answer, Job):
+            self._failures, self._last_failure, self._renewed = 0, None, False
+            return self._after_job(answer, now)
+        return self._after_error(answer, now)
+
+    def _after_job(self, job: Job, now: float) -> Wait | Finished:
+        state = job.state
+        if state is JobState.COMPLETED:
+            return Finished(job) if job.url else self._after_missing_url(job, now)
+        if state is JobState.FAILED:
+            return Finished(_failed(job))
+        if state is JobState.CLEANED:
+            return Finished(
+                JobCleaned(
+                    f"Job {job.job_id} was cleaned: Pictory has removed its picture. It was paid for when "
+                    "it ran; making it again costs again. Save pictures soon after they are finished.",
+                    job=job,
+                )
+            )
+        status = job.status or "no status"
+        if now >= self.end_time:
+            return Finished(self._timed_out(job, f"still {status!r}", now))
+        return self._wait(
+            now,
+            f"Job {job.job_id} is {status} after {now - self.started_at:.0f} s",
+            is_normal=state is JobState.IN_PROGRESS,
+        )
+
+    def _after_missing_url(self, job: Job, now: float) -> Wait | Finished:
+        if self._without_url_since is None:
+            self._without_url_since = now
+        waited = now - self._without_url_since
+        if waited >= MISSING_URL_GRACE or now >= self.end_time:
+            return Finished(
+                ProtocolError(
+                    f"Job {job.job_id} is completed, but Pictory gave no URL for its picture in "
+                    f"{waited:.0f} s. It was paid for. Look for it in the gallery: "
+                    "`PictoryHook().list_images()`, or https://app.pictory.ai.",
+                    status=200,
+                )
+            )
+        return self._wait(
+            now, f"Job {job.job_id} is completed, but has no URL yet", is_normal=False, hold=True
+        )
+
+    def _after_error(self, error: PictoryError, now: float) -> Wait | Finished:
+        if isinstance(error, AuthenticationError) and not self._renewed:
+            self._renewed = True
+            return Wait(
+                0,
+                "Pictory refused the API key; reading the connection again",
+                is_normal=False,
+                hold=True,
+                renew_connection=True,
+            )
+        if isinstance(error, JobNotFound):
+            age = now - self.started_at
+            if age >= UNKNOWN_JOB_GRACE or now >= self.end_time:
+                return Finished(error)
+            return self._wait(
+                now, f"Pictory does not know job {self.job_id} yet ({age:.0f} s)", is_normal=False
+            )
+        if not is_passing(error):
+            return Finished(error)
+        self._failures += 1
+        self._last_failure = error
+        if now >= self.end_time:
+            if isinstance(error, EdgeBlocked):
+                return Finished(error)
+            return Finished(self._timed_out(Job(job_id=self.job_id), "out of reach", now))
+        return self._wait_after_failure(error, now)
+
+    def _wait_after_failure(self, error: PictoryError, now: float) -> Wait:
+        chance = self._chance()
+        asked = parse_retry_after(getattr(error, "retry_after", None), now=now)
+        if asked is None:
+            pause = backoff(self._failures, chance=chance, first=self._interval(now))
+        else:
+            pause = asked * (1 + JITTER * chance)
+        return Wait(
+            self._within_deadline(pause, now),
+            f"Could not ask for job {self.job_id} ({self._failures} in a row): {error.message} "
+            "The job runs on",
+            is_normal=False,
+        )
+
+    def _wait(self, now: float, reason: str, *, is_normal: bool, hold: bool = False) -> Wait:
+        return Wait(self._within_deadline(self._interval(now), now), reason, is_normal=is_normal, hold=hold)
+
+    def _within_deadline(self, seconds: float, now: float) -> float:
+        """Cap a wait by the time left, but never below the interval."""
+        return max(self.poll_interval, min(seconds, self.end_time - now))
+
+    def _interval(self, now: float) -> float:
+        """Seconds until the next look.
+
+        With exponential backoff the looks fall at 1, 3, 7, 15... intervals after the start. It follows
+        from the clock alone, so that a rescheduled sensor and a restarted trigger keep to it.
+        """
+        if not self.exponential_backoff or self.poll_interval <= 0:
+            return self.poll_interval
+        elapsed = max(0.0, now - self.started_at)
+        doublings = min(30, math.floor(math.log2(elapsed / self.poll_interval + 1)))
+        longest = math.inf if self.max_wait is None else max(self.max_wait, self.poll_interval)
+        return min(self.poll_interval * float(2**doublings), longest)
+
+    def _timed_out(self, job: Job, how: str, now: float) -> WaitTimeout:
+        last = f" The last answer was: {self._last_failure.message}" if self._last_failure else ""
+        return WaitTimeout(
+            f"Job {self.job_id} was {how} after {now - self.started_at:.0f} s; the deadline was "
+            f"{self.end_time - self.started_at:.0f} s. It runs on at Pictory, and what it costs is "
+            f"committed.{last} Wait for it again with "
+            f'PictoryJobSensor(job_id="{self.job_id}") and a longer `timeout`.',
+            job=job,
+        )
+
+
+def _failed(job: Job) -> JobFailed:
+    said = ": ".join(part for part in (job.error_code, job.error_message) if part)
+    return JobFailed(
+        f"Job {job.job_id} failed at Pictory: {said or 'no reason given'}. Whether failed jobs are charged "
+        "is not documented; `PictoryHook().get_credit_usage()` shows the ledger. Submitting the same "
+        "request again costs again: change the prompt or the reference image first.",
+        job=job,
+    )

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Submit an image generation job, and save its picture."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowTaskTimeout,
+    BaseOperator,
+)
+from pictory_provider.api.errors import WaitTimeout
+from pictory_provider.api.models import DEFAULT_MODEL, ImageRequest, Job
+from pictory_provider.compat import TaskDeferralError, TaskDeferralTimeout
+from pictory_provider.exceptions import PictorySubmitOutcomeUnknown, joined, joined_to_airflow
+from pictory_provider.hooks.pictory import (
+    DEFAULT_POLL_INTERVAL,
+    DEFAULT_TIMEOUT,
+    PictoryHook,
+    SavedImage,
+)
+from pictory_provider.images.store import DEFAULT_MAX_BYTES
+from pictory_provider.jobs import events
+from pictory_provider.jobs.polling import Wait
+from pictory_provider.links.pictory import PictoryJobLink
+from pictory_provider.waiting import JobWait, late_look, seconds, warn_if_impolite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import timedelta
+
+    from airflow.providers.common.compat.sdk import Context
+
+JOB_ID_KEY = "jobId"
+IMAGE_KEY = "image"
+
+
+class GenerateImageOperator(BaseOperator):
+    """Submit one image generation job to Pictory AI Studio.
+
+    The task's XCom ``return_value`` is the jobId, a string; it also lies under the key ``jobId``. Both are
+    there as soon as Pictory has named it. With ``wait_for_completion`` the image record lies under ``image``
+    when the task succeeds.
+
+    Everything is checked before anything is sent. Limits and prices:
+    https://docs.pictory.ai/api-reference/ai-studio/generate-image.
+
+    :param prompt: what to draw, 5 to 5,000 characters after rendering. (templated)
+    :param model: ``seedream3.0``, ``flux-schnell``, ``nanobanana`` or ``nanobanana-pro``. (templated)
+    :param aspect_ratio: ``1:1``, ``16:9`` or ``9:16``; the model's first where it is ``None``. (templated)
+    :param style: ``photorealistic``, ``artistic``, ``cartoon``, ``minimalist``, ``vintage`` or
+        ``futuristic``. (templated)
+    :param reference_image_url: a picture to start from, at a public ``http(s)`` URL. (templated)
+    :param webhook: an ``http(s)`` URL that Pictory calls when the job ends. (templated)
+    :param pictory_conn_id: the Airflow connection. (templated)
+    :param allow_unlisted: let a model, style or ratio pass that this release does not know.
+    :param wait_for_completion: end the task when the picture is ready, and not when the job is accepted.
+    :param deferrable: wait in the triggerer, without a worker slot. Only with ``wait_for_completion``.
+    :param poll_interval: seconds, or a timedelta, between two looks at the job.
+    :param timeout: seconds, or a timedelta, to wait for the job.
+    :raises PictoryRequestInvalid: where a field is wrong; nothing was sent, or Pictory refused it.
+    :raises PictorySubmitOutcomeUnknown: where Pictory may or may not have accepted the job.
+    :raises PictoryJobFailed: where the job failed; only with ``wait_for_completion``.
+    :raises PictoryWaitTimeout: where it was still running after ``timeout``.
+    """
+
+    template_fields: Sequence[str] = (
+        "prompt",
+        "model",
+        "aspect_ratio",
+        "style",
+        "reference_image_url",
+        "webhook",
+        "pictory_conn_id",
+    )
+    operator_extra_links = (PictoryJobLink(),)
+    image_xcom_key = IMAGE_KEY
+    ui_color = "#efe7fb"
+
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        model: str = DEFAULT_MODEL,
+        aspect_ratio: str | None = None,
+        style: str | None = None,
+        reference_image_url: str | None = None,
+        webhook: str | None = None,
+        pictory_conn_id: str = PictoryHook.default_conn_name,
+        allow_unlisted: bool = False,
+        wait_for_completion: bool = False,
+        deferrable: bool = True,
+        poll_interval: float | timedelta = DEFAULT_POLL_INTERVAL,
+        timeout: float | timedelta = DEFAULT_TIMEOUT,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.prompt = prompt
+        self.model = model
+        self.aspect_ratio = aspect_ratio
+        self.style = style
+        self.reference_image_url = reference_image_url
+        self.webhook = webhook
+        self.pictory_conn_id = pictory_conn_id
+        self.allow_unlisted = allow_unlisted
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
+        self.poll_interval = poll_interval
+        self.timeout = timeout
+        self._job_id: str | None = None
+
+    def execute(self, context: Context) -> str:
+        """Check, submit, publish the jobId, and wait if that was asked for."""
+        with joined_to_airflow():
+            request = ImageRequest(
+                prompt=self.prompt,
+                model=self.model,
+                aspect_ratio=self.aspect_ratio,
+                style=self.style,
+                reference_image_url=self.reference_image_url,
+                webhook=self.webhook,
+                allow_unlisted=self.allow_unlisted,
+            )
+            poll_interval = seconds("poll_interval", self.poll_interval)
+            timeout = seconds("timeout", self.timeout)
+        hook = PictoryHook(self.pictory_conn_id)
+        job_id = self._submit(hook, request)
+        with self._without_a_second_purchase(job_id):
+            self._publish(context, job_id)
+            if not self.wait_for_completion:
+                return job_id
+            warn_if_impolite(self, "poll_interval", poll_interval)
+            wait = JobWait(
+                job_id=job_id,
+                pictory_conn_id=self.pictory_conn_id,
+                started_at=time.time(),
+                timeout=timeout,
+                poll_interval=poll_interval,
+            )
+            return self._finish(context, self._wait(hook, wait))
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
+        """Go on after the trigger's event."""
+        with joined_to_airflow():
+            self._job_id, result = events.read(event)
+        with self._without_a_second_purchase(self._job_id):
+            if isinstance(result, WaitTimeout):
+                result = late_look(PictoryHook(self.pictory_conn_id), self._job_id, joined(result))
+            if not isinstance(result, Job):
+                raise joined(result)
+            return self._finish(context, result)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a deferral; one that Airflow itself ended badly gets a late look at the job."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except (TaskDeferralTimeout, TaskDeferralError) as error:
+            ti = context["ti"]
+            job_id = ti.xcom_pull(task_ids=self.task_id, key=JOB_ID_KEY, map_indexes=ti.map_index)
+            with self._without_a_second_purchase(job_id):
+                return self._finish(context, late_look(PictoryHook(self.pictory_conn_id), job_id, error))
+
+    def on_kill(self) -> None:
+        """Say what happens to the job. Pictory knows no cancel, and nothing is cleaned."""
+        if self._job_id:
+            self.log.warning(
+                "The task was killed. Job %s runs on at Pictory, and what it costs is committed. "
+                'PictoryJobSensor(job_id="%s") waits for it.',
+                self._job_id,
+                self._job_id,
+            )
+
+    def _submit(self, hook: PictoryHook, request: ImageRequest) -> str:
+        try:
+            self._job_id = hook.submit(request)
+        except AirflowTaskTimeout as error:
+            raise PictorySubmitOutcomeUnknown(
+                "It is unknown whether Pictory accepted this request: execution_timeout ran out before an "
+                "answer came. Airflow does not retry this task by itself, because a retry could buy the "
+                "picture a second time. Look at https://app.pictory.ai for a picture of this prompt; if "
+                "there is none, clear the task to buy it, with a longer execution_timeout."
+            ) from error
+        return self._job_id
+
+    def _publish(self, context: Context, job_id: str) -> None:
+        ti = context["ti"]
+        ti.xcom_push(key=JOB_ID_KEY, value=job_id)
+        if self.do_xcom_push:
+            ti.xcom_push(key="return_value", value=job_id)
+
+    def _wait(self, hook: PictoryHook, wait: JobWait) -> Job:
+        poller = wait.poller()
+        while isinstance(decision := hook.look(poller), Wait):
+            if self.deferrable:
+                wait.defer(self, decision.seconds)
+            time.sleep(decision.seconds)
+        with joined_to_airflow():
+            return decision.job()
+
+    def _finish(self, context: Context, job: Job) -> str:
+        context["ti"].xcom_push(key=IMAGE_KEY, value=job.record())
+        return job.job_id
+
+    @contextmanager
+    def _without_a_second_purchase(self, job_id: str) -> Iterator[None]:
+        """Let nothing that happens after the submission lead to a retry, which would submit again."""
+        try:
+            yield
+        except AirflowFailException:
+            raise
+        except (Exception, AirflowTaskTimeout) as error:
+            raise AirflowFailException(
+                f"Job {job_id} was submitted and is paid for, and then: {type(error).__name__}: {error} "
+                "The task is not retried, because a retry would buy the picture again. "
+                f'PictoryJobSensor(job_id="{job_id}") waits for it.'
+            ) from error
+
+
+class DownloadImageOperator(BaseOperator):
+    """Save a finished picture to a local disk or to object storage.
+
+    The picture is streamed, checked to be a whole PNG of the promised size, and written in one step; the
+    folders above it are made. The API key is not sent to the picture's host.
+
+    Returns the image record with ``path``, ``size`` (bytes) and ``sha256``.
+
+    :param job_id: the job whose picture to save. (templated) Pictory is asked for a URL that lives. Or
+    :param url: the picture's URL. (templated)
+    :param path: an absolute local path, or any URL that ``ObjectStoragePath`` takes. (templated)
+    :param overwrite: replace what is there. The same bytes already there are always a success.
+    :param max_bytes: refuse larger pictures; 100 MiB.
+    :param pictory_conn_id: the Airflow connection. (templated)
+    :raises PictoryRequestInvalid: for a path that is relative or already holds something else.
+    :raises PictoryImageInvalid: for what is no whole PNG of the promised size.
+    :raises PictoryStorageFailed: where it cannot be written.
+    """
+
+    template_fields: Sequence[str] = ("job_id", "url", "path", "pictory_conn_id")
+    operator_extra_links = (PictoryJobLink(),)
+    image_xcom_key = "return_value"
+    ui_color = "#efe7fb"
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        job_id: str | None = None,
+        url: str | None = None,
+        overwrite: bool = False,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        pictory_conn_id: str = PictoryHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.path = path
+        self.job_id = job_id
+        self.url = url
+        self.overwrite = overwrite
+        self.max_bytes = max_bytes
+        self.pictory_conn_id = pictory_conn_id
+
+    def execute(self, context: Context) -> SavedImage:
+        """Download, check and save."""
+        return PictoryHook(self.pictory_conn_id).download_image(
+            self.path, job_id=self.job_id, url=self.url, overwrite=self.overwrite, max_bytes=self.max_bytes
+        )

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""What Airflow's providers manager reads. Standard library only: it is loaded by every component."""
+
+from __future__ import annotations
+
+from typing import Any
+
+CONNECTION_TYPE = "pictory"
+HOOK_NAME = "Pictory"
+
+CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
+    "timeout": {
+        "label": "Request timeout",
+        "description": "Seconds for one request, from connecting to the last byte of the reply. Default 60.",
+        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 3600},
+    },
+    "user_agent": {
+        "label": "User agent",
+        "description": "Sent with every request. Set another one if Pictory's firewall blocks the default.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "proxy": {
+        "label": "Proxy",
+        "description": "URL of a proxy. Empty: the environment's HTTPS_PROXY and NO_PROXY.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "ca_bundle": {
+        "label": "CA bundle",
+        "description": "Path of a PEM file to trust, on every worker and triggerer. "
+        "Empty: the environment's REQUESTS_CA_BUNDLE, or the usual authorities.",
+        "schema": {"type": ["string", "null"]},
+    },
+}
+"""The fields of the connection's extra, in the order of the form."""
+
+UI_FIELD_BEHAVIOUR: dict[str, Any] = {
+    "hidden-fields": ["login", "schema", "port", "extra"],
+    "relabeling": {"password": "API key", "host": "Base URL"},
+    "placeholders": {
+        "password": "pictai_... from https://app.pictory.ai/api-access, without Bearer",
+        "host": "https://api.pictory.ai/pictoryapis",
+    },
+}
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's description, as ``provider_info.schema.json`` of Airflow wants it."""
+    name = "Pictory"
+    modules = {
+        kind: [{"integration-name": name, "python-modules": [f"pictory_provider.{kind}.pictory"]}]
+        for kind in ("hooks", "operators", "sensors", "triggers")
+    }
+    return {
+        "package-name": "airflow-provider-pictory",
+        "name": name,
+        "description": "Image generation with Pictory AI Studio (https://pictory.ai).",
+        "integrations": [
+            {"integration-name": name, "external-doc-url": "https://docs.pictory.ai", "tags": ["service"]}
+        ],
+        **modules,
+        "connection-types": [
+            {
+                "connection-type": CONNECTION_TYPE,
+                "hook-class-name": "pictory_provider.hooks.pictory.PictoryHook",
+                "hook-name": HOOK_NAME,
+                "ui-field-behaviour": UI_FIELD_BEHAVIOUR,
+                "conn-fields": CONNECTION_FIELDS,
+            }
+        ],
+        "extra-links": ["pictory_provider.links.pictory.PictoryJobLink"],
+    }

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Wait for an image generation job."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    timezone,
+)
+from pictory_provider.api.errors import PictoryError, WaitTimeout
+from pictory_provider.api.models import Job, check_job_id
+from pictory_provider.compat import AirflowRescheduleException, TaskDeferralError, TaskDeferralTimeout
+from pictory_provider.exceptions import (
+    PictoryJobCleaned,
+    PictoryJobFailed,
+    PictoryJobNotFound,
+    joined,
+)
+from pictory_provider.hooks.pictory import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, PictoryHook
+from pictory_provider.jobs import events
+from pictory_provider.jobs.polling import Wait
+from pictory_provider.links.pictory import PictoryJobLink
+from pictory_provider.waiting import JobWait, late_look, warn_if_impolite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from airflow.providers.common.compat.sdk import Context
+
+_SKIPPED_BY_SOFT_FAIL = (AirflowSensorTimeout, PictoryJobFailed, PictoryJobCleaned, PictoryJobNotFound)
+
+
+class PictoryJobSensor(BaseSensorOperator):
+    """Wait until a Pictory job ends, and return its image record.
+
+    The record is ``{"job_id", "status", "url", "width", "height", "ai_credits_used"}``, plain JSON, the same
+    in every mode; what Pictory did not say is ``None``.
+
+    All modes share one verdict (:mod:`pictory_provider.jobs.polling`) and one clock: ``timeout`` counts on
+    the wall from the start of the wait, also across a restart of the triggerer.
+
+    :param job_id: the job to wait for, usually ``generate.output``. (templated)
+    :param pictory_conn_id: the Airflow connection. (templated)
+    :param deferrable: wait in the triggerer, without a worker slot. Wins over ``mode``.
+    :param poke_interval: seconds, or a timedelta, between two looks. Pictory recommends 10 to 30 s.
+    :param timeout: seconds, or a timedelta, to wait in all.
+    :param soft_fail: skip the task on a timeout and for a job that failed, was cleaned or does not exist;
+        never for a bad key or a blocked client.
+    :param never_fail: skip the task on any error.
+    :param silent_fail: go on waiting after an error that nobody foresaw. Errors that pass, such as a lost
+        connection, never end the wait in any case.
+    :param kwargs: every other argument of ``BaseSensorOperator``, with its usual meaning.
+    :raises AirflowSensorTimeout: where the job is still running after ``timeout``; not retried.
+    :raises PictoryJobFailed: where the job failed; not retried, since looking again changes nothing.
+    """
+
+    template_fields: Sequence[str] = ("job_id", "pictory_conn_id")
+    operator_extra_links = (PictoryJobLink(),)
+    image_xcom_key = "return_value"
+    ui_color = "#efe7fb"
+
+    def __init__(
+        self,
+        *,
+        job_id: str,
+        pictory_conn_id: str = PictoryHook.default_conn_name,
+        deferrable: bool = True,
+        poke_interval: float | timedelta = DEFAULT_POLL_INTERVAL,
+        timeout: float | timedelta = DEFAULT_TIMEOUT,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=poke_interval, timeout=timeout, **kwargs)
+        self.job_id = job_id
+        self.pictory_conn_id = pictory_conn_id
+        self.deferrable = deferrable
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Look, and wait in the way that the task asks for."""
+        with self._own_ending():
+            wait = self._begin(context)
+            hook = PictoryHook(self.pictory_conn_id)
+            poller = wait.poller()
+            while isinstance(decision := hook.look(poller, silent_fail=self.silent_fail), Wait):
+                if self.deferrable:
+                    wait.defer(self, decision.seconds)
+                if self.reschedule and not decision.hold:
+                    raise AirflowRescheduleException(
+                        timezone.utcnow() + timedelta(seconds=decision.seconds)
+                    )
+                time.sleep(decision.seconds)
+            return decision.job().record()
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Go on after the trigger's event."""
+        with self._own_ending():
+            job_id, result = events.read(event)
+            if isinstance(result, WaitTimeout):
+                result = late_look(PictoryHook(self.pictory_conn_id), job_id, result)
+            if not isinstance(result, Job):
+                raise result
+            self.log.info("Job %s is completed.", job_id)
+            return result.record()
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a deferral; one that Airflow itself ended badly gets a late look at the job.
+
+        The base class is passed over on purpose: it skips on errors that ``soft_fail`` must not hide
+        (apache/airflow#71255, #72053).
+        """
+        with self._own_ending():
+            try:
+                return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
+            except (TaskDeferralTimeout, TaskDeferralError) as error:
+                job_id = check_job_id(self.job_id)
+                ended: Exception = error
+                if isinstance(error, TaskDeferralTimeout):
+                    ended = AirflowSensorTimeout(
+                        f"Job {job_id} was not seen to end before Airflow ended the deferral: {error}. It runs "
+                        "on at Pictory. Is a triggerer running, and is it healthy?"
+                    )
+                return late_look(PictoryHook(self.pictory_conn_id), job_id, ended).record()
+
+    def _begin(self, context: Context) -> JobWait:
+        job_id = check_job_id(self.job_id)
+        earlier = None
+        if self.reschedule and not self.deferrable:
+            earlier = context["ti"].get_first_reschedule_date(context)
+        if earlier is None:
+            warn_if_impolite(self, "poke_interval", self.poke_interval)
+        return JobWait(
+            job_id=job_id,
+            pictory_conn_id=self.pictory_conn_id,
+            started_at=earlier.timestamp() if earlier else time.time(),
+            timeout=self.timeout,
+            poll_interval=self.poke_interval,
+            exponential_backoff=self.exponential_backoff,
+            max_wait=self.max_wait.total_seconds() if self.max_wait is not None else None,
+            silent_fail=self.silent_fail,
+        )
+
+    @contextmanager
+    def _own_ending(self) -> Iterator[None]:
+        """End the task in the same way in every mode: as Airflow's error, or skipped."""
+        try:
+            yield
+        except (AirflowSkipException, AirflowRescheduleException):
+            raise
+        except Exception as error:
+            ending = self._as_airflow_says(error)
+            if self.never_fail or (self.soft_fail and isinstance(ending, _SKIPPED_BY_SOFT_FAIL)):
+                which = "never_fail" if self.never_fail else "soft_fail"
+                raise AirflowSkipException(f"Skipped, because {which} is set. {ending}") from error
+            if ending is error:
+                raise
+            raise ending from error.__cause__
+
+    def _as_airflow_says(self, error: Exception) -> Exception:
+        if isinstance(error, WaitTimeout):
+            return AirflowSensorTimeout(error.message)
+        if isinstance(error, PictoryError):
+            return joined(error)
+        return error

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""How a task waits: what the operator and the sensor share.
+
+The decisions are those of :class:`pictory_provider.jobs.polling.JobPoller`. Here they are carried between
+a worker and the triggerer.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, NoReturn
+
+from pictory_provider.api.errors import RequestInvalid, WaitTimeout
+from pictory_provider.api.models import Job
+from pictory_provider.api.retry import is_passing
+from pictory_provider.compat import earliest_event_after_defer
+from pictory_provider.exceptions import joined
+from pictory_provider.jobs.polling import SHORTEST_POLITE_INTERVAL, Finished, JobPoller
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator
+    from pictory_provider.hooks.pictory import PictoryHook
+    from pictory_provider.triggers.pictory import PictoryJobTrigger
+
+_AIRFLOW_SLACK = 180.0
+"""Seconds that Airflow's own deferral timeout stays behind the trigger's deadline and its last look."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobWait:
+    """One wait for one job, with its absolute times.
+
+    :param started_at: epoch seconds.
+    :param timeout: seconds from ``started_at`` to the deadline.
+    """
+
+    job_id: str
+    pictory_conn_id: str
+    started_at: float
+    timeout: float
+    poll_interval: float
+    exponential_backoff: bool = False
+    max_wait: float | None = None
+    silent_fail: bool = False
+
+    def poller(self) -> JobPoller:
+        """Return the decision maker for looks from this process."""
+        return JobPoller(
+            job_id=self.job_id,
+            started_at=self.started_at,
+            end_time=self.started_at + self.timeout,
+            poll_interval=self.poll_interval,
+            exponential_backoff=self.exponential_backoff,
+            max_wait=self.max_wait,
+        )
+
+    def trigger(self, first_poll_at: float) -> PictoryJobTrigger:
+        """Return the trigger that carries the same wait on."""
+        from pictory_provider.triggers.pictory import PictoryJobTrigger
+
+        arguments = asdict(self)
+        arguments["end_time"] = self.started_at + arguments.pop("timeout")
+        return PictoryJobTrigger(**arguments, first_poll_at=first_poll_at)
+
+    def defer(self, task: BaseOperator, pause: float) -> NoReturn:
+        """Hand the wait to the triggerer.
+
+        :param pause: seconds until the trigger may look. It waits longer where an early event would be
+            lost (:func:`pictory_provider.compat.earliest_event_after_defer`).
+        """
+        now = time.time()
+        first_poll_at = now + max(pause, earliest_event_after_defer())
+        left = max(self.started_at + self.timeout, first_poll_at) - now
+        task.defer(
+            trigger=self.trigger(first_poll_at),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=left + self.poll_interval + _AIRFLOW_SLACK),
+        )
+
+
+def late_look(hook: PictoryHook, job_id: str, error: Exception) -> Job:
+    """Look once more after a wait has ended badly: the job may have been completed meanwhile.
+
+    :param error: what ended the wait; raised again unless Pictory now says something more definite.
+    """
+    now = time.time()
+    poller = JobPoller(job_id=job_id, started_at=now, end_time=now, poll_interval=0)
+    decision = hook.look(poller)
+    assert isinstance(decision, Finished), "after its deadline a poller only ever finishes"
+    result = decision.result
+    if isinstance(result, Job):
+        return result
+    raise error if isinstance(result, WaitTimeout) or is_passing(result) else joined(result)
+
+
+def seconds(name: str, value: object) -> float:
+    """Return a duration in seconds.
+
+    :raises RequestInvalid: for anything but a non-negative number or ``timedelta``.
+    """
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        raise RequestInvalid(
+            f"{name} is {value!r}; it takes a number of seconds or a timedelta. "
+            "Nothing was sent and nothing was spent.",
+            fields=[name],
+        )
+    return float(value)
+
+
+def warn_if_impolite(task: BaseOperator, name: str, interval: float) -> None:
+    """Log a warning where a task asks more often than Pictory recommends."""
+    if interval < SHORTEST_POLITE_INTERVAL:
+        task.log.warning(
+            "%s is %s s; Pictory recommends 10 to 30 s between two looks, and may refuse more frequent ones.",
+            name,
+            interval,
+        )
