@@ -97,7 +97,7 @@ def after_submit(
     fate = fate_of_submit(error)
     if fate is Fate.UNKNOWN:
         return SubmitOutcomeUnknown(
-            f"It is unknown whether Pictory accepted this request: {error.message}. "
+            f"It is unknown whether Pictory accepted this request: {error.message.rstrip('.')}. "
             "If it did, a picture was or will be paid for, and its jobId is lost. Airflow does not retry "
             "this task by itself, because a retry could buy the picture a second time. "
             "Look at https://app.pictory.ai and at `PictoryHook().list_images()` for a picture of this "

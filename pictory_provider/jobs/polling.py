@@ -244,7 +244,7 @@ class JobPoller:
 
 
 def _failed(job: Job) -> JobFailed:
-    said = ": ".join(part for part in (job.error_code, job.error_message) if part)
+    said = ": ".join(part for part in (job.error_code, job.error_message) if part).rstrip(".")
     return JobFailed(
         f"Job {job.job_id} failed at Pictory: {said or 'no reason given'}. Whether failed jobs are charged "
         "is not documented; `PictoryHook().get_credit_usage()` shows the ledger. Submitting the same "

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""A scheduled cover, published as an asset; a second DAG runs whenever there is a new one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import DAG, Asset, Metadata, task
+from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
+
+# [START asset]
+cover = Asset("pictory_cover")
+
+with DAG(
+    dag_id="pictory_publish_cover", doc_md=__doc__, schedule="@daily", catchup=False, tags=["pictory"]
+):
+    generate = GenerateImageOperator(
+        task_id="generate",
+        prompt="A magazine cover for {{ dag_run.run_after | ds }}: one paper boat on calm water, aerial view",
+        aspect_ratio="9:16",
+        style="minimalist",
+        wait_for_completion=True,
+    )
+    save = DownloadImageOperator(
+        task_id="save",
+        job_id=generate.output,
+        path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}"
+        "/covers/{{ dag_run.run_after | ts_nodash }}.png",
+    )
+
+    @task(outlets=[cover])
+    def publish(picture: dict[str, Any]) -> Any:
+        yield Metadata(cover, extra={"path": picture["path"], "sha256": picture["sha256"]})
+
+    publish(save.output)
+
+with DAG(dag_id="pictory_use_cover", doc_md=__doc__, schedule=[cover], catchup=False, tags=["pictory"]):
+
+    @task
+    def use(triggering_asset_events: Any) -> str:
+        newest = triggering_asset_events[cover][-1]
+        print(f"A new cover lies at {newest.extra['path']}.")
+        return str(newest.extra["path"])
+
+    use()
+# [END asset]

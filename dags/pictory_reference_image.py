@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""An image guided by a reference image: a variation, another subject, or another style.
+
+The reference image must be at a public URL. It is the parameter ``reference_image_url``, or the Airflow
+variable ``pictory_reference_image`` where the parameter is empty.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG, Param
+from pictory_provider.api.models import MODELS, STYLES
+from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
+
+# [START prompts]
+PROMPTS = {
+    "variation": "A new picture based on the provided image: the same scene an hour later, "
+    "with longer shadows. Keep the composition unchanged.",
+    "subject replacement": "Replace the main subject in the referenced image with a red bicycle. "
+    "Keep the background and lighting unchanged.",
+    "style transfer": "The scene in the referenced image as a hand-drawn illustration. "
+    "Keep the subject and the layout unchanged.",
+}
+# [END prompts]
+
+with DAG(
+    dag_id="pictory_reference_image",
+    doc_md=__doc__,
+    schedule=None,
+    catchup=False,
+    tags=["pictory"],
+    user_defined_macros={"prompts": PROMPTS},
+    params={
+        "use": Param("style transfer", enum=list(PROMPTS)),
+        "reference_image_url": Param(None, type=["null", "string"]),
+        "model": Param("seedream3.0", enum=list(MODELS)),
+        "style": Param("artistic", enum=list(STYLES)),
+    },
+):
+    # [START reference_image]
+    generate = GenerateImageOperator(
+        task_id="generate",
+        prompt="{{ prompts[params.use] }}",
+        reference_image_url="{{ params.reference_image_url or var.value.pictory_reference_image }}",
+        model="{{ params.model }}",
+        style="{{ params.style }}",
+        wait_for_completion=True,
+    )
+    save = DownloadImageOperator(
+        task_id="save",
+        job_id=generate.output,
+        path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}"
+        "/reference_image/{{ dag_run.run_after | ts_nodash }}.png",
+    )
+    generate >> save
+    # [END reference_image]

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""The simulator as a program: ``python -m pictory_provider.simulator``."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+
+from pictory_provider.simulator import FAULTS, PLACES, SHAPES, Simulator
+from pictory_provider.simulator.faults import parse
+from pictory_provider.simulator.server import DEFAULT_KEY
+
+
+def _arguments() -> argparse.Namespace:
+    listed = [
+        "faults:",
+        *(f"  {name:<14} {text}" for name, text in FAULTS.items()),
+        "",
+        "places:",
+        *(f"  {name:<14} {text}" for name, text in PLACES.items()),
+        "",
+        "shapes, where the documentation leaves them open:",
+        *(f"  {name:<14} {', '.join(choices)}" for name, choices in SHAPES.items()),
+        "",
+        "words in a prompt that decide a job's fate:",
+        "  simulate:failed  simulate:stuck  simulate:cleaned  simulate:no-url  simulate:unknown-status",
+        "  simulate:seconds=30",
+        "",
+        "while it runs, under its own address:",
+        "  GET  /_simulator/state      jobs and credits",
+        "  GET  /_simulator/requests   every request that arrived",
+        '  POST /_simulator/faults     {"place": "submit", "fault": "drop-after", "times": 1}',
+        '  POST /_simulator/jobs       {"fate": "failed", "seconds": 3}: the next job',
+        "  POST /_simulator/reset",
+    ]
+    parser = argparse.ArgumentParser(
+        prog="python -m pictory_provider.simulator",
+        description="A local Pictory AI Studio on loopback: real pictures, no account.",
+        epilog="\n".join(listed),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--port", type=int, default=0, help="for the API; a free one by default")
+    parser.add_argument("--images-port", type=int, default=0, help="for the pictures; a free one by default")
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long a job runs (default: 5)")
+    parser.add_argument("--credits", type=float, default=22_000, help="AI credits of the account")
+    parser.add_argument("--api-key", default=DEFAULT_KEY, help="the only key let in (default: %(default)s)")
+    parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        type=parse,
+        metavar="PLACE:FAULT[:TIMES][:OPTION=VALUE]",
+        help="a fault to play, as in submit:rate-limited:2:retry_after=1.5; may be given more than once",
+    )
+    parser.add_argument(
+        "--shape", action="append", default=[], metavar="NAME=CHOICE", help="a shape to answer in"
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Serve until a signal comes."""
+    options = _arguments()
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    simulator = Simulator(
+        seconds=options.seconds,
+        credits_limit=options.credits,
+        api_key=options.api_key,
+        port=options.port,
+        images_port=options.images_port,
+    )
+    try:
+        for shape in options.shape:
+            simulator.shape(*shape.split("=", 1))
+        with simulator:
+            for fault in options.fault:
+                simulator.script(fault.place, fault.name, times=fault.times, **fault.options)
+            print(f"A local Pictory listens at {simulator.base_url}; its pictures lie at {simulator.images_url}.")
+            print(f"A reference image to try: {simulator.reference_image_url}")
+            print(f"export AIRFLOW_CONN_PICTORY_DEFAULT='{simulator.connection_json()}'", flush=True)
+            ended.wait()
+    except (OSError, TypeError, ValueError) as error:
+        print(f"The simulator cannot start: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

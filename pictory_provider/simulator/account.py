@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""An account at the simulated Pictory: its jobs, its credits, its gallery. No I/O; the clock is an argument."""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pictory_provider.simulator.rules import DEFAULTS, FIELDS, PRICES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FATES = {
+    "completed": "ends well",
+    "failed": "ends with an error code and a message",
+    "stuck": "stays in-progress for ever",
+    "cleaned": "ends as cleaned, without a picture",
+    "no-url": "ends as completed, without a URL",
+    "unknown-status": "keeps a status that no page names",
+}
+SIZES = {"1:1": (1024, 1024), "16:9": (1280, 720), "9:16": (720, 1280)}
+PAGE_SIZE = 100
+_DIRECTIVE = re.compile(r"\bsimulate:([a-z-]+)(?:=([0-9.]+))?")
+
+
+@dataclass
+class SimulatedJob:
+    """One job, from its submission on.
+
+    :param body: the documented fields of its request.
+    :param fate: one of :data:`FATES`.
+    :param seconds: how long it runs.
+    :param missing_seconds: how long after its submission the API does not know it yet.
+    """
+
+    job_id: str
+    image_id: str
+    body: dict[str, Any]
+    created: float
+    seconds: float
+    credits: float
+    fate: str = "completed"
+    missing_seconds: float = 0.0
+    error_code: str = "IMAGE_GENERATION_FAILED"
+    error_message: str = "The image could not be generated."
+    is_cleaned: bool = False
+    reference: bytes | None = field(default=None, repr=False)
+    waits_for_reference: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return SIZES[self.body["aspectRatio"]]
+
+    def status(self, now: float) -> str:
+        """Return the status word at a time."""
+        if self.is_cleaned:
+            return "cleaned"
+        if self.fate == "stuck" or now < self.created + self.seconds or self.waits_for_reference:
+            return "in-progress"
+        return {"no-url": "completed", "unknown-status": "hibernating"}.get(self.fate, self.fate)
+
+    def is_missing(self, now: float) -> bool:
+        """Whether the API does not know the job yet."""
+        return now < self.created + self.missing_seconds
+
+
+class Account:
+    """What one API key sees.
+
+    :param seconds: how long a job runs.
+    :param credits_limit: AI credits of the subscription.
+    """
+
+    def __init__(
+        self, *, seconds: float = 5.0, credits_limit: float = 22_000, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.seconds = seconds
+        self.credits_limit = credits_limit
+        self.clock = clock
+        self.jobs: dict[str, SimulatedJob] = {}
+        self.ledger: list[dict[str, Any]] = []
+        self.planned: list[dict[str, Any]] = []
+
+    @property
+    def credits_used(self) -> float:
+        """AI credits billed so far."""
+        return round(sum(entry["amount"] for entry in self.ledger), 2)
+
+    def reset(self) -> None:
+        """Forget every job and every charge."""
+        self.jobs.clear()
+        self.ledger.clear()
+        self.planned.clear()
+
+    def plan(self, fate: str = "completed", **options: Any) -> None:
+        """Say what becomes of the next job that is submitted and has no plan yet.
+
+        :param fate: one of :data:`FATES`.
+        :param options: ``seconds``, ``missing_seconds``, ``error_code``, ``error_message``.
+        """
+        if fate not in FATES:
+            raise ValueError(f"no such fate: {fate!r}; one of {', '.join(FATES)}")
+        self.planned.append({"fate": fate, **options})
+
+    def price(self, body: dict[str, Any]) -> float:
+        """Return what a request costs."""
+        return PRICES[body.get("model", DEFAULTS["model"])]
+
+    def accept(self, body: dict[str, Any]) -> SimulatedJob:
+        """Take a valid request: a job begins, and its price is billed.
+
+        Words in the prompt decide its fate where nothing is planned: ``simulate:failed``,
+        ``simulate:stuck``, ``simulate:seconds=30`` and so on.
+        """
+        known = {**DEFAULTS, **{name: body[name] for name in FIELDS if name in body}}
+        options: dict[str, Any] = {"seconds": self.seconds}
+        for word, value in _DIRECTIVE.findall(known["prompt"]):
+            if word in FATES:
+                options["fate"] = word
+            elif word == "seconds" and value:
+                options["seconds"] = float(value)
+        if self.planned:
+            options |= self.planned.pop(0)
+        job = SimulatedJob(
+            job_id=str(uuid.uuid4()),
+            image_id=str(uuid.uuid4()),
+            body=known,
+            created=self.clock(),
+            credits=self.price(known),
+            **options,
+        )
+        self.jobs[job.job_id] = job
+        self.ledger.insert(
+            0,
+            {
+                "transactionId": str(uuid.uuid4()),
+                "type": "debit",
+                "amount": job.credits,
+                "source": "Text-to-Image",
+                "description": f"{known['model']} image",
+                "plan": "simulator",
+                "transactionDate": _iso(job.created),
+            },
+        )
+        return job
+
+    def find(self, job_id: str) -> SimulatedJob | None:
+        """Return a job that the API knows by now."""
+        job = self.jobs.get(job_id)
+        return None if job is None or job.is_missing(self.clock()) else job
+
+    def gallery(self) -> list[SimulatedJob]:
+        """Return the jobs that have a picture, newest first."""
+        now = self.clock()
+        pictured = [job for job in self.jobs.values() if job.fate == "completed" and _has_ended(job, now)]
+        return sorted(pictured, key=lambda job: job.created, reverse=True)
+
+    def usage(self, year: int | None, month: int | None) -> list[dict[str, Any]]:
+        """Return the ledger, newest first, of one month or whole."""
+        if month is None:
+            return list(self.ledger)
+        wanted = f"-{month:02}-" if year is None else f"{year}-{month:02}-"
+        return [entry for entry in self.ledger if wanted in entry["transactionDate"][:8]]
+
+
+def page(items: list[Any], key: str | None) -> tuple[list[Any], str | None]:
+    """Return one page of a list and the key of the next.
+
+    :raises ValueError: for a key that :func:`page` did not give out.
+    """
+    start = 0
+    if key is not None:
+        start = int(base64.urlsafe_b64decode(key.encode()).decode().removeprefix("from:"))
+    end = start + PAGE_SIZE
+    following = base64.urlsafe_b64encode(f"from:{end}".encode()).decode() if end < len(items) else None
+    return items[start:end], following
+
+
+def created_date(job: SimulatedJob) -> str:
+    """Return when a job was submitted, as the gallery writes it."""
+    return _iso(job.created)
+
+
+def _has_ended(job: SimulatedJob, now: float) -> bool:
+    return now >= job.created + job.seconds and not job.waits_for_reference
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Faults on demand: which request meets which fault, and how often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+PLACES = {
+    "submit": "POST /v1/aistudio/images",
+    "job": "GET /v1/jobs/{jobid}",
+    "images": "GET /v1/aistudio/images",
+    "jobs": "GET /v1/jobs",
+    "quota": "GET /v1/quota",
+    "usage": "GET /v1/aicredits/usage",
+    "clean": "DELETE /v1/jobs/{jobid}/clean",
+    "picture": "GET of a picture from the images' host",
+    "any": "every request to the API",
+}
+
+FAULTS = {
+    "drop-before": "the connection closes, and nothing was done (reset=yes: with a TCP reset)",
+    "drop-after": "the request is carried out, and the connection closes without a reply (reset=yes)",
+    "drop-during": "the request is carried out, and the connection closes in the middle of the reply",
+    "rate-limited": "429 (retry_after=2, 1.5, an HTTP date, rubbish)",
+    "unavailable": "503 (retry_after=...)",
+    "server-error": "status=500 or another; accepted=yes carries the request out all the same",
+    "edge-block": "403 with a page, as a firewall answers",
+    "unauthorized": "401",
+    "forbidden": "403 with JSON",
+    "garbage": "the request is carried out, and the reply is 200 with no JSON",
+    "empty": "the request is carried out, and the reply is 200 with an empty JSON object",
+    "redirect": "302 (to=URL); status=307 or another",
+    "slow": "the request is carried out after seconds=5",
+    "slow-reply": "the request is carried out, and the reply comes after seconds=5",
+    "drip": "the reply comes byte by byte, every seconds=0.1",
+    "truncated": "a picture ends early, with a length that fits (announced=yes: with the full length)",
+    "not-a-png": "a picture is an HTML page",
+    "wrong-size": "a picture has other dimensions than promised",
+    "damaged": "a picture has one wrong byte in its middle",
+}
+
+
+@dataclass
+class ScriptedFault:
+    """One fault that waits for its requests."""
+
+    place: str
+    name: str
+    times: int = 1
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.place not in PLACES:
+            raise ValueError(f"no such place: {self.place!r}; one of {', '.join(PLACES)}")
+        if self.name not in FAULTS:
+            raise ValueError(f"no such fault: {self.name!r}; one of {', '.join(FAULTS)}")
+
+    def option(self, name: str, default: Any = None) -> Any:
+        """Return one of the fault's options."""
+        return self.options.get(name, default)
+
+    def is_on(self, name: str) -> bool:
+        """Whether a yes-or-no option is on."""
+        return str(self.options.get(name, "no")).lower() in ("yes", "true", "1")
+
+
+class FaultScript:
+    """The faults that wait, in the order in which they were scripted."""
+
+    def __init__(self) -> None:
+        self.waiting: list[ScriptedFault] = []
+
+    def add(self, fault: ScriptedFault) -> None:
+        """Let a fault wait for its requests."""
+        self.waiting.append(fault)
+
+    def take(self, place: str) -> ScriptedFault | None:
+        """Return the fault that this request meets, and count it."""
+        for fault in self.waiting:
+            if fault.place == place or (fault.place == "any" and place != "picture"):
+                fault.times -= 1
+                if fault.times == 0:
+                    self.waiting.remove(fault)
+                return fault
+        return None
+
+
+def parse(text: str) -> ScriptedFault:
+    """Read ``place:fault[:times][:option=value...]``, as the command line gives it.
+
+    :raises ValueError: says what is wrong with it.
+    """
+    place, _, rest = text.partition(":")
+    name, *more = rest.split(":")
+    fault = ScriptedFault(place, name)
+    for part in more:
+        option, equals, value = part.partition("=")
+        if equals:
+            fault.options[option] = value
+        else:
+            fault.times = int(part)
+    return fault
