@@ -7,14 +7,13 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.sdk import DAG, Asset, Metadata, task
+
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
 
 # [START asset]
 cover = Asset("pictory_cover")
 
-with DAG(
-    dag_id="pictory_publish_cover", doc_md=__doc__, schedule="@daily", catchup=False, tags=["pictory"]
-):
+with DAG(dag_id="pictory_publish_cover", doc_md=__doc__, schedule="@daily", catchup=False, tags=["pictory"]):
     generate = GenerateImageOperator(
         task_id="generate",
         prompt="A magazine cover for {{ dag_run.run_after | ds }}: one paper boat on calm water, aerial view",

@@ -9,6 +9,7 @@ variable ``pictory_reference_image`` where the parameter is empty.
 from __future__ import annotations
 
 from airflow.sdk import DAG, Param
+
 from pictory_provider.api.models import MODELS, STYLES
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
 

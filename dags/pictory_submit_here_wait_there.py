@@ -8,6 +8,7 @@ Between the two there is time for other work, while Pictory draws.
 from __future__ import annotations
 
 from airflow.sdk import DAG, TaskGroup, task
+
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
 from pictory_provider.sensors.pictory import PictoryJobSensor
 

@@ -8,6 +8,7 @@ The folder for the pictures is the Airflow variable ``pictory_pictures``.
 from __future__ import annotations
 
 from airflow.sdk import DAG, Param
+
 from pictory_provider.api.models import MODELS, STYLES
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
 from pictory_provider.sensors.pictory import PictoryJobSensor

@@ -30,6 +30,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
 from pictory_provider.api import errors as api
 
 if TYPE_CHECKING:

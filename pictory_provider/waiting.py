@@ -22,6 +22,7 @@ from pictory_provider.jobs.polling import SHORTEST_POLITE_INTERVAL, Finished, Jo
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
+
     from pictory_provider.hooks.pictory import PictoryHook
     from pictory_provider.triggers.pictory import PictoryJobTrigger
 

@@ -72,9 +72,7 @@ def parse_job(response: Response, job_id: str) -> Job:
     :raises ProtocolError: for a reply that cannot be read, or that speaks of another job.
     """
     body = _json(response)
-    holders = (
-        [_mapping(body.get("data")), _mapping(body.get("error")), body] if isinstance(body, dict) else []
-    )
+    holders = [_mapping(body.get("data")), _mapping(body.get("error")), body] if isinstance(body, dict) else []
     code = _text(_first(holders, "error_code", "errorCode"))
     message = _text(_first(holders, "error_message", "errorMessage"))
     if response.status == 404 or "JOB_NOT_FOUND" in (code, message):
@@ -173,8 +171,7 @@ def check(response: Response, expected: type = dict) -> Any:
     if 200 <= status < 300:
         if not isinstance(body, expected):
             raise ProtocolError(
-                f"Pictory answered {status} with something that is not the documented JSON: "
-                f"{_excerpt(response)}",
+                f"Pictory answered {status} with something that is not the documented JSON: {_excerpt(response)}",
                 status=status,
             )
         return body

@@ -135,7 +135,8 @@ def is_passing(error: PictoryError) -> bool:
 
 def backoff(failures: int, *, chance: float, first: float = BACKOFF_FIRST) -> float:
     """Return seconds to wait after so many failures in a row: doubling, bounded, jittered upward."""
-    return min(first * 2 ** min(failures - 1, 30), max(BACKOFF_MOST, first)) * (1 + JITTER * chance)
+    doubled = first * float(2 ** min(failures - 1, 30))
+    return min(doubled, max(BACKOFF_MOST, first)) * (1 + JITTER * chance)
 
 
 def parse_retry_after(value: str | None, *, now: float) -> float | None:

@@ -55,9 +55,7 @@ class PngChecker:
         view = memoryview(data)
         while view:
             if self._ended:
-                raise ImageInvalid(
-                    f"There are bytes after the end of the picture, at {self.size - len(view):,}"
-                )
+                raise ImageInvalid(f"There are bytes after the end of the picture, at {self.size - len(view):,}")
             if self._left:
                 piece = view[: self._left]
                 self._crc = zlib.crc32(piece, self._crc)

@@ -10,7 +10,7 @@ import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
@@ -132,15 +132,13 @@ class Target:
     def _upload(self, received: Received, *, overwrite: bool) -> None:
         from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-        target = ObjectStoragePath(self.path)
+        target: Any = ObjectStoragePath(self.path)
         if not overwrite and target.exists():
             with target.open("rb") as there:
-                self._accept_if_same(cast("BinaryIO", there), received)
+                self._accept_if_same(there, received)
             return
-        parent = target.parent
-        parent.mkdir(parents=True, exist_ok=True)
-        filesystem: Any = target.fs
-        filesystem.put_file(str(received.file), target.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.fs.put_file(str(received.file), target.path)
 
     def _accept_if_same(self, there: BinaryIO, received: Received) -> None:
         digest = hashlib.sha256()
@@ -171,4 +169,3 @@ def too_large(max_bytes: int) -> ImageInvalid:
         f"The picture is larger than max_bytes, {max_bytes:,} bytes. Nothing was saved. "
         "Raise max_bytes if pictures of that size are expected."
     )
-

@@ -167,9 +167,7 @@ class JobPoller:
                     status=200,
                 )
             )
-        return self._wait(
-            now, f"Job {job.job_id} is completed, but has no URL yet", is_normal=False, hold=True
-        )
+        return self._wait(now, f"Job {job.job_id} is completed, but has no URL yet", is_normal=False, hold=True)
 
     def _after_error(self, error: PictoryError, now: float) -> Wait | Finished:
         if isinstance(error, AuthenticationError) and not self._renewed:
@@ -185,9 +183,7 @@ class JobPoller:
             age = now - self.started_at
             if age >= UNKNOWN_JOB_GRACE or now >= self.end_time:
                 return Finished(error)
-            return self._wait(
-                now, f"Pictory does not know job {self.job_id} yet ({age:.0f} s)", is_normal=False
-            )
+            return self._wait(now, f"Pictory does not know job {self.job_id} yet ({age:.0f} s)", is_normal=False)
         if not is_passing(error):
             return Finished(error)
         self._failures += 1
@@ -207,8 +203,7 @@ class JobPoller:
             pause = asked * (1 + JITTER * chance)
         return Wait(
             self._within_deadline(pause, now),
-            f"Could not ask for job {self.job_id} ({self._failures} in a row): {error.message} "
-            "The job runs on",
+            f"Could not ask for job {self.job_id} ({self._failures} in a row): {error.message} The job runs on",
             is_normal=False,
         )
 

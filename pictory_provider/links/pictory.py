@@ -22,5 +22,5 @@ class PictoryJobLink(BaseOperatorLink):
         try:
             record: Any = XCom.get_value(key=getattr(operator, "image_xcom_key", "return_value"), ti_key=ti_key)
             return str(record.get("url") or "")
-        except Exception:  # noqa: BLE001
+        except Exception:
             return ""

@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowTaskTimeout,
     BaseOperator,
 )
+
 from pictory_provider.api.errors import WaitTimeout
 from pictory_provider.api.models import DEFAULT_MODEL, ImageRequest, Job
 from pictory_provider.compat import TaskDeferralError, TaskDeferralTimeout
@@ -263,7 +264,7 @@ class DownloadImageOperator(BaseOperator):
         self.max_bytes = max_bytes
         self.pictory_conn_id = pictory_conn_id
 
-    def execute(self, context: Context) -> SavedImage:
+    def execute(self, context: Context) -> SavedImage:  # noqa: ARG002  Airflow calls it so
         """Download, check and save."""
         return PictoryHook(self.pictory_conn_id).download_image(
             self.path, job_id=self.job_id, url=self.url, overwrite=self.overwrite, max_bytes=self.max_bytes

@@ -6,15 +6,15 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
-    timezone,
 )
+
 from pictory_provider.api.errors import PictoryError, WaitTimeout
 from pictory_provider.api.models import Job, check_job_id
 from pictory_provider.compat import AirflowRescheduleException, TaskDeferralError, TaskDeferralTimeout
@@ -92,13 +92,11 @@ class PictoryJobSensor(BaseSensorOperator):
                 if self.deferrable:
                     wait.defer(self, decision.seconds)
                 if self.reschedule and not decision.hold:
-                    raise AirflowRescheduleException(
-                        timezone.utcnow() + timedelta(seconds=decision.seconds)
-                    )
+                    raise _come_back_in(decision.seconds)
                 time.sleep(decision.seconds)
             return decision.job().record()
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002  Airflow calls it so
         """Go on after the trigger's event."""
         with self._own_ending():
             job_id, result = events.read(event)
@@ -168,3 +166,8 @@ class PictoryJobSensor(BaseSensorOperator):
         if isinstance(error, PictoryError):
             return joined(error)
         return error
+
+
+def _come_back_in(pause: float) -> AirflowRescheduleException:
+    at = datetime.now(UTC) + timedelta(seconds=pause)
+    return AirflowRescheduleException(at)  # type: ignore[no-untyped-call]

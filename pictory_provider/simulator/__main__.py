@@ -55,9 +55,7 @@ def _arguments() -> argparse.Namespace:
         metavar="PLACE:FAULT[:TIMES][:OPTION=VALUE]",
         help="a fault to play, as in submit:rate-limited:2:retry_after=1.5; may be given more than once",
     )
-    parser.add_argument(
-        "--shape", action="append", default=[], metavar="NAME=CHOICE", help="a shape to answer in"
-    )
+    parser.add_argument("--shape", action="append", default=[], metavar="NAME=CHOICE", help="a shape to answer in")
     return parser.parse_args()
 
 

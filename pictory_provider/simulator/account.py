@@ -92,7 +92,7 @@ class Account:
     @property
     def credits_used(self) -> float:
         """AI credits billed so far."""
-        return round(sum(entry["amount"] for entry in self.ledger), 2)
+        return round(sum((float(entry["amount"]) for entry in self.ledger), 0.0), 2)
 
     def reset(self) -> None:
         """Forget every job and every charge."""

@@ -181,7 +181,7 @@ class Simulator:
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as error:  # noqa: BLE001  handed to the thread that waits
+        except BaseException as error:
             self._failure = error
             self._started.set()
 
@@ -245,7 +245,9 @@ class Simulator:
         fault = self._faults.take(place)
         if fault:
             entry.fault = fault.name
-            return await self._misbehave(request, entry, fault, lambda: self._answer(request, entry, answer, query))
+            return await self._misbehave(
+                request, entry, fault, lambda: self._answer(request, entry, answer, query)
+            )
         return _reply(entry, self._answer(request, entry, answer, query))
 
     def _answer(
@@ -383,25 +385,26 @@ class Simulator:
     # Misbehaving -------------------------------------------------------------------------------------
 
     async def _misbehave(
-        self, request: web.Request, entry: LoggedRequest, fault: ScriptedFault, carry_out: Callable[[], shapes.Reply]
+        self,
+        request: web.Request,
+        entry: LoggedRequest,
+        fault: ScriptedFault,
+        carry_out: Callable[[], shapes.Reply],
     ) -> web.StreamResponse:
         name = fault.name
-        pause = float(fault.option("seconds", 0.1 if name == "drip" else 5))
-        if name == "drop-before":
-            return _drop(request, reset=fault.is_on("reset"))
-        if name == "drop-after":
-            carry_out()
+        if name in ("drop-before", "drop-after"):
+            if name == "drop-after":
+                carry_out()
             return _drop(request, reset=fault.is_on("reset"))
         if name in _REFUSALS:
             return _reply(entry, _REFUSALS[name], retry_after=fault.option("retry_after"))
-        if name == "server-error":
+        if name in _STATUSES:
             if fault.is_on("accepted"):
                 carry_out()
-            return _reply(entry, (int(fault.option("status", 500)), {"message": "Internal server error"}))
-        if name == "redirect":
-            status = int(fault.option("status", 302))
-            location = {"Location": str(fault.option("to", self.base_url))}
-            return _reply(entry, (status, {"message": "Found"}), headers=location)
+            status = int(fault.option("status", _STATUSES[name]))
+            location = {"Location": str(fault.option("to", self.base_url))} if name == "redirect" else {}
+            return _reply(entry, (status, {"message": name}), headers=location)
+        pause = float(fault.option("seconds", 0.1 if name == "drip" else 5))
         if name == "slow":
             await asyncio.sleep(pause)
         reply = carry_out()
@@ -425,7 +428,9 @@ class Simulator:
 
     async def _control_requests(self, _: web.Request) -> web.Response:
         hidden = {"Authorization": "***"}
-        shown = [asdict(r) | {"headers": {n: hidden.get(n, v) for n, v in r.headers.items()}} for r in self.requests]
+        shown = [
+            asdict(r) | {"headers": {n: hidden.get(n, v) for n, v in r.headers.items()}} for r in self.requests
+        ]
         return web.json_response(shown)
 
     async def _control_faults(self, request: web.Request) -> web.Response:
@@ -478,6 +483,8 @@ _REFUSALS: dict[str, shapes.Reply] = {
     "unauthorized": shapes.unauthorized(),
     "forbidden": (403, {"message": "Forbidden"}),
 }
+
+_STATUSES = {"server-error": 500, "redirect": 302}
 
 _SPOILED: dict[str, Callable[[bytes], Any]] = {
     "garbage": lambda _: "<html>this is not JSON</html>",

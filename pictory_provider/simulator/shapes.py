@@ -89,7 +89,7 @@ def image(found: SimulatedJob, url: str) -> dict[str, Any]:
     """One item of the gallery."""
     width, height = found.size
     body = found.body
-    sent = {name: body[name] for name in ("style", "referenceImageUrl") if name in body}
+    sent: dict[str, Any] = {name: body[name] for name in ("style", "referenceImageUrl") if name in body}
     return {
         "url": url,
         "id": found.image_id,

@@ -1,2 +1,3 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
+"""The trigger: :mod:`pictory_provider.triggers.pictory`."""

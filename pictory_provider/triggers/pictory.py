@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs import events
 from pictory_provider.jobs.polling import JobPoller, Wait
@@ -47,7 +48,7 @@ class PictoryJobTrigger(BaseTrigger):
         max_wait: float | None = None,
         silent_fail: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.job_id = job_id
         self.pictory_conn_id = pictory_conn_id
         self.poll_interval = poll_interval
@@ -92,7 +93,7 @@ class PictoryJobTrigger(BaseTrigger):
                 await asyncio.sleep(decision.seconds)
         finally:
             await hook.aclose()
-        yield TriggerEvent(events.build(self.job_id, decision.result))
+        yield TriggerEvent(events.build(self.job_id, decision.result))  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """Say what happens to the job. Nothing is cancelled or cleaned.
