@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+#
+# make demo    two pictures from a simulated Pictory, made by a real Airflow
+# make test    the tests
+# The rest is in CONTRIBUTING.md.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo ui test test-pure lint format docs bench clean
+
+help:
+	@sed -n '4,6s/^# //p' Makefile
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 demo" if sys.version_info < (3, 11) else 0)'
+	@echo "Installing Airflow and the provider into .venv"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group dev --editable '.[simulator]'
+	@touch $@
+
+demo: .venv/.installed
+	@$(BIN)/python -m demo pictures
+
+ui: .venv/.installed
+	@$(BIN)/python -m demo ui
+
+test: .venv/.installed
+	@$(BIN)/python -m pytest
+
+test-pure: .venv/.installed
+	@$(BIN)/python -m pytest tests/pure
+
+lint: .venv/.installed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: .venv/.installed
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+docs: .venv/.installed
+	@$(BIN)/python -m pytest tests/docs
+
+bench: .venv/.installed
+	@$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv .demo dist build .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""``make demo`` and ``make ui``: a real Airflow, a local Pictory, and pictures on disk."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from demo.stack import AirflowStack, StackError, free_port, is_free
+from pictory_provider.api.models import MODELS
+from pictory_provider.simulator import Simulator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+PICTURES = ROOT / ".demo" / "pictures"
+CHEAPEST = min(MODELS.values(), key=lambda model: model.credits)
+UI_PORT = 8080
+
+MEANING = {
+    "running": "a worker runs it",
+    "deferred": "Pictory draws; the triggerer waits, and no worker is held",
+    "success": "done",
+}
+
+
+def main() -> int:
+    """Run the command that was asked for, and leave no process behind."""
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    parser.add_argument("command", choices=("pictures", "ui"))
+    command = parser.parse_args().command
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    try:
+        return _show_ui() if command == "ui" else _make_pictures()
+    except KeyboardInterrupt:
+        print("\nStopped. Nothing is left running.")
+        return 130
+    except StackError as error:
+        print(f"\nThe demo failed: {error}", file=sys.stderr)
+        return 1
+
+
+def _make_pictures() -> int:
+    clock = Clock()
+    key = os.environ.get("PICTORY_API_KEY")
+    if key and not _agrees_to_pay():
+        print("Nothing was sent and nothing was spent.")
+        return 1
+    with _pictory(key) as (where, env):
+        print(f"Two pictures from {where}, made by DAGs in a real Airflow.\n")
+        with AirflowStack(_home("demo"), ROOT / "dags", env=env, say=clock.say) as airflow:
+            clock.say("Airflow is healthy")
+            print("\nText to image (dags/pictory_text_to_image.py)")
+            first = _run(airflow, clock, "pictory_text_to_image", model=CHEAPEST.name)
+            print("\nThe same picture as the reference image of another (dags/pictory_reference_image.py)")
+            second = _run(
+                airflow,
+                clock,
+                "pictory_reference_image",
+                model=CHEAPEST.name,
+                reference_image_url=first["url"],
+            )
+            print()
+            clock.say("stopping Airflow")
+    print(f"\nDone in {clock.seconds:.0f} s. The pictures:")
+    for picture in (first, second):
+        path = Path(picture["path"])
+        size = f"{picture['width']}x{picture['height']}"
+        print(f"  {path.relative_to(ROOT)}  {size}, {picture['ai_credits_used']:g} AI credits")
+    total = sum(picture["ai_credits_used"] for picture in (first, second))
+    print(f"They {'cost' if key else 'would have cost'} {total:g} AI credits.")
+    return 0
+
+
+def _show_ui() -> int:
+    clock = Clock()
+    port = UI_PORT if is_free(UI_PORT) else free_port()
+    with _pictory(None) as (where, env):
+        print(f"Airflow with the example DAGs, beside {where}.\n")
+        with AirflowStack(_home("ui"), ROOT / "dags", env=env, port=port, say=clock.say) as airflow:
+            clock.say(f"ready: {airflow.url}/dags")
+            print("\nUnpause a DAG and trigger it. Pictures go to .demo/pictures. Ctrl-C ends everything.")
+            while True:
+                airflow.check_alive()
+                time.sleep(1)
+
+
+def _run(airflow: AirflowStack, clock: Clock, dag_id: str, **conf: Any) -> dict[str, Any]:
+    """Run a DAG, tell what happens, and return what its last task saved."""
+    run_id = airflow.trigger(dag_id, **conf)
+    seen: dict[str, str] = {}
+    for states in airflow.watch(dag_id, run_id):
+        for task, state in states.items():
+            if seen.get(task) != state and state in (*MEANING, "failed", "upstream_failed"):
+                clock.say(f"{task:<9} {state:<9} {MEANING.get(state, 'see its log')}")
+                seen[task] = state
+        if "deferred" in states.values():
+            clock.tick()
+    if airflow.run_state(dag_id, run_id) != "success":
+        raise StackError(f"{dag_id} failed; its logs are in {airflow.home / 'logs'}")
+    saved: dict[str, Any] = airflow.xcom(dag_id, run_id, "save")
+    return saved
+
+
+@contextmanager
+def _pictory(key: str | None) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield where the pictures come from, and the environment that takes Airflow there."""
+    env = {"AIRFLOW_VAR_PICTORY_PICTURES": str(PICTURES)}
+    if key:
+        connection = {"conn_type": "pictory", "password": key}
+        yield "Pictory AI Studio", env | {"AIRFLOW_CONN_PICTORY_DEFAULT": json.dumps(connection)}
+        return
+    with Simulator(seconds=8) as pictory:
+        env |= {
+            "AIRFLOW_CONN_PICTORY_DEFAULT": pictory.connection_json(),
+            "AIRFLOW_VAR_PICTORY_REFERENCE_IMAGE": pictory.reference_image_url,
+        }
+        yield f"a simulated Pictory at {pictory.base_url} (no account needed)", env
+
+
+def _agrees_to_pay() -> bool:
+    print(
+        f"PICTORY_API_KEY is set: this buys two pictures of the real Pictory with {CHEAPEST.name}, "
+        f"for {2 * CHEAPEST.credits:g} AI credits."
+    )
+    if os.environ.get("YES") == "1":
+        return True
+    if not sys.stdin.isatty():
+        print("Set YES=1 to agree, or unset PICTORY_API_KEY for the simulator.")
+        return False
+    return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _home(name: str) -> Path:
+    return ROOT / ".demo" / f"airflow-{name}"
+
+
+def _end(number: int, _: Any) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+class Clock:
+    """Lines with the time since the start, and a sign of life between them."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._ticks = 0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._begun
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        if self._ticks:
+            print()
+        self._ticks = 0
+        print(f"  {int(self.seconds) // 60}:{int(self.seconds) % 60:02}  {text}", flush=True)
+
+    def tick(self) -> None:
+        """Show that time passes."""
+        print("." if self._ticks else "        .", end="", flush=True)
+        self._ticks += 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""A private Airflow with all its components, on SQLite and loopback, that leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Self
+
+import psutil
+import requests
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+HOST = "127.0.0.1"
+FINAL_STATES = ("success", "failed", "skipped", "upstream_failed", "removed")
+_HEALTHY_WITHIN = 180.0
+_GRACE = 3.0
+
+
+class StackError(RuntimeError):
+    """The private Airflow could not be started, or did not do what was asked."""
+
+
+class AirflowStack:
+    """Scheduler, triggerer, DAG processor and API server of one private Airflow.
+
+    As a context manager it starts them and waits until they are healthy, and stops every process that
+    came of them, however the block is left.
+
+    :param home: the AIRFLOW_HOME. Its database and logs are made afresh.
+    :param dags: the folder of DAG files.
+    :param env: more environment variables, such as connections.
+    :param say: told in a few words what is happening.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        dags: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        port: int | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.home = home
+        self.port = port or free_port()
+        self.url = f"http://{HOST}:{self.port}"
+        self.env = airflow_env(home, dags, self.port) | dict(env or {})
+        self._say = say
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._session = requests.Session()
+        self._session.trust_env = False
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        make_database(self.home, self.env, self._say)
+        self._say("starting its scheduler, triggerer, DAG processor and API server")
+        for component in COMPONENTS:
+            self.start_component(component)
+        self._wait_until_healthy()
+        token = self._session.get(f"{self.url}/auth/token", timeout=10).json()["access_token"]
+        self._session.headers["Authorization"] = f"Bearer {token}"
+
+    def start_component(self, component: str) -> subprocess.Popen[bytes]:
+        """Start one component in a session of its own, its output in ``logs/<component>.log``."""
+        with (self.home / f"{component}.log").open("ab") as log:
+            self._processes[component] = subprocess.Popen(
+                [sys.executable, "-m", "airflow", component],
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return self._processes[component]
+
+    def stop(self) -> None:
+        """Stop every component and every process of their sessions; a second Ctrl-C has to wait."""
+        with _uninterrupted():
+            self._stop()
+
+    def _stop(self) -> None:
+        leaders = [process.pid for process in self._processes.values()]
+        for pid in leaders:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGTERM)
+        ended = time.monotonic() + _GRACE
+        while time.monotonic() < ended and any(_members(leaders)):
+            self._reap()
+            time.sleep(0.05)
+        while found := list(_members(leaders)):
+            for process in found:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            self._reap()
+            time.sleep(0.02)
+        self._processes.clear()
+        self._session.close()
+
+    def call(self, method: str, path: str, **json_body: Any) -> Any:
+        """Call Airflow's REST API and return its JSON."""
+        reply = self._session.request(
+            method, f"{self.url}/api/v2{path}", json=json_body or None, timeout=30
+        )
+        if reply.status_code >= 400:
+            raise StackError(f"{method} {path}: {reply.status_code} {reply.text[:500]}")
+        return reply.json() if reply.content else None
+
+    def trigger(self, dag_id: str, **conf: Any) -> str:
+        """Wait until a DAG is known, start a run of it, and return the run's id."""
+        ended = time.monotonic() + 90
+        while True:
+            try:
+                self.call("PATCH", f"/dags/{dag_id}", is_paused=False)
+                break
+            except StackError as error:
+                if time.monotonic() > ended:
+                    raise StackError(f"Airflow does not know {dag_id}: {self.import_errors()}") from error
+                time.sleep(0.3)
+        run = self.call("POST", f"/dags/{dag_id}/dagRuns", logical_date=None, conf=conf)
+        return str(run["dag_run_id"])
+
+    def import_errors(self) -> list[str]:
+        """Return what keeps DAG files from being read."""
+        return [error["stack_trace"] for error in self.call("GET", "/importErrors")["import_errors"]]
+
+    def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Return the task instances of a run."""
+        found = self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=100")
+        return list(found["task_instances"])
+
+    def run_state(self, dag_id: str, run_id: str) -> str:
+        """Return the state of a run."""
+        return str(self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"])
+
+    def watch(self, dag_id: str, run_id: str, *, timeout: float = 300) -> Iterator[dict[str, str]]:
+        """Yield the states of a run's tasks, about once a second, until the run has ended."""
+        ended = time.monotonic() + timeout
+        while True:
+            state = self.run_state(dag_id, run_id)
+            yield {_name(task): task["state"] or "waiting" for task in self.tasks(dag_id, run_id)}
+            if state in ("success", "failed"):
+                return
+            if time.monotonic() > ended:
+                raise StackError(f"{dag_id} {run_id} did not end in {timeout:.0f} s")
+            self.check_alive()
+            time.sleep(0.7)
+
+    def finish(self, dag_id: str, run_id: str, *, timeout: float = 300) -> dict[str, str]:
+        """Wait until a run has ended and return the states of its tasks."""
+        states: dict[str, str] = {}
+        for states in self.watch(dag_id, run_id, timeout=timeout):  # noqa: B007  the last one counts
+            pass
+        return states
+
+    def xcom(
+        self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1
+    ) -> Any:
+        """Return one XCom value."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
+        return self.call("GET", f"{path}?map_index={map_index}&deserialize=true")["value"]
+
+    def task_log(self, dag_id: str, run_id: str, task_id: str, *, try_number: int = 1) -> str:
+        """Return the log of one try of a task."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
+        return json.dumps(self.call("GET", path)["content"])
+
+    def check_alive(self) -> None:
+        """Raise where a component has died, with the end of its log."""
+        for component, process in self._processes.items():
+            if process.poll() is not None:
+                raise StackError(f"{component} died ({process.returncode}): {self._tail(component)}")
+
+    def _wait_until_healthy(self) -> None:
+        ended = time.monotonic() + _HEALTHY_WITHIN
+        while time.monotonic() < ended:
+            self.check_alive()
+            with suppress(requests.RequestException, ValueError):
+                health = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
+                parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+                if all((health.get(part) or {}).get("status") == "healthy" for part in parts):
+                    return
+            time.sleep(0.3)
+        raise StackError(f"Airflow was not healthy within {_HEALTHY_WITHIN:.0f} s; see {self.home}/*.log")
+
+    def _tail(self, component: str) -> str:
+        return (self.home / f"{component}.log").read_text(errors="replace")[-2000:]
+
+    def _reap(self) -> None:
+        for process in self._processes.values():
+            process.poll()
+
+
+def airflow_env(home: Path, dags: Path, port: int) -> dict[str, str]:
+    """Return the environment of a private Airflow: nothing of the caller's Airflow settings is in it."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    url = f"http://{HOST}:{port}"
+    return inherited | {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+        "AIRFLOW__API__HOST": HOST,
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__BASE_URL": url,
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+        "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+        "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        "no_proxy": "127.0.0.1,localhost",
+        "NO_PROXY": "127.0.0.1,localhost",
+    }
+
+
+def make_database(home: Path, env: Mapping[str, str], say: Callable[[str], None] = lambda _: None) -> None:
+    """Make an empty AIRFLOW_HOME with a migrated database."""
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    say("making the database of a private Airflow")
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", "db", "migrate"],
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (home / "migrate.log").write_text(done.stdout + done.stderr)
+    if done.returncode:
+        raise StackError(f"airflow db migrate failed: {done.stderr[-2000:]}")
+
+
+def free_port() -> int:
+    """Return a port of the loopback address that is free now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens on a port of the loopback address."""
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) != 0
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _name(task: dict[str, Any]) -> str:
+    return task["task_id"] if task["map_index"] < 0 else f"{task['task_id']}[{task['map_index']}]"
+
+
+def _members(leaders: list[int]) -> Iterator[psutil.Process]:
+    """Yield every living process of the sessions that these processes lead."""
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError, PermissionError):
+            if os.getsid(process.pid) in leaders and process.status() != psutil.STATUS_ZOMBIE:
+                yield process
