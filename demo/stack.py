@@ -117,6 +117,8 @@ class AirflowStack:
                     process.kill()
             self._reap()
             time.sleep(0.02)
+        for process in self._processes.values():
+            process.wait()
         self._processes.clear()
         self._session.close()
 
@@ -131,15 +133,12 @@ class AirflowStack:
 
     def trigger(self, dag_id: str, **conf: Any) -> str:
         """Wait until a DAG is known, start a run of it, and return the run's id."""
-        ended = time.monotonic() + 90
-        while True:
-            try:
+        for _ in self.until(90):
+            with suppress(StackError):
                 self.call("PATCH", f"/dags/{dag_id}", is_paused=False)
                 break
-            except StackError as error:
-                if time.monotonic() > ended:
-                    raise StackError(f"Airflow does not know {dag_id}: {self.import_errors()}") from error
-                time.sleep(0.3)
+        else:
+            raise StackError(f"Airflow does not know {dag_id}: {self.import_errors()}")
         run = self.call("POST", f"/dags/{dag_id}/dagRuns", logical_date=None, conf=conf)
         return str(run["dag_run_id"])
 
@@ -157,17 +156,13 @@ class AirflowStack:
         return str(self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"])
 
     def watch(self, dag_id: str, run_id: str, *, timeout: float = 300) -> Iterator[dict[str, str]]:
-        """Yield the states of a run's tasks, about once a second, until the run has ended."""
-        ended = time.monotonic() + timeout
-        while True:
+        """Yield the states of a run's tasks, about twice a second, until the run has ended."""
+        for _ in self.until(timeout):
             state = self.run_state(dag_id, run_id)
             yield {_name(task): task["state"] or "waiting" for task in self.tasks(dag_id, run_id)}
             if state in ("success", "failed"):
                 return
-            if time.monotonic() > ended:
-                raise StackError(f"{dag_id} {run_id} did not end in {timeout:.0f} s")
-            self.check_alive()
-            time.sleep(0.7)
+        raise StackError(f"{dag_id} {run_id} did not end in {timeout:.0f} s")
 
     def finish(self, dag_id: str, run_id: str, *, timeout: float = 300) -> dict[str, str]:
         """Wait until a run has ended and return the states of its tasks."""
@@ -188,6 +183,14 @@ class AirflowStack:
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
         return json.dumps(self.call("GET", path)["content"])
 
+    def until(self, timeout: float) -> Iterator[None]:
+        """Yield about twice a second for so many seconds, while every component lives."""
+        ended = time.monotonic() + timeout
+        while time.monotonic() < ended:
+            yield
+            self.check_alive()
+            time.sleep(0.5)
+
     def check_alive(self) -> None:
         """Raise where a component has died, with the end of its log."""
         for component, process in self._processes.items():
@@ -195,15 +198,12 @@ class AirflowStack:
                 raise StackError(f"{component} died ({process.returncode}): {self._tail(component)}")
 
     def _wait_until_healthy(self) -> None:
-        ended = time.monotonic() + _HEALTHY_WITHIN
-        while time.monotonic() < ended:
-            self.check_alive()
+        for _ in self.until(_HEALTHY_WITHIN):
             with suppress(requests.RequestException, ValueError):
                 health = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
                 parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
                 if all((health.get(part) or {}).get("status") == "healthy" for part in parts):
                     return
-            time.sleep(0.3)
         raise StackError(f"Airflow was not healthy within {_HEALTHY_WITHIN:.0f} s; see {self.home}/*.log")
 
     def _tail(self, component: str) -> str:

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""A real Airflow with all its components, and a local Pictory, for the whole session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from demo.stack import AirflowStack
+from pictory_provider.simulator import Simulator
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    return tmp_path_factory.mktemp("pictures")
+
+
+@pytest.fixture(scope="session")
+def simulator():
+    with Simulator(seconds=2) as pictory:
+        yield pictory
+
+
+@pytest.fixture(scope="session")
+def airflow(simulator, pictures, tmp_path_factory):
+    """Return a healthy Airflow that knows the example DAGs and those of ``tests/system/dags``.
+
+    Its workers keep Airflow's default heartbeat of 5 s, under which an event that comes too soon after
+    deferring is lost.
+    """
+    dags = tmp_path_factory.mktemp("dags")
+    for folder in (ROOT / "dags", ROOT / "tests" / "system" / "dags"):
+        for file in folder.glob("*.py"):
+            (dags / file.name).symlink_to(file)
+    env = {
+        "AIRFLOW_CONN_PICTORY_DEFAULT": simulator.connection_json(),
+        "AIRFLOW_VAR_PICTORY_PICTURES": str(pictures),
+        "AIRFLOW_VAR_PICTORY_REFERENCE_IMAGE": simulator.reference_image_url,
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "5",
+    }
+    with AirflowStack(tmp_path_factory.mktemp("airflow") / "home", dags, env=env) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def runs(airflow):
+    """Return the ids of one run of every DAG, started together: most of their time is spent waiting."""
+    wanted = {
+        "text to image": ("pictory_text_to_image", {"prompt": "A quiet harbour, wide shot", "style": "vintage"}),
+        **{
+            use: ("pictory_reference_image", {"use": use})
+            for use in ("variation", "subject replacement", "style transfer")
+        },
+        "hand-over": ("pictory_submit_here_wait_there", {}),
+        "batch": ("pictory_batch", {"prompts": BATCH}),
+        "modes": ("system_modes", {}),
+        "outcomes": ("system_outcomes", {}),
+    }
+    return {name: (dag_id, airflow.trigger(dag_id, **conf)) for name, (dag_id, conf) in wanted.items()}
+
+
+BATCH = [
+    "A red bicycle against a white wall",
+    "A bicycle that simulate:failed in the middle",
+    "Bike",
+    "A blue bicycle on a bridge",
+]

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Every example DAG, run by a real Airflow against a local Pictory over real sockets."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image
+
+
+def size_of(path: str) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        picture.load()
+        assert picture.format == "PNG"
+        return picture.size
+
+
+def test_every_dag_file_can_be_read(airflow, runs):
+    assert airflow.import_errors() == []
+
+
+def test_text_to_image_ends_with_a_picture_on_disk(airflow, runs, simulator):
+    states = airflow.finish(*runs["text to image"])
+    assert states == {"generate": "success", "wait": "success", "save": "success"}
+
+    saved = airflow.xcom(*runs["text to image"], "save")
+    assert size_of(saved["path"]) == (1280, 720) == (saved["width"], saved["height"])
+    (submission,) = [r for r in simulator.submissions if r.body.get("style") == "vintage"]
+    assert submission.body == {
+        "prompt": "A quiet harbour, wide shot",
+        "model": "flux-schnell",
+        "aspectRatio": "16:9",
+        "style": "vintage",
+    }
+    assert submission.headers["Authorization"] == simulator.api_key
+
+
+def test_the_job_id_lies_in_xcom_under_both_keys_and_the_link_leads_to_the_picture(airflow, runs):
+    airflow.finish(*runs["text to image"])
+
+    job_id = airflow.xcom(*runs["text to image"], "generate")
+    record = airflow.xcom(*runs["text to image"], "wait")
+    assert airflow.xcom(*runs["text to image"], "generate", "jobId") == job_id == record["job_id"]
+    assert airflow.xcom(*runs["text to image"], "wait", "_link_PictoryJobLink") == record["url"]
+    assert airflow.xcom(*runs["text to image"], "save", "_link_PictoryJobLink") == record["url"]
+
+
+@pytest.mark.parametrize("use", ["variation", "subject replacement", "style transfer"])
+def test_a_reference_image_guides_a_picture(airflow, runs, simulator, use):
+    assert set(airflow.finish(*runs[use]).values()) == {"success"}
+
+    saved = airflow.xcom(*runs[use], "save")
+    assert size_of(saved["path"]) == (1024, 1024)
+    job = simulator.account.jobs[saved["job_id"]]
+    assert job.body["referenceImageUrl"] == simulator.reference_image_url
+    assert airflow.xcom(*runs[use], "generate", "image")["url"] == saved["url"]
+    assert Image.open(io.BytesIO(job.reference)).size == (1024, 1024)
+
+
+def test_a_job_is_submitted_in_one_task_group_and_waited_for_in_another(airflow, runs):
+    assert set(airflow.finish(*runs["hand-over"]).values()) == {"success"}
+
+    assert size_of(airflow.xcom(*runs["hand-over"], "collect.save")["path"]) == (1024, 1024)
+
+
+def test_a_batch_saves_what_did_not_fail_and_says_why_the_rest_did(airflow, runs):
+    states = airflow.finish(*runs["batch"])
+    assert states["generate[2]"] == "failed"
+    assert sorted(s for t, s in states.items() if t.startswith("wait")) == ["failed", "success", "success"]
+
+    summary = airflow.xcom(*runs["batch"], "summary")
+    assert [size_of(path) for path in summary["saved"]] == [(1024, 1024)] * 2
+    assert summary["ai_credits_used"] == 1.2
+    assert [failure["why"] for failure in summary["failed"]] == [
+        "failed: IMAGE_GENERATION_FAILED The image could not be generated.",
+        "not submitted; see the log of its generate task",
+    ]
+
+
+def test_a_published_picture_starts_the_dag_that_waits_for_it(airflow, runs):
+    airflow.call("PATCH", "/dags/pictory_use_cover", is_paused=False)
+    published = "pictory_publish_cover", airflow.trigger("pictory_publish_cover")
+    assert set(airflow.finish(*published).values()) == {"success"}
+
+    path = airflow.xcom(*published, "save")["path"]
+    assert size_of(path) == (720, 1280)
+    used: set[str] = set()
+    for _ in airflow.until(60):
+        done = airflow.call("GET", "/dags/pictory_use_cover/dagRuns?state=success")["dag_runs"]
+        used = {airflow.xcom("pictory_use_cover", run["dag_run_id"], "use") for run in done}
+        if path in used:
+            break
+    assert path in used

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""What only a scheduler, a triggerer and workers together can show of a wait."""
+
+from __future__ import annotations
+
+import itertools
+
+WAYS = ("poke", "reschedule", "deferrable")
+
+
+def test_every_way_of_waiting_returns_the_same_record(airflow, runs):
+    assert set(airflow.finish(*runs["modes"]).values()) == {"success"}
+
+    records = [airflow.xcom(*runs["modes"], way) for way in WAYS]
+    assert records[0] == records[1] == records[2]
+    assert records[0]["ai_credits_used"] == 0.6
+
+
+def test_jobs_that_do_not_complete_end_in_the_same_way_in_every_mode_and_without_a_retry(airflow, runs):
+    states = airflow.finish(*runs["outcomes"])
+
+    for fate, way in itertools.product(("failed", "cleaned", "stuck"), WAYS):
+        assert states[f"{fate}_{way}"] == "failed", (fate, way)
+        assert states[f"{fate}_{way}_soft"] == "skipped", (fate, way)
+    tries = {task["task_id"]: task["try_number"] for task in airflow.tasks(*runs["outcomes"])}
+    assert set(tries.values()) == {1}
+
+
+def test_the_log_of_a_failed_wait_names_the_job_and_what_pictory_said(airflow, runs):
+    airflow.finish(*runs["outcomes"])
+
+    log = airflow.task_log(*runs["outcomes"], "failed_deferrable")
+    assert "failed at Pictory: IMAGE_GENERATION_FAILED: The image could not be generated" in log
+    assert "AirflowSensorTimeout" in airflow.task_log(*runs["outcomes"], "stuck_deferrable")
+
+
+def test_sixty_short_jobs_are_waited_for_by_deferral_and_none_is_lost(airflow, runs, simulator):
+    for run in runs.values():
+        airflow.finish(*run)
+    before = len(simulator.submissions)
+    race = "system_race", airflow.trigger("system_race")
+
+    states = airflow.finish(*race, timeout=600)
+    assert len(states) == 60
+    assert set(states.values()) == {"success"}
+    assert len(simulator.submissions) - before == 60
+    looks: dict[str, list[float]] = {}
+    for poll in simulator.polls:
+        looks.setdefault(poll.path, []).append(poll.at)
+    assert all(b - a >= 0.99 for times in looks.values() for a, b in itertools.pairwise(times))
