@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""What may be asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from pictory_provider.api.errors import RequestInvalid
+from pictory_provider.api.models import (
+    MODELS,
+    STYLES,
+    ImageRequest,
+    Job,
+    JobState,
+    check_job_id,
+    without_query,
+)
+
+PROMPT = "A lighthouse at dawn"
+
+
+@pytest.mark.parametrize("length", [5, 5_000])
+def test_a_prompt_of_the_documented_length_passes(length):
+    assert len(ImageRequest(prompt="x" * length).body()["prompt"]) == length
+
+
+@pytest.mark.parametrize("prompt", ["", "    ", "four", "x" * 5_001, None, "None", 12345, ["a", "list"], b"bytes"])
+def test_a_prompt_that_pictory_would_not_take_is_refused_with_the_limits(prompt):
+    with pytest.raises(RequestInvalid, match="5 to 5,000 characters") as caught:
+        ImageRequest(prompt=prompt)
+    assert caught.value.fields == ("prompt",)
+    assert "nothing was spent" in str(caught.value)
+
+
+def test_a_prompt_whose_template_found_nothing_says_so():
+    with pytest.raises(RequestInvalid, match="its template found nothing"):
+        ImageRequest(prompt="None")
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("style", STYLES)
+def test_every_documented_model_style_and_ratio_passes(model, style):
+    for ratio in MODELS[model].aspect_ratios:
+        assert ImageRequest(prompt=PROMPT, model=model, style=style, aspect_ratio=ratio).body() == {
+            "prompt": PROMPT,
+            "model": model,
+            "style": style,
+            "aspectRatio": ratio,
+        }
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "supported"),
+    [
+        ("model", "dall-e-9", "seedream3.0, flux-schnell"),
+        ("style", "baroque", "photorealistic, artistic"),
+        ("aspect_ratio", "21:9", "1:1, 16:9, 9:16"),
+        ("model", "None", "seedream3.0"),
+        ("style", "", "photorealistic"),
+        ("model", None, "seedream3.0"),
+    ],
+)
+def test_an_unknown_model_style_or_ratio_is_refused_with_what_is_supported(field, value, supported):
+    with pytest.raises(RequestInvalid) as caught:
+        ImageRequest(prompt=PROMPT, **{field: value})
+    assert caught.value.fields == (field,)
+    assert repr(value) in str(caught.value)
+    assert supported in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("model", "dall-e-9"), ("style", "baroque"), ("aspect_ratio", "21:9")]
+)
+def test_allow_unlisted_lets_what_is_newer_than_this_release_pass(field, value):
+    assert value in ImageRequest(prompt=PROMPT, allow_unlisted=True, **{field: value}).body().values()
+
+
+@pytest.mark.parametrize("value", ["", "None", None, 5])
+def test_allow_unlisted_lets_nothing_pass_that_is_no_name(value):
+    with pytest.raises(RequestInvalid):
+        ImageRequest(prompt=PROMPT, allow_unlisted=True, model=value)
+
+
+@pytest.mark.parametrize("field", ["reference_image_url", "webhook"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "picture.png",
+        "/a/picture.png",
+        "ftp://example.com/a.png",
+        "https://",
+        "https:///a.png",
+        "https://example.com/a picture.png",
+        "https://exa mple.com/",
+        "https://example.com/a.png\n",
+        "https://example.com:port/",
+        "https://[::1/",
+        "",
+        "None",
+        7,
+    ],
+)
+def test_a_url_that_is_not_absolute_http_is_refused(field, url):
+    with pytest.raises(RequestInvalid) as caught:
+        ImageRequest(prompt=PROMPT, **{field: url})
+    assert caught.value.fields == (field,)
+
+
+def test_the_text_of_a_refused_url_hides_its_query_and_its_password():
+    with pytest.raises(RequestInvalid) as caught:
+        ImageRequest(prompt=PROMPT, webhook="ftp://user:secret@example.com/hook?token=secret")
+    assert "secret" not in str(caught.value)
+    assert "ftp://example.com/hook" in str(caught.value)
+
+
+def test_a_body_holds_documented_names_only_and_nothing_that_was_not_asked_for():
+    request = ImageRequest(
+        prompt=PROMPT,
+        reference_image_url="https://example.com/a.png?v=2",
+        webhook="https://example.com/hook",
+        allow_unlisted=True,
+    )
+    assert request.body() == {
+        "prompt": PROMPT,
+        "model": "seedream3.0",
+        "referenceImageUrl": "https://example.com/a.png?v=2",
+        "webhook": "https://example.com/hook",
+    }
+
+
+@pytest.mark.parametrize("job_id", [None, "", "  ", "None", 5, ["id"]])
+def test_a_missing_job_id_is_refused(job_id):
+    with pytest.raises(RequestInvalid, match="job_id is missing"):
+        check_job_id(job_id)
+
+
+def test_a_job_id_of_another_form_is_for_pictory_to_decide():
+    assert check_job_id(" job-17 ") == "job-17"
+
+
+@pytest.mark.parametrize(
+    ("status", "success", "state"),
+    [
+        ("in-progress", True, JobState.IN_PROGRESS),
+        ("completed", True, JobState.COMPLETED),
+        ("completed", None, JobState.COMPLETED),
+        ("completed", False, JobState.FAILED),
+        ("failed", True, JobState.FAILED),
+        ("cleaned", True, JobState.CLEANED),
+        ("COMPLETED", True, JobState.UNKNOWN),
+        (None, True, JobState.UNKNOWN),
+    ],
+)
+def test_status_and_success_together_say_how_a_job_stands(status, success, state):
+    assert Job(job_id="1", status=status, success=success).state is state
+
+
+def test_the_image_record_invents_nothing():
+    assert Job(job_id="1", status="completed").record() == {
+        "job_id": "1",
+        "status": "completed",
+        "url": None,
+        "width": None,
+        "height": None,
+        "ai_credits_used": None,
+    }
+
+
+def test_a_logged_url_has_no_query_fragment_or_credentials():
+    assert without_query("https://u:p@example.com/a.png?X-Signature=1#top") == "https://example.com/a.png"

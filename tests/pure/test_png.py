@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Is this the picture that was promised."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import pytest
+
+from pictory_provider.api.errors import ImageInvalid
+from pictory_provider.api.models import Job
+from pictory_provider.images.png import SIGNATURE, PngChecker, check_dimensions
+
+
+def chunk(kind: bytes, content: bytes = b"") -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def header(width=3, height=2) -> bytes:
+    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+
+
+DATA = chunk(b"IDAT", zlib.compress(b"\0\1\2\3" * 2))
+END = chunk(b"IEND")
+WHOLE = SIGNATURE + header() + chunk(b"tEXt", b"Comment\0hello") + DATA + END
+
+
+def check(content: bytes, step: int = 1000) -> tuple[int, int]:
+    checker = PngChecker()
+    for start in range(0, len(content), step):
+        checker.feed(content[start : start + step])
+    return checker.finish()
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 1000])
+def test_a_whole_picture_passes_in_pieces_of_any_size(step):
+    assert check(WHOLE, step) == (3, 2)
+
+
+def test_a_picture_cut_anywhere_is_found_out():
+    for length in range(len(WHOLE)):
+        with pytest.raises(ImageInvalid):
+            check(WHOLE[:length])
+
+
+def test_a_wrong_byte_anywhere_is_found_out():
+    for position in range(len(WHOLE)):
+        damaged = bytearray(WHOLE)
+        damaged[position] ^= 0x01
+        with pytest.raises(ImageInvalid):
+            check(bytes(damaged))
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"<html><body>Sorry</body></html>", "not a PNG"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "not a PNG"),
+        (SIGNATURE + DATA + END, "header"),
+        (SIGNATURE + header() + header() + DATA + END, "header"),
+        (SIGNATURE + header() + END, "no pixels"),
+        (SIGNATURE + header(0, 2) + DATA + END, "no pixels"),
+        (WHOLE + b"more", "after the end"),
+        (SIGNATURE + struct.pack(">I", 2**31) + b"IDAT", "no chunk"),
+        (b"", "cut short"),
+    ],
+)
+def test_what_is_no_whole_picture_is_told_apart(content, why):
+    with pytest.raises(ImageInvalid, match=why):
+        check(content)
+
+
+def test_other_dimensions_than_promised_are_refused():
+    with pytest.raises(ImageInvalid, match="640x640 pixels, and Pictory promised 1280x720"):
+        check_dimensions(Job(job_id="j", width=1280, height=720), 640, 640)
+
+
+@pytest.mark.parametrize("job", [Job(job_id="j"), Job(job_id="j", width=640), Job(job_id="j", width=640, height=640)])
+def test_only_what_pictory_said_is_compared(job):
+    check_dimensions(job, 640, 640)

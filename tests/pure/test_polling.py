@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Wait or finish: one decision, with time and chance as arguments."""
+
+from __future__ import annotations
+
+import pytest
+
+from pictory_provider.api.errors import (
+    AuthenticationError,
+    EdgeBlocked,
+    JobCleaned,
+    JobFailed,
+    JobNotFound,
+    ProtocolError,
+    RateLimited,
+    RequestInvalid,
+    TransportError,
+    Unavailable,
+    WaitTimeout,
+)
+from pictory_provider.api.models import Job
+from pictory_provider.jobs.polling import Finished, JobPoller, Wait
+
+START = 1_000.0
+URL = "https://h/a.png"
+
+
+def poller(*, timeout=1200.0, interval=15.0, chance=0.0, **more):
+    return JobPoller(
+        job_id="j",
+        started_at=START,
+        end_time=START + timeout,
+        poll_interval=interval,
+        chance=lambda: chance,
+        **more,
+    )
+
+
+def job(status="in-progress", **more):
+    return Job(job_id="j", status=status, **more)
+
+
+def test_a_job_in_progress_waits_for_the_interval():
+    decision = poller().after(job(), START)
+    assert (decision.seconds, decision.is_normal, decision.hold) == (15, True, False)
+
+
+def test_a_completed_job_with_a_url_is_done():
+    done = job("completed", url=URL)
+    assert poller().after(done, START) == Finished(done)
+
+
+def test_a_job_completed_long_after_the_deadline_is_a_success():
+    done = job("completed", url=URL)
+    assert poller().after(done, START + 90_000) == Finished(done)
+
+
+def test_a_completed_job_without_a_url_has_a_minute_and_is_then_an_error_that_names_the_gallery():
+    p = poller()
+    assert p.after(job("completed"), START + 100).hold
+    assert isinstance(p.after(job("completed"), START + 145), Wait)
+    result = p.after(job("completed"), START + 160).result
+    assert isinstance(result, ProtocolError)
+    assert "list_images" in result.message
+
+
+def test_a_url_that_comes_within_its_minute_is_taken():
+    p = poller()
+    p.after(job("completed"), START)
+    assert p.after(job("completed", url=URL), START + 30).job().url == URL
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (job("failed", error_code="POLICY", error_message="not that"), JobFailed),
+        (job("completed", url=URL, success=False), JobFailed),
+        (job("in-progress", success=False), JobFailed),
+        (job("cleaned"), JobCleaned),
+        (RequestInvalid("x", status=400), RequestInvalid),
+    ],
+)
+def test_what_cannot_be_mended_by_looking_again_ends_at_once(answer, error):
+    with pytest.raises(error):
+        poller().after(answer, START).job()
+
+
+def test_a_failed_job_carries_what_pictory_said():
+    failed = job("failed", error_code="POLICY", error_message="not that.")
+    error = poller().after(failed, START).result
+    assert error.job is failed
+    assert "POLICY: not that. " in error.message
+
+
+def test_an_unknown_status_waits_with_a_warning_and_never_succeeds():
+    p = poller()
+    decision = p.after(job("hibernating", url=URL), START)
+    assert isinstance(decision, Wait)
+    assert not decision.is_normal
+    assert isinstance(p.after(job("hibernating", url=URL), START + 1200).result, WaitTimeout)
+
+
+def test_the_first_look_past_the_deadline_is_the_last():
+    p = poller(timeout=20)
+    assert p.after(job(), START + 19.9).seconds == 15
+    result = p.after(job(), START + 20).result
+    assert isinstance(result, WaitTimeout)
+    assert "'in-progress' after 20 s" in result.message
+    assert "runs on at Pictory" in result.message
+
+
+PASSING = [
+    Unavailable("x", status=500),
+    RateLimited("x", status=429),
+    TransportError("x"),
+    ProtocolError("x"),
+    EdgeBlocked("x"),
+]
+
+
+@pytest.mark.parametrize("error", PASSING)
+def test_nothing_that_may_pass_ends_the_wait_before_the_deadline(error):
+    p = poller(timeout=10_000)
+    for second in range(0, 9_999, 200):
+        assert isinstance(p.after(error, START + second), Wait)
+
+
+def test_waits_after_faults_grow_and_start_afresh_after_an_answer():
+    p = poller()
+    assert [p.after(Unavailable("x"), START).seconds for _ in range(4)] == [15, 30, 60, 120]
+    p.after(job(), START)
+    assert p.after(Unavailable("x"), START).seconds == 15
+
+
+def test_retry_after_is_heeded_capped_by_the_time_left_and_never_closer_than_the_interval():
+    asked = RateLimited("x", retry_after="100")
+    assert poller().after(asked, START).seconds == 100
+    assert poller(chance=1.0).after(asked, START).seconds == 125
+    assert poller(timeout=60).after(asked, START).seconds == 60
+    assert poller(timeout=60).after(asked, START + 55).seconds == 15
+    assert poller().after(RateLimited("x", retry_after="1"), START).seconds == 15
+    assert poller().after(RateLimited("x", retry_after="rubbish"), START).seconds == 15
+
+
+def test_a_timeout_tells_the_last_fault():
+    result = poller(timeout=10).after(Unavailable("the house is on fire"), START + 10).result
+    assert isinstance(result, WaitTimeout)
+    assert "the house is on fire" in result.message
+
+
+def test_a_timeout_does_not_tell_a_fault_that_was_followed_by_an_answer():
+    p = poller(timeout=10)
+    p.after(Unavailable("the house is on fire"), START)
+    assert "fire" not in p.after(job(), START + 10).result.message
+
+
+def test_a_block_that_lasts_to_the_deadline_is_told_as_a_block():
+    blocked = EdgeBlocked("user_agent")
+    assert poller(timeout=10).after(blocked, START + 10).result is blocked
+
+
+def test_a_refused_key_is_read_again_once_and_ends_the_second_time():
+    p = poller()
+    refused = AuthenticationError("401", status=401)
+    first = p.after(refused, START)
+    assert first.renew_connection
+    assert first.seconds == 0
+    assert p.after(refused, START).result is refused
+
+
+def test_a_key_that_worked_in_between_may_be_renewed_again():
+    p = poller()
+    refused = AuthenticationError("401", status=401)
+    p.after(refused, START)
+    p.after(job(), START)
+    assert p.after(refused, START).renew_connection
+
+
+def test_an_unknown_job_is_borne_in_its_first_minute_only():
+    p = poller()
+    missing = JobNotFound("x")
+    assert isinstance(p.after(missing, START + 59), Wait)
+    assert p.after(missing, START + 60).result is missing
+
+
+def test_exponential_backoff_follows_from_the_clock_alone_and_heeds_max_wait():
+    def wait(elapsed, **more):
+        return poller(timeout=10_000, interval=10, exponential_backoff=True, **more).after(job(), START + elapsed).seconds
+
+    assert [wait(elapsed) for elapsed in (0, 10, 30, 70, 150)] == [10, 20, 40, 80, 160]
+    assert wait(150, max_wait=60) == 60
+    assert wait(150, max_wait=1) == 10
+
+
+def test_a_growing_wait_does_not_pass_the_deadline_by_more_than_an_interval():
+    p = poller(timeout=100, interval=10, exponential_backoff=True)
+    assert p.after(job(), START + 70).seconds == 30
+    assert p.after(job(), START + 99).seconds == 10
+
+
+def test_looks_are_never_closer_than_the_interval():
+    answers = [job(), Unavailable("x"), RateLimited("x", retry_after="0"), JobNotFound("x"), job("completed")]
+    for second in range(0, 60, 7):
+        p = poller(timeout=60)
+        for answer in answers:
+            decision = p.after(answer, START + second)
+            assert isinstance(decision, Finished) or decision.seconds >= 15

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""May this request be sent again, and when."""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+
+import pytest
+
+from pictory_provider.api import responses, retry
+from pictory_provider.api.errors import (
+    AuthenticationError,
+    EdgeBlocked,
+    Fault,
+    PictoryError,
+    ProtocolError,
+    RateLimited,
+    RequestInvalid,
+    SubmitOutcomeUnknown,
+    TransportError,
+    Unavailable,
+    kinds,
+)
+from pictory_provider.api.responses import Response
+from pictory_provider.api.retry import Fate, SendAgain
+
+NOW = 1_800_000_000.0
+
+
+def error_of(status: int, body: bytes = b'{"message": "x"}') -> PictoryError:
+    with pytest.raises(PictoryError) as caught:
+        responses.parse_submission(Response(status, {}, body))
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("status", "fate"),
+    [
+        (200, Fate.UNKNOWN),
+        (204, Fate.UNKNOWN),
+        (301, Fate.UNKNOWN),
+        (302, Fate.UNKNOWN),
+        (307, Fate.UNKNOWN),
+        (400, Fate.REFUSED),
+        (401, Fate.REFUSED),
+        (402, Fate.REFUSED),
+        (403, Fate.REFUSED),
+        (404, Fate.REFUSED),
+        (405, Fate.REFUSED),
+        (408, Fate.UNKNOWN),
+        (409, Fate.UNKNOWN),
+        (413, Fate.REFUSED),
+        (422, Fate.REFUSED),
+        (425, Fate.UNKNOWN),
+        (429, Fate.REFUSED_FOR_NOW),
+        (500, Fate.UNKNOWN),
+        (502, Fate.UNKNOWN),
+        (503, Fate.REFUSED_FOR_NOW),
+        (504, Fate.UNKNOWN),
+        (520, Fate.UNKNOWN),
+        (524, Fate.UNKNOWN),
+        (599, Fate.UNKNOWN),
+    ],
+)
+def test_every_status_of_a_paid_request_has_its_fate(status, fate):
+    assert retry.fate_of_submit(error_of(status)) is fate
+
+
+def test_a_page_from_the_firewall_is_a_refusal():
+    assert retry.fate_of_submit(error_of(403, b"<html>")) is Fate.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("fault", "fate"),
+    [
+        (Fault.NEVER_SENT, Fate.NEVER_SENT),
+        (Fault.MAYBE_ACCEPTED, Fate.UNKNOWN),
+        (Fault.UNREADABLE, Fate.UNKNOWN),
+    ],
+)
+def test_every_fault_of_a_paid_request_has_its_fate(fault, fate):
+    assert retry.fate_of_submit(TransportError("x", fault=fault)) is fate
+
+
+def test_no_status_whatever_is_taken_for_refused_that_could_have_been_accepted():
+    for status in (*range(100, 400), *range(500, 600)):
+        if status != 503:
+            assert retry.fate_of_submit(error_of(status)) is Fate.UNKNOWN
+
+
+def after_submit(error, *, attempt=1, spent=0.0, chance=0.0):
+    return retry.after_submit(error, attempt=attempt, spent=spent, now=NOW, chance=chance)
+
+
+@pytest.mark.parametrize(
+    "error", [TransportError("x", fault=Fault.NEVER_SENT), RateLimited("x", status=429), RateLimited("x", status=503)]
+)
+def test_what_never_left_or_was_refused_for_now_is_sent_again_within_a_minute(error):
+    assert after_submit(error) == SendAgain(1.0)
+    assert after_submit(error, attempt=4, spent=7.0) == SendAgain(8.0)
+    given_up = after_submit(error, attempt=6, spent=59.5)
+    assert isinstance(given_up, Unavailable)
+    assert "certainly did not buy anything" in given_up.message
+
+
+def test_a_refusal_that_outlasts_the_minute_is_rate_limited_and_keeps_its_header():
+    given_up = after_submit(RateLimited("x", status=429, retry_after="600"))
+    assert type(given_up) is RateLimited
+    assert (given_up.status, given_up.retry_after) == (429, "600")
+
+
+def test_retry_after_is_heeded_and_jittered_upward_only():
+    assert after_submit(RateLimited("x", retry_after="20")) == SendAgain(20.0)
+    assert after_submit(RateLimited("x", retry_after="20"), chance=1.0) == SendAgain(25.0)
+    assert after_submit(RateLimited("x", retry_after="0")) == SendAgain(1.0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TransportError("x", fault=Fault.MAYBE_ACCEPTED),
+        TransportError("x", fault=Fault.UNREADABLE),
+        Unavailable("x", status=500),
+        ProtocolError("x", status=200),
+    ],
+)
+def test_what_could_have_been_accepted_is_never_sent_again(error):
+    verdict = after_submit(error)
+    assert isinstance(verdict, SubmitOutcomeUnknown)
+    assert "unknown whether Pictory accepted" in verdict.message
+
+
+@pytest.mark.parametrize("error", [RequestInvalid("x", status=400), AuthenticationError("x"), EdgeBlocked("x")])
+def test_a_refusal_is_raised_as_it_is(error):
+    assert after_submit(error) is error
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("30", 30.0),
+        (" 30 ", 30.0),
+        ("1.5", 1.5),
+        ("0", 0.0),
+        ("86400", 86_400.0),
+        (formatdate(NOW + 90, usegmt=True), 90.0),
+        (formatdate(NOW - 90, usegmt=True), 0.0),
+        ("-5", None),
+        ("soon", None),
+        ("", None),
+        ("nan", None),
+        ("inf", None),
+        ("Fri, 99 Foo 2026 99:99:99 GMT", None),
+    ],
+)
+def test_retry_after_is_read_in_all_its_forms(value, seconds):
+    assert retry.parse_retry_after(value, now=NOW) == seconds
+
+
+def test_backoff_doubles_up_to_a_bound_and_jitters_upward():
+    assert [retry.backoff(n, chance=0.0) for n in (1, 2, 3, 4)] == [1, 2, 4, 8]
+    assert retry.backoff(100, chance=0.0) == retry.BACKOFF_MOST
+    assert retry.backoff(1, chance=1.0) == 1.25
+
+
+def after_read(error, **more):
+    return retry.after_read(error, **{"attempt": 1, "spent": 0.0, "now": NOW, "chance": 0.0, **more})
+
+
+def test_a_reading_request_is_repeated_after_whatever_may_pass_and_only_then():
+    for error in (Unavailable("x"), RateLimited("x"), TransportError("x"), ProtocolError("x"), EdgeBlocked("x")):
+        assert after_read(error) == SendAgain(1.0)
+        assert after_read(error, spent=19.5) is error
+    for name, cls in kinds().items():
+        if not issubclass(cls, (Unavailable, ProtocolError, EdgeBlocked)):
+            error = cls(name)
+            assert after_read(error) is error

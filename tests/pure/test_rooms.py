@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""The rooms of the house: who may import whom, inside functions too."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "pictory_provider"
+
+ROOMS: dict[str, tuple[set[str], set[str]]] = {
+    # room: (rooms of ours, libraries beside the standard one)
+    "__init__": (set(), set()),
+    "provider_info": (set(), set()),
+    "simulator": (set(), {"aiohttp", "PIL"}),
+    "api": (set(), set()),
+    "jobs": ({"api"}, set()),
+    "images.png": ({"api"}, set()),
+    "images.__init__": (set(), set()),
+    "client": ({"api"}, {"requests", "urllib3", "aiohttp", "certifi"}),
+    "compat": (set(), {"airflow"}),
+    "exceptions": ({"api"}, {"airflow"}),
+    "links": (set(), {"airflow"}),
+    "images.store": ({"api", "images.png"}, {"airflow"}),
+    "hooks": (
+        {"api", "jobs", "images.png", "images.store", "client", "exceptions", "provider_info"},
+        {"airflow", "wtforms"},
+    ),
+    "triggers": ({"api", "jobs", "exceptions", "hooks"}, {"airflow"}),
+    "waiting": ({"api", "jobs", "compat", "exceptions", "hooks", "triggers"}, {"airflow"}),
+    "operators": (
+        {"api", "jobs", "images.store", "compat", "exceptions", "hooks", "links", "waiting"},
+        {"airflow"},
+    ),
+    "sensors": ({"api", "jobs", "compat", "exceptions", "hooks", "links", "waiting"}, {"airflow"}),
+}
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return next(
+        (name for name in (".".join(parts[:2]), parts[0]) if name in ROOMS),
+        parts[0],
+    )
+
+
+def imports(file: Path):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import"
+            base = node.module or ""
+            for alias in node.names:
+                deeper = f"{base}.{alias.name}"
+                path = ROOT / deeper.replace(".", "/")
+                yield deeper if path.is_dir() or path.with_suffix(".py").exists() else base
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_module_imports_only_what_its_room_may(file):
+    module = ".".join(file.relative_to(PACKAGE).with_suffix("").parts)
+    room = room_of(module)
+    ours, libraries = ROOMS[room]
+    for name in imports(file):
+        top, _, rest = name.partition(".")
+        if top == "pictory_provider":
+            if rest:
+                other = room_of(rest)
+                assert other == room or other in ours, f"{module} imports {name}"
+        elif top not in sys.stdlib_module_names:
+            assert top in libraries, f"{module} imports {name}"
+
+
+def test_only_compat_knows_airflow_versions():
+    knowing = [f.name for f in FILES if "airflow import __version__" in f.read_text() or "ImportError" in f.read_text()]
+    assert knowing == ["compat.py"]
+
+
+def test_every_python_file_names_its_licence():
+    folders = ("pictory_provider", "tests", "dags", "demo", "benchmarks")
+    for file in (f for folder in folders for f in (ROOT / folder).rglob("*.py")):
+        assert file.read_text().startswith("# SPDX-License-Identifier: Apache-2.0\n"), file
