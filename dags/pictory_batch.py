@@ -46,24 +46,23 @@ with DAG(
     save = DownloadImageOperator.partial(
         task_id="save",
         trigger_rule="all_done",
-        path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}"
-        "/batch/{{ dag_run.run_after | ts_nodash }}/{{ ti.map_index }}.png",
+        path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}/batch/{{ run_id }}/{{ ti.map_index }}.png",
     ).expand(job_id=wait.output.map(lambda image: image["job_id"]))
 
     @task(trigger_rule="all_done")
     def summary(params: dict[str, Any], ti: Any) -> dict[str, Any]:
-        hook = PictoryHook()
         credits, failed = 0.0, []
-        for index, prompt in enumerate(params["prompts"]):
-            job_id = ti.xcom_pull(task_ids="generate", key="jobId", map_indexes=index)
-            if job_id is None:
-                failed.append({"prompt": prompt, "why": "not submitted; see the log of its generate task"})
-                continue
-            job = hook.get_job(job_id)
-            credits += job.ai_credits_used or 0
-            if job.url is None:
-                why = f"{job.status}: {job.error_code or ''} {job.error_message or ''}".strip()
-                failed.append({"prompt": prompt, "job_id": job_id, "why": why})
+        with PictoryHook() as hook:
+            for index, prompt in enumerate(params["prompts"]):
+                job_id = ti.xcom_pull(task_ids="generate", key="jobId", map_indexes=index)
+                if job_id is None:
+                    failed.append({"prompt": prompt, "why": "not submitted; see the log of its generate task"})
+                    continue
+                job = hook.get_job(job_id)
+                credits += job.ai_credits_used or 0
+                if job.url is None:
+                    why = f"{job.status}: {job.error_code or ''} {job.error_message or ''}".strip()
+                    failed.append({"prompt": prompt, "job_id": job_id, "why": why})
         saved = [picture["path"] for picture in ti.xcom_pull(task_ids="save") or []]
         print(f"{len(saved)} pictures saved for {credits:g} AI credits, {len(failed)} failed.")
         for failure in failed:

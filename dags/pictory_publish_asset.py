@@ -25,7 +25,7 @@ with DAG(dag_id="pictory_publish_cover", doc_md=__doc__, schedule="@daily", catc
         task_id="save",
         job_id=generate.output,
         path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}"
-        "/covers/{{ dag_run.run_after | ts_nodash }}.png",
+        "/covers/{{ ti.xcom_pull(task_ids='generate') }}.png",
     )
 
     @task(outlets=[cover])
@@ -38,7 +38,7 @@ with DAG(dag_id="pictory_use_cover", doc_md=__doc__, schedule=[cover], catchup=F
 
     @task
     def use(triggering_asset_events: Any) -> str:
-        newest = triggering_asset_events[cover][-1]
+        newest = max(triggering_asset_events[cover], key=lambda event: event.timestamp)
         print(f"A new cover lies at {newest.extra['path']}.")
         return str(newest.extra["path"])
 

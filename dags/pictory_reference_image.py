@@ -51,7 +51,7 @@ with DAG(
         task_id="save",
         job_id=generate.output,
         path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}"
-        "/reference_image/{{ dag_run.run_after | ts_nodash }}.png",
+        "/reference_image/{{ ti.xcom_pull(task_ids='generate') }}.png",
     )
     generate >> save
     # [END reference_image]

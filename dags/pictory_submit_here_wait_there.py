@@ -38,7 +38,7 @@ with DAG(
             task_id="save",
             job_id=generate.output,
             path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}"
-            "/hand_over/{{ dag_run.run_after | ts_nodash }}.png",
+            "/hand_over/{{ ti.xcom_pull(task_ids='order.generate') }}.png",
         )
         wait >> save
 

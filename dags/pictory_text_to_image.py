@@ -39,7 +39,7 @@ with DAG(
         task_id="save",
         job_id=generate.output,
         path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}"
-        "/text_to_image/{{ dag_run.run_after | ts_nodash }}.png",
+        "/text_to_image/{{ ti.xcom_pull(task_ids='generate') }}.png",
     )
     generate >> wait >> save
     # [END text_to_image]

@@ -124,9 +124,7 @@ class AirflowStack:
 
     def call(self, method: str, path: str, **json_body: Any) -> Any:
         """Call Airflow's REST API and return its JSON."""
-        reply = self._session.request(
-            method, f"{self.url}/api/v2{path}", json=json_body or None, timeout=30
-        )
+        reply = self._session.request(method, f"{self.url}/api/v2{path}", json=json_body or None, timeout=30)
         if reply.status_code >= 400:
             raise StackError(f"{method} {path}: {reply.status_code} {reply.text[:500]}")
         return reply.json() if reply.content else None
@@ -171,9 +169,7 @@ class AirflowStack:
             pass
         return states
 
-    def xcom(
-        self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1
-    ) -> Any:
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """Return one XCom value."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
         return self.call("GET", f"{path}?map_index={map_index}&deserialize=true")["value"]

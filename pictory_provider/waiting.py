@@ -18,12 +18,12 @@ from pictory_provider.api.models import Job
 from pictory_provider.api.retry import is_passing
 from pictory_provider.compat import earliest_event_after_defer
 from pictory_provider.exceptions import joined
+from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs.polling import SHORTEST_POLITE_INTERVAL, Finished, JobPoller
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
 
-    from pictory_provider.hooks.pictory import PictoryHook
     from pictory_provider.triggers.pictory import PictoryJobTrigger
 
 _AIRFLOW_SLACK = 180.0
@@ -82,14 +82,15 @@ class JobWait:
         )
 
 
-def late_look(hook: PictoryHook, job_id: str, error: Exception) -> Job:
+def late_look(pictory_conn_id: str, job_id: str, error: Exception) -> Job:
     """Look once more after a wait has ended badly: the job may have been completed meanwhile.
 
     :param error: what ended the wait; raised again unless Pictory now says something more definite.
     """
     now = time.time()
     poller = JobPoller(job_id=job_id, started_at=now, end_time=now, poll_interval=0)
-    decision = hook.look(poller)
+    with PictoryHook(pictory_conn_id) as hook:
+        decision = hook.look(poller)
     assert isinstance(decision, Finished), "after its deadline a poller only ever finishes"
     result = decision.result
     if isinstance(result, Job):

@@ -133,8 +133,8 @@ def is_passing(error: PictoryError) -> bool:
     return isinstance(error, (Unavailable, ProtocolError, EdgeBlocked))
 
 
-def backoff(failures: int, *, chance: float, first: float = BACKOFF_FIRST) -> float:
-    """Return seconds to wait after so many failures in a row: doubling, bounded, jittered upward."""
+def backoff(failures: int, *, chance: float, first: float) -> float:
+    """Return seconds to wait after so many failures in a row: doubling from ``first``, bounded, jittered upward."""
     doubled = first * float(2 ** min(failures - 1, 30))
     return min(doubled, max(BACKOFF_MOST, first)) * (1 + JITTER * chance)
 
@@ -164,7 +164,7 @@ def _send_again(
     error: PictoryError, *, attempt: int, spent: float, budget: float, now: float, chance: float
 ) -> SendAgain | None:
     asked = parse_retry_after(getattr(error, "retry_after", None), now=now)
-    pause = backoff(attempt, chance=chance)
+    pause = backoff(attempt, chance=chance, first=BACKOFF_FIRST)
     if asked is not None:
         pause = max(asked * (1 + JITTER * chance), BACKOFF_FIRST)
     return SendAgain(pause) if spent + pause <= budget else None

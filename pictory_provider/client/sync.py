@@ -71,7 +71,8 @@ class SyncClient:
                 reply = self._request(fresh, "GET", url, headers=headers, allow_redirects=True)
             except requests.RequestException as error:
                 raise connection_failed(what, Fault.MAYBE_ACCEPTED, error) from None
-            yield _head(reply), _pieces(reply, what, time.monotonic() + DOWNLOAD_TIMEOUT)
+            with reply:
+                yield _head(reply), _pieces(reply, what, time.monotonic() + DOWNLOAD_TIMEOUT)
 
     def _exchange(self, session: requests.Session, request: Request) -> Response:
         headers = headers_for_api(self.settings)

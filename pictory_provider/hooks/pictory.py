@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 import time
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar
 
 from airflow.providers.common.compat.sdk import (
     AirflowNotFoundException,
@@ -78,7 +78,7 @@ class PictoryHook(BaseHook):
     """Talk to Pictory AI Studio.
 
     Making a hook does no I/O: the connection is looked up by the first request. Every method raises the
-    errors of :mod:`pictory_provider.exceptions`.
+    errors of :mod:`pictory_provider.exceptions`. As a context manager it closes its connections.
 
     :param pictory_conn_id: an Airflow connection of type ``pictory``: the API key as its password, and
         optionally the base URL as its host.
@@ -94,6 +94,12 @@ class PictoryHook(BaseHook):
         self.pictory_conn_id = pictory_conn_id
         self._client: SyncClient | None = None
         self._async_client: AsyncClient | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # Money -------------------------------------------------------------------------------------------
 
@@ -257,13 +263,15 @@ class PictoryHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Ask for the quota, which is free, and report the credits that are left."""
         try:
-            quota = responses.parse_quota(self._send(endpoints.get_quota()))
+            with self:
+                quota = responses.parse_quota(self._send(endpoints.get_quota()))
         except PictoryError as error:
             return False, error.message
         except Exception as error:
             return False, f"{type(error).__name__}: {error}"
         return True, (
-            f"Connected to Pictory: {quota.ai_credits_left:,} AI credits left of {quota.ai_credits_limit:,}."
+            f"Connected to Pictory: {_plain(quota.ai_credits_left)} AI credits left of "
+            f"{_plain(quota.ai_credits_limit)}."
         )
 
     # Pictures ----------------------------------------------------------------------------------------
@@ -496,3 +504,7 @@ def _download_refused(job: Job, status: int) -> PictoryError:
         f"The picture's host answered {status} for {where}. Nothing was saved. Result URLs do not live for "
         "ever: pass job_id instead of url, which asks Pictory for a fresh one."
     )
+
+
+def _plain(credits: float) -> str:
+    return f"{credits:,.2f}".rstrip("0").rstrip(".")

@@ -128,21 +128,21 @@ class GenerateImageOperator(BaseOperator):
             )
             poll_interval = seconds("poll_interval", self.poll_interval)
             timeout = seconds("timeout", self.timeout)
-        hook = PictoryHook(self.pictory_conn_id)
-        job_id = self._submit(hook, request)
-        with self._without_a_second_purchase(job_id):
-            self._publish(context, job_id)
-            if not self.wait_for_completion:
-                return job_id
-            warn_if_impolite(self, "poll_interval", poll_interval)
-            wait = JobWait(
-                job_id=job_id,
-                pictory_conn_id=self.pictory_conn_id,
-                started_at=time.time(),
-                timeout=timeout,
-                poll_interval=poll_interval,
-            )
-            return self._finish(context, self._wait(hook, wait))
+        with PictoryHook(self.pictory_conn_id) as hook:
+            job_id = self._submit(hook, request)
+            with self._without_a_second_purchase(job_id):
+                self._publish(context, job_id)
+                if not self.wait_for_completion:
+                    return job_id
+                warn_if_impolite(self, "poll_interval", poll_interval)
+                wait = JobWait(
+                    job_id=job_id,
+                    pictory_conn_id=self.pictory_conn_id,
+                    started_at=time.time(),
+                    timeout=timeout,
+                    poll_interval=poll_interval,
+                )
+                return self._finish(context, self._wait(hook, wait))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
         """Go on after the trigger's event."""
@@ -150,7 +150,7 @@ class GenerateImageOperator(BaseOperator):
             self._job_id, result = events.read(event)
         with self._without_a_second_purchase(self._job_id):
             if isinstance(result, WaitTimeout):
-                result = late_look(PictoryHook(self.pictory_conn_id), self._job_id, joined(result))
+                result = late_look(self.pictory_conn_id, self._job_id, joined(result))
             if not isinstance(result, Job):
                 raise joined(result)
             return self._finish(context, result)
@@ -163,7 +163,7 @@ class GenerateImageOperator(BaseOperator):
             ti = context["ti"]
             job_id = ti.xcom_pull(task_ids=self.task_id, key=JOB_ID_KEY, map_indexes=ti.map_index)
             with self._without_a_second_purchase(job_id):
-                return self._finish(context, late_look(PictoryHook(self.pictory_conn_id), job_id, error))
+                return self._finish(context, late_look(self.pictory_conn_id, job_id, error))
 
     def on_kill(self) -> None:
         """Say what happens to the job. Pictory knows no cancel, and nothing is cleaned."""
@@ -266,6 +266,11 @@ class DownloadImageOperator(BaseOperator):
 
     def execute(self, context: Context) -> SavedImage:  # noqa: ARG002  Airflow calls it so
         """Download, check and save."""
-        return PictoryHook(self.pictory_conn_id).download_image(
-            self.path, job_id=self.job_id, url=self.url, overwrite=self.overwrite, max_bytes=self.max_bytes
-        )
+        with PictoryHook(self.pictory_conn_id) as hook:
+            return hook.download_image(
+                self.path,
+                job_id=self.job_id,
+                url=self.url,
+                overwrite=self.overwrite,
+                max_bytes=self.max_bytes,
+            )

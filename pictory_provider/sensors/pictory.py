@@ -85,23 +85,14 @@ class PictoryJobSensor(BaseSensorOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Look, and wait in the way that the task asks for."""
         with self._own_ending():
-            wait = self._begin(context)
-            hook = PictoryHook(self.pictory_conn_id)
-            poller = wait.poller()
-            while isinstance(decision := hook.look(poller, silent_fail=self.silent_fail), Wait):
-                if self.deferrable:
-                    wait.defer(self, decision.seconds)
-                if self.reschedule and not decision.hold:
-                    raise _come_back_in(decision.seconds)
-                time.sleep(decision.seconds)
-            return decision.job().record()
+            return self._wait(self._begin(context)).record()
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002  Airflow calls it so
         """Go on after the trigger's event."""
         with self._own_ending():
             job_id, result = events.read(event)
             if isinstance(result, WaitTimeout):
-                result = late_look(PictoryHook(self.pictory_conn_id), job_id, result)
+                result = late_look(self.pictory_conn_id, job_id, result)
             if not isinstance(result, Job):
                 raise result
             self.log.info("Job %s is completed.", job_id)
@@ -124,7 +115,7 @@ class PictoryJobSensor(BaseSensorOperator):
                         f"Job {job_id} was not seen to end before Airflow ended the deferral: {error}. It runs "
                         "on at Pictory. Is a triggerer running, and is it healthy?"
                     )
-                return late_look(PictoryHook(self.pictory_conn_id), job_id, ended).record()
+                return late_look(self.pictory_conn_id, job_id, ended).record()
 
     def _begin(self, context: Context) -> JobWait:
         job_id = check_job_id(self.job_id)
@@ -143,6 +134,17 @@ class PictoryJobSensor(BaseSensorOperator):
             max_wait=self.max_wait.total_seconds() if self.max_wait is not None else None,
             silent_fail=self.silent_fail,
         )
+
+    def _wait(self, wait: JobWait) -> Job:
+        poller = wait.poller()
+        with PictoryHook(self.pictory_conn_id) as hook:
+            while isinstance(decision := hook.look(poller, silent_fail=self.silent_fail), Wait):
+                if self.deferrable:
+                    wait.defer(self, decision.seconds)
+                if self.reschedule and not decision.hold:
+                    raise _come_back_in(decision.seconds)
+                time.sleep(decision.seconds)
+        return decision.job()
 
     @contextmanager
     def _own_ending(self) -> Iterator[None]:

@@ -25,7 +25,7 @@ def test_a_key_is_all_that_is_needed():
 
 @pytest.mark.parametrize("password", [None, "", "   "])
 def test_a_connection_without_a_key_says_where_to_get_one(password):
-    with pytest.raises(AuthenticationError, match="app.pictory.ai/api-access"):
+    with pytest.raises(AuthenticationError, match=r"app\.pictory\.ai/api-access"):
         settings(password)
 
 
@@ -52,7 +52,9 @@ def test_a_trailing_slash_makes_no_difference(host):
     assert settings(host=host).url("/v1/quota") == "https://h.example/api/v1/quota"
 
 
-@pytest.mark.parametrize("host", ["api.pictory.ai", "ftp://h", "https://", "https://h/?a=b", "https://h:x/", "//h"])
+@pytest.mark.parametrize(
+    "host", ["api.pictory.ai", "ftp://h", "https://", "https://h/?a=b", "https://h:x/", "//h"]
+)
 def test_a_base_url_without_a_scheme_or_host_is_refused(host):
     with pytest.raises(RequestInvalid, match="base URL") as caught:
         settings(host=host)

@@ -77,6 +77,8 @@ def test_other_dimensions_than_promised_are_refused():
         check_dimensions(Job(job_id="j", width=1280, height=720), 640, 640)
 
 
-@pytest.mark.parametrize("job", [Job(job_id="j"), Job(job_id="j", width=640), Job(job_id="j", width=640, height=640)])
+@pytest.mark.parametrize(
+    "job", [Job(job_id="j"), Job(job_id="j", width=640), Job(job_id="j", width=640, height=640)]
+)
 def test_only_what_pictory_said_is_compared(job):
     check_dimensions(job, 640, 640)

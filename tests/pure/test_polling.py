@@ -186,7 +186,11 @@ def test_an_unknown_job_is_borne_in_its_first_minute_only():
 
 def test_exponential_backoff_follows_from_the_clock_alone_and_heeds_max_wait():
     def wait(elapsed, **more):
-        return poller(timeout=10_000, interval=10, exponential_backoff=True, **more).after(job(), START + elapsed).seconds
+        return (
+            poller(timeout=10_000, interval=10, exponential_backoff=True, **more)
+            .after(job(), START + elapsed)
+            .seconds
+        )
 
     assert [wait(elapsed) for elapsed in (0, 10, 30, 70, 150)] == [10, 20, 40, 80, 160]
     assert wait(150, max_wait=60) == 60

@@ -184,18 +184,24 @@ def test_an_unconfirmed_clean_up_is_an_error():
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["data", "error", "status", "success", "url", "job_id", "jobId", "fields", "name", "x"]),
-        inner,
-        max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["data", "error", "status", "success", "url", "job_id", "jobId", "fields", "name", "x"]
+            ),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=12,
 )
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
-@given(body=st.binary(max_size=40) | JSON.map(lambda value: json.dumps(value).encode()), status=st.integers(100, 599))
+@given(
+    body=st.binary(max_size=40) | JSON.map(lambda value: json.dumps(value).encode()), status=st.integers(100, 599)
+)
 def test_no_reply_whatever_makes_the_parser_raise_anything_but_its_own_errors(body, status):
     for parse in (
         responses.parse_submission,

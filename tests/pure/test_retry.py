@@ -94,7 +94,8 @@ def after_submit(error, *, attempt=1, spent=0.0, chance=0.0):
 
 
 @pytest.mark.parametrize(
-    "error", [TransportError("x", fault=Fault.NEVER_SENT), RateLimited("x", status=429), RateLimited("x", status=503)]
+    "error",
+    [TransportError("x", fault=Fault.NEVER_SENT), RateLimited("x", status=429), RateLimited("x", status=503)],
 )
 def test_what_never_left_or_was_refused_for_now_is_sent_again_within_a_minute(error):
     assert after_submit(error) == SendAgain(1.0)
@@ -160,9 +161,9 @@ def test_retry_after_is_read_in_all_its_forms(value, seconds):
 
 
 def test_backoff_doubles_up_to_a_bound_and_jitters_upward():
-    assert [retry.backoff(n, chance=0.0) for n in (1, 2, 3, 4)] == [1, 2, 4, 8]
-    assert retry.backoff(100, chance=0.0) == retry.BACKOFF_MOST
-    assert retry.backoff(1, chance=1.0) == 1.25
+    assert [retry.backoff(n, chance=0.0, first=1) for n in (1, 2, 3, 4)] == [1, 2, 4, 8]
+    assert retry.backoff(100, chance=0.0, first=1) == retry.BACKOFF_MOST
+    assert retry.backoff(1, chance=1.0, first=1) == 1.25
 
 
 def after_read(error, **more):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from airflow.sdk import DAG
+
 from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.sensors.pictory import PictoryJobSensor
 

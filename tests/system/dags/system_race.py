@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from airflow.sdk import DAG
+
 from pictory_provider.operators.pictory import GenerateImageOperator
 
 PROMPTS = [f"Picture {n} of a job that takes simulate:seconds={s}" for s in (0, 3, 6) for n in range(20)]

@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""The clients over real sockets: how far had a request got when its connection failed."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import subprocess
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from pictory_provider.api import endpoints
+from pictory_provider.api.connection import ConnectionSettings
+from pictory_provider.api.endpoints import Request
+from pictory_provider.api.errors import Fault, TransportError
+from pictory_provider.api.models import ImageRequest
+from pictory_provider.client.aio import AsyncClient
+from pictory_provider.client.sync import SyncClient
+from pictory_provider.simulator import Simulator
+
+POST = endpoints.generate_image(ImageRequest(prompt="A lighthouse at dawn"))
+QUOTA = endpoints.get_quota()
+
+
+def settings(base_url, **more):
+    return ConnectionSettings(api_key="pictai_canary", base_url=base_url, **{"timeout": 2.0, **more})
+
+
+def send(base_url, request=POST, **more):
+    client = SyncClient(settings(base_url, **more))
+    try:
+        return client.send(request)
+    finally:
+        client.close()
+
+
+def asend(base_url, request=QUOTA, **more):
+    async def run():
+        client = await AsyncClient.open(settings(base_url, **more))
+        try:
+            return await client.send(request)
+        finally:
+            await client.close()
+
+    return asyncio.run(run())
+
+
+@contextmanager
+def server(behave):
+    """Listen on loopback; ``behave`` gets each accepted socket."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept():
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    behave(connection)
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def closed_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def read_request(connection: socket.socket) -> bytes:
+    received = b""
+    while b"\r\n\r\n" not in received or not received.endswith(b"}"):
+        piece = connection.recv(65_536)
+        if not piece:
+            break
+        received += piece
+    return received
+
+
+def abort(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """Return a key and certificate for 127.0.0.1 that nobody trusts."""
+    file = tmp_path_factory.mktemp("tls") / "both.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-keyout", file, "-out", f"{file}.crt", "-days", "2", "-subj", "/CN=127.0.0.1",
+         "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return file
+
+
+def fault_of(call, *arguments, **more) -> Fault:
+    with pytest.raises(TransportError) as caught:
+        call(*arguments, **more)
+    assert "pictai_canary" not in str(caught.value)
+    return caught.value.fault
+
+
+@pytest.mark.parametrize("call", [send, asend])
+def test_a_refused_connection_never_sent_anything(call):
+    assert fault_of(call, closed_port()) is Fault.NEVER_SENT
+
+
+@pytest.mark.parametrize("call", [send, asend])
+def test_a_host_that_does_not_resolve_never_got_anything(call):
+    assert fault_of(call, "http://no-such-host.invalid") is Fault.NEVER_SENT
+
+
+@pytest.mark.parametrize("call", [send, asend])
+def test_a_certificate_that_is_not_trusted_stops_before_anything_is_sent(call, certificate):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(f"{certificate}.crt", certificate)
+    with Simulator(ssl_context=context) as pictory:
+        assert fault_of(call, pictory.base_url) is Fault.NEVER_SENT
+        assert pictory.requests == []
+
+
+@pytest.mark.parametrize("call", [send, asend])
+def test_the_connections_own_ca_bundle_is_trusted(call, certificate):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(f"{certificate}.crt", certificate)
+    with Simulator(ssl_context=context, api_key="pictai_canary") as pictory:
+        assert call(pictory.base_url, request=QUOTA, ca_bundle=f"{certificate}.crt").status == 200
+
+
+@pytest.mark.parametrize("call", [send, asend])
+def test_tls_that_never_answers_never_got_anything(call):
+    with server(lambda connection: connection.close()) as url:
+        assert fault_of(call, url.replace("http:", "https:")) is Fault.NEVER_SENT
+
+
+def test_a_connection_reset_before_the_body_left_never_sent_it():
+    with socket.create_server(("127.0.0.1", 0)) as full:
+        # A listener that never accepts: the kernel completes the handshake, and the reset comes on closing.
+        port = full.getsockname()[1]
+        url = f"https://127.0.0.1:{port}"
+
+        def close_soon():
+            connection, _ = full.accept()
+            connection.recv(10)
+            abort(connection)
+            connection.close()
+
+        thread = threading.Thread(target=close_soon)
+        thread.start()
+        assert fault_of(send, url) is Fault.NEVER_SENT
+        thread.join()
+
+
+def test_a_connection_reset_after_the_request_may_have_been_accepted():
+    def behave(connection):
+        read_request(connection)
+        abort(connection)
+
+    with server(behave) as url:
+        assert fault_of(send, url) is Fault.MAYBE_ACCEPTED
+
+
+@pytest.mark.parametrize("call", [send, asend])
+def test_a_connection_closed_after_the_request_may_have_been_accepted(call):
+    with server(lambda connection: connection.recv(65_536)) as url:
+        assert fault_of(call, url) is Fault.MAYBE_ACCEPTED
+
+
+@pytest.mark.parametrize("call", [send, asend])
+def test_a_reply_that_never_comes_may_follow_an_acceptance(call):
+    silent = threading.Event()
+    with server(lambda connection: silent.wait(5)) as url:
+        assert fault_of(call, url, timeout=0.2) is Fault.MAYBE_ACCEPTED
+        silent.set()
+
+
+@pytest.mark.parametrize("call", [send, asend])
+def test_a_reply_that_breaks_off_is_unreadable(call):
+    def behave(connection):
+        connection.recv(65_536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+
+    with server(behave) as url:
+        assert fault_of(call, url) is Fault.UNREADABLE
+
+
+@pytest.mark.parametrize("call", [send, asend])
+@pytest.mark.parametrize("reply", [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 abc\r\n\r\n"])
+def test_a_reply_that_is_no_http_may_follow_an_acceptance(call, reply):
+    def behave(connection):
+        read_request(connection) if call is send else connection.recv(65_536)
+        connection.sendall(reply)
+
+    with server(behave) as url:
+        assert fault_of(call, url) is Fault.MAYBE_ACCEPTED
+
+
+@pytest.mark.parametrize("call", [send, asend])
+def test_a_body_in_an_encoding_that_is_wrong_is_unreadable(call):
+    def behave(connection):
+        connection.recv(65_536)
+        connection.sendall(
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 9\r\nConnection: close\r\n\r\nnot gzip!"
+        )
+
+    with server(behave) as url:
+        assert fault_of(call, url) is Fault.UNREADABLE
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("call", [send, asend])
+def test_a_redirect_of_the_api_is_not_followed(call, status):
+    with Simulator(api_key="pictai_canary") as pictory, Simulator() as elsewhere:
+        pictory.script("any", "redirect", status=status, to=f"{elsewhere.base_url}/v1/quota")
+        assert call(pictory.base_url).status == status
+        assert elsewhere.requests == []
+
+
+def test_credentials_of_a_netrc_file_do_not_replace_the_key(monkeypatch, tmp_path):
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login intruder password wrong\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    with Simulator(api_key="pictai_canary") as pictory:
+        assert send(pictory.base_url).status == 200
+        assert pictory.submissions[0].headers["Authorization"] == "pictai_canary"
+
+
+@pytest.mark.parametrize("call", [send, asend])
+def test_requests_go_through_the_proxy_of_the_connection(call):
+    with Simulator(api_key="pictai_canary") as proxy:
+        reply = call("http://api.pictory.invalid/pictoryapis", request=QUOTA, proxy=proxy.base_url)
+        assert reply.status in (200, 404)
+        assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize("call", [send, asend])
+def test_requests_go_through_the_proxy_of_the_environment(call, monkeypatch):
+    with Simulator(api_key="pictai_canary") as proxy:
+        monkeypatch.setenv("http_proxy", proxy.base_url)
+        call("http://api.pictory.invalid/pictoryapis", request=QUOTA)
+        assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize("call", [send, asend])
+def test_the_user_agent_names_this_release_unless_the_connection_sets_another(call):
+    with Simulator(api_key="pictai_canary") as pictory:
+        call(pictory.base_url, request=QUOTA)
+        call(pictory.base_url, request=QUOTA, user_agent="Mozilla/5.0")
+        names = [request.headers["User-Agent"] for request in pictory.requests]
+    assert names[0].startswith("airflow-provider-pictory/")
+    assert names[1] == "Mozilla/5.0"
+
+
+def test_each_post_goes_over_a_connection_of_its_own():
+    ports = []
+
+    def behave(connection):
+        ports.append(connection.getpeername()[1])
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    with server(behave) as url:
+        client = SyncClient(settings(url))
+        assert client.send(POST).body == client.send(POST).body == b"{}"
+        client.close()
+    assert len(set(ports)) == 2
+
+
+def test_the_asynchronous_client_refuses_to_buy_anything():
+    with Simulator() as pictory:
+        with pytest.raises(ValueError, match="only reads"):
+            asend(pictory.base_url, request=POST)
+        with pytest.raises(ValueError, match="only reads"):
+            asend(pictory.base_url, request=Request("DELETE", "/v1/jobs/a/clean"))
+        assert pictory.requests == []

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Saving a picture: whole, checked, in one step, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+import fsspec
+import pytest
+from airflow.providers.common.compat.sdk import ObjectStoragePath
+from airflow.sdk.io import attach
+
+from pictory_provider.api import retry
+from pictory_provider.exceptions import (
+    PictoryImageInvalid,
+    PictoryJobCleaned,
+    PictoryJobFailed,
+    PictoryProtocolError,
+    PictoryRequestInvalid,
+    PictoryStorageFailed,
+    PictoryUnavailable,
+)
+from pictory_provider.hooks.pictory import PictoryHook
+from pictory_provider.images import store
+from pictory_provider.operators.pictory import DownloadImageOperator
+from pictory_provider.simulator import Simulator
+
+
+def url_of(job_id):
+    with PictoryHook() as hook:
+        return hook.get_job(job_id).url
+
+
+@pytest.fixture
+def job_id(hook, pictory):
+    return hook.generate_image("A lighthouse at dawn", model="flux-schnell", aspect_ratio="16:9")
+
+
+def save(context, path, **more):
+    return DownloadImageOperator(task_id="save", path=str(path), **more).execute(context)
+
+
+def test_a_picture_is_saved_and_described(context, hook, job_id, tmp_path):
+    path = tmp_path / "made" / "on the way" / "cover.png"
+    saved = save(context, path, job_id=job_id)
+    content = path.read_bytes()
+    assert saved == {
+        **hook.get_job(job_id).record(),
+        "path": str(path),
+        "size": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    assert os.listdir(path.parent) == ["cover.png"]
+
+
+def test_the_file_has_the_permissions_of_any_other_new_file(context, job_id, tmp_path):
+    (tmp_path / "plain").touch()
+    save(context, tmp_path / "a.png", job_id=job_id)
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "a.png")}
+    assert len(modes) == 1
+
+
+def test_the_key_is_not_sent_to_the_pictures_host(context, pictory, job_id, tmp_path):
+    save(context, tmp_path / "a.png", job_id=job_id)
+    (download,) = [request for request in pictory.requests if request.host == "images"]
+    assert download.status == 200
+    assert pictory.api_key not in str(download.headers)
+
+
+def test_the_key_does_not_follow_a_redirect_to_another_host(context, pictory, job_id, tmp_path):
+    with Simulator(seconds=0) as elsewhere:
+        pictory.script("picture", "redirect", to=elsewhere.reference_image_url)
+        with pytest.raises(PictoryImageInvalid, match="1024x1024 pixels, and Pictory promised 1280x720"):
+            save(context, tmp_path / "a.png", job_id=job_id)
+        (followed,) = elsewhere.requests
+    assert pictory.api_key not in str(followed.headers)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_url_is_saved_without_asking_for_the_job(context, pictory, job_id, tmp_path):
+    url = url_of(job_id)
+    pictory.requests.clear()
+    saved = save(context, tmp_path / "a.png", url=url)
+    assert (saved["job_id"], saved["status"], saved["ai_credits_used"]) == (None, None, None)
+    assert (saved["width"], saved["height"], saved["url"]) == (1280, 720, url)
+    assert [request.host for request in pictory.requests] == ["images"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "options", "why"),
+    [
+        ("truncated", {}, "cut short"),
+        ("drop-during", {"times": -1}, "cut short"),
+        ("not-a-png", {}, "not a PNG"),
+        ("wrong-size", {}, "640x640"),
+        ("damaged", {}, "damaged"),
+    ],
+)
+def test_what_is_not_the_promised_picture_is_not_saved(
+    context, pictory, job_id, tmp_path, impatient, monkeypatch, fault, options, why
+):
+    monkeypatch.setattr(retry, "READ_BUDGET", 0.05)
+    pictory.script("picture", fault, **options)
+    with pytest.raises(PictoryImageInvalid, match=why):
+        save(context, tmp_path / "a.png", job_id=job_id)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("fault", ["drop-before", "drop-during", "server-error", "rate-limited"])
+def test_a_download_is_repeated_after_a_fault_that_may_pass(context, pictory, job_id, tmp_path, impatient, fault):
+    pictory.script("picture", fault, times=2)
+    assert save(context, tmp_path / "a.png", job_id=job_id)["width"] == 1280
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
+def test_a_picture_larger_than_allowed_is_not_saved(context, job_id, tmp_path, monkeypatch):
+    with pytest.raises(PictoryImageInvalid, match="max_bytes, 1,000 bytes"):
+        save(context, tmp_path / "a.png", job_id=job_id, max_bytes=1_000)
+    monkeypatch.setattr("pictory_provider.client.sync._head", headers_without_length)
+    with pytest.raises(PictoryImageInvalid, match="max_bytes, 1,000 bytes"):
+        save(context, tmp_path / "a.png", job_id=job_id, max_bytes=1_000)
+    assert os.listdir(tmp_path) == []
+
+
+def headers_without_length(reply):
+    from pictory_provider.api.responses import Response
+
+    return Response(reply.status_code, {}, b"")
+
+
+def test_the_same_bytes_already_there_are_a_success(context, job_id, tmp_path):
+    path = tmp_path / "a.png"
+    first = save(context, path, job_id=job_id)
+    written = path.stat().st_mtime_ns
+    assert save(context, path, job_id=job_id) == first
+    assert path.stat().st_mtime_ns == written
+
+
+def test_something_else_already_there_is_left_alone_unless_overwrite_is_set(context, job_id, tmp_path):
+    path = tmp_path / "a.png"
+    path.write_text("precious")
+    with pytest.raises(PictoryRequestInvalid, match="already holds something else") as caught:
+        save(context, path, job_id=job_id)
+    assert caught.value.fields == ("path",)
+    assert path.read_text() == "precious"
+    save(context, path, job_id=job_id, overwrite=True)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
+def test_a_file_system_without_hard_links_is_written_all_the_same(context, job_id, tmp_path, monkeypatch):
+    def link(*_):
+        raise PermissionError(store.errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(store.os, "link", link)
+    path = tmp_path / "a.png"
+    save(context, path, job_id=job_id)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    path.write_text("precious")
+    with pytest.raises((PictoryRequestInvalid, PictoryStorageFailed)):
+        save(context, path, job_id=job_id)
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize("path", ["a.png", "./a.png", "", "None", "file://relative.png"])
+def test_a_relative_path_is_refused_before_any_request(context, pictory, job_id, path):
+    pictory.requests.clear()
+    with pytest.raises(PictoryRequestInvalid) as caught:
+        save(context, path, job_id=job_id)
+    assert caught.value.fields == ("path",)
+    assert pictory.requests == []
+
+
+def test_a_folder_that_cannot_be_made_is_told_with_its_cause(context, job_id, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(PictoryStorageFailed, match="still at Pictory"):
+        save(context, tmp_path / "file" / "a.png", job_id=job_id)
+
+
+def test_a_folder_that_cannot_be_written_is_told_with_its_cause(context, job_id):
+    with pytest.raises(PictoryStorageFailed, match="could not be written to '/proc/a.png'"):
+        save(context, "/proc/a.png", job_id=job_id)
+
+
+def test_a_file_url_is_a_local_path(context, job_id, tmp_path):
+    save(context, (tmp_path / "a b.png").as_uri(), job_id=job_id)
+    assert os.listdir(tmp_path) == ["a b.png"]
+
+
+@pytest.fixture
+def memory():
+    """Let Airflow know fsspec's own storage in memory, as a provider would make s3 known."""
+    attach("memory", fs=fsspec.filesystem("memory"))
+
+
+def test_object_storage_takes_a_picture_once(context, job_id, memory):
+    path = f"memory://bucket/{job_id}/cover.png"
+    saved = save(context, path, job_id=job_id)
+    stored = ObjectStoragePath(path)
+    with stored.open("rb") as file:
+        assert hashlib.sha256(file.read()).hexdigest() == saved["sha256"]
+    assert save(context, path, job_id=job_id) == saved
+    with stored.open("wb") as file:
+        file.write(b"precious")
+    with pytest.raises(PictoryRequestInvalid, match="already holds something else"):
+        save(context, path, job_id=job_id)
+    assert save(context, path, job_id=job_id, overwrite=True) == saved
+
+
+@pytest.mark.parametrize("arguments", [{}, {"job_id": "j", "url": "https://h/a.png"}])
+def test_either_a_job_or_a_url_is_needed(context, tmp_path, arguments):
+    with pytest.raises(PictoryRequestInvalid, match="either job_id or url"):
+        save(context, tmp_path / "a.png", **arguments)
+
+
+@pytest.mark.parametrize("url", ["a.png", "ftp://h/a.png", "None"])
+def test_a_url_that_is_none_is_refused(context, pictory, tmp_path, url):
+    with pytest.raises(PictoryRequestInvalid):
+        save(context, tmp_path / "a.png", url=url)
+
+
+@pytest.mark.parametrize(
+    ("fate", "error"),
+    [
+        ("failed", PictoryJobFailed),
+        ("cleaned", PictoryJobCleaned),
+        ("no-url", PictoryProtocolError),
+        ("stuck", PictoryUnavailable),
+        ("unknown-status", PictoryUnavailable),
+    ],
+)
+def test_a_job_without_a_picture_says_why(context, hook, pictory, tmp_path, fate, error):
+    pictory.plan(fate)
+    with pytest.raises(error):
+        save(context, tmp_path / "a.png", job_id=hook.generate_image("A lighthouse"))
+
+
+def test_a_url_that_has_died_says_what_to_do_and_hides_its_query(context, pictory, tmp_path):
+    url = f"{pictory.images_url}/images/user/a/gone.png?Signature=secret"
+    with pytest.raises(PictoryImageInvalid, match="pass job_id instead of url") as caught:
+        save(context, tmp_path / "a.png", url=url)
+    assert "secret" not in str(caught.value)
+
+
+def test_the_query_of_a_url_is_in_no_error_of_a_lost_connection(
+    context, pictory, tmp_path, impatient, monkeypatch
+):
+    monkeypatch.setattr(retry, "READ_BUDGET", 0.02)
+    with pytest.raises(PictoryUnavailable) as caught:
+        save(context, tmp_path / "a.png", url="http://127.0.0.1:1/a.png?Signature=secret")
+    error: BaseException | None = caught.value
+    while error:
+        assert "secret" not in str(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def test_the_saved_file_is_reported_to_lineage(context, pictory, job_id, tmp_path, mocker):
+    collector = mocker.patch("pictory_provider.hooks.pictory.get_hook_lineage_collector").return_value
+    save(context, tmp_path / "a.png", job_id=job_id)
+    assert collector.add_output_asset.call_args.kwargs["uri"] == Path(tmp_path / "a.png").as_uri()

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""What Airflow reads of the package: provider info, link, exceptions, and what an import costs."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from importlib import import_module
+from importlib.metadata import entry_points, version
+from pathlib import Path
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException
+
+import pictory_provider
+from pictory_provider import exceptions
+from pictory_provider.api import errors
+from pictory_provider.hooks.pictory import PictoryHook
+from pictory_provider.links.pictory import PictoryJobLink
+from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
+from pictory_provider.provider_info import CONNECTION_FIELDS, get_provider_info
+from pictory_provider.sensors.pictory import PictoryJobSensor
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def resolve(path: str):
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def test_the_provider_info_fits_airflows_schema():
+    import airflow
+    import jsonschema
+
+    schema = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text())
+    jsonschema.validate(get_provider_info(), schema)
+
+
+def test_every_name_of_the_provider_info_resolves():
+    info = get_provider_info()
+    (connection,) = info["connection-types"]
+    hook = resolve(connection["hook-class-name"])
+    assert hook is PictoryHook
+    assert (hook.conn_type, hook.hook_name) == (connection["connection-type"], connection["hook-name"])
+    for kind in ("hooks", "operators", "sensors", "triggers"):
+        for module in info[kind][0]["python-modules"]:
+            import_module(module)
+    assert [resolve(link) for link in info["extra-links"]] == [PictoryJobLink]
+
+
+def test_the_entry_point_leads_to_the_provider_info():
+    (entry,) = [e for e in entry_points(group="apache_airflow_provider") if e.module.startswith("pictory_")]
+    assert entry.load() is get_provider_info
+
+
+def test_the_version_is_the_one_that_is_installed():
+    assert version("airflow-provider-pictory") == pictory_provider.__version__
+
+
+def test_the_form_of_airflow_3_1_has_the_same_fields(monkeypatch):
+    made = []
+
+    class StringField:
+        def __init__(self, label, description):
+            made.append((label, description))
+
+    monkeypatch.setitem(sys.modules, "wtforms", type(sys)("wtforms"))
+    sys.modules["wtforms"].StringField = StringField
+    assert list(PictoryHook.get_connection_form_widgets()) == list(CONNECTION_FIELDS)
+    assert made[0][0] == CONNECTION_FIELDS["timeout"]["label"]
+    behaviour = PictoryHook.get_ui_field_behaviour()
+    assert set(behaviour) == {"hidden_fields", "relabeling", "placeholders"}
+    assert behaviour["relabeling"]["password"] == "API key"
+
+
+@pytest.mark.parametrize("name", CONNECTION_FIELDS)
+def test_every_field_of_the_form_is_read_from_the_extra(name, pictory, monkeypatch, tmp_path):
+    (tmp_path / "ca.pem").touch()
+    values = {
+        "timeout": 7.5,
+        "user_agent": "mine",
+        "proxy": "http://p:1",
+        "ca_bundle": str(tmp_path / "ca.pem"),
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(**{name: values[name]}))
+    assert getattr(PictoryHook().get_conn().settings, name) == values[name]
+
+
+def test_every_error_of_the_tree_has_its_class_for_airflow():
+    branches = {name for name, cls in errors.kinds().items()} - {"PictoryError", "JobError"}
+    for name in branches:
+        error = errors.kinds()[name]("what happened")
+        joined = exceptions.joined(error)
+        assert isinstance(joined, AirflowException), name
+        assert isinstance(joined, errors.PictoryError), name
+        assert type(joined).__module__ == exceptions.__name__
+        assert str(joined) == "what happened"
+
+
+def test_a_joined_error_keeps_what_the_error_knew():
+    error = errors.RequestInvalid("x", fields=["prompt"], status=400, code="INVALID_REQUEST_BODY")
+    joined = exceptions.joined(error)
+    assert (joined.fields, joined.status, joined.code) == (("prompt",), 400, "INVALID_REQUEST_BODY")
+    assert exceptions.joined(joined) is joined
+
+
+def test_errors_survive_pickling():
+    error = exceptions.joined(errors.JobFailed("x"))
+    assert type(pickle.loads(pickle.dumps(error))) is exceptions.PictoryJobFailed
+
+
+def test_the_table_of_retries_is_true():
+    from airflow.providers.common.compat.sdk import AirflowFailException
+
+    rows = [line.split("`") for line in exceptions.__doc__.splitlines() if line.startswith(":class:")]
+    table = {row[1]: row[2].split()[0] for row in rows}
+    assert set(table) == {name for name in vars(exceptions) if name.startswith("Pictory")}
+    for name, retried in table.items():
+        assert issubclass(getattr(exceptions, name), AirflowFailException) == (retried == "no"), name
+
+
+@pytest.mark.parametrize(
+    ("task", "key"),
+    [
+        (GenerateImageOperator(task_id="t", prompt="A lighthouse"), "image"),
+        (PictoryJobSensor(task_id="t", job_id="j"), "return_value"),
+        (DownloadImageOperator(task_id="t", job_id="j", path="/a.png"), "return_value"),
+    ],
+)
+def test_the_link_leads_to_the_picture_of_every_task(task, key, mocker):
+    (link,) = task.operator_extra_links
+    get_value = mocker.patch("pictory_provider.links.pictory.XCom.get_value", return_value={"url": "https://h/a"})
+    assert link.get_link(task, ti_key="key") == "https://h/a"
+    assert get_value.call_args.kwargs == {"key": key, "ti_key": "key"}
+
+
+@pytest.mark.parametrize("value", [None, {}, {"url": None}, "text", 5])
+def test_the_link_is_empty_while_there_is_no_picture(value, mocker):
+    mocker.patch("pictory_provider.links.pictory.XCom.get_value", return_value=value)
+    assert PictoryJobLink().get_link(PictoryJobSensor(task_id="t", job_id="j"), ti_key="key") == ""
+
+
+def test_the_link_raises_nothing_into_the_page(mocker):
+    mocker.patch("pictory_provider.links.pictory.XCom.get_value", side_effect=RuntimeError)
+    assert PictoryJobLink().get_link(PictoryJobSensor(task_id="t", job_id="j"), ti_key="key") == ""
+
+
+IMPORT = """
+import sys, time
+import airflow.sdk
+from airflow.sdk import BaseOperator, BaseSensorOperator
+before = set(sys.modules)
+begun = time.perf_counter()
+import pictory_provider.operators.pictory, pictory_provider.sensors.pictory
+spent = time.perf_counter() - begun
+heavy = {"requests", "urllib3", "aiohttp", "PIL"} & (set(sys.modules) - before)
+print(sorted(heavy), spent)
+"""
+
+
+def test_what_a_dag_file_imports_brings_no_http_library():
+    done = subprocess.run([sys.executable, "-c", IMPORT], cwd=ROOT, capture_output=True, text=True, check=True)
+    heavy, _, spent = done.stdout.strip().splitlines()[-1].rpartition(" ")
+    assert heavy == "[]"
+    assert float(spent) < 0.25, "five times what it takes: something heavy is imported"
+
+
+def test_the_pure_tier_runs_where_there_is_no_airflow():
+    program = (
+        "import sys; sys.modules['airflow'] = None; import pytest; sys.exit(pytest.main(['-q', 'tests/pure']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

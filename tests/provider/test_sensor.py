@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""PictoryJobSensor: one verdict in every mode."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferred,
+)
+
+from pictory_provider.api import responses
+from pictory_provider.compat import AirflowRescheduleException, TaskDeferralError
+from pictory_provider.exceptions import (
+    PictoryAuthenticationError,
+    PictoryEdgeBlocked,
+    PictoryJobCleaned,
+    PictoryJobFailed,
+    PictoryJobNotFound,
+    PictoryProtocolError,
+    PictoryRequestInvalid,
+)
+from pictory_provider.hooks.pictory import PictoryHook
+from pictory_provider.jobs import polling
+from pictory_provider.sensors.pictory import PictoryJobSensor
+from pictory_provider.triggers.pictory import PictoryJobTrigger
+
+WAYS = {
+    "poke": {"deferrable": False, "mode": "poke"},
+    "reschedule": {"deferrable": False, "mode": "reschedule"},
+    "deferrable": {"deferrable": True},
+}
+
+
+def buy(pictory, fate="completed", **options):
+    pictory.plan(fate, **options)
+    with PictoryHook() as hook:
+        return hook.generate_image("A lighthouse at dawn")
+
+
+def sensor(job_id, way="poke", **more):
+    return PictoryJobSensor(
+        task_id="wait", job_id=job_id, **{"poke_interval": 0.02, "timeout": 0.05, **WAYS[way], **more}
+    )
+
+
+def run(task, context):
+    """Carry a sensor to its end as Airflow would, without its pauses."""
+    first = None
+    for _ in range(200):
+        try:
+            return task.execute(context)
+        except AirflowRescheduleException as pause:
+            first = first or datetime.now(UTC)
+            context["ti"].first_reschedule_date = first
+            time.sleep(max(0, (pause.reschedule_date - datetime.now(UTC)).total_seconds()))
+        except TaskDeferred as deferral:
+            classpath, arguments = deferral.trigger.serialize()
+            assert classpath == "pictory_provider.triggers.pictory.PictoryJobTrigger"
+            arguments["first_poll_at"] = time.time()
+            event = events_of(PictoryJobTrigger(**json.loads(json.dumps(arguments))))[0]
+            return task.resume_execution("execute_complete", {"event": event.payload}, context)
+    raise AssertionError("the sensor does not end")
+
+
+def events_of(trigger):
+    async def collect():
+        return [event async for event in trigger.run()]
+
+    return asyncio.run(collect())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_completed_job_gives_the_same_record_in_every_mode(pictory, context, way):
+    job_id = buy(pictory, seconds=0.05)
+    image_id = pictory.account.jobs[job_id].image_id
+    assert run(sensor(job_id, way, timeout=5), context) == {
+        "job_id": job_id,
+        "status": "completed",
+        "url": f"{pictory.images_url}/images/user/{job_id}/{image_id}.png",
+        "width": 1024,
+        "height": 1024,
+        "ai_credits_used": 2.0,
+    }
+
+
+OUTCOMES = {
+    "failed": (PictoryJobFailed, True),
+    "cleaned": (PictoryJobCleaned, True),
+    "stuck": (AirflowSensorTimeout, True),
+    "unknown-status": (AirflowSensorTimeout, True),
+    "no-url": (PictoryProtocolError, False),
+    "missing": (PictoryJobNotFound, True),
+    "401": (PictoryAuthenticationError, False),
+    "edge block": (PictoryEdgeBlocked, False),
+    "out of reach": (AirflowSensorTimeout, True),
+}
+
+
+def prepare(pictory, outcome, monkeypatch):
+    monkeypatch.setattr(polling, "UNKNOWN_JOB_GRACE", 0.04)
+    monkeypatch.setattr(polling, "MISSING_URL_GRACE", 0.04)
+    if outcome == "missing":
+        return "no-such-job"
+    job_id = buy(
+        pictory, outcome if outcome in ("failed", "cleaned", "stuck", "unknown-status", "no-url") else "completed"
+    )
+    faults = {"401": "unauthorized", "edge block": "edge-block", "out of reach": "server-error"}
+    if outcome in faults:
+        pictory.script("job", faults[outcome], times=-1)
+    return job_id
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_every_other_outcome_is_the_same_error_in_every_mode(pictory, context, monkeypatch, outcome, way):
+    job_id = prepare(pictory, outcome, monkeypatch)
+    with pytest.raises(OUTCOMES[outcome][0]) as caught:
+        run(sensor(job_id, way), context)
+    assert type(caught.value) is OUTCOMES[outcome][0]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_soft_fail_skips_what_a_job_can_come_to_and_hides_nothing_else(
+    pictory, context, monkeypatch, outcome, way
+):
+    error, skipped = OUTCOMES[outcome]
+    job_id = prepare(pictory, outcome, monkeypatch)
+    with pytest.raises(AirflowSkipException if skipped else error):
+        run(sensor(job_id, way, soft_fail=True), context)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_never_fail_skips_on_anything(pictory, context, monkeypatch, outcome, way):
+    job_id = prepare(pictory, outcome, monkeypatch)
+    with pytest.raises(AirflowSkipException, match="never_fail"):
+        run(sensor(job_id, way, never_fail=True), context)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("job_id", ["", "None", None])
+def test_a_missing_job_id_is_told_without_a_request(pictory, context, way, job_id):
+    with pytest.raises(PictoryRequestInvalid, match="job_id is missing"):
+        run(sensor(job_id, way), context)
+    assert pictory.requests == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_job_id_that_is_no_uuid_is_for_pictory_to_decide(pictory, context, monkeypatch, way):
+    monkeypatch.setattr(polling, "UNKNOWN_JOB_GRACE", 0)
+    with pytest.raises(PictoryJobNotFound):
+        run(sensor("job-17", way), context)
+    assert pictory.polls[0].path == "/v1/jobs/job-17"
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "fault", ["drop-before", "server-error", "rate-limited", "unavailable", "garbage", "edge-block"]
+)
+def test_faults_that_pass_do_not_end_the_wait(pictory, context, way, fault):
+    job_id = buy(pictory)
+    pictory.script("job", fault, times=3)
+    assert run(sensor(job_id, way, timeout=30), context)["status"] == "completed"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_job_that_pictory_does_not_know_in_its_first_seconds_is_waited_for(pictory, context, way):
+    job_id = buy(pictory, missing_seconds=0.1)
+    assert run(sensor(job_id, way, timeout=30), context)["status"] == "completed"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_url_that_comes_late_is_waited_for_in_this_process(pictory, context, way):
+    job_id = buy(pictory, "no-url")
+    job = pictory.account.jobs[job_id]
+    there_after = threading.Timer(0.06, setattr, (job, "fate", "completed"))
+    there_after.start()
+    assert run(sensor(job_id, way, timeout=30), context)["url"]
+    there_after.join()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("silent_fail", [False, True])
+def test_an_error_that_nobody_foresaw_ends_the_wait_unless_silent_fail_is_on(
+    pictory, context, mocker, way, silent_fail
+):
+    job_id = buy(pictory)
+    real, calls = responses.parse_job, []
+
+    def parse_job(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise ZeroDivisionError("nobody foresaw this")
+        return real(*arguments)
+
+    mocker.patch.object(responses, "parse_job", parse_job)
+    task = sensor(job_id, way, silent_fail=silent_fail, timeout=30)
+    if silent_fail:
+        assert run(task, context)["status"] == "completed"
+    else:
+        with pytest.raises(ZeroDivisionError):
+            run(task, context)
+
+
+def test_deferrable_wins_over_mode(pictory, context):
+    job_id = buy(pictory, "stuck")
+    with pytest.raises(TaskDeferred):
+        sensor(job_id, "deferrable", mode="reschedule").execute(context)
+
+
+def test_every_option_of_the_wait_survives_deferral(pictory, context):
+    job_id = buy(pictory, "stuck")
+    with pytest.raises(TaskDeferred) as caught:
+        sensor(
+            job_id,
+            "deferrable",
+            poke_interval=timedelta(seconds=12),
+            timeout=timedelta(minutes=5),
+            exponential_backoff=True,
+            max_wait=timedelta(seconds=40),
+            silent_fail=True,
+            pictory_conn_id="pictory_default",
+        ).execute(context)
+    trigger = caught.value.trigger
+    assert trigger.end_time - trigger.started_at == pytest.approx(300)
+    assert (trigger.poll_interval, trigger.exponential_backoff, trigger.max_wait) == (12, True, 40)
+    assert (trigger.silent_fail, trigger.pictory_conn_id, trigger.job_id) == (True, "pictory_default", job_id)
+
+
+def test_a_rescheduled_sensor_keeps_the_deadline_of_its_first_look(pictory, context, ti):
+    job_id = buy(pictory, "stuck")
+    ti.first_reschedule_date = datetime.now(UTC) - timedelta(seconds=100)
+    with pytest.raises(AirflowSensorTimeout, match="the deadline was 90 s"):
+        sensor(job_id, "reschedule", timeout=90).execute(context)
+
+
+def test_a_rescheduled_sensor_comes_back_after_the_interval(pictory, context):
+    job_id = buy(pictory, "stuck")
+    with pytest.raises(AirflowRescheduleException) as caught:
+        sensor(job_id, "reschedule", poke_interval=30, timeout=90).execute(context)
+    pause = (caught.value.reschedule_date - datetime.now(UTC)).total_seconds()
+    assert pause == pytest.approx(30, abs=1)
+
+
+@pytest.mark.parametrize("reason", ["Trigger timeout", "Trigger failure"])
+def test_a_job_that_completed_while_airflow_gave_the_deferral_up_is_a_success(pictory, context, reason):
+    job_id = buy(pictory)
+    record = sensor(job_id, "deferrable").resume_execution("__fail__", {"error": reason}, context)
+    assert (record["job_id"], record["status"]) == (job_id, "completed")
+
+
+def test_a_deferral_that_timed_out_is_a_sensor_timeout_and_one_that_broke_may_be_retried(pictory, context):
+    job_id = buy(pictory, "stuck")
+    with pytest.raises(AirflowSensorTimeout, match=job_id):
+        sensor(job_id, "deferrable").resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+    with pytest.raises(TaskDeferralError):
+        sensor(job_id, "deferrable").resume_execution("__fail__", {"error": "Trigger failure"}, context)
+
+
+def test_soft_fail_does_not_hide_a_broken_trigger_and_never_fail_does(pictory, context):
+    job_id = buy(pictory, "stuck")
+    with pytest.raises(TaskDeferralError):
+        sensor(job_id, soft_fail=True).resume_execution("__fail__", {"error": "Trigger failure"}, context)
+    with pytest.raises(AirflowSkipException):
+        sensor(job_id, soft_fail=True).resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+    with pytest.raises(AirflowSkipException):
+        sensor(job_id, never_fail=True).resume_execution("__fail__", {"error": "Trigger failure"}, context)
+
+
+def test_a_late_look_finds_out_that_the_job_failed(pictory, context):
+    job_id = buy(pictory, "failed")
+    with pytest.raises(PictoryJobFailed):
+        sensor(job_id).resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+
+
+@pytest.mark.parametrize("event", [None, "success", {"outcome": "completed"}])
+def test_an_event_of_another_form_is_never_a_success(pictory, context, event):
+    with pytest.raises(PictoryProtocolError):
+        sensor("j").execute_complete(context, event)
+
+
+def test_an_impolite_interval_is_accepted_with_one_warning(pictory, context, ti, mocker):
+    job_id = buy(pictory, "stuck")
+    task = sensor(job_id, "reschedule", poke_interval=1, timeout=100)
+    warning = mocker.patch.object(task.log, "warning")
+    for _ in range(2):
+        with pytest.raises(AirflowRescheduleException):
+            task.execute(context)
+        ti.first_reschedule_date = datetime.now(UTC)
+    assert sum("Pictory recommends" in call.args[0] for call in warning.call_args_list) == 1
+
+
+def test_the_defaults_are_those_that_pictory_recommends():
+    task = PictoryJobSensor(task_id="wait", job_id="j")
+    assert (task.deferrable, task.poke_interval, task.timeout) == (True, 15, 1200)
+
+
+def test_failures_that_looking_again_cannot_mend_are_not_retried(pictory, context):
+    for error in (PictoryJobFailed, PictoryJobCleaned, PictoryJobNotFound, PictoryAuthenticationError):
+        assert issubclass(error, AirflowFailException)
+    assert not issubclass(PictoryEdgeBlocked, AirflowFailException)
