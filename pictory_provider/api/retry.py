@@ -134,7 +134,7 @@ def is_passing(error: PictoryError) -> bool:
 
 
 def backoff(failures: int, *, chance: float, first: float) -> float:
-    """Return seconds to wait after so many failures in a row: doubling from ``first``, bounded, jittered upward."""
+    """Return seconds to wait after failures in a row: doubling from ``first``, bounded, jittered upward."""
     doubled = first * float(2 ** min(failures - 1, 30))
     return min(doubled, max(BACKOFF_MOST, first)) * (1 + JITTER * chance)
 

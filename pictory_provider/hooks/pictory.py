@@ -506,5 +506,5 @@ def _download_refused(job: Job, status: int) -> PictoryError:
     )
 
 
-def _plain(credits: float) -> str:
-    return f"{credits:,.2f}".rstrip("0").rstrip(".")
+def _plain(number: float) -> str:
+    return f"{number:,.2f}".rstrip("0").rstrip(".")

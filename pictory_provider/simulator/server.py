@@ -169,7 +169,14 @@ class Simulator:
         self.shapes[name] = choice
 
     def reset(self) -> None:
-        """Forget jobs, charges, faults, shapes and requests. The ports stay."""
+        """Forget jobs, charges, faults, shapes and requests. The ports stay.
+
+        What still goes on for earlier jobs is waited for first, so that it leaves no trace afterwards.
+        """
+        asyncio.run_coroutine_threadsafe(self._settle(), self._loop).result()
+        self._forget()
+
+    def _forget(self) -> None:
         self.account.reset()
         self._faults.waiting.clear()
         self._pictures.clear()
@@ -362,6 +369,13 @@ class Simulator:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
+    async def _settle(self) -> None:
+        """Let the background end: fetched images soon do, and what waits for a job's end is cancelled."""
+        if self._background:
+            _, waiting = await asyncio.wait(self._background, timeout=0.5)
+            for task in waiting:
+                task.cancel()
+
     async def _fetch_reference(self, job: SimulatedJob) -> None:
         try:
             content = await _fetch_from_loopback(job.body["referenceImageUrl"])
@@ -450,7 +464,8 @@ class Simulator:
         return web.json_response({"success": True})
 
     async def _control_reset(self, _: web.Request) -> web.Response:
-        self.reset()
+        await self._settle()
+        self._forget()
         return web.json_response({"success": True})
 
     def _log(self, request: web.Request, host: str, path: str, raw: bytes) -> LoggedRequest:

@@ -182,7 +182,7 @@ def test_a_folder_that_cannot_be_made_is_told_with_its_cause(context, job_id, tm
 
 
 def test_a_folder_that_cannot_be_written_is_told_with_its_cause(context, job_id):
-    with pytest.raises(PictoryStorageFailed, match="could not be written to '/proc/a.png'"):
+    with pytest.raises(PictoryStorageFailed, match=r"could not be written to '/proc/a.png'"):
         save(context, "/proc/a.png", job_id=job_id)
 
 
