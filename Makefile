@@ -9,7 +9,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-pure lint format docs bench clean
+.PHONY: help demo ui test test-pure lint format docs docs-update bench clean
 
 help:
 	@sed -n '4,6s/^# //p' Makefile
@@ -42,6 +42,9 @@ lint: .venv/.installed
 format: .venv/.installed
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+docs-update: .venv/.installed
+	@$(BIN)/python -m tests.docs.snippets
 
 docs: .venv/.installed
 	@$(BIN)/python -m pytest tests/docs

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""The docs run, quote what is there, and name the errors that occur."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from airflow.sdk import DAG
+
+from pictory_provider.api import retry
+from pictory_provider.api.models import MODELS, STYLES
+from pictory_provider.hooks.pictory import PictoryHook
+from pictory_provider.jobs import polling
+from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
+from pictory_provider.provider_info import CONNECTION_FIELDS
+from pictory_provider.sensors.pictory import PictoryJobSensor
+from pictory_provider.simulator import Simulator
+from tests.docs.snippets import PAGES, QUOTATION, ROOT, quoted
+
+PROMPT = "A lighthouse at dawn"
+HEADINGS = re.findall(r"^### (.+)$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
+
+
+@pytest.fixture
+def pictory(monkeypatch):
+    with Simulator(seconds=0) as pictory:
+        monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json())
+        yield pictory
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_code_of_every_page_runs(page, pictory):
+    """What is quoted of the example DAGs runs with them, in the system tests."""
+    own = QUOTATION.sub("", page.read_text())
+    blocks = re.findall(r"^```python\n(.*?)^```", own, re.DOTALL | re.MULTILINE)
+    names: dict = {}
+    with DAG(dag_id="docs", schedule=None):
+        for block in blocks:
+            exec(compile(block, f"{page.name}", "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_quotation_is_what_the_file_says(page):
+    assert page.read_text() == quoted(page.read_text()), "run `make docs-update`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            file, _, anchor = target.partition("#")
+            found = page.parent / file
+            assert found.exists(), target
+            headings = re.findall(r"^#+ (.+)$", found.read_text(), re.MULTILINE)
+            assert not anchor or anchor in [heading.lower().replace(" ", "-") for heading in headings], target
+
+
+def test_the_readme_lists_every_model_with_its_credits_every_ratio_and_every_style():
+    readme = (ROOT / "README.md").read_text()
+    for model in MODELS.values():
+        assert f"| `{model.name}` | {model.credits:g} |" in readme
+        assert all(f"`{ratio}`" in readme for ratio in model.aspect_ratios)
+    assert ", ".join(f"`{style}`" for style in STYLES) in readme
+
+
+def test_the_page_on_the_connection_lists_every_field_of_the_form():
+    page = (ROOT / "docs" / "connection.md").read_text()
+    for name, field in CONNECTION_FIELDS.items():
+        assert f"| extra `{name}` | {field['label']} |" in page
+
+
+@pytest.mark.parametrize("cls", [GenerateImageOperator, PictoryJobSensor, DownloadImageOperator])
+def test_the_page_on_the_operators_names_every_argument(cls):
+    page = (ROOT / "docs" / "operators.md").read_text()
+    section = page.split(f"## {cls.__name__}\n")[1].split("\n## ")[0]
+    own = cls.__init__.__wrapped__ if hasattr(cls.__init__, "__wrapped__") else cls.__init__
+    for name in own.__code__.co_varnames[1 : own.__code__.co_argcount + own.__code__.co_kwonlyargcount]:
+        assert f"`{name}`" in section, name
+
+
+def heading_of(text: str) -> str:
+    """Return the heading of an error text; there must be exactly one."""
+    fitting = [h for h in HEADINGS if re.match(".*?".join(re.escape(part) for part in h.split("…")), text)]
+    assert len(fitting) == 1, (text, fitting)
+    return fitting[0]
+
+
+def submit(pictory, fault):
+    pictory.script("submit", fault, times=-1)
+    with PictoryHook() as hook:
+        hook.generate_image(PROMPT)
+
+
+def buy(pictory, fate):
+    pictory.plan(fate)
+    with PictoryHook() as hook:
+        return hook.generate_image(PROMPT)
+
+
+def look(pictory, fate):
+    with PictoryHook() as hook:
+        hook.wait_for_job(buy(pictory, fate), poll_interval=0.01, timeout=0.03)
+
+
+def save(pictory, fault=None, **more):
+    if fault:
+        pictory.script("picture", fault)
+    with PictoryHook() as hook:
+        more = {"path": "/tmp/never.png", "job_id": hook.generate_image(PROMPT), **more}
+        hook.download_image(more.pop("path"), **more)
+
+
+def connect(pictory, monkeypatch, **changes):
+    monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", json.dumps(pictory.connection() | changes))
+    with PictoryHook() as hook:
+        hook.generate_image(PROMPT)
+
+
+class NoApiServer:
+    def xcom_push(self, **_):
+        raise RuntimeError("the API server is away")
+
+
+def occurrences(pictory, monkeypatch, tmp_path):
+    """Yield a call for each error that a user can meet."""
+    hook = PictoryHook()
+    there = tmp_path / "there.png"
+    there.write_text("precious")
+
+    def sensor(job_id="j"):
+        return PictoryJobSensor(task_id="wait", job_id=job_id)
+
+    yield lambda: hook.generate_image("four")
+    yield lambda: hook.generate_image(PROMPT, model="dall-e")
+    yield lambda: hook.generate_image(PROMPT, reference_image_url="a.png")
+    yield lambda: hook.get_job("None")
+    yield lambda: save(pictory, path="a.png")
+    yield lambda: save(pictory, path=str(there))
+    yield lambda: PictoryHook("nowhere").get_quota()
+    yield lambda: connect(pictory, monkeypatch, password="")
+    yield lambda: connect(pictory, monkeypatch, password="Bearer x")
+    yield lambda: connect(pictory, monkeypatch, host="api.pictory.ai")
+    yield lambda: connect(pictory, monkeypatch, host="http://127.0.0.1:1")
+    yield lambda: submit(pictory, "unauthorized")
+    yield lambda: submit(pictory, "forbidden")
+    yield lambda: submit(pictory, "edge-block")
+    yield lambda: hook.generate_image(PROMPT, style="baroque", allow_unlisted=True)
+    yield lambda: submit(pictory, "rate-limited")
+    yield lambda: (pictory.script("quota", "server-error", times=-1), PictoryHook().get_quota())
+    yield lambda: submit(pictory, "drop-after")
+    yield lambda: look(pictory, "failed")
+    yield lambda: look(pictory, "cleaned")
+    yield lambda: look(pictory, "stuck")
+    yield lambda: sensor(buy(pictory, "stuck")).resume_execution("__fail__", {"error": "Trigger timeout"}, {})
+    yield lambda: hook.get_job("no-such-job")
+    yield lambda: look(pictory, "no-url")
+    yield lambda: GenerateImageOperator(task_id="g", prompt=PROMPT).execute({"ti": NoApiServer()})
+    yield lambda: (pictory.plan("stuck"), save(pictory))
+    yield lambda: sensor().execute_complete({}, {"what": "is this"})
+    yield lambda: save(pictory, "truncated")
+    yield lambda: save(pictory, "wrong-size")
+    yield lambda: save(pictory, max_bytes=10)
+    yield lambda: save(pictory, job_id=None, url=f"{pictory.images_url}/images/user/a/gone.png")
+    yield lambda: save(pictory, path="/proc/a.png")
+
+
+def test_every_error_that_a_user_can_meet_has_its_heading_and_every_heading_its_error(
+    pictory, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(retry, "RESEND_BUDGET", 0.0)
+    monkeypatch.setattr(retry, "READ_BUDGET", 0.0)
+    monkeypatch.setattr(polling, "UNKNOWN_JOB_GRACE", 0.0)
+    monkeypatch.setattr(polling, "MISSING_URL_GRACE", 0.0)
+    met = set()
+    for call in occurrences(pictory, monkeypatch, tmp_path):
+        pictory.reset()
+        monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json())
+        with pytest.raises(Exception) as caught:  # noqa: PT011  each is another
+            call()
+        met.add(heading_of(str(caught.value)))
+    assert met == set(HEADINGS)
