@@ -38,13 +38,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("command", choices=("pictures", "ui"))
     command = parser.parse_args().command
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it otherwise
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     try:
         return _show_ui() if command == "ui" else _make_pictures()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated) as end:
         print("\nStopped. Nothing is left running.")
-        return 130
+        return 128 + (end.number if isinstance(end, Terminated) else signal.SIGINT)
     except StackError as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         return 1
@@ -145,8 +146,15 @@ def _home(name: str) -> Path:
     return ROOT / ".demo" / f"airflow-{name}"
 
 
+class Terminated(BaseException):
+    """The demo was told to end."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
 def _end(number: int, _: Any) -> NoReturn:
-    raise SystemExit(128 + number)
+    raise Terminated(number)
 
 
 class Clock:

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+COMPONENTS = {
+    # The servers of logs listen on every address; here all logs are files of one machine.
+    "api-server": (),
+    "scheduler": ("--skip-serve-logs",),
+    "dag-processor": (),
+    "triggerer": ("--skip-serve-logs",),
+}
 HOST = "127.0.0.1"
 FINAL_STATES = ("success", "failed", "skipped", "upstream_failed", "removed")
 _HEALTHY_WITHIN = 180.0
@@ -88,7 +94,7 @@ class AirflowStack:
         """Start one component in a session of its own, its output in ``logs/<component>.log``."""
         with (self.home / f"{component}.log").open("ab") as log:
             self._processes[component] = subprocess.Popen(
-                [sys.executable, "-m", "airflow", component],
+                [sys.executable, "-m", "airflow", component, *COMPONENTS[component]],
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -96,6 +102,10 @@ class AirflowStack:
                 start_new_session=True,
             )
         return self._processes[component]
+
+    def components(self) -> list[subprocess.Popen[bytes]]:
+        """Return the processes that lead the sessions of the components."""
+        return list(self._processes.values())
 
     def stop(self) -> None:
         """Stop every component and every process of their sessions; a second Ctrl-C has to wait."""
@@ -230,8 +240,6 @@ def airflow_env(home: Path, dags: Path, port: int) -> dict[str, str]:
         "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
         "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
-        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
-        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "no_proxy": "127.0.0.1,localhost",

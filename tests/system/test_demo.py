@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""The demo leaves nothing behind, however it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STARTING = "starting its scheduler"
+
+
+def offspring(marker: str) -> list[psutil.Process]:
+    """Return every living process whose environment has the marker."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("DEMO_TEST") == marker and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+@pytest.fixture
+def demo(request, tmp_path):
+    """Start the demo in a copy of the clone, so that it does not meet one that someone else runs."""
+    for name in ("dags", "demo", "pictory_provider"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "demo").unlink()
+    subprocess.run(["cp", "-r", ROOT / "demo", tmp_path / "demo"], check=True)
+    marker = f"{request.node.name}-{os.getpid()}"
+    env = {**os.environ, "DEMO_TEST": marker, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "demo", "pictures"],
+        cwd=tmp_path,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        yield process, marker
+        process.kill()
+    for left in offspring(marker):
+        left.kill()
+
+
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        ("making the database", signal.SIGINT),
+        (STARTING, signal.SIGINT),
+        ("healthy", signal.SIGTERM),
+        ("deferred", signal.SIGINT),
+    ],
+)
+def test_a_demo_that_is_stopped_at_any_moment_leaves_no_process(demo, moment, number):
+    process, marker = demo
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if moment in line:
+            break
+    else:
+        pytest.fail("".join(lines))
+    while moment == STARTING and len(offspring(marker)) < 5:
+        time.sleep(0.1)
+
+    process.send_signal(number)
+
+    assert process.wait(20) == (130 if number == signal.SIGINT else 143)
+    assert offspring(marker) == []
+    assert "Stopped. Nothing is left running." in process.stdout.read()
+
+
+def test_nothing_of_the_private_airflow_listens_on_anything_but_loopback(airflow):
+    sessions = {process.pid for process in airflow.components()}
+    members = [p for p in psutil.process_iter() if p.pid > 1 and os.getsid(p.pid) in sessions]
+    listening = [
+        connection.laddr.ip
+        for process in members
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening
+    assert set(listening) == {"127.0.0.1"}
+
+
+def test_the_real_pictory_is_not_bought_from_without_consent(tmp_path):
+    env = {name: value for name, value in os.environ.items() if name != "YES"}
+    done = subprocess.run(
+        [sys.executable, "-m", "demo", "pictures"],
+        cwd=ROOT,
+        env=env | {"PICTORY_API_KEY": "pictai_canary"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "1.2 AI credits" in done.stdout
+    assert "Nothing was sent and nothing was spent." in done.stdout
+    assert "pictai_canary" not in done.stdout + done.stderr
