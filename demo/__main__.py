@@ -77,8 +77,8 @@ def _make_pictures() -> int:
     for picture in (first, second):
         path = Path(picture["path"])
         size = f"{picture['width']}x{picture['height']}"
-        print(f"  {path.relative_to(ROOT)}  {size}, {picture['ai_credits_used']:g} AI credits")
-    total = sum(picture["ai_credits_used"] for picture in (first, second))
+        print(f"  {path.relative_to(ROOT)}  {size}, {_credits(picture):g} AI credits")
+    total = _credits(first) + _credits(second)
     print(f"They {'cost' if key else 'would have cost'} {total:g} AI credits.")
     return 0
 
@@ -127,6 +127,12 @@ def _pictory(key: str | None) -> Iterator[tuple[str, dict[str, str]]]:
             "AIRFLOW_VAR_PICTORY_REFERENCE_IMAGE": pictory.reference_image_url,
         }
         yield f"a simulated Pictory at {pictory.base_url} (no account needed)", env
+
+
+def _credits(picture: dict[str, Any]) -> float:
+    """What Pictory says that a picture cost, or its listed price."""
+    used: float | None = picture["ai_credits_used"]
+    return CHEAPEST.credits if used is None else used
 
 
 def _agrees_to_pay() -> bool:

@@ -31,7 +31,7 @@ __all__ = [
     "AirflowRescheduleException",
     "TaskDeferralError",
     "TaskDeferralTimeout",
-    "earliest_event_after_defer",
+    "shortest_absence",
 ]
 
 AIRFLOW_VERSION: tuple[int, int] = tuple(int(part) for part in _airflow_version.split(".")[:2])  # type: ignore[assignment]
@@ -39,11 +39,12 @@ AIRFLOW_VERSION: tuple[int, int] = tuple(int(part) for part in _airflow_version.
 _RACE_WINDOW = 8.0
 
 
-def earliest_event_after_defer() -> float:
-    """Return the seconds that must pass between deferring and a trigger's first event.
+def shortest_absence() -> float:
+    """Return the seconds that a task must stay away once it has let go of its worker.
 
-    Before 3.4 the scheduler often marks a task failed whose trigger fires while the worker that deferred
-    is still being wound up, which takes up to ``[workers] min_heartbeat_interval``, 5 s by default
-    (apache/airflow#66374, #72716; measured: 8 of 20 tasks lost at 3 s, 1 of 20 at 5 s, none of 20 at 7 s).
+    Before 3.4 the scheduler often marks a task failed that is queued again, by its trigger's event or by its
+    reschedule date, while the worker that it left is still being wound up. That takes up to
+    ``[workers] min_heartbeat_interval``, 5 s by default (apache/airflow#66374, #72716; measured with
+    deferral: 8 of 20 tasks lost at 3 s, 1 of 20 at 5 s, none of 20 at 7 s; rescheduling loses them too).
     """
     return _RACE_WINDOW if AIRFLOW_VERSION < (3, 4) else 0.0

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, NoReturn
 from pictory_provider.api.errors import RequestInvalid, WaitTimeout
 from pictory_provider.api.models import Job
 from pictory_provider.api.retry import is_passing
-from pictory_provider.compat import earliest_event_after_defer
-from pictory_provider.exceptions import joined
+from pictory_provider.compat import shortest_absence
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs.polling import SHORTEST_POLITE_INTERVAL, Finished, JobPoller
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
 
+    from pictory_provider.jobs import events
     from pictory_provider.triggers.pictory import PictoryJobTrigger
 
 _AIRFLOW_SLACK = 180.0
@@ -69,17 +69,30 @@ class JobWait:
     def defer(self, task: BaseOperator, pause: float) -> NoReturn:
         """Hand the wait to the triggerer.
 
-        :param pause: seconds until the trigger may look. It waits longer where an early event would be
-            lost (:func:`pictory_provider.compat.earliest_event_after_defer`).
+        :param pause: seconds until the trigger may look; more where Airflow cannot bear an early event
+            (:func:`pictory_provider.compat.shortest_absence`).
         """
         now = time.time()
-        first_poll_at = now + max(pause, earliest_event_after_defer())
+        first_poll_at = now + max(pause, shortest_absence())
         left = max(self.started_at + self.timeout, first_poll_at) - now
         task.defer(
             trigger=self.trigger(first_poll_at),
             method_name="execute_complete",
             timeout=timedelta(seconds=left + self.poll_interval + _AIRFLOW_SLACK),
         )
+
+
+def conclude(ended: events.Ended, *, pictory_conn_id: str, poll_interval: float) -> Job:
+    """Return the completed job of a trigger's event, or raise its error.
+
+    A worker may resume long after the trigger's last look, for lack of a slot. So after a timeout there is
+    another look, unless it would be closer to the last one than the interval.
+    """
+    if isinstance(ended.result, Job):
+        return ended.result
+    if isinstance(ended.result, WaitTimeout) and time.time() - ended.at >= poll_interval:
+        return late_look(pictory_conn_id, ended.job_id, ended.result)
+    raise ended.result
 
 
 def late_look(pictory_conn_id: str, job_id: str, error: Exception) -> Job:
@@ -95,7 +108,7 @@ def late_look(pictory_conn_id: str, job_id: str, error: Exception) -> Job:
     result = decision.result
     if isinstance(result, Job):
         return result
-    raise error if isinstance(result, WaitTimeout) or is_passing(result) else joined(result)
+    raise error if isinstance(result, WaitTimeout) or is_passing(result) else result
 
 
 def seconds(name: str, value: object) -> float:

@@ -23,6 +23,7 @@ from pictory_provider.api.errors import (
     ImageInvalid,
     PictoryError,
     RequestInvalid,
+    SubmitOutcomeUnknown,
     TransportError,
     Unavailable,
 )
@@ -142,7 +143,11 @@ class PictoryHook(BaseHook):
         """
         wire = endpoints.generate_image(request)
         with joined_to_airflow():
-            job_id = self._repeat(lambda: responses.parse_submission(self._send(wire)), retry.after_submit)
+            try:
+                job_id = self._repeat(lambda: responses.parse_submission(self._send(wire)), retry.after_submit)
+            except SubmitOutcomeUnknown:
+                Stats.incr("pictory.submit_outcome_unknown")
+                raise
         Stats.incr("pictory.submitted", tags={"model": request.model})
         self.log.info(
             "Pictory accepted job %s (model %s, %s AI credits).",

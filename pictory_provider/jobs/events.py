@@ -3,43 +3,69 @@
 """The trigger's event: built and read in this one place.
 
 An event crosses Airflow's database as JSON. It carries the job's id, because a resumed task may have
-nothing else::
+nothing else, and the time of the last look::
 
-    {"job_id": "...", "outcome": "completed", "image": {"job_id": ..., "status": ..., "url": ..., ...}}
-    {"job_id": "...", "outcome": "error", "error": {"kind": "JobFailed", "message": "...", ...}}
+    {"job_id": "...", "at": 1.7e9, "outcome": "completed", "image": {"status": ..., "url": ..., ...}}
+    {"job_id": "...", "at": 1.7e9, "outcome": "error", "error": {"kind": "JobFailed", "message": "...", ...}}
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from pictory_provider.api.errors import JobError, PictoryError, ProtocolError, kinds
-from pictory_provider.api.models import Job
+from pictory_provider.api.models import Job, without_query
 
 _JOB_FIELDS = ("status", "success", "url", "width", "height", "ai_credits_used", "error_code", "error_message")
 
 
-def build(job_id: str, result: Job | PictoryError) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a wait ended.
+
+    :param result: the completed job, or the error.
+    :param at: epoch seconds of the last look.
+    """
+
+    job_id: str
+    result: Job | PictoryError
+    at: float
+
+
+def build(ended: Ended) -> dict[str, Any]:
     """Return the payload of the one event that ends a wait."""
+    result, head = ended.result, {"job_id": ended.job_id, "at": ended.at}
     if isinstance(result, Job):
-        return {"job_id": job_id, "outcome": "completed", "image": _job_to_plain(result)}
+        return {**head, "outcome": "completed", "image": _job_to_plain(result)}
     error: dict[str, Any] = {"kind": type(result).__name__, "message": result.message}
     if isinstance(result, JobError) and result.job is not None:
         error["job"] = _job_to_plain(result.job)
-    return {"job_id": job_id, "outcome": "error", "error": error}
+    return {**head, "outcome": "error", "error": error}
 
 
-def read(payload: Any) -> tuple[str, Job | PictoryError]:
-    """Return the job id and the result that :func:`build` was given.
+def for_log(payload: dict[str, Any]) -> dict[str, Any]:
+    """Return a payload fit for a log: Airflow logs events whole, and a result URL's query may hold a token."""
+    image = payload.get("image")
+    if not isinstance(image, dict):
+        return payload
+    return {**payload, "image": {**image, "url": without_query(image.get("url"))}}
+
+
+def read(payload: Any) -> Ended:
+    """Return what :func:`build` was given.
 
     :raises ProtocolError: for anything that :func:`build` does not make. Such an event is never a success.
     """
-    if isinstance(payload, dict) and isinstance(job_id := payload.get("job_id"), str):
-        outcome, image, error = (payload.get(name) for name in ("outcome", "image", "error"))
+    names = ("job_id", "at", "outcome", "image", "error")
+    job_id, at, outcome, image, error = (
+        payload.get(name) if isinstance(payload, dict) else None for name in names
+    )
+    if isinstance(job_id, str) and isinstance(at, (int, float)):
         if outcome == "completed" and isinstance(image, dict) and isinstance(image.get("url"), str):
-            return job_id, _job_from_plain(job_id, image)
+            return Ended(job_id, _job_from_plain(job_id, image), at)
         if outcome == "error" and isinstance(error, dict):
-            return job_id, _error_from_plain(job_id, error)
+            return Ended(job_id, _error_from_plain(job_id, error), at)
     raise ProtocolError(
         f"The trigger sent an event that this release does not understand: {payload!r}. The job runs on at "
         "Pictory. Do the worker and the triggerer have the same version of airflow-provider-pictory?"

@@ -14,10 +14,9 @@ from airflow.providers.common.compat.sdk import (
     BaseOperator,
 )
 
-from pictory_provider.api.errors import WaitTimeout
-from pictory_provider.api.models import DEFAULT_MODEL, ImageRequest, Job
+from pictory_provider.api.models import DEFAULT_MODEL, ImageRequest
 from pictory_provider.compat import TaskDeferralError, TaskDeferralTimeout
-from pictory_provider.exceptions import PictorySubmitOutcomeUnknown, joined, joined_to_airflow
+from pictory_provider.exceptions import PictorySubmitOutcomeUnknown, joined_to_airflow
 from pictory_provider.hooks.pictory import (
     DEFAULT_POLL_INTERVAL,
     DEFAULT_TIMEOUT,
@@ -28,13 +27,15 @@ from pictory_provider.images.store import DEFAULT_MAX_BYTES
 from pictory_provider.jobs import events
 from pictory_provider.jobs.polling import Wait
 from pictory_provider.links.pictory import PictoryJobLink
-from pictory_provider.waiting import JobWait, late_look, seconds, warn_if_impolite
+from pictory_provider.waiting import JobWait, conclude, late_look, seconds, warn_if_impolite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import timedelta
 
     from airflow.providers.common.compat.sdk import Context
+
+    from pictory_provider.api.models import Job
 
 JOB_ID_KEY = "jobId"
 IMAGE_KEY = "image"
@@ -147,13 +148,12 @@ class GenerateImageOperator(BaseOperator):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
         """Go on after the trigger's event."""
         with joined_to_airflow():
-            self._job_id, result = events.read(event)
-        with self._without_a_second_purchase(self._job_id):
-            if isinstance(result, WaitTimeout):
-                result = late_look(self.pictory_conn_id, self._job_id, joined(result))
-            if not isinstance(result, Job):
-                raise joined(result)
-            return self._finish(context, result)
+            ended = events.read(event)
+            poll_interval = seconds("poll_interval", self.poll_interval)
+        self._job_id = ended.job_id
+        with self._without_a_second_purchase(ended.job_id):
+            job = conclude(ended, pictory_conn_id=self.pictory_conn_id, poll_interval=poll_interval)
+            return self._finish(context, job)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral; one that Airflow itself ended badly gets a late look at the job."""
@@ -199,8 +199,7 @@ class GenerateImageOperator(BaseOperator):
             if self.deferrable:
                 wait.defer(self, decision.seconds)
             time.sleep(decision.seconds)
-        with joined_to_airflow():
-            return decision.job()
+        return decision.job()
 
     def _finish(self, context: Context, job: Job) -> str:
         context["ti"].xcom_push(key=IMAGE_KEY, value=job.record())
@@ -210,7 +209,8 @@ class GenerateImageOperator(BaseOperator):
     def _without_a_second_purchase(self, job_id: str) -> Iterator[None]:
         """Let nothing that happens after the submission lead to a retry, which would submit again."""
         try:
-            yield
+            with joined_to_airflow():
+                yield
         except AirflowFailException:
             raise
         except (Exception, AirflowTaskTimeout) as error:

@@ -16,8 +16,13 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from pictory_provider.api.errors import PictoryError, WaitTimeout
-from pictory_provider.api.models import Job, check_job_id
-from pictory_provider.compat import AirflowRescheduleException, TaskDeferralError, TaskDeferralTimeout
+from pictory_provider.api.models import check_job_id
+from pictory_provider.compat import (
+    AirflowRescheduleException,
+    TaskDeferralError,
+    TaskDeferralTimeout,
+    shortest_absence,
+)
 from pictory_provider.exceptions import (
     PictoryJobCleaned,
     PictoryJobFailed,
@@ -28,12 +33,14 @@ from pictory_provider.hooks.pictory import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOU
 from pictory_provider.jobs import events
 from pictory_provider.jobs.polling import Wait
 from pictory_provider.links.pictory import PictoryJobLink
-from pictory_provider.waiting import JobWait, late_look, warn_if_impolite
+from pictory_provider.waiting import JobWait, conclude, late_look, warn_if_impolite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from airflow.providers.common.compat.sdk import Context
+
+    from pictory_provider.api.models import Job
 
 _SKIPPED_BY_SOFT_FAIL = (AirflowSensorTimeout, PictoryJobFailed, PictoryJobCleaned, PictoryJobNotFound)
 
@@ -90,13 +97,11 @@ class PictoryJobSensor(BaseSensorOperator):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002  Airflow calls it so
         """Go on after the trigger's event."""
         with self._own_ending():
-            job_id, result = events.read(event)
-            if isinstance(result, WaitTimeout):
-                result = late_look(self.pictory_conn_id, job_id, result)
-            if not isinstance(result, Job):
-                raise result
-            self.log.info("Job %s is completed.", job_id)
-            return result.record()
+            job = conclude(
+                events.read(event), pictory_conn_id=self.pictory_conn_id, poll_interval=self.poke_interval
+            )
+            self.log.info("Job %s is completed.", job.job_id)
+            return job.record()
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral; one that Airflow itself ended badly gets a late look at the job.
@@ -171,5 +176,5 @@ class PictoryJobSensor(BaseSensorOperator):
 
 
 def _come_back_in(pause: float) -> AirflowRescheduleException:
-    at = datetime.now(UTC) + timedelta(seconds=pause)
+    at = datetime.now(UTC) + timedelta(seconds=max(pause, shortest_absence()))
     return AirflowRescheduleException(at)  # type: ignore[no-untyped-call]

@@ -65,14 +65,14 @@ def main() -> int:
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    simulator = Simulator(
-        seconds=options.seconds,
-        credits_limit=options.credits,
-        api_key=options.api_key,
-        port=options.port,
-        images_port=options.images_port,
-    )
     try:
+        simulator = Simulator(
+            seconds=options.seconds,
+            credits_limit=options.credits,
+            api_key=options.api_key,
+            port=options.port,
+            images_port=options.images_port,
+        )
         for shape in options.shape:
             simulator.shape(*shape.split("=", 1))
         with simulator:
@@ -82,7 +82,7 @@ def main() -> int:
             print(f"A reference image to try: {simulator.reference_image_url}")
             print(f"export AIRFLOW_CONN_PICTORY_DEFAULT='{simulator.connection_json()}'", flush=True)
             ended.wait()
-    except (OSError, TypeError, ValueError) as error:
+    except (ModuleNotFoundError, OSError, TypeError, ValueError) as error:
         print(f"The simulator cannot start: {error}", file=sys.stderr)
         return 2
     return 0

@@ -8,11 +8,21 @@ import colorsys
 import hashlib
 import io
 import textwrap
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL import Image
     from PIL.ImageFont import FreeTypeFont, ImageFont
+
+
+def check_installed() -> None:
+    """Raise where Pillow is missing, and say how to get it."""
+    if find_spec("PIL") is None:
+        raise ModuleNotFoundError(
+            "The simulator draws its pictures with Pillow, which is not installed: "
+            "pip install 'airflow-provider-pictory[simulator]'"
+        )
 
 
 def paint(body: dict[str, Any], size: tuple[int, int], reference: bytes | None = None) -> bytes:

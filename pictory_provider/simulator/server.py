@@ -90,6 +90,7 @@ class Simulator:
         ssl_context: SSLContext | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        painting.check_installed()
         self.account = Account(seconds=seconds, credits_limit=credits_limit, clock=clock)
         self.api_key = api_key
         self.requests: list[LoggedRequest] = []
@@ -360,7 +361,8 @@ class Simulator:
         return _reply(entry, (200, await asyncio.to_thread(painting.paint, _REFERENCE_BODY, (1024, 1024))))
 
     def _url(self, job: SimulatedJob) -> str:
-        return f"{self.images_url}/images/user/{job.job_id}/{job.image_id}.png"
+        signature = "?Expires=1&Signature=simulated" if self.shapes["url"] == "signed" else ""
+        return f"{self.images_url}/images/user/{job.job_id}/{job.image_id}.png{signature}"
 
     # What happens in the background ------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ SHAPES: dict[str, tuple[str, ...]] = {
     "failed": ("data", "error", "top", "flag-only"),
     "missing": ("data-404", "error-404", "top-404", "empty-404", "data-200", "error-200", "top-500"),
     "insufficient": ("402", "400", "failed-job"),
+    "url": ("plain", "signed"),
 }
 """What can be chosen, by name; the first is the default."""
 

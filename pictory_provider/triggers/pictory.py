@@ -18,6 +18,18 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
+class PictoryJobEvent(TriggerEvent):
+    """An event that the triggerer can log: the query of a result's URL is not in its ``repr``."""
+
+    def __init__(self, payload: Any) -> None:
+        super().__init__(payload)  # type: ignore[no-untyped-call]
+
+    def __repr__(self) -> str:
+        return f"TriggerEvent<{events.for_log(self.payload)!r}>"
+
+    __str__ = __repr__
+
+
 class PictoryJobTrigger(BaseTrigger):
     """Wait until a job ends, and send exactly one event (:mod:`pictory_provider.jobs.events`).
 
@@ -93,7 +105,7 @@ class PictoryJobTrigger(BaseTrigger):
                 await asyncio.sleep(decision.seconds)
         finally:
             await hook.aclose()
-        yield TriggerEvent(events.build(self.job_id, decision.result))  # type: ignore[no-untyped-call]
+        yield PictoryJobEvent(events.build(events.Ended(self.job_id, decision.result, time.time())))
 
     async def on_kill(self) -> None:
         """Say what happens to the job. Nothing is cancelled or cleaned.

@@ -12,6 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 
 from pictory_provider import compat
+from pictory_provider.api.errors import WaitTimeout
 from pictory_provider.api.models import ImageRequest, Job
 from pictory_provider.compat import TaskDeferralError, TaskDeferralTimeout
 from pictory_provider.exceptions import (
@@ -136,7 +137,7 @@ def test_the_first_event_comes_no_sooner_than_airflow_can_bear(pictory, context,
 
 def test_a_resumed_task_publishes_the_image_and_returns_the_job_id(pictory, context, ti):
     job = Job(job_id="j", status="completed", url="https://h/a.png", width=1, height=2, ai_credits_used=2)
-    assert operator().execute_complete(context, events.build("j", job)) == "j"
+    assert operator().execute_complete(context, events.build(events.Ended("j", job, 0.0))) == "j"
     assert ti.xcoms == {"image": job.record()}
 
 
@@ -162,16 +163,23 @@ def test_a_wait_on_the_worker_ends_at_its_deadline_without_a_retry(pictory, cont
     assert isinstance(caught.value, AirflowFailException)
 
 
-def timeout_event(pictory, **plan):
+def timeout_event(pictory, *, ago=60.0, **plan):
     pictory.plan(**plan)
     job_id = PictoryHook().generate_image(PROMPT)
-    return job_id, {"job_id": job_id, "outcome": "error", "error": {"kind": "WaitTimeout", "message": "too late"}}
+    return job_id, events.build(events.Ended(job_id, WaitTimeout("too late"), time.time() - ago))
 
 
 def test_a_job_that_completed_after_the_triggers_deadline_is_a_success(pictory, context, ti):
     job_id, event = timeout_event(pictory, fate="completed")
     assert operator().execute_complete(context, event) == job_id
     assert ti.xcoms["image"]["status"] == "completed"
+
+
+def test_a_timeout_just_after_the_triggers_last_look_is_taken_as_it_is(pictory, context):
+    _, event = timeout_event(pictory, ago=1.0, fate="completed")
+    with pytest.raises(PictoryWaitTimeout, match="too late"):
+        operator().execute_complete(context, event)
+    assert pictory.polls == []
 
 
 def test_a_job_that_runs_on_after_the_triggers_deadline_is_a_timeout(pictory, context):

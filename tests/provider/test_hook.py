@@ -373,3 +373,17 @@ def test_get_conn_gives_one_client_and_close_lets_go_of_it(hook, pictory):
     assert hook.get_conn() is first
     hook.close()
     assert hook.get_conn() is not first
+
+
+def test_what_happens_is_counted(hook, pictory, mocker):
+    incr = mocker.patch("pictory_provider.hooks.pictory.Stats.incr")
+    hook.wait_for_job(hook.generate_image(PROMPT, model="flux-schnell"))
+    pictory.script("submit", "drop-after")
+    with pytest.raises(PictorySubmitOutcomeUnknown):
+        hook.generate_image(PROMPT)
+    assert [(call.args, call.kwargs) for call in incr.call_args_list] == [
+        (("pictory.submitted",), {"tags": {"model": "flux-schnell"}}),
+        (("pictory.polled",), {}),
+        (("pictory.credits_used",), {"count": 0.6}),
+        (("pictory.submit_outcome_unknown",), {}),
+    ]

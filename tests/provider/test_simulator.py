@@ -367,3 +367,14 @@ def test_a_port_that_is_taken_is_told(pictory):
 
 def test_job_ids_are_uuids(ask):
     uuid.UUID(submit(ask).json()["data"]["jobId"])
+
+
+def test_without_pillow_the_simulator_says_how_to_get_it():
+    program = (
+        "import importlib.util, runpy, sys; find = importlib.util.find_spec;"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'PIL' else find(name, *rest);"
+        "sys.argv = ['simulator']; runpy.run_module('pictory_provider.simulator', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "airflow-provider-pictory[simulator]" in done.stderr

@@ -75,7 +75,7 @@ def test_the_arguments_of_the_first_release_still_make_a_trigger():
 def test_exactly_one_event_ends_the_wait(pictory):
     job_id = buy(pictory, seconds=0.1)
     ((payload,),) = run(trigger(job_id))
-    assert events.read(payload)[1].status == "completed"
+    assert events.read(payload).result.status == "completed"
     assert len(pictory.polls) > 1
 
 
@@ -109,7 +109,7 @@ def test_a_trigger_that_runs_twice_at_once_only_reads(pictory):
     job_id = buy(pictory, seconds=0.1)
     pictory.requests.clear()
     first, second = run(trigger(job_id), trigger(job_id))
-    assert first == second
+    assert [payload["outcome"] for payload in (*first, *second)] == ["completed", "completed"]
     assert {request.method for request in pictory.requests} == {"GET"}
 
 
@@ -151,6 +151,19 @@ def test_the_key_is_in_no_argument_event_or_repr(pictory):
     made = trigger(job_id)
     ((payload,),) = run(made)
     assert pictory.api_key not in json.dumps([payload, made.serialize()]) + repr(made) + repr(vars(made))
+
+
+def test_the_query_of_a_result_url_is_not_in_what_the_triggerer_logs(pictory):
+    pictory.shape("url", "signed")
+    job_id = buy(pictory)
+
+    async def first():
+        return await anext(trigger(job_id).run())
+
+    event = asyncio.run(first())
+    assert "Signature" in event.payload["image"]["url"]
+    assert "Signature" not in repr(event) + str(event)
+    assert job_id in repr(event)
 
 
 def test_being_killed_is_harmless(pictory):

@@ -18,6 +18,7 @@ from pictory_provider.api.errors import (
 )
 from pictory_provider.api.models import Job
 from pictory_provider.jobs import events
+from pictory_provider.jobs.events import Ended
 
 JOB = Job(
     job_id="j", status="completed", success=True, url="https://h/a.png", width=1, height=2, ai_credits_used=0.6
@@ -29,19 +30,19 @@ def crossed(payload):
 
 
 def test_a_completed_job_comes_back_as_it_went():
-    assert events.read(crossed(events.build("j", JOB))) == ("j", JOB)
+    assert events.read(crossed(events.build(Ended("j", JOB, 5.0)))) == Ended("j", JOB, 5.0)
 
 
 @pytest.mark.parametrize("kind", kinds().values())
 def test_every_error_comes_back_as_its_class_with_its_text(kind):
-    job_id, error = events.read(crossed(events.build("j", kind("what happened"))))
-    assert (job_id, type(error), error.message) == ("j", kind, "what happened")
+    ended = events.read(crossed(events.build(Ended("j", kind("what happened"), 5.0))))
+    assert (ended.job_id, type(ended.result), ended.result.message) == ("j", kind, "what happened")
 
 
 def test_a_job_error_brings_its_job():
     failed = Job(job_id="j", status="failed", success=False, error_code="POLICY", error_message="no")
-    _, error = events.read(crossed(events.build("j", JobFailed("failed", job=failed))))
-    assert error.job == failed
+    ended = events.read(crossed(events.build(Ended("j", JobFailed("failed", job=failed), 5.0))))
+    assert ended.result.job == failed
 
 
 @pytest.mark.parametrize(
@@ -52,11 +53,12 @@ def test_a_job_error_brings_its_job():
         [],
         {},
         {"job_id": "j"},
-        {"job_id": "j", "outcome": "completed"},
-        {"job_id": "j", "outcome": "completed", "image": {"url": None}},
-        {"job_id": None, "outcome": "completed", "image": {"url": "https://h/a.png"}},
-        {"job_id": "j", "outcome": "splendid", "image": {"url": "https://h/a.png"}},
-        {"job_id": "j", "outcome": "error", "error": "oops"},
+        {"job_id": "j", "outcome": "completed", "image": {"url": "https://h/a.png"}},
+        {"job_id": "j", "at": 5.0, "outcome": "completed"},
+        {"job_id": "j", "at": 5.0, "outcome": "completed", "image": {"url": None}},
+        {"job_id": None, "at": 5.0, "outcome": "completed", "image": {"url": "https://h/a.png"}},
+        {"job_id": "j", "at": 5.0, "outcome": "splendid", "image": {"url": "https://h/a.png"}},
+        {"job_id": "j", "at": 5.0, "outcome": "error", "error": "oops"},
     ],
 )
 def test_an_event_of_another_form_is_an_error_and_never_a_success(payload):
@@ -65,11 +67,19 @@ def test_an_event_of_another_form_is_an_error_and_never_a_success(payload):
 
 
 def test_an_error_of_a_kind_from_another_release_is_still_an_error():
-    _, error = events.read({"job_id": "j", "outcome": "error", "error": {"kind": "JobExploded", "message": "m"}})
-    assert isinstance(error, PictoryError)
-    assert "JobExploded" in error.message
+    error = {"kind": "JobExploded", "message": "m"}
+    ended = events.read({"job_id": "j", "at": 5.0, "outcome": "error", "error": error})
+    assert isinstance(ended.result, PictoryError)
+    assert "JobExploded" in ended.result.message
 
 
 def test_the_tree_knows_its_branches():
     assert issubclass(kinds()["RateLimited"], kinds()["Unavailable"])
     assert {RateLimited, WaitTimeout} <= set(kinds().values())
+
+
+def test_what_is_logged_of_an_event_hides_the_query_of_its_url():
+    payload = events.build(Ended("j", Job(job_id="j", url="https://h/a.png?Signature=secret"), 5.0))
+    assert events.for_log(payload)["image"]["url"] == "https://h/a.png"
+    assert payload["image"]["url"].endswith("secret")
+    assert events.for_log({"outcome": "error"}) == {"outcome": "error"}

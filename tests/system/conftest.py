@@ -21,7 +21,8 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def simulator():
-    with Simulator(seconds=2) as pictory:
+    with Simulator(seconds=2, api_key="pictai_canary") as pictory:
+        pictory.shape("url", "signed")
         yield pictory
 
 
