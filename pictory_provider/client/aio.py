@@ -76,7 +76,7 @@ class AsyncClient:
                         raise aiohttp.ClientPayloadError("the reply is too large")
                 headers = {name.lower(): value for name, value in reply.headers.items()}
                 return Response(reply.status, headers, content)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except Exception as error:
             raise connection_failed(what, _fault(error, reply_begun=bool(begun)), error) from error
 
 

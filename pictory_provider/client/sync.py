@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import requests
-import urllib3
 
 from pictory_provider.api.connection import CONNECT_TIMEOUT, ConnectionSettings
 from pictory_provider.api.errors import Fault
@@ -69,7 +68,7 @@ class SyncClient:
         with _new_session() as fresh:
             try:
                 reply = self._request(fresh, "GET", url, headers=headers, allow_redirects=True)
-            except requests.RequestException as error:
+            except OSError as error:  # as all errors of requests are
                 raise connection_failed(what, Fault.MAYBE_ACCEPTED, error) from None
             with reply:
                 yield _head(reply), _pieces(reply, what, time.monotonic() + DOWNLOAD_TIMEOUT)
@@ -86,7 +85,7 @@ class SyncClient:
             reply = self._request(session, request.method, self.settings.url(request.path),
                                   params=dict(request.query), headers=headers, data=body,
                                   allow_redirects=False)  # fmt: skip
-        except requests.RequestException as error:
+        except Exception as error:
             left = body is None or body.has_left
             fault = Fault.MAYBE_ACCEPTED if left else Fault.NEVER_SENT
             raise connection_failed(what, fault, error) from error
@@ -154,7 +153,7 @@ def _pieces(reply: requests.Response, what: str, deadline: float) -> Iterator[by
             yield piece
             if time.monotonic() > deadline:
                 raise TimeoutError(None, "the reply is too slow")
-    except (urllib3.exceptions.HTTPError, OSError) as error:
+    except Exception as error:
         raise connection_failed(what, Fault.UNREADABLE, error) from None
     finally:
         reply.close()

@@ -148,13 +148,13 @@ class PictoryHook(BaseHook):
             except SubmitOutcomeUnknown:
                 Stats.incr("pictory.submit_outcome_unknown")
                 raise
-        Stats.incr("pictory.submitted", tags={"model": request.model})
         self.log.info(
             "Pictory accepted job %s (model %s, %s AI credits).",
             job_id,
             request.model,
             "unknown" if request.credits is None else request.credits,
         )
+        Stats.incr("pictory.submitted", tags={"model": request.model})
         return job_id
 
     # Jobs --------------------------------------------------------------------------------------------
@@ -164,7 +164,9 @@ class PictoryHook(BaseHook):
 
         :raises PictoryJobNotFound: where Pictory knows no such job.
         """
-        return self._read(endpoints.get_job, lambda reply: responses.parse_job(reply, job_id), job_id)
+        with joined_to_airflow():
+            known = check_job_id(job_id)
+        return self._read(endpoints.get_job, lambda reply: responses.parse_job(reply, known), known)
 
     async def aget_job(self, job_id: str) -> Job:
         """Do as :meth:`get_job` on the running event loop, asking once. Call :meth:`aclose` when done."""

@@ -8,7 +8,7 @@ import errno
 import hashlib
 import os
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -41,7 +41,7 @@ class Target:
     """A place for a picture.
 
     :param path: an absolute local path, a ``file://`` URL, or any URL that ``ObjectStoragePath`` takes.
-    :raises RequestInvalid: for a relative or empty path.
+    :raises RequestInvalid: for a relative or empty path, and for a scheme that Airflow has no filesystem for.
     """
 
     def __init__(self, path: str) -> None:
@@ -50,6 +50,7 @@ class Target:
         self.path = str(path)
         scheme = urlsplit(self.path).scheme if "://" in self.path else ""
         self.local: Path | None = None
+        self._remote: Any = None
         if scheme in ("", "file"):
             self.local = Path(unquote(urlsplit(self.path).path) if scheme else self.path)
             if not self.local.is_absolute():
@@ -58,6 +59,8 @@ class Target:
                     "working directory: use an absolute path, or a URL such as s3://bucket/key.png.",
                     fields=["path"],
                 )
+        else:
+            self._remote = _object_storage(self.path)
 
     @property
     def uri(self) -> str:
@@ -130,14 +133,13 @@ class Target:
             received.file.replace(target)
 
     def _upload(self, received: Received, *, overwrite: bool) -> None:
-        from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-        target: Any = ObjectStoragePath(self.path)
+        target = self._remote
         if not overwrite and target.exists():
             with target.open("rb") as there:
                 self._accept_if_same(there, received)
             return
-        target.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # most object stores have no folders; a real obstacle shows at once below
+            target.parent.mkdir(parents=True, exist_ok=True)
         target.fs.put_file(str(received.file), target.path)
 
     def _accept_if_same(self, there: BinaryIO, received: Received) -> None:
@@ -161,6 +163,22 @@ class Target:
                 f"The picture could not be written to {self.path!r}: {error.strerror or error}. It is still "
                 "at Pictory, and saving it again is free. Check the folder, its permissions and its space."
             ) from error
+
+
+def _object_storage(path: str) -> Any:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    target: Any = ObjectStoragePath(path)
+    try:
+        target.fs  # noqa: B018  found, or not, by looking
+    except (ValueError, ImportError) as error:
+        raise RequestInvalid(
+            f"path {path!r} has a scheme that Airflow knows no filesystem for: {error}. Nothing was "
+            "downloaded. Install its provider on the workers, as with airflow-provider-pictory[s3], [gcs] "
+            "or [azure].",
+            fields=["path"],
+        ) from error
+    return target
 
 
 def too_large(max_bytes: int) -> ImageInvalid:

@@ -206,6 +206,21 @@ def test_a_reply_that_is_no_http_may_follow_an_acceptance(call, reply):
 
 
 @pytest.mark.parametrize("call", [send, asend])
+def test_a_reply_in_wrong_chunks_may_follow_an_acceptance(call):
+    def behave(connection):
+        connection.recv(65_536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n{}\r\n")
+
+    with server(behave) as url:
+        assert fault_of(call, url) is not Fault.NEVER_SENT
+
+
+def test_certificates_of_the_environment_that_are_not_there_stop_before_anything_is_sent(monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/bundle.pem")
+    assert fault_of(send, "https://127.0.0.1:1") is Fault.NEVER_SENT
+
+
+@pytest.mark.parametrize("call", [send, asend])
 def test_a_body_in_an_encoding_that_is_wrong_is_unreadable(call):
     def behave(connection):
         connection.recv(65_536)

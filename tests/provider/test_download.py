@@ -175,6 +175,13 @@ def test_a_relative_path_is_refused_before_any_request(context, pictory, job_id,
     assert pictory.requests == []
 
 
+def test_storage_that_airflow_does_not_know_is_told_before_any_request(context, pictory, job_id):
+    pictory.requests.clear()
+    with pytest.raises(PictoryRequestInvalid, match="no filesystem for"):
+        save(context, "s3://bucket/a.png", job_id=job_id)
+    assert pictory.requests == []
+
+
 def test_a_folder_that_cannot_be_made_is_told_with_its_cause(context, job_id, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(PictoryStorageFailed, match="still at Pictory"):

@@ -22,7 +22,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "jobs": ({"api"}, set()),
     "images.png": ({"api"}, set()),
     "images.__init__": (set(), set()),
-    "client": ({"api"}, {"requests", "urllib3", "aiohttp", "certifi"}),
+    "client": ({"api"}, {"requests", "aiohttp", "certifi"}),
     "compat": (set(), {"airflow"}),
     "exceptions": ({"api"}, {"airflow"}),
     "links": (set(), {"airflow"}),
