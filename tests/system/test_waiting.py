@@ -30,7 +30,9 @@ def test_jobs_that_do_not_complete_end_in_the_same_way_in_every_mode_and_without
 def test_the_log_of_a_failed_wait_names_the_job_and_what_pictory_said(airflow, runs):
     airflow.finish(*runs["outcomes"])
 
-    log = airflow.task_log(*runs["outcomes"], "failed_deferrable")
+    logs = [airflow.task_log(*runs["outcomes"], f"{fate}_deferrable") for fate in ("failed", "cleaned", "stuck")]
+    assert any("Trigger fired event" in log for log in logs)
+    log = logs[0]
     assert "failed at Pictory: IMAGE_GENERATION_FAILED: The image could not be generated" in log
     assert "AirflowSensorTimeout" in airflow.task_log(*runs["outcomes"], "stuck_deferrable")
 
@@ -46,6 +48,6 @@ def test_sixty_short_jobs_are_waited_for_by_deferral_and_none_is_lost(airflow, r
     assert set(states.values()) == {"success"}
     assert len(simulator.submissions) - before == 60
     for job in simulator.account.jobs.values():
-        if "simulate:seconds" in job.body["prompt"]:
+        if job.body["prompt"].startswith("Picture "):
             looks = [poll.at for poll in simulator.polls if poll.path.endswith(job.job_id)]
             assert all(later - earlier >= 0.99 for earlier, later in itertools.pairwise(looks))

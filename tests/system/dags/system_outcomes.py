@@ -19,7 +19,9 @@ WAYS = {
 with DAG(dag_id="system_outcomes", schedule=None, default_args={"retries": 1, "retry_delay": 0}):
     for fate in FATES:
         generate = GenerateImageOperator(
-            task_id=f"generate_{fate}", prompt=f"A job that ends simulate:{fate}", model="flux-schnell"
+            task_id=f"generate_{fate}",
+            prompt=f"A job that ends simulate:{fate} after simulate:seconds=8",
+            model="flux-schnell",
         )
         for way, how in WAYS.items():
             for soft_fail in (False, True):
@@ -27,7 +29,7 @@ with DAG(dag_id="system_outcomes", schedule=None, default_args={"retries": 1, "r
                     task_id=f"{fate}_{way}{'_soft' if soft_fail else ''}",
                     job_id=generate.output,
                     poke_interval=3,
-                    timeout=4,
+                    timeout=4 if fate == "stuck" else 60,
                     soft_fail=soft_fail,
                     **how,
                 )
