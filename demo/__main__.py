@@ -118,7 +118,7 @@ def _pictory(key: str | None) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield where the pictures come from, and the environment that takes Airflow there."""
     env = {"AIRFLOW_VAR_PICTORY_PICTURES": str(PICTURES)}
     if key:
-        connection = {"conn_type": "pictory", "password": key}
+        connection = {"conn_type": "pictory", "password": key, "host": os.environ.get("PICTORY_BASE_URL")}
         yield "Pictory AI Studio", env | {"AIRFLOW_CONN_PICTORY_DEFAULT": json.dumps(connection)}
         return
     with Simulator(seconds=8) as pictory:

@@ -4,23 +4,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
+from airflow.providers.common.compat.sdk import BaseOperatorLink
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
 
 
 class PictoryJobLink(BaseOperatorLink):
-    """The finished image, at the URL that Pictory gave."""
+    """The finished image, at the URL that Pictory gave.
+
+    Airflow asks for the link on the worker, at the end of every leg of a task, and keeps the answer. So the
+    task's own ``image_url`` tells it, which the leg that finishes has set.
+    """
 
     name = "Pictory image"
 
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the image's URL, or an empty string while there is none. Never raises into the UI."""
-        try:
-            record: Any = XCom.get_value(key=getattr(operator, "image_xcom_key", "return_value"), ti_key=ti_key)
-            return str(record.get("url") or "")
-        except Exception:
-            return ""
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002  Airflow calls it so
+        """Return the image's URL, or an empty string while there is none."""
+        return getattr(operator, "image_url", None) or ""

@@ -80,7 +80,7 @@ class GenerateImageOperator(BaseOperator):
         "pictory_conn_id",
     )
     operator_extra_links = (PictoryJobLink(),)
-    image_xcom_key = IMAGE_KEY
+    image_url: str | None = None
     ui_color = "#efe7fb"
 
     def __init__(
@@ -202,6 +202,7 @@ class GenerateImageOperator(BaseOperator):
         return decision.job()
 
     def _finish(self, context: Context, job: Job) -> str:
+        self.image_url = job.url
         context["ti"].xcom_push(key=IMAGE_KEY, value=job.record())
         return job.job_id
 
@@ -242,7 +243,7 @@ class DownloadImageOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("job_id", "url", "path", "pictory_conn_id")
     operator_extra_links = (PictoryJobLink(),)
-    image_xcom_key = "return_value"
+    image_url: str | None = None
     ui_color = "#efe7fb"
 
     def __init__(
@@ -267,10 +268,12 @@ class DownloadImageOperator(BaseOperator):
     def execute(self, context: Context) -> SavedImage:  # noqa: ARG002  Airflow calls it so
         """Download, check and save."""
         with PictoryHook(self.pictory_conn_id) as hook:
-            return hook.download_image(
+            saved = hook.download_image(
                 self.path,
                 job_id=self.job_id,
                 url=self.url,
                 overwrite=self.overwrite,
                 max_bytes=self.max_bytes,
             )
+        self.image_url = saved["url"]
+        return saved

@@ -71,7 +71,7 @@ class PictoryJobSensor(BaseSensorOperator):
 
     template_fields: Sequence[str] = ("job_id", "pictory_conn_id")
     operator_extra_links = (PictoryJobLink(),)
-    image_xcom_key = "return_value"
+    image_url: str | None = None
     ui_color = "#efe7fb"
 
     def __init__(
@@ -92,7 +92,7 @@ class PictoryJobSensor(BaseSensorOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Look, and wait in the way that the task asks for."""
         with self._own_ending():
-            return self._wait(self._begin(context)).record()
+            return self._finish(self._wait(self._begin(context)))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002  Airflow calls it so
         """Go on after the trigger's event."""
@@ -101,7 +101,7 @@ class PictoryJobSensor(BaseSensorOperator):
                 events.read(event), pictory_conn_id=self.pictory_conn_id, poll_interval=self.poke_interval
             )
             self.log.info("Job %s is completed.", job.job_id)
-            return job.record()
+            return self._finish(job)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral; one that Airflow itself ended badly gets a late look at the job.
@@ -120,7 +120,7 @@ class PictoryJobSensor(BaseSensorOperator):
                         f"Job {job_id} was not seen to end before Airflow ended the deferral: {error}. It runs "
                         "on at Pictory. Is a triggerer running, and is it healthy?"
                     )
-                return late_look(self.pictory_conn_id, job_id, ended).record()
+                return self._finish(late_look(self.pictory_conn_id, job_id, ended))
 
     def _begin(self, context: Context) -> JobWait:
         job_id = check_job_id(self.job_id)
@@ -150,6 +150,10 @@ class PictoryJobSensor(BaseSensorOperator):
                     raise _come_back_in(decision.seconds)
                 time.sleep(decision.seconds)
         return decision.job()
+
+    def _finish(self, job: Job) -> dict[str, Any]:
+        self.image_url = job.url
+        return job.record()
 
     @contextmanager
     def _own_ending(self) -> Iterator[None]:

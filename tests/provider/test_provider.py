@@ -18,7 +18,9 @@ from airflow.providers.common.compat.sdk import AirflowException
 import pictory_provider
 from pictory_provider import exceptions
 from pictory_provider.api import errors
+from pictory_provider.api.models import Job
 from pictory_provider.hooks.pictory import PictoryHook
+from pictory_provider.jobs import events
 from pictory_provider.links.pictory import PictoryJobLink
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
 from pictory_provider.provider_info import CONNECTION_FIELDS, get_provider_info
@@ -123,30 +125,36 @@ def test_the_table_of_retries_is_true():
         assert issubclass(getattr(exceptions, name), AirflowFailException) == (retried == "no"), name
 
 
-@pytest.mark.parametrize(
-    ("task", "key"),
-    [
-        (GenerateImageOperator(task_id="t", prompt="A lighthouse"), "image"),
-        (PictoryJobSensor(task_id="t", job_id="j"), "return_value"),
-        (DownloadImageOperator(task_id="t", job_id="j", path="/a.png"), "return_value"),
-    ],
-)
-def test_the_link_leads_to_the_picture_of_every_task(task, key, mocker):
+def link_of(task):
     (link,) = task.operator_extra_links
-    get_value = mocker.patch("pictory_provider.links.pictory.XCom.get_value", return_value={"url": "https://h/a"})
-    assert link.get_link(task, ti_key="key") == "https://h/a"
-    assert get_value.call_args.kwargs == {"key": key, "ti_key": "key"}
+    return link.get_link(task, ti_key=None)
 
 
-@pytest.mark.parametrize("value", [None, {}, {"url": None}, "text", 5])
-def test_the_link_is_empty_while_there_is_no_picture(value, mocker):
-    mocker.patch("pictory_provider.links.pictory.XCom.get_value", return_value=value)
-    assert PictoryJobLink().get_link(PictoryJobSensor(task_id="t", job_id="j"), ti_key="key") == ""
+def test_the_link_leads_to_the_picture_of_every_task(pictory, context, tmp_path):
+    generate = GenerateImageOperator(task_id="generate", prompt="A lighthouse", wait_for_completion=True)
+    job_id = generate.execute(context)
+    wait = PictoryJobSensor(task_id="wait", job_id=job_id)
+    url = wait.execute(context)["url"]
+    save = DownloadImageOperator(task_id="save", job_id=job_id, path=str(tmp_path / "a.png"))
+    save.execute(context)
+    assert [link_of(task) for task in (generate, wait, save)] == [url, url, url]
 
 
-def test_the_link_raises_nothing_into_the_page(mocker):
-    mocker.patch("pictory_provider.links.pictory.XCom.get_value", side_effect=RuntimeError)
-    assert PictoryJobLink().get_link(PictoryJobSensor(task_id="t", job_id="j"), ti_key="key") == ""
+def test_the_link_is_empty_while_there_is_no_picture(pictory, context):
+    generate = GenerateImageOperator(task_id="generate", prompt="A lighthouse")
+    generate.execute(context)
+    assert link_of(generate) == link_of(PictoryJobSensor(task_id="wait", job_id="j")) == ""
+
+
+def test_a_resumed_task_has_its_link(pictory, context):
+    job = Job(job_id="j", status="completed", url="https://h/a.png")
+    event = events.build(events.Ended("j", job, 0.0))
+    for task in (
+        GenerateImageOperator(task_id="generate", prompt="A lighthouse"),
+        PictoryJobSensor(task_id="wait", job_id="j"),
+    ):
+        task.execute_complete(context, event)
+        assert link_of(task) == "https://h/a.png"
 
 
 IMPORT = """
