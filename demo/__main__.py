@@ -56,7 +56,7 @@ def _make_pictures() -> int:
     key = os.environ.get("PICTORY_API_KEY")
     if key and not _agrees_to_pay():
         print("Nothing was sent and nothing was spent.")
-        return 1
+        return 0 if sys.stdin.isatty() else 1
     with _pictory(key) as (where, env):
         print(f"Two pictures from {where}, made by DAGs in a real Airflow.\n")
         with AirflowStack(_home("demo"), ROOT / "dags", env=env, say=clock.say) as airflow:
