@@ -31,7 +31,6 @@ COMPONENTS = {
     "triggerer": ("--skip-serve-logs",),
 }
 HOST = "127.0.0.1"
-FINAL_STATES = ("success", "failed", "skipped", "upstream_failed", "removed")
 _HEALTHY_WITHIN = 180.0
 _GRACE = 3.0
 
