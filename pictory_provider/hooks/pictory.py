@@ -146,7 +146,7 @@ class PictoryHook(BaseHook):
             try:
                 job_id = self._repeat(lambda: responses.parse_submission(self._send(wire)), retry.after_submit)
             except SubmitOutcomeUnknown:
-                Stats.incr("pictory.submit_outcome_unknown")
+                self._count("pictory.submit_outcome_unknown")
                 raise
         self.log.info(
             "Pictory accepted job %s (model %s, %s AI credits).",
@@ -154,7 +154,7 @@ class PictoryHook(BaseHook):
             request.model,
             "unknown" if request.credits is None else request.credits,
         )
-        Stats.incr("pictory.submitted", tags={"model": request.model})
+        self._count("pictory.submitted", tags={"model": request.model})
         return job_id
 
     # Jobs --------------------------------------------------------------------------------------------
@@ -403,7 +403,7 @@ class PictoryHook(BaseHook):
         return Unavailable(f"{type(error).__name__}: {error}")
 
     def _decide(self, poller: JobPoller, answer: Job | PictoryError) -> Wait | Finished:
-        Stats.incr("pictory.polled")
+        self._count("pictory.polled")
         decision = poller.after(answer, time.time())
         if isinstance(decision, Wait):
             log = self.log.info if decision.is_normal else self.log.warning
@@ -412,9 +412,16 @@ class PictoryHook(BaseHook):
             credits = decision.result.ai_credits_used
             if credits:
                 # Prices are in tenths; every backend of Airflow's Stats counts fractions.
-                Stats.incr("pictory.credits_used", count=credits)  # type: ignore[arg-type]
+                self._count("pictory.credits_used", count=credits)
             self.log.info("Job %s is completed (%s AI credits).", poller.job_id, credits)
         return decision
+
+    def _count(self, name: str, **more: Any) -> None:
+        """Count something. A backend of metrics that fails must not cost the jobId of a paid job."""
+        try:
+            Stats.incr(name, **more)
+        except Exception:
+            self.log.debug("Could not count %s.", name, exc_info=True)
 
     def _read(self, endpoint: Callable[..., Request], parse: Callable[[Response], T], *arguments: Any) -> T:
         """Send a free request, again where that may help, and parse its reply."""

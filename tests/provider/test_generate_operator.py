@@ -131,8 +131,9 @@ def test_the_trigger_carries_on_the_same_wait_with_absolute_times(pictory, conte
 def test_the_first_event_comes_no_sooner_than_airflow_can_bear(pictory, context, monkeypatch, version, earliest):
     monkeypatch.setattr(compat, "AIRFLOW_VERSION", version)
     pictory.plan("stuck")
+    before = time.time()
     deferral = deferral_of(operator(wait_for_completion=True, poll_interval=1), context)
-    assert deferral.trigger.first_poll_at - time.time() == pytest.approx(earliest, abs=0.5)
+    assert before <= deferral.trigger.first_poll_at - earliest <= time.time()
 
 
 def test_a_resumed_task_publishes_the_image_and_returns_the_job_id(pictory, context, ti):

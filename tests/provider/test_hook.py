@@ -387,3 +387,8 @@ def test_what_happens_is_counted(hook, pictory, mocker):
         (("pictory.credits_used",), {"count": 0.6}),
         (("pictory.submit_outcome_unknown",), {}),
     ]
+
+
+def test_metrics_that_fail_do_not_cost_the_job_id(hook, pictory, mocker):
+    mocker.patch("pictory_provider.hooks.pictory.Stats.incr", side_effect=OSError("statsd is away"))
+    assert hook.generate_image(PROMPT) in pictory.account.jobs

@@ -158,23 +158,21 @@ def test_a_resumed_task_has_its_link(pictory, context):
 
 
 IMPORT = """
-import sys, time
+import sys
 import airflow.sdk
 from airflow.sdk import BaseOperator, BaseSensorOperator
 before = set(sys.modules)
-begun = time.perf_counter()
 import pictory_provider.operators.pictory, pictory_provider.sensors.pictory
-spent = time.perf_counter() - begun
-heavy = {"requests", "urllib3", "aiohttp", "PIL"} & (set(sys.modules) - before)
-print(sorted(heavy), spent)
+print(*sorted(set(sys.modules) - before))
 """
 
 
-def test_what_a_dag_file_imports_brings_no_http_library():
+def test_what_a_dag_file_imports_is_light_and_brings_no_http_library():
     done = subprocess.run([sys.executable, "-c", IMPORT], cwd=ROOT, capture_output=True, text=True, check=True)
-    heavy, _, spent = done.stdout.strip().splitlines()[-1].rpartition(" ")
-    assert heavy == "[]"
-    assert float(spent) < 0.25, "five times what it takes: something heavy is imported"
+    brought = done.stdout.strip().splitlines()[-1].split()
+    assert "pictory_provider.operators.pictory" in brought
+    assert {"requests", "urllib3", "aiohttp", "certifi", "PIL", "airflow.triggers.base"}.isdisjoint(brought)
+    assert len(brought) < 40, "the time it takes is measured by `make bench`"
 
 
 def test_the_pure_tier_runs_where_there_is_no_airflow():

@@ -123,7 +123,7 @@ def test_a_renewed_key_is_taken_from_the_connection(pictory, monkeypatch):
 
 def test_the_loop_goes_on_while_pictory_is_slow(pictory):
     job_id = buy(pictory)
-    pictory.script("job", "slow-reply", seconds=0.5)
+    pictory.script("job", "slow-reply", seconds=1)
 
     async def measure():
         gaps, ended = [], asyncio.Event()
@@ -142,7 +142,7 @@ def test_the_loop_goes_on_while_pictory_is_slow(pictory):
 
     gaps = asyncio.run(measure())
     assert len(gaps) > 20
-    assert max(gaps) < 0.2
+    assert max(gaps) < 0.8, "the loop stood still while it waited for a reply of a second"
 
 
 def test_the_key_is_in_no_argument_event_or_repr(pictory):
