@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseSensorOperator,
 )
 
@@ -42,7 +43,13 @@ if TYPE_CHECKING:
 
     from pictory_provider.api.models import Job
 
-_SKIPPED_BY_SOFT_FAIL = (AirflowSensorTimeout, PictoryJobFailed, PictoryJobCleaned, PictoryJobNotFound)
+_SKIPPED_BY_SOFT_FAIL = (
+    AirflowSensorTimeout,
+    AirflowTaskTimeout,
+    PictoryJobFailed,
+    PictoryJobCleaned,
+    PictoryJobNotFound,
+)
 
 
 class PictoryJobSensor(BaseSensorOperator):
@@ -59,8 +66,8 @@ class PictoryJobSensor(BaseSensorOperator):
     :param deferrable: wait in the triggerer, without a worker slot. Wins over ``mode``.
     :param poke_interval: seconds, or a timedelta, between two looks. Pictory recommends 10 to 30 s.
     :param timeout: seconds, or a timedelta, to wait in all.
-    :param soft_fail: skip the task on a timeout and for a job that failed, was cleaned or does not exist;
-        never for a bad key or a blocked client.
+    :param soft_fail: skip the task on a timeout (``execution_timeout`` too) and for a job that failed, was
+        cleaned or does not exist; never for a bad key or a blocked client.
     :param never_fail: skip the task on any error.
     :param silent_fail: go on waiting after an error that nobody foresaw. Errors that pass, such as a lost
         connection, never end the wait in any case.
@@ -162,7 +169,7 @@ class PictoryJobSensor(BaseSensorOperator):
             yield
         except (AirflowSkipException, AirflowRescheduleException):
             raise
-        except Exception as error:
+        except (Exception, AirflowTaskTimeout) as error:
             ending = self._as_airflow_says(error)
             if self.never_fail or (self.soft_fail and isinstance(ending, _SKIPPED_BY_SOFT_FAIL)):
                 which = "never_fail" if self.never_fail else "soft_fail"
@@ -171,7 +178,7 @@ class PictoryJobSensor(BaseSensorOperator):
                 raise
             raise ending from error.__cause__
 
-    def _as_airflow_says(self, error: Exception) -> Exception:
+    def _as_airflow_says(self, error: BaseException) -> BaseException:
         if isinstance(error, WaitTimeout):
             return AirflowSensorTimeout(error.message)
         if isinstance(error, PictoryError):

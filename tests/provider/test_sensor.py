@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     TaskDeferred,
 )
 
@@ -218,6 +219,16 @@ def test_an_error_that_nobody_foresaw_ends_the_wait_unless_silent_fail_is_on(
     else:
         with pytest.raises(ZeroDivisionError):
             run(task, context)
+
+
+@pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
+def test_an_execution_timeout_is_skipped_as_with_any_other_sensor(pictory, context, mocker, option):
+    job_id = buy(pictory, "stuck")
+    mocker.patch("pictory_provider.sensors.pictory.time.sleep", side_effect=AirflowTaskTimeout("too slow"))
+    with pytest.raises(AirflowSkipException):
+        sensor(job_id, **{option: True}).execute(context)
+    with pytest.raises(AirflowTaskTimeout):
+        sensor(job_id).execute(context)
 
 
 def test_deferrable_wins_over_mode(pictory, context):
