@@ -7,11 +7,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import subprocess
 import threading
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from pictory_provider.api import endpoints
 from pictory_provider.api.connection import ConnectionSettings
@@ -92,14 +96,23 @@ def abort(connection: socket.socket) -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """Return a key and certificate for 127.0.0.1 that nobody trusts."""
+    """Return a PEM file with a key and a certificate for 127.0.0.1 that nobody trusts."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(address, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
     file = tmp_path_factory.mktemp("tls") / "both.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-keyout", file, "-out", f"{file}.crt", "-days", "2", "-subj", "/CN=127.0.0.1",
-         "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file.write_bytes(private + made.public_bytes(pem))
     return file
 
 
@@ -123,7 +136,7 @@ def test_a_host_that_does_not_resolve_never_got_anything(call):
 @pytest.mark.parametrize("call", [send, asend])
 def test_a_certificate_that_is_not_trusted_stops_before_anything_is_sent(call, certificate):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(f"{certificate}.crt", certificate)
+    context.load_cert_chain(certificate)
     with Simulator(ssl_context=context) as pictory:
         assert fault_of(call, pictory.base_url) is Fault.NEVER_SENT
         assert pictory.requests == []
@@ -132,9 +145,9 @@ def test_a_certificate_that_is_not_trusted_stops_before_anything_is_sent(call, c
 @pytest.mark.parametrize("call", [send, asend])
 def test_the_connections_own_ca_bundle_is_trusted(call, certificate):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(f"{certificate}.crt", certificate)
+    context.load_cert_chain(certificate)
     with Simulator(ssl_context=context, api_key="pictai_canary") as pictory:
-        assert call(pictory.base_url, request=QUOTA, ca_bundle=f"{certificate}.crt").status == 200
+        assert call(pictory.base_url, request=QUOTA, ca_bundle=str(certificate)).status == 200
 
 
 @pytest.mark.parametrize("call", [send, asend])
