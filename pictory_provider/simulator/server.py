@@ -13,6 +13,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
@@ -235,14 +236,14 @@ class Simulator:
             web.post("/_simulator/faults", self._control_faults),
             web.post("/_simulator/jobs", self._control_jobs),
             web.post("/_simulator/reset", self._control_reset),
-            web.route("*", "/{rest:.*}", self._unknown),
+            web.route("*", "/{rest:.*}", partial(self._unknown, "api")),
         ]
 
     def _image_routes(self) -> list[web.RouteDef]:
         return [
             web.get("/images/user/{user}/{name}.png", self._picture),
             web.get("/samples/reference.png", self._reference),
-            web.route("*", "/{rest:.*}", self._unknown),
+            web.route("*", "/{rest:.*}", partial(self._unknown, "images")),
         ]
 
     async def _handle(
@@ -329,8 +330,8 @@ class Simulator:
             return 400, {"code": "INVALID_REQUEST", "message": "month must be given, from 1 to 12"}
         return 200, self.account.usage(year, month)
 
-    async def _unknown(self, request: web.Request) -> web.StreamResponse:
-        entry = self._log(request, "api", request.path, await request.read())
+    async def _unknown(self, host: str, request: web.Request) -> web.StreamResponse:
+        entry = self._log(request, host, request.path, await request.read())
         return _reply(entry, _refused(404, f"no documented endpoint: {request.method} {request.path}"))
 
     # The pictures' host ------------------------------------------------------------------------------
