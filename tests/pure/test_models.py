@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from pictory_provider.api.errors import RequestInvalid
@@ -38,16 +40,15 @@ def test_a_prompt_whose_template_found_nothing_says_so():
         ImageRequest(prompt="None")
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("style", STYLES)
-def test_every_documented_model_style_and_ratio_passes(model, style):
-    for ratio in MODELS[model].aspect_ratios:
-        assert ImageRequest(prompt=PROMPT, model=model, style=style, aspect_ratio=ratio).body() == {
-            "prompt": PROMPT,
-            "model": model,
-            "style": style,
-            "aspectRatio": ratio,
-        }
+def test_every_documented_model_style_and_ratio_passes():
+    for model, style in itertools.product(MODELS, STYLES):
+        for ratio in MODELS[model].aspect_ratios:
+            assert ImageRequest(prompt=PROMPT, model=model, style=style, aspect_ratio=ratio).body() == {
+                "prompt": PROMPT,
+                "model": model,
+                "style": style,
+                "aspectRatio": ratio,
+            }
 
 
 @pytest.mark.parametrize(
