@@ -22,7 +22,7 @@ anything that may pass      wait longer each time, ``Retry-After`` heeded
 
 Whatever would wait after the deadline ends instead: :class:`WaitTimeout`, or :class:`EdgeBlocked` where
 the firewall was the last to answer. The deadline is looked at after an answer and never before, so there
-is always one look past it. No two looks are closer than the interval.
+is always one look past it. No two looks are closer than the interval, but for the one with a renewed key.
 """
 
 from __future__ import annotations
