@@ -59,7 +59,7 @@ def parse_submission(response: Response) -> str:
             if isinstance(value, str) and value.strip():
                 return value.strip()
     raise ProtocolError(
-        f"Pictory answered {response.status} without a jobId: {_excerpt(response)}", status=response.status
+        f"Pictory answered {response.status} without a jobId: {_excerpt(response)}.", status=response.status
     )
 
 
@@ -84,7 +84,7 @@ def parse_job(response: Response, job_id: str) -> Job:
     body = check(response)
     named = _text(_first(holders, "job_id", "jobId"))
     if named is not None and named.lower() != job_id.lower():
-        raise ProtocolError(f"Asked for job {job_id}, Pictory answered for job {named}", status=200)
+        raise ProtocolError(f"Asked for job {job_id}, Pictory answered for job {named}.", status=200)
     data = holders[0]
     success = body.get("success")
     return Job(
@@ -109,7 +109,7 @@ def parse_quota(response: Response) -> Quota:
     credits = _mapping(body.get("aiCredits"))
     used, limit = _number(credits.get("used")), _number(credits.get("limit"))
     if used is None or limit is None:
-        raise ProtocolError(f"The quota came without AI credits: {_excerpt(response)}", status=200)
+        raise ProtocolError(f"The quota came without AI credits: {_excerpt(response)}.", status=200)
     return Quota(ai_credits_used=used, ai_credits_limit=limit, raw=body)
 
 
@@ -150,7 +150,7 @@ def parse_cleaned(response: Response) -> None:
     :raises ProtocolError: where the reply does not say so.
     """
     if check(response).get("success") is not True:
-        raise ProtocolError(f"The clean-up was not confirmed: {_excerpt(response)}", status=response.status)
+        raise ProtocolError(f"The clean-up was not confirmed: {_excerpt(response)}.", status=response.status)
 
 
 def check(response: Response, expected: type = dict) -> Any:
@@ -171,7 +171,7 @@ def check(response: Response, expected: type = dict) -> Any:
     if 200 <= status < 300:
         if not isinstance(body, expected):
             raise ProtocolError(
-                f"Pictory answered {status} with something that is not the documented JSON: {_excerpt(response)}",
+                f"Pictory answered {status} with something that is not the documented JSON: {_excerpt(response)}.",
                 status=status,
             )
         return body
@@ -181,7 +181,7 @@ def check(response: Response, expected: type = dict) -> Any:
 def _refusal(response: Response, body: Any) -> PictoryError:
     status = response.status
     details = body if isinstance(body, dict) else {}
-    message = _text(details.get("message")) or _excerpt(response)
+    message = (_text(details.get("message")) or _excerpt(response)).rstrip(".")
     retry_after = response.headers.get("retry-after")
     if status == 401:
         return AuthenticationError(
@@ -194,7 +194,7 @@ def _refusal(response: Response, body: Any) -> PictoryError:
             "The firewall in front of Pictory blocked this client (403 with a page instead of JSON). The "
             "API key is not the cause, and nothing was spent. Set another `user_agent` in the "
             "connection's extra, or ask Pictory to let this machine's address pass. "
-            f"It said: {_excerpt(response)}"
+            f"It said: {_excerpt(response)}."
         )
     if status == 403:
         return AuthenticationError(
@@ -222,9 +222,9 @@ def _refusal(response: Response, body: Any) -> PictoryError:
         )
     if status >= 500:
         return Unavailable(
-            f"Pictory could not answer ({status}): {message}", status=status, retry_after=retry_after
+            f"Pictory could not answer ({status}): {message}.", status=status, retry_after=retry_after
         )
-    return ProtocolError(f"Pictory answered with an unexpected status {status}: {message}", status=status)
+    return ProtocolError(f"Pictory answered with an unexpected status {status}: {message}.", status=status)
 
 
 def _fields(value: Any) -> list[tuple[str, str]]:
@@ -251,7 +251,7 @@ def _items(response: Response) -> tuple[list[dict[str, Any]], str | None]:
     body = check(response)
     items = body.get("items")
     if not isinstance(items, list):
-        raise ProtocolError(f"A list came without items: {_excerpt(response)}", status=response.status)
+        raise ProtocolError(f"A list came without items: {_excerpt(response)}.", status=response.status)
     return [item for item in items if isinstance(item, dict)], _text(body.get("nextPageKey"))
 
 

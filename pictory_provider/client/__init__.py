@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 MAX_REPLY_BYTES = 16 * 1024 * 1024
 """A reply of the API larger than this is given up: the largest documented ones are lists of 100 items."""
 PIECE_BYTES = 64 * 1024
+_HOW_FAR = {
+    Fault.NEVER_SENT: "was never sent",
+    Fault.MAYBE_ACCEPTED: "got no reply",
+    Fault.UNREADABLE: "got a broken reply",
+}
 DOWNLOAD_TIMEOUT = 600.0
 """Seconds for one picture, from the first byte to the last."""
 
@@ -42,7 +47,7 @@ def connection_failed(what: str, fault: Fault, error: BaseException) -> Transpor
     reason = type(inner).__name__
     if isinstance(inner, OSError) and inner.strerror:
         reason += f" ({inner.strerror})"
-    return TransportError(f"{what}: {fault.value}: {reason}", fault=fault)
+    return TransportError(f"{what} {_HOW_FAR[fault]}: {reason}.", fault=fault)
 
 
 def _cause(error: BaseException) -> BaseException | None:

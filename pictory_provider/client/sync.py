@@ -63,7 +63,7 @@ class SyncClient:
         :return: the reply with an empty body, and its bytes in pieces.
         :raises TransportError: when it cannot be opened, or breaks off.
         """
-        what = "The download failed"
+        what = "The download"
         headers = {"User-Agent": self.settings.user_agent}
         with _new_session() as fresh:
             try:

@@ -56,6 +56,7 @@ T = TypeVar("T")
 
 DEFAULT_POLL_INTERVAL = 15.0
 DEFAULT_TIMEOUT = 1_200.0
+_NOTHING_SAVED = "Nothing was saved, and downloading again is free."
 
 
 class SavedImage(TypedDict):
@@ -479,7 +480,9 @@ class PictoryHook(BaseHook):
         except TransportError as error:
             if error.fault is not Fault.UNREADABLE:
                 raise
-            raise ImageInvalid(f"The picture is cut short: {error.message}. Nothing was saved.") from error
+            raise ImageInvalid(f"The picture is cut short: {error.message} {_NOTHING_SAVED}") from error
+        except ImageInvalid as error:
+            raise ImageInvalid(f"{error.message} {_NOTHING_SAVED}") from error.__cause__
 
     def _save(self, job: Job, target: Target, *, overwrite: bool, max_bytes: int) -> SavedImage:
         assert job.url is not None
@@ -515,8 +518,8 @@ def _download_refused(job: Job, status: int) -> PictoryError:
     if status >= 500 or status == 429:
         return Unavailable(f"The picture's host could not answer ({status}) for {where}.", status=status)
     return ImageInvalid(
-        f"The picture's host answered {status} for {where}. Nothing was saved. Result URLs do not live for "
-        "ever: pass job_id instead of url, which asks Pictory for a fresh one."
+        f"The picture's host answered {status} for {where}. Result URLs do not live for ever: pass job_id "
+        "instead of url, which asks Pictory for a fresh one."
     )
 
 

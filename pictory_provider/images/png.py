@@ -55,7 +55,7 @@ class PngChecker:
         view = memoryview(data)
         while view:
             if self._ended:
-                raise ImageInvalid(f"There are bytes after the end of the picture, at {self.size - len(view):,}")
+                raise ImageInvalid(f"There are bytes after the end of the picture, at {self.size - len(view):,}.")
             if self._left:
                 piece = view[: self._left]
                 self._crc = zlib.crc32(piece, self._crc)
@@ -75,20 +75,20 @@ class PngChecker:
         :raises ImageInvalid: where the picture is not whole.
         """
         if not self._ended or self.width is None or self.height is None:
-            raise ImageInvalid(f"The picture is cut short: {self.size:,} bytes came, and its end is missing")
+            raise ImageInvalid(f"The picture is cut short: {self.size:,} bytes came, and its end is missing.")
         return self.width, self.height
 
     def _signature(self, head: bytes) -> None:
         if head != SIGNATURE:
-            raise ImageInvalid(f"This is not a PNG: it begins with {head!r}")
+            raise ImageInvalid(f"This is not a PNG: it begins with {head!r}.")
         self._expect(self._chunk_header, 8)
 
     def _chunk_header(self, head: bytes) -> None:
         length, kind = struct.unpack(">I4s", head)
         if not kind.isalpha() or length > 2**31 - 1:
-            raise ImageInvalid(f"The picture is damaged: {kind!r} is no chunk of a PNG")
+            raise ImageInvalid(f"The picture is damaged: {kind!r} is no chunk of a PNG.")
         if (kind == b"IHDR") != (self.width is None) or (kind == b"IHDR" and length != _IHDR_LENGTH):
-            raise ImageInvalid("The picture is damaged: its header is not where it belongs")
+            raise ImageInvalid("The picture is damaged: its header is not where it belongs.")
         self._chunk, self._crc = kind, zlib.crc32(kind)
         self._has_data = self._has_data or kind == b"IDAT"
         if kind == b"IHDR":
@@ -101,15 +101,15 @@ class PngChecker:
         self._crc = zlib.crc32(head, self._crc)
         self.width, self.height = struct.unpack(">II", head[:8])
         if not self.width or not self.height:
-            raise ImageInvalid("The picture is damaged: it says that it has no pixels")
+            raise ImageInvalid("The picture is damaged: it says that it has no pixels.")
         self._expect(self._checksum, 4)
 
     def _checksum(self, head: bytes) -> None:
         if int.from_bytes(head, "big") != self._crc:
-            raise ImageInvalid(f"The picture is damaged: the checksum of its {self._chunk.decode()} is wrong")
+            raise ImageInvalid(f"The picture is damaged: the checksum of its {self._chunk.decode()} is wrong.")
         if self._chunk == b"IEND":
             if not self._has_data:
-                raise ImageInvalid("The picture is damaged: it holds no pixels")
+                raise ImageInvalid("The picture is damaged: it holds no pixels.")
             self._ended = True
         self._expect(self._chunk_header, 8)
 
@@ -128,5 +128,5 @@ def check_dimensions(job: Job, width: int, height: int) -> None:
     if None not in promised and promised != (width, height):
         raise ImageInvalid(
             f"The picture of job {job.job_id} has {width}x{height} pixels, and Pictory promised "
-            f"{job.width}x{job.height}"
+            f"{job.width}x{job.height}."
         )

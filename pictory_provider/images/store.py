@@ -184,6 +184,6 @@ def _object_storage(path: str) -> Any:
 def too_large(max_bytes: int) -> ImageInvalid:
     """Return the error for a picture that is larger than allowed."""
     return ImageInvalid(
-        f"The picture is larger than max_bytes, {max_bytes:,} bytes. Nothing was saved. "
+        f"The picture is larger than max_bytes, {max_bytes:,} bytes. "
         "Raise max_bytes if pictures of that size are expected."
     )

@@ -151,6 +151,7 @@ def occurrences(pictory, monkeypatch, tmp_path):
     yield lambda: hook.generate_image(PROMPT, style="baroque", allow_unlisted=True)
     yield lambda: submit(pictory, "rate-limited")
     yield lambda: (pictory.script("quota", "server-error", times=-1), PictoryHook().get_quota())
+    yield lambda: (pictory.script("quota", "drop-before", times=-1), PictoryHook().get_quota())
     yield lambda: submit(pictory, "drop-after")
     yield lambda: look(pictory, "failed")
     yield lambda: look(pictory, "cleaned")
