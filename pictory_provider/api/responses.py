@@ -185,26 +185,26 @@ def _refusal(response: Response, body: Any) -> PictoryError:
     retry_after = response.headers.get("retry-after")
     if status == 401:
         return AuthenticationError(
-            "Pictory refused the API key (401). Nothing was spent. Was the key regenerated? Copy it from "
+            "Pictory refused the API key (401). This request cost nothing. Was the key regenerated? Copy it from "
             "https://app.pictory.ai/api-access into the connection's password, without `Bearer`.",
             status=status,
         )
     if status == 403 and body is None:
         return EdgeBlocked(
             "The firewall in front of Pictory blocked this client (403 with a page instead of JSON). The "
-            "API key is not the cause, and nothing was spent. Set another `user_agent` in the "
+            "API key is not the cause, and this request cost nothing. Set another `user_agent` in the "
             "connection's extra, or ask Pictory to let this machine's address pass. "
             f"It said: {_excerpt(response)}."
         )
     if status == 403:
         return AuthenticationError(
-            f"Pictory denied access with this API key (403): {message}. Nothing was spent. Does the "
+            f"Pictory denied access with this API key (403): {message}. This request cost nothing. Does the "
             "subscription include the API, and does the job belong to this account?",
             status=status,
         )
     if status in (429, 503):
         return RateLimited(
-            f"Pictory refused the request for now ({status}): {message}. Nothing was spent on it.",
+            f"Pictory refused the request for now ({status}): {message}. This request cost nothing.",
             status=status,
             retry_after=retry_after,
         )
@@ -215,7 +215,7 @@ def _refusal(response: Response, body: Any) -> PictoryError:
         head = " ".join(part for part in (code, message) if part)
         return RequestInvalid(
             f"Pictory refused the request ({status}): {head}{f' [{named}]' if named else ''}. "
-            "Nothing was spent. Correct what it names; the same request will be refused again.",
+            "This request cost nothing. Correct what it names; the same request will be refused again.",
             fields=[name for name, _ in fields],
             status=status,
             code=code,

@@ -216,7 +216,8 @@ class GenerateImageOperator(BaseOperator):
             raise
         except (Exception, AirflowTaskTimeout) as error:
             raise AirflowFailException(
-                f"Job {job_id} was submitted and is paid for, and then: {type(error).__name__}: {error} "
+                f"Job {job_id} was submitted and is paid for, and then: "
+                f"{type(error).__name__}: {str(error).rstrip('.')}. "
                 "The task is not retried, because a retry would buy the picture again. "
                 f'PictoryJobSensor(job_id="{job_id}") waits for it.'
             ) from error
