@@ -90,7 +90,7 @@ class AirflowStack:
         self._session.headers["Authorization"] = f"Bearer {token}"
 
     def start_component(self, component: str) -> subprocess.Popen[bytes]:
-        """Start one component in a session of its own, its output in ``logs/<component>.log``."""
+        """Start one component in a session of its own, its output in ``<component>.log``."""
         with (self.home / f"{component}.log").open("ab") as log:
             self._processes[component] = subprocess.Popen(
                 [sys.executable, "-m", "airflow", component, *COMPONENTS[component]],
@@ -107,7 +107,7 @@ class AirflowStack:
         return list(self._processes.values())
 
     def stop(self) -> None:
-        """Stop every component and every process of their sessions; a second Ctrl-C has to wait."""
+        """Stop every component and every process of their sessions; a second signal has to wait."""
         with _uninterrupted():
             self._stop()
 
@@ -133,7 +133,10 @@ class AirflowStack:
 
     def call(self, method: str, path: str, **json_body: Any) -> Any:
         """Call Airflow's REST API and return its JSON."""
-        reply = self._session.request(method, f"{self.url}/api/v2{path}", json=json_body or None, timeout=30)
+        try:
+            reply = self._session.request(method, f"{self.url}/api/v2{path}", json=json_body or None, timeout=30)
+        except requests.RequestException as error:
+            raise StackError(f"{method} {path}: {error}") from error
         if reply.status_code >= 400:
             raise StackError(f"{method} {path}: {reply.status_code} {reply.text[:500]}")
         return reply.json() if reply.content else None
@@ -282,11 +285,13 @@ def _uninterrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _name(task: dict[str, Any]) -> str:

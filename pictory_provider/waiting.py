@@ -100,11 +100,9 @@ def late_look(pictory_conn_id: str, job_id: str, error: Exception) -> Job:
 
     :param error: what ended the wait; raised again unless Pictory now says something more definite.
     """
-    now = time.time()
-    poller = JobPoller(job_id=job_id, started_at=now, end_time=now, poll_interval=0)
     with PictoryHook(pictory_conn_id) as hook:
-        decision = hook.look(poller)
-    assert isinstance(decision, Finished), "after its deadline a poller only ever finishes"
+        decision = hook.look(JobPoller.for_last_look(job_id, time.time()))
+    assert isinstance(decision, Finished)
     result = decision.result
     if isinstance(result, Job):
         return result

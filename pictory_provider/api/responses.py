@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pictory_provider.api.errors import (
     AuthenticationError,
     EdgeBlocked,
+    ImageInvalid,
     JobNotFound,
     PictoryError,
     ProtocolError,
@@ -24,7 +25,7 @@ from pictory_provider.api.errors import (
     RequestInvalid,
     Unavailable,
 )
-from pictory_provider.api.models import GeneratedImage, Job, Quota
+from pictory_provider.api.models import GeneratedImage, Job, Quota, without_query
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -151,6 +152,26 @@ def parse_cleaned(response: Response) -> None:
     """
     if check(response).get("success") is not True:
         raise ProtocolError(f"The clean-up was not confirmed: {_excerpt(response)}.", status=response.status)
+
+
+def check_picture(response: Response, url: str) -> None:
+    """Check that a picture's host serves it.
+
+    :raises Unavailable: for 429 and 5xx; the same download may succeed later.
+    :raises ImageInvalid: for every other status but 200.
+    """
+    status, where = response.status, without_query(url)
+    if status >= 500 or status == 429:
+        raise Unavailable(
+            f"The picture's host could not answer ({status}) for {where}.",
+            status=status,
+            retry_after=response.headers.get("retry-after"),
+        )
+    if status != 200:
+        raise ImageInvalid(
+            f"The picture's host answered {status} for {where}. Result URLs do not live for ever: pass "
+            "job_id instead of url, which asks Pictory for a fresh one."
+        )
 
 
 def check(response: Response, expected: type = dict) -> Any:

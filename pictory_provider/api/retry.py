@@ -133,6 +133,19 @@ def is_passing(error: PictoryError) -> bool:
     return isinstance(error, (Unavailable, ProtocolError, EdgeBlocked))
 
 
+def pause_after(error: PictoryError, *, failures: int, now: float, chance: float, first: float) -> float:
+    """Return the seconds to wait after a fault: what ``Retry-After`` asks for, else longer each time.
+
+    Never less than ``first``, and jittered upward only. The caller caps the answer.
+
+    :param failures: how many in a row, this one among them.
+    """
+    asked = parse_retry_after(getattr(error, "retry_after", None), now=now)
+    if asked is None:
+        return backoff(failures, chance=chance, first=first)
+    return max(first, asked * (1 + JITTER * chance))
+
+
 def backoff(failures: int, *, chance: float, first: float) -> float:
     """Return seconds to wait after failures in a row: doubling from ``first``, bounded, jittered upward."""
     doubled = first * float(2 ** min(failures - 1, 30))
@@ -163,8 +176,5 @@ def parse_retry_after(value: str | None, *, now: float) -> float | None:
 def _send_again(
     error: PictoryError, *, attempt: int, spent: float, budget: float, now: float, chance: float
 ) -> SendAgain | None:
-    asked = parse_retry_after(getattr(error, "retry_after", None), now=now)
-    pause = backoff(attempt, chance=chance, first=BACKOFF_FIRST)
-    if asked is not None:
-        pause = max(asked * (1 + JITTER * chance), BACKOFF_FIRST)
+    pause = pause_after(error, failures=attempt, now=now, chance=chance, first=BACKOFF_FIRST)
     return SendAgain(pause) if spent + pause <= budget else None

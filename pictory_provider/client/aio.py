@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aiohttp
 import certifi
@@ -60,7 +60,7 @@ class AsyncClient:
             raise ValueError(f"The asynchronous client only reads: {request.method} {request.path}")
         url = self.settings.url(request.path)
         what = f"{request.method} {request.path}"
-        begun: dict[str, Any] = {}
+        reply_begun = False
         try:
             async with self._session.get(
                 url,
@@ -68,16 +68,16 @@ class AsyncClient:
                 allow_redirects=False,
                 proxy=self.settings.proxy_for(url),
             ) as reply:
-                begun["reply"] = reply
+                reply_begun = True
                 content = await reply.content.read(MAX_REPLY_BYTES)
                 while piece := await reply.content.read(MAX_REPLY_BYTES):
                     content += piece
                     if len(content) > MAX_REPLY_BYTES:
-                        raise aiohttp.ClientPayloadError("the reply is too large")
+                        raise OSError(None, "the reply is too large")
                 headers = {name.lower(): value for name, value in reply.headers.items()}
                 return Response(reply.status, headers, content)
         except Exception as error:
-            raise connection_failed(what, _fault(error, reply_begun=bool(begun)), error) from error
+            raise connection_failed(what, _fault(error, reply_begun=reply_begun), error) from error
 
 
 def _fault(error: BaseException, *, reply_begun: bool) -> Fault:

@@ -93,7 +93,7 @@ class SyncClient:
         for piece in _pieces(reply, what, deadline):
             content += piece
             if len(content) > MAX_REPLY_BYTES:
-                raise connection_failed(what, Fault.UNREADABLE, ValueError("the reply is too large"))
+                raise connection_failed(what, Fault.UNREADABLE, OSError(None, "the reply is too large"))
         head = _head(reply)
         return Response(head.status, head.headers, bytes(content))
 

@@ -26,12 +26,12 @@ from pictory_provider.api.errors import (
     SubmitOutcomeUnknown,
     TransportError,
     Unavailable,
+    WaitTimeout,
 )
 from pictory_provider.api.models import (
     DEFAULT_MODEL,
     ImageRequest,
     Job,
-    JobState,
     Quota,
     check_job_id,
     check_url,
@@ -462,15 +462,15 @@ class PictoryHook(BaseHook):
         """Return a job whose picture can be downloaded now, or raise why it cannot."""
         job = self.get_job(check_job_id(job_id))
         now = time.time()
-        poller = JobPoller(job_id=job.job_id, started_at=now, end_time=now, poll_interval=0)
-        if job.state in (JobState.IN_PROGRESS, JobState.UNKNOWN):
+        decision = JobPoller.for_last_look(job.job_id, now).after(job, now)
+        assert isinstance(decision, Finished)
+        try:
+            return decision.job()
+        except WaitTimeout:
             raise Unavailable(
                 f"Job {job.job_id} is {job.status or 'without a status'}: there is no picture to download "
                 "yet. Put a PictoryJobSensor before the download. A retry looks again, and is free."
-            )
-        decision = poller.after(job, now)
-        assert isinstance(decision, Finished)
-        return decision.job()
+            ) from None
 
     def _download(self, job: Job, target: Target, *, overwrite: bool, max_bytes: int) -> SavedImage:
         try:
@@ -487,8 +487,7 @@ class PictoryHook(BaseHook):
     def _save(self, job: Job, target: Target, *, overwrite: bool, max_bytes: int) -> SavedImage:
         assert job.url is not None
         with self.get_conn().stream(job.url) as (reply, pieces):
-            if reply.status != 200:
-                raise _download_refused(job, reply.status)
+            responses.check_picture(reply, job.url)
             announced = reply.headers.get("content-length", "")
             if announced.isdigit() and int(announced) > max_bytes:
                 raise too_large(max_bytes)
@@ -511,16 +510,6 @@ class PictoryHook(BaseHook):
         collector = get_hook_lineage_collector()
         collector.add_input_asset(context=self, uri=str(without_query(job.url)))
         collector.add_output_asset(context=self, uri=target.uri)
-
-
-def _download_refused(job: Job, status: int) -> PictoryError:
-    where = without_query(job.url)
-    if status >= 500 or status == 429:
-        return Unavailable(f"The picture's host could not answer ({status}) for {where}.", status=status)
-    return ImageInvalid(
-        f"The picture's host answered {status} for {where}. Result URLs do not live for ever: pass job_id "
-        "instead of url, which asks Pictory for a fresh one."
-    )
 
 
 def _plain(number: float) -> str:

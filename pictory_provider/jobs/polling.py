@@ -43,7 +43,7 @@ from pictory_provider.api.errors import (
     WaitTimeout,
 )
 from pictory_provider.api.models import Job, JobState
-from pictory_provider.api.retry import JITTER, backoff, is_passing, parse_retry_after
+from pictory_provider.api.retry import is_passing, pause_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,6 +120,11 @@ class JobPoller:
         self._renewed = False
         self._without_url_since: float | None = None
 
+    @classmethod
+    def for_last_look(cls, job_id: str, now: float) -> JobPoller:
+        """Return a poller whose deadline is now: whatever the answer, it finishes."""
+        return cls(job_id=job_id, started_at=now, end_time=now, poll_interval=0)
+
     def after(self, answer: Job | PictoryError, now: float) -> Wait | Finished:
         """Decide what follows an answer.
 
@@ -195,12 +200,9 @@ class JobPoller:
         return self._wait_after_failure(error, now)
 
     def _wait_after_failure(self, error: PictoryError, now: float) -> Wait:
-        chance = self._chance()
-        asked = parse_retry_after(getattr(error, "retry_after", None), now=now)
-        if asked is None:
-            pause = backoff(self._failures, chance=chance, first=self._interval(now))
-        else:
-            pause = asked * (1 + JITTER * chance)
+        pause = pause_after(
+            error, failures=self._failures, now=now, chance=self._chance(), first=self._interval(now)
+        )
         return Wait(
             self._within_deadline(pause, now),
             f"Could not ask for job {self.job_id} ({self._failures} in a row): {error.message} The job runs on",

@@ -8,7 +8,7 @@ import asyncio
 import socket
 import ssl
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
@@ -157,21 +157,12 @@ def test_tls_that_never_answers_never_got_anything(call):
 
 
 def test_a_connection_reset_before_the_body_left_never_sent_it():
-    with socket.create_server(("127.0.0.1", 0)) as full:
-        # A listener that never accepts: the kernel completes the handshake, and the reset comes on closing.
-        port = full.getsockname()[1]
-        url = f"https://127.0.0.1:{port}"
+    def behave(connection):
+        connection.recv(10)
+        abort(connection)
 
-        def close_soon():
-            connection, _ = full.accept()
-            connection.recv(10)
-            abort(connection)
-            connection.close()
-
-        thread = threading.Thread(target=close_soon)
-        thread.start()
-        assert fault_of(send, url) is Fault.NEVER_SENT
-        thread.join()
+    with server(behave) as url:
+        assert fault_of(send, url.replace("http:", "https:")) is Fault.NEVER_SENT
 
 
 def test_a_connection_reset_after_the_request_may_have_been_accepted():
@@ -216,6 +207,24 @@ def test_a_reply_that_is_no_http_may_follow_an_acceptance(call, reply):
 
     with server(behave) as url:
         assert fault_of(call, url) is Fault.MAYBE_ACCEPTED
+
+
+@pytest.mark.parametrize("call", [send, asend])
+def test_a_reply_without_an_end_is_given_up(call, monkeypatch):
+    for module in ("sync", "aio"):
+        monkeypatch.setattr(f"pictory_provider.client.{module}.MAX_REPLY_BYTES", 1_000)
+
+    def behave(connection):
+        connection.recv(65_536)
+        with suppress(OSError):
+            while True:
+                connection.sendall(b"x" * 500 if begun else b"HTTP/1.1 200 OK\r\n\r\n")
+                begun.append(True)
+
+    begun: list[bool] = []
+    with server(behave) as url, pytest.raises(TransportError, match="the reply is too large") as caught:
+        call(url)
+    assert caught.value.fault is Fault.UNREADABLE
 
 
 @pytest.mark.parametrize("call", [send, asend])

@@ -117,6 +117,15 @@ def test_a_download_is_repeated_after_a_fault_that_may_pass(context, pictory, jo
     assert os.listdir(tmp_path) == ["a.png"]
 
 
+def test_a_picture_that_drips_for_ever_is_given_up(context, pictory, job_id, tmp_path, impatient, monkeypatch):
+    monkeypatch.setattr(retry, "READ_BUDGET", 0.0)
+    monkeypatch.setattr("pictory_provider.client.sync.DOWNLOAD_TIMEOUT", 0.2)
+    pictory.script("picture", "drip", seconds=0.05)
+    with pytest.raises(PictoryImageInvalid, match="the reply is too slow"):
+        save(context, tmp_path / "a.png", job_id=job_id)
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_picture_larger_than_allowed_is_not_saved(context, job_id, tmp_path, monkeypatch):
     with pytest.raises(PictoryImageInvalid, match="max_bytes, 1,000 bytes"):
         save(context, tmp_path / "a.png", job_id=job_id, max_bytes=1_000)

@@ -252,12 +252,14 @@ def test_a_bad_key_fails_the_task_without_a_retry(pictory, context, monkeypatch)
     assert isinstance(caught.value, AirflowFailException)
 
 
-def test_killing_the_task_says_what_happens_to_the_job_and_sends_nothing(pictory, context, caplog):
+def test_killing_the_task_says_what_happens_to_the_job_and_sends_nothing(pictory, context, mocker):
     task = operator()
-    task.on_kill()
     job_id = task.execute(context)
     sent = len(pictory.requests)
+    warning = mocker.patch.object(task.log, "warning")
     task.on_kill()
+    assert "runs on at Pictory" in warning.call_args.args[0]
+    assert job_id in warning.call_args.args
     assert len(pictory.requests) == sent
     assert pictory.account.jobs[job_id].is_cleaned is False
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+from contextlib import ExitStack
 
 import pytest
 
@@ -23,6 +25,7 @@ from pictory_provider.exceptions import (
     PictoryWaitTimeout,
 )
 from pictory_provider.hooks.pictory import PictoryHook
+from pictory_provider.simulator import Simulator
 
 PROMPT = "A lighthouse at dawn"
 
@@ -172,6 +175,23 @@ def test_a_post_that_was_plainly_refused_is_sent_again(hook, pictory, impatient,
     pictory.script("submit", fault, times=3, retry_after="0")
     hook.generate_image(PROMPT)
     assert (len(pictory.submissions), len(pictory.account.jobs)) == (4, 1)
+
+
+def test_a_post_that_never_left_is_sent_again(monkeypatch, mocker):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with ExitStack() as stack:
+        late = Simulator(port=port)
+        host = f"http://127.0.0.1:{port}/pictoryapis"
+        connection = {"conn_type": "pictory", "host": host, "password": late.api_key}
+        monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", json.dumps(connection))
+        pause = mocker.patch("pictory_provider.hooks.pictory.time.sleep")
+        pause.side_effect = lambda _: stack.enter_context(late)
+
+        assert PictoryHook().generate_image(PROMPT) in late.account.jobs
+
+        assert (pause.call_count, len(late.submissions)) == (1, 1)
 
 
 def test_a_refusal_for_longer_than_a_minute_is_left_to_airflow(hook, pictory):

@@ -166,10 +166,14 @@ def test_the_query_of_a_result_url_is_not_in_what_the_triggerer_logs(pictory):
     assert job_id in repr(event)
 
 
-def test_being_killed_is_harmless(pictory):
+def test_being_killed_says_what_happens_to_the_job_and_sends_nothing(pictory, mocker):
     job_id = buy(pictory, "stuck")
     pictory.requests.clear()
-    asyncio.run(trigger(job_id).on_kill())
+    killed = trigger(job_id)
+    warning = mocker.patch.object(killed.log, "warning")
+    asyncio.run(killed.on_kill())
+    assert "runs on at Pictory" in warning.call_args.args[0]
+    assert job_id in warning.call_args.args
     assert pictory.requests == []
     assert pictory.account.jobs[job_id].is_cleaned is False
 
