@@ -102,9 +102,9 @@ class AirflowStack:
             )
         return self._processes[component]
 
-    def components(self) -> list[subprocess.Popen[bytes]]:
-        """Return the processes that lead the sessions of the components."""
-        return list(self._processes.values())
+    def processes(self) -> list[psutil.Process]:
+        """Return every living process of the components' sessions."""
+        return list(_members([process.pid for process in self._processes.values()]))
 
     def stop(self) -> None:
         """Stop every component and every process of their sessions; a second signal has to wait."""
@@ -112,15 +112,14 @@ class AirflowStack:
             self._stop()
 
     def _stop(self) -> None:
-        leaders = [process.pid for process in self._processes.values()]
-        for pid in leaders:
+        for leader in self._processes.values():
             with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGTERM)
+                os.killpg(leader.pid, signal.SIGTERM)
         ended = time.monotonic() + _GRACE
-        while time.monotonic() < ended and any(_members(leaders)):
+        while time.monotonic() < ended and self.processes():
             self._reap()
             time.sleep(0.05)
-        while found := list(_members(leaders)):
+        while found := self.processes():
             for process in found:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()

@@ -27,6 +27,8 @@ FATES = {
 }
 SIZES = {"1:1": (1024, 1024), "16:9": (1280, 720), "9:16": (720, 1280)}
 PAGE_SIZE = 100
+PLAN_OPTIONS = ("seconds", "missing_seconds", "error_code", "error_message")
+INSUFFICIENT = {"error_code": "INSUFFICIENT_CREDITS", "error_message": "Not enough AI credits"}
 _DIRECTIVE = re.compile(r"\bsimulate:([a-z-]+)(?:=([0-9.]+))?")
 
 
@@ -104,18 +106,24 @@ class Account:
         """Say what becomes of the next job that is submitted and has no plan yet.
 
         :param fate: one of :data:`FATES`.
-        :param options: ``seconds``, ``missing_seconds``, ``error_code``, ``error_message``.
+        :param options: of :data:`PLAN_OPTIONS`.
         """
         if fate not in FATES:
             raise ValueError(f"no such fate: {fate!r}; one of {', '.join(FATES)}")
+        if unknown := set(options) - set(PLAN_OPTIONS):
+            raise ValueError(f"no such option: {', '.join(sorted(unknown))}; there are {', '.join(PLAN_OPTIONS)}")
         self.planned.append({"fate": fate, **options})
 
     def price(self, body: dict[str, Any]) -> float:
         """Return what a request costs."""
         return PRICES[body.get("model", DEFAULTS["model"])]
 
+    def can_pay(self, body: dict[str, Any]) -> bool:
+        """Whether enough credits are left for a request."""
+        return self.credits_used + self.price(body) <= self.credits_limit
+
     def accept(self, body: dict[str, Any]) -> SimulatedJob:
-        """Take a valid request: a job begins, and its price is billed.
+        """Take a valid request: a job begins, and its price is billed; without enough credits it fails.
 
         Words in the prompt decide its fate where nothing is planned: ``simulate:failed``,
         ``simulate:stuck``, ``simulate:seconds=30`` and so on.
@@ -129,15 +137,23 @@ class Account:
                 options["seconds"] = float(value)
         if self.planned:
             options |= self.planned.pop(0)
+        is_paid = self.can_pay(known)
+        if not is_paid:
+            options |= {"fate": "failed", **INSUFFICIENT}
         job = SimulatedJob(
             job_id=str(uuid.uuid4()),
             image_id=str(uuid.uuid4()),
             body=known,
             created=self.clock(),
-            credits=self.price(known),
+            credits=self.price(known) if is_paid else 0.0,
             **options,
         )
         self.jobs[job.job_id] = job
+        if is_paid:
+            self._bill(job)
+        return job
+
+    def _bill(self, job: SimulatedJob) -> None:
         self.ledger.insert(
             0,
             {
@@ -145,12 +161,11 @@ class Account:
                 "type": "debit",
                 "amount": job.credits,
                 "source": "Text-to-Image",
-                "description": f"{known['model']} image",
+                "description": f"{job.body['model']} image",
                 "plan": "simulator",
                 "transactionDate": _iso(job.created),
             },
         )
-        return job
 
     def find(self, job_id: str) -> SimulatedJob | None:
         """Return a job that the API knows by now."""

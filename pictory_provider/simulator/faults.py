@@ -35,11 +35,14 @@ FAULTS = {
     "slow": "the request is carried out after seconds=5",
     "slow-reply": "the request is carried out, and the reply comes after seconds=5",
     "drip": "the reply comes byte by byte, every seconds=0.1",
-    "truncated": "a picture ends early, with a length that fits (announced=yes: with the full length)",
+    "truncated": "a picture ends early, with a length that fits; drop-during breaks it off",
     "not-a-png": "a picture is an HTML page",
     "wrong-size": "a picture has other dimensions than promised",
     "damaged": "a picture has one wrong byte in its middle",
 }
+
+
+OPTIONS = ("reset", "retry_after", "status", "accepted", "to", "seconds")
 
 
 @dataclass
@@ -56,6 +59,8 @@ class ScriptedFault:
             raise ValueError(f"no such place: {self.place!r}; one of {', '.join(PLACES)}")
         if self.name not in FAULTS:
             raise ValueError(f"no such fault: {self.name!r}; one of {', '.join(FAULTS)}")
+        if unknown := set(self.options) - set(OPTIONS):
+            raise ValueError(f"no such option: {', '.join(sorted(unknown))}; there are {', '.join(OPTIONS)}")
 
     def option(self, name: str, default: Any = None) -> Any:
         """Return one of the fault's options."""
@@ -94,11 +99,11 @@ def parse(text: str) -> ScriptedFault:
     """
     place, _, rest = text.partition(":")
     name, *more = rest.split(":")
-    fault = ScriptedFault(place, name)
+    times, options = 1, {}
     for part in more:
         option, equals, value = part.partition("=")
         if equals:
-            fault.options[option] = value
+            options[option] = value
         else:
-            fault.times = int(part)
-    return fault
+            times = int(part)
+    return ScriptedFault(place, name, times, options)

@@ -282,10 +282,8 @@ class Simulator:
         if found:
             return shapes.invalid(found, self.shapes["invalid"])
         shape = self.shapes["insufficient"]
-        if self.account.credits_used + self.account.price(body) > self.account.credits_limit:
-            if shape != "failed-job":
-                return shapes.insufficient(shape)
-            self.account.plan("failed", error_code="INSUFFICIENT_CREDITS", error_message="Not enough AI credits")
+        if shape != "failed-job" and not self.account.can_pay(body):
+            return shapes.insufficient(shape)
         job = self.account.accept(body)
         if "referenceImageUrl" in job.body:
             job.waits_for_reference = True

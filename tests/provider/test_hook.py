@@ -125,6 +125,7 @@ def test_missing_credits_may_also_come_as_a_failed_job(hook, pictory):
     pictory.shape("insufficient", "failed-job")
     with pytest.raises(PictoryJobFailed, match="INSUFFICIENT_CREDITS"):
         hook.wait_for_job(hook.generate_image(PROMPT), poll_interval=0.01)
+    assert pictory.account.credits_used == 0
 
 
 @pytest.mark.parametrize(

@@ -299,6 +299,8 @@ def test_a_fault_place_fate_or_shape_that_does_not_exist_is_named():
         lambda: simulator.plan("glorious"),
         lambda: simulator.shape("failed", "sideways"),
         lambda: parse("submit"),
+        lambda: parse("submit:slow:second=5"),
+        lambda: simulator.plan("failed", second=5),
     ):
         with pytest.raises(ValueError, match="no such"):
             call()

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -33,10 +35,9 @@ def offspring(marker: str) -> list[psutil.Process]:
 @pytest.fixture
 def demo(request, tmp_path):
     """Start the demo in a copy of the clone, so that it does not meet one that someone else runs."""
-    for name in ("dags", "demo", "pictory_provider"):
+    for name in ("dags", "pictory_provider"):
         (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / "demo").unlink()
-    subprocess.run(["cp", "-r", ROOT / "demo", tmp_path / "demo"], check=True)
+    shutil.copytree(ROOT / "demo", tmp_path / "demo")
     marker = f"{request.node.name}-{os.getpid()}"
     env = {**os.environ, "DEMO_TEST": marker, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
@@ -84,14 +85,10 @@ def test_a_demo_that_is_stopped_at_any_moment_leaves_no_process(demo, moment, nu
 
 
 def test_nothing_of_the_private_airflow_listens_on_anything_but_loopback(airflow):
-    sessions = {process.pid for process in airflow.components()}
-    members = [p for p in psutil.process_iter() if p.pid > 1 and os.getsid(p.pid) in sessions]
-    listening = [
-        connection.laddr.ip
-        for process in members
-        for connection in process.net_connections()
-        if connection.status == psutil.CONN_LISTEN
-    ]
+    listening = []
+    for process in airflow.processes():
+        with suppress(psutil.NoSuchProcess):
+            listening += [c.laddr.ip for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
     assert listening
     assert set(listening) == {"127.0.0.1"}
 
