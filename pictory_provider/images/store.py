@@ -7,8 +7,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -138,9 +139,15 @@ class Target:
             with target.open("rb") as there:
                 self._accept_if_same(there, received)
             return
-        with suppress(OSError):  # most object stores have no folders; a real obstacle shows at once below
+        try:
+            target.fs.put_file(str(received.file), target.path)
+        except FileNotFoundError:
+            # Folders are made where a storage has them, but never its root: that would be a new bucket.
+            root = re.match("/?[^/]*", target.path)
+            if root is None or not target.fs.exists(root[0]):
+                raise
             target.parent.mkdir(parents=True, exist_ok=True)
-        target.fs.put_file(str(received.file), target.path)
+            target.fs.put_file(str(received.file), target.path)
 
     def _accept_if_same(self, there: BinaryIO, received: Received) -> None:
         digest = hashlib.sha256()

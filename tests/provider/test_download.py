@@ -227,6 +227,17 @@ def test_object_storage_takes_a_picture_once(context, job_id, memory):
     assert save(context, path, job_id=job_id, overwrite=True) == saved
 
 
+def test_folders_are_made_in_a_storage_that_has_them(context, job_id, tmp_path):
+    save(context, f"local://{tmp_path}/made/on the way/a.png", job_id=job_id)
+    assert os.listdir(tmp_path / "made" / "on the way") == ["a.png"]
+
+
+def test_a_bucket_that_does_not_exist_is_not_made(context, job_id):
+    with pytest.raises(PictoryStorageFailed, match="could not be written"):
+        save(context, "local:///no-such-bucket/a.png", job_id=job_id)
+    assert not Path("/no-such-bucket").exists()
+
+
 @pytest.mark.parametrize("arguments", [{}, {"job_id": "j", "url": "https://h/a.png"}])
 def test_either_a_job_or_a_url_is_needed(context, tmp_path, arguments):
     with pytest.raises(PictoryRequestInvalid, match="either job_id or url"):
