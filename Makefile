@@ -9,7 +9,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-pure lint format docs docs-update bench clean
+.PHONY: help demo ui test test-pure test-faults lint format docs docs-update bench clean
 
 help:
 	@sed -n '4,6s/^# //p' Makefile
@@ -33,6 +33,9 @@ test: .venv/.installed
 
 test-pure: .venv/.installed
 	@$(BIN)/python -m pytest tests/pure
+
+test-faults: .venv/.installed
+	@$(BIN)/python -m pytest tests/faults
 
 lint: .venv/.installed
 	@$(BIN)/ruff check .

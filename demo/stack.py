@@ -33,6 +33,7 @@ COMPONENTS = {
 HOST = "127.0.0.1"
 _HEALTHY_WITHIN = 180.0
 _GRACE = 3.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StackError(RuntimeError):
@@ -89,10 +90,14 @@ class AirflowStack:
         token = self._session.get(f"{self.url}/auth/token", timeout=10).json()["access_token"]
         self._session.headers["Authorization"] = f"Bearer {token}"
 
-    def start_component(self, component: str) -> subprocess.Popen[bytes]:
-        """Start one component in a session of its own, its output in ``<component>.log``."""
-        with (self.home / f"{component}.log").open("ab") as log:
-            self._processes[component] = subprocess.Popen(
+    def start_component(self, component: str, name: str | None = None) -> subprocess.Popen[bytes]:
+        """Start one component in a session of its own, its output in ``<name>.log``.
+
+        :param name: tells two of a kind apart; the component's own name by default.
+        """
+        name = name or component
+        with (self.home / f"{name}.log").open("ab") as log, _uninterrupted(afterwards=True):
+            self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "airflow", component, *COMPONENTS[component]],
                 env=self.env,
                 stdin=subprocess.DEVNULL,
@@ -100,11 +105,19 @@ class AirflowStack:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        return self._processes[component]
+        return self._processes[name]
 
-    def processes(self) -> list[psutil.Process]:
-        """Return every living process of the components' sessions."""
-        return list(_members([process.pid for process in self._processes.values()]))
+    def kill_component(self, name: str) -> None:
+        """Kill one component and every process of its session, as a machine that loses its power does."""
+        leader = self._processes.pop(name)
+        for process in _members([leader.pid]):
+            process.kill()
+        leader.wait()
+
+    def processes(self, name: str | None = None) -> list[psutil.Process]:
+        """Return every living process of the sessions of all components, or of one."""
+        leaders = [self._processes[name]] if name else self._processes.values()
+        return list(_members([process.pid for process in leaders]))
 
     def stop(self) -> None:
         """Stop every component and every process of their sessions; a second signal has to wait."""
@@ -253,17 +266,25 @@ def make_database(home: Path, env: Mapping[str, str], say: Callable[[str], None]
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
     say("making the database of a private Airflow")
-    done = subprocess.run(
-        [sys.executable, "-m", "airflow", "db", "migrate"],
-        env=dict(env),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    (home / "migrate.log").write_text(done.stdout + done.stderr)
-    if done.returncode:
-        raise StackError(f"airflow db migrate failed: {done.stderr[-2000:]}")
+    migration: subprocess.Popen[bytes] | None = None
+    try:
+        with (home / "migrate.log").open("wb") as log, _uninterrupted(afterwards=True):
+            migration = subprocess.Popen(
+                [sys.executable, "-m", "airflow", "db", "migrate"],
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        migration.wait()
+    finally:
+        # Whatever interrupts this, the migration has ended when it is left.
+        with _uninterrupted():
+            if migration and migration.poll() is None:
+                migration.kill()
+                migration.wait()
+    if migration.returncode:
+        raise StackError(f"airflow db migrate failed: {(home / 'migrate.log').read_text()[-2000:]}")
 
 
 def free_port() -> int:
@@ -280,17 +301,24 @@ def is_free(port: int) -> bool:
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
+def _uninterrupted(*, afterwards: bool = False) -> Iterator[None]:
+    """Let no signal interrupt the block: a process that has just been started must not be forgotten.
+
+    :param afterwards: let the signals that came meanwhile have their effect after the block.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    came: list[int] = []
+    # No SIG_IGN: a program that is started in the block would inherit it.
+    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in _SIGNALS}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    for number in came if afterwards else ():
+        signal.raise_signal(number)
 
 
 def _name(task: dict[str, Any]) -> str:

@@ -7,11 +7,12 @@ Names that merely moved come from ``airflow.providers.common.compat.sdk``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow import __version__ as _airflow_version
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
     from airflow.sdk.exceptions import (
         AirflowRescheduleException,
         TaskDeferralError,
@@ -32,6 +33,7 @@ __all__ = [
     "TaskDeferralError",
     "TaskDeferralTimeout",
     "shortest_absence",
+    "task_state_store",
 ]
 
 AIRFLOW_VERSION: tuple[int, int] = tuple(int(part) for part in _airflow_version.split(".")[:2])  # type: ignore[assignment]
@@ -48,3 +50,8 @@ def shortest_absence() -> float:
     deferral: 8 of 20 tasks lost at 3 s, 1 of 20 at 5 s, none of 20 at 7 s; rescheduling loses them too).
     """
     return _RACE_WINDOW if AIRFLOW_VERSION < (3, 4) else 0.0
+
+
+def task_state_store(context: Context) -> Any | None:
+    """Return the store of this task instance that survives its retries; ``None`` before Airflow 3.3."""
+    return context.get("task_state_store")

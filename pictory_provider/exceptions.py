@@ -18,7 +18,7 @@ class                               retried  because
 :class:`PictoryJobFailed`           no       looking again changes nothing, and submitting again costs
 :class:`PictoryJobCleaned`          no       the picture is gone
 :class:`PictoryJobNotFound`         no       the id or the account is wrong
-:class:`PictoryWaitTimeout`         no       a retry would submit, and pay, again
+:class:`PictoryWaitTimeout`         yes      a retry adopts the job on record, and looks once
 :class:`PictoryImageInvalid`        yes      the download may arrive whole next time
 :class:`PictoryStorageFailed`       yes      the disk or the store may have room next time
 ==================================  =======  =====================================================
@@ -77,7 +77,7 @@ class PictoryJobNotFound(api.JobNotFound, AirflowFailException):
     """Pictory knows no such job."""
 
 
-class PictoryWaitTimeout(api.WaitTimeout, AirflowFailException):
+class PictoryWaitTimeout(api.WaitTimeout, AirflowException):
     """The job was still running at the deadline. It runs on at Pictory."""
 
 

@@ -23,6 +23,7 @@ from pictory_provider.jobs.polling import SHORTEST_POLITE_INTERVAL, Finished, Jo
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
 
+    from pictory_provider.compat import TaskDeferralTimeout
     from pictory_provider.jobs import events
     from pictory_provider.triggers.pictory import PictoryJobTrigger
 
@@ -107,6 +108,14 @@ def late_look(pictory_conn_id: str, job_id: str, error: Exception) -> Job:
     if isinstance(result, Job):
         return result
     raise error if isinstance(result, WaitTimeout) or is_passing(result) else result
+
+
+def ended_by_airflow(job_id: str, error: TaskDeferralTimeout) -> WaitTimeout:
+    """Return the timeout of a deferral that Airflow itself ended."""
+    return WaitTimeout(
+        f"Job {job_id} was not seen to end before Airflow ended the deferral: {error}. It runs on at Pictory. "
+        "Is a triggerer running, and is it healthy?"
+    )
 
 
 def seconds(name: str, value: object) -> float:

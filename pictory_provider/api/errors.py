@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 
     from pictory_provider.api.models import Job
 
+_WHERE_TO_LOOK = (
+    "Look at https://app.pictory.ai and at `PictoryHook().list_images()` for a picture of this prompt before "
+    "you buy it again."
+)
+
 
 class Fault(Enum):
     """How far a request had got when its connection failed."""
@@ -122,7 +127,29 @@ class ProtocolError(PictoryError):
 
 
 class SubmitOutcomeUnknown(PictoryError):
-    """A paid request that may or may not have been accepted: no jobId came back."""
+    """A paid request that may or may not have been accepted: no jobId came back.
+
+    :attr:`why` says what happened, and :attr:`evidence` what was found out about it: a
+    :class:`pictory_provider.jobs.evidence.Evidence`, ``None`` where nobody looked.
+    """
+
+    why: str = ""
+    evidence: Any = None
+
+    @classmethod
+    def because(cls, why: str, *, evidence: Any = None, what_now: str | None = None) -> SubmitOutcomeUnknown:
+        """Return the error with its whole text.
+
+        :param why: what happened, without a full stop.
+        :param what_now: what was found out, and what to do; where to look, if that is all there is to say.
+        """
+        error = cls(
+            f"It is unknown whether Pictory accepted this request: {why}. If it did, a picture was or will be "
+            "paid for. Airflow does not retry this task by itself, because a retry could buy the picture a second "
+            f"time. {what_now or _WHERE_TO_LOOK}"
+        )
+        error.why, error.evidence = why, evidence
+        return error
 
 
 class JobError(PictoryError):

@@ -5,18 +5,20 @@
 A paid request is sent again only when it provably never left, or was plainly refused before any work.
 Whatever could have been accepted is an unknown outcome:
 
-============================================  ==================
-how the POST ended                            what became of it
-============================================  ==================
-name resolution, connect, TLS, proxy tunnel   never sent
-429, 503                                      refused for now
-400, 401, 402, 403, 404 and every other 4xx   refused
-408, 409, 425                                 unknown
-timeout or drop after sending began           unknown
-500, 502, 504 and every other 5xx             unknown
-a redirect, any other status                  unknown
-a success without a readable jobId            unknown
-============================================  ==================
+============================================  ==================  ====================
+how the request ended                         what became of it,  is it sent again,
+                                              if it was a POST    if it was a GET
+============================================  ==================  ====================
+name resolution, connect, TLS, proxy tunnel   never sent          yes
+429, 503                                      refused for now     yes
+403 with a page (the firewall)                refused             yes
+400, 401, 402, 403, 404 and every other 4xx   refused             no
+408, 409, 425                                 unknown             yes
+timeout or drop after sending began           unknown             yes
+500, 502, 504 and every other 5xx             unknown             yes
+a redirect, any other status                  unknown             yes
+a success that cannot be read                 unknown             yes
+============================================  ==================  ====================
 
 Pictory's pages advise to repeat a request after a 500. That advice is not followed for the POST: there
 is no idempotency key, and a 500 can come after the job was accepted.
@@ -51,7 +53,8 @@ BACKOFF_MOST = 300.0
 JITTER = 0.25
 """Waits grow by up to this share of themselves, by chance: upward only, never earlier than asked."""
 
-_POSSIBLY_ACCEPTED_4XX = (408, 409, 425)
+_OF_THE_MOMENT_4XX = (408, 409, 425)
+"""Refusals that say nothing of the request: it came too slowly, too early, or met another."""
 
 
 class Fate(Enum):
@@ -78,7 +81,7 @@ def fate_of_submit(error: PictoryError) -> Fate:
         return Fate.REFUSED_FOR_NOW
     if isinstance(error, (Unavailable, ProtocolError)):
         return Fate.UNKNOWN
-    if isinstance(error, RequestInvalid) and error.status in _POSSIBLY_ACCEPTED_4XX:
+    if isinstance(error, RequestInvalid) and error.status in _OF_THE_MOMENT_4XX:
         return Fate.UNKNOWN
     return Fate.REFUSED
 
@@ -96,13 +99,7 @@ def after_submit(
     """
     fate = fate_of_submit(error)
     if fate is Fate.UNKNOWN:
-        return SubmitOutcomeUnknown(
-            f"It is unknown whether Pictory accepted this request: {error.message.rstrip('.')}. "
-            "If it did, a picture was or will be paid for, and its jobId is lost. Airflow does not retry "
-            "this task by itself, because a retry could buy the picture a second time. "
-            "Look at https://app.pictory.ai and at `PictoryHook().list_images()` for a picture of this "
-            "prompt; if there is none, clear the task to buy it."
-        )
+        return SubmitOutcomeUnknown.because(error.message.rstrip("."))
     if fate is Fate.REFUSED:
         return error
     again = _send_again(error, attempt=attempt, spent=spent, budget=RESEND_BUDGET, now=now, chance=chance)
@@ -130,6 +127,8 @@ def after_read(
 
 def is_passing(error: PictoryError) -> bool:
     """Whether the same reading request may well succeed later."""
+    if isinstance(error, RequestInvalid):
+        return error.status in _OF_THE_MOMENT_4XX
     return isinstance(error, (Unavailable, ProtocolError, EdgeBlocked))
 
 

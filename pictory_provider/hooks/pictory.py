@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar
 
 from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
     AirflowNotFoundException,
+    AirflowTaskTimeout,
     BaseHook,
     Stats,
     get_hook_lineage_collector,
@@ -37,10 +40,13 @@ from pictory_provider.api.models import (
     check_url,
     without_query,
 )
+from pictory_provider.api.retry import Fate
 from pictory_provider.exceptions import joined_to_airflow
 from pictory_provider.images.png import check_dimensions
 from pictory_provider.images.store import DEFAULT_MAX_BYTES, Target, too_large
+from pictory_provider.jobs.evidence import Evidence, matching
 from pictory_provider.jobs.polling import Finished, JobPoller, Wait
+from pictory_provider.jobs.submission import paid_and_then
 from pictory_provider.provider_info import CONNECTION_FIELDS, CONNECTION_TYPE, HOOK_NAME, UI_FIELD_BEHAVIOUR
 
 if TYPE_CHECKING:
@@ -51,11 +57,16 @@ if TYPE_CHECKING:
     from pictory_provider.api.responses import Response
     from pictory_provider.client.aio import AsyncClient
     from pictory_provider.client.sync import SyncClient
+    from pictory_provider.jobs.submission import Recorder
 
 T = TypeVar("T")
 
 DEFAULT_POLL_INTERVAL = 15.0
 DEFAULT_TIMEOUT = 1_200.0
+EVIDENCE_TIME = 10.0
+"""Seconds that all the evidence about an unknown outcome may take."""
+CREDITS_TIME = 5.0
+"""Seconds that the credits used may take to ask for, before each submission."""
 _NOTHING_SAVED = "Nothing was saved, and downloading again is free."
 
 
@@ -133,30 +144,111 @@ class PictoryHook(BaseHook):
             )
         return self.submit(request)
 
-    def submit(self, request: ImageRequest) -> str:
+    def submit(self, request: ImageRequest, *, recorder: Recorder | None = None) -> str:
         """Buy one picture and return its jobId.
 
         The request is sent again only where the one before provably never left, or was plainly refused
         before any work (:mod:`pictory_provider.api.retry`), for at most a minute.
 
+        :param recorder: told right before each paid request, and right after it what became of it.
         :raises PictorySubmitOutcomeUnknown: where it cannot be known whether Pictory accepted it.
         :raises PictoryRateLimited: where Pictory refused for longer than a minute.
         """
-        wire = endpoints.generate_image(request)
         with joined_to_airflow():
             try:
-                job_id = self._repeat(lambda: responses.parse_submission(self._send(wire)), retry.after_submit)
+                job_id = self._repeat(lambda: self._buy(request, recorder), retry.after_submit)
             except SubmitOutcomeUnknown:
-                self._count("pictory.submit_outcome_unknown")
+                self.count("pictory.submit_outcome_unknown")
                 raise
-        self.log.info(
-            "Pictory accepted job %s (model %s, %s AI credits).",
-            job_id,
-            request.model,
-            "unknown" if request.credits is None else request.credits,
-        )
-        self._count("pictory.submitted", tags={"model": request.model})
+        self.count("pictory.submitted", tags={"model": request.model})
         return job_id
+
+    def _buy(self, request: ImageRequest, recorder: Recorder | None) -> str:
+        """Send the paid request once, and have it on record at every moment how far that has got."""
+        client = self.get_conn()
+        if recorder:
+            recorder.intend()
+        try:
+            job_id = responses.parse_submission(client.send(endpoints.generate_image(request)))
+        except PictoryError as error:
+            if recorder and retry.fate_of_submit(error) is not Fate.UNKNOWN:
+                self._withdraw(recorder)
+            raise
+        except AirflowTaskTimeout as error:
+            raise SubmitOutcomeUnknown.because("execution_timeout ran out before an answer came") from error
+        except Exception as error:
+            raise SubmitOutcomeUnknown.because(f"an error that nobody foresaw ({type(error).__name__})") from error
+        # The log comes first: it is quicker than the record, and whoever has lost the record can read it.
+        price = "an unknown number of" if request.credits is None else request.credits
+        self.log.info("Pictory accepted job %s (model %s, %s AI credits).", job_id, request.model, price)
+        if recorder:
+            try:
+                recorder.keep(job_id)
+            except Exception as error:
+                raise AirflowFailException(paid_and_then(job_id, error)) from error
+        return job_id
+
+    def _withdraw(self, recorder: Recorder) -> None:
+        try:
+            recorder.withdraw()
+        except Exception:
+            self.log.exception(
+                "The request bought nothing, and the record of it could not be taken away. So a retry will ask "
+                "what became of it."
+            )
+
+    def credits_used(self) -> float | None:
+        """Return the AI credits used so far; ``None`` where Pictory does not say within five seconds."""
+        (quota,) = self._ask_all((endpoints.get_quota(), responses.parse_quota), within=CREDITS_TIME)
+        return quota.ai_credits_used if quota else None
+
+    def find_evidence(
+        self, request: ImageRequest, *, since: float | None, credits_before: float | None
+    ) -> Evidence:
+        """Find out what can be known of a submission whose outcome is unknown. Takes ten seconds at most.
+
+        :param since: epoch seconds of the submission.
+        """
+        quota, page = self._ask_all(
+            (endpoints.get_quota(), responses.parse_quota),
+            (endpoints.list_images(), responses.parse_images),
+            within=EVIDENCE_TIME,
+        )
+        return Evidence(
+            since=since,
+            credits_before=credits_before,
+            credits_now=quota.ai_credits_used if quota else None,
+            matches=matching(page[0], request, since) if page else None,
+        )
+
+    def _ask_all(self, *questions: tuple[Request, Callable[[Response], Any]], within: float) -> list[Any | None]:
+        """Ask free questions at once, and return what has been answered after so many seconds.
+
+        Each is asked in a thread of its own, since the timeouts of one request do not bound it: resolving a
+        name has none. A question that fails is not answered.
+        """
+        from pictory_provider.client.sync import SyncClient
+
+        settings = self.get_conn().settings
+        answers: list[Any | None] = [None] * len(questions)
+
+        def ask(index: int) -> None:
+            request, parse = questions[index]
+            client = SyncClient(settings)
+            try:
+                answers[index] = parse(client.send(request))
+            except Exception as error:
+                self.log.debug("%s %s was not answered: %s", request.method, request.path, error)
+            finally:
+                client.close()
+
+        threads = [threading.Thread(target=ask, args=(index,), daemon=True) for index in range(len(questions))]
+        ended = time.monotonic() + within
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, ended - time.monotonic()))
+        return list(answers)
 
     # Jobs --------------------------------------------------------------------------------------------
 
@@ -174,6 +266,13 @@ class PictoryHook(BaseHook):
         with joined_to_airflow():
             return await self._aask(job_id)
 
+    def ask(self, job_id: str) -> Job | PictoryError:
+        """Ask once how a job stands. What keeps Pictory from answering is returned too, and not raised."""
+        try:
+            return responses.parse_job(self._send(endpoints.get_job(job_id)), job_id)
+        except PictoryError as error:
+            return error
+
     def look(self, poller: JobPoller, *, silent_fail: bool = False) -> Wait | Finished:
         """Ask once how a job stands, and return what the poller says to that.
 
@@ -181,12 +280,10 @@ class PictoryHook(BaseHook):
         """
         answer: Job | PictoryError
         try:
-            answer = responses.parse_job(self._send(endpoints.get_job(poller.job_id)), poller.job_id)
-        except PictoryError as error:
-            answer = error
+            answer = self.ask(poller.job_id)
         except Exception as error:
             answer = self._unforeseen(error, silent_fail=silent_fail)
-        decision = self._decide(poller, answer)
+        decision = self.decide(poller, answer)
         if isinstance(decision, Wait) and decision.renew_connection:
             self.close()
             return self.look(poller, silent_fail=silent_fail)
@@ -201,7 +298,7 @@ class PictoryHook(BaseHook):
             answer = error
         except Exception as error:
             answer = self._unforeseen(error, silent_fail=silent_fail)
-        decision = self._decide(poller, answer)
+        decision = self.decide(poller, answer)
         if isinstance(decision, Wait) and decision.renew_connection:
             await self.aclose()
             return await self.alook(poller, silent_fail=silent_fail)
@@ -403,8 +500,9 @@ class PictoryHook(BaseHook):
         self.log.error("An error that nobody foresaw; silent_fail is on.", exc_info=error)
         return Unavailable(f"{type(error).__name__}: {error}")
 
-    def _decide(self, poller: JobPoller, answer: Job | PictoryError) -> Wait | Finished:
-        self._count("pictory.polled")
+    def decide(self, poller: JobPoller, answer: Job | PictoryError) -> Wait | Finished:
+        """Return what the poller says to an answer, logged and counted."""
+        self.count("pictory.polled")
         decision = poller.after(answer, time.time())
         if isinstance(decision, Wait):
             log = self.log.info if decision.is_normal else self.log.warning
@@ -413,11 +511,11 @@ class PictoryHook(BaseHook):
             credits = decision.result.ai_credits_used
             if credits:
                 # Prices are in tenths; every backend of Airflow's Stats counts fractions.
-                self._count("pictory.credits_used", count=credits)
+                self.count("pictory.credits_used", count=credits)
             self.log.info("Job %s is completed (%s AI credits).", poller.job_id, credits)
         return decision
 
-    def _count(self, name: str, **more: Any) -> None:
+    def count(self, name: str, **more: Any) -> None:
         """Count something. A backend of metrics that fails must not cost the jobId of a paid job."""
         try:
             Stats.incr(name, **more)

@@ -14,9 +14,11 @@ from airflow.providers.common.compat.sdk import (
     BaseOperator,
 )
 
+from pictory_provider.api.errors import JobError, PictoryError, RequestInvalid, SubmitOutcomeUnknown
 from pictory_provider.api.models import DEFAULT_MODEL, ImageRequest
 from pictory_provider.compat import TaskDeferralError, TaskDeferralTimeout
-from pictory_provider.exceptions import PictorySubmitOutcomeUnknown, joined_to_airflow
+from pictory_provider.durable import SubmissionRecord
+from pictory_provider.exceptions import joined_to_airflow
 from pictory_provider.hooks.pictory import (
     DEFAULT_POLL_INTERVAL,
     DEFAULT_TIMEOUT,
@@ -25,9 +27,27 @@ from pictory_provider.hooks.pictory import (
 )
 from pictory_provider.images.store import DEFAULT_MAX_BYTES
 from pictory_provider.jobs import events
+from pictory_provider.jobs.evidence import Evidence, report
 from pictory_provider.jobs.polling import Wait
+from pictory_provider.jobs.submission import (
+    Adopt,
+    LookFirst,
+    Submit,
+    after_look,
+    begin,
+    fingerprint,
+    paid_and_then,
+    runs_on,
+)
 from pictory_provider.links.pictory import PictoryJobLink
-from pictory_provider.waiting import JobWait, conclude, late_look, seconds, warn_if_impolite
+from pictory_provider.waiting import (
+    JobWait,
+    conclude,
+    ended_by_airflow,
+    late_look,
+    seconds,
+    warn_if_impolite,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,14 +59,18 @@ if TYPE_CHECKING:
 
 JOB_ID_KEY = "jobId"
 IMAGE_KEY = "image"
+UNKNOWN_SUBMIT_POLICIES = ("fail", "resubmit")
 
 
 class GenerateImageOperator(BaseOperator):
     """Submit one image generation job to Pictory AI Studio.
 
     The task's XCom ``return_value`` is the jobId, a string; it also lies under the key ``jobId``. Both are
-    there as soon as Pictory has named it. With ``wait_for_completion`` the image record lies under ``image``
-    when the task succeeds.
+    there as soon as Pictory has named it and it is on record. With ``wait_for_completion`` the image record
+    lies under ``image`` when the task succeeds.
+
+    A retry adopts the job that is on record; a user's clear buys again
+    (:mod:`pictory_provider.jobs.submission`).
 
     Everything is checked before anything is sent. Limits and prices:
     https://docs.pictory.ai/api-reference/ai-studio/generate-image.
@@ -63,11 +87,17 @@ class GenerateImageOperator(BaseOperator):
     :param wait_for_completion: end the task when the picture is ready, and not when the job is accepted.
     :param deferrable: wait in the triggerer, without a worker slot. Only with ``wait_for_completion``.
     :param poll_interval: seconds, or a timedelta, between two looks at the job.
-    :param timeout: seconds, or a timedelta, to wait for the job.
+    :param timeout: seconds, or a timedelta, to wait for the job, from its submission on; a retry does not
+        start it again.
+    :param durable: keep the submission on record in the task's state store (Airflow 3.3 and later), so that a
+        retry adopts the job. Without a record whatever fails after the submission is not retried, and a
+        retry after a crash buys the picture again.
+    :param on_unknown_submit: what to do where Pictory may or may not have accepted the job: ``"fail"``, or
+        ``"resubmit"``, which rather pays twice than waits for someone; once for each try.
     :raises PictoryRequestInvalid: where a field is wrong; nothing was sent, or Pictory refused it.
     :raises PictorySubmitOutcomeUnknown: where Pictory may or may not have accepted the job.
     :raises PictoryJobFailed: where the job failed; only with ``wait_for_completion``.
-    :raises PictoryWaitTimeout: where it was still running after ``timeout``.
+    :raises PictoryWaitTimeout: where it was still running after ``timeout``; a retry adopts it and looks once.
     """
 
     template_fields: Sequence[str] = (
@@ -98,6 +128,8 @@ class GenerateImageOperator(BaseOperator):
         deferrable: bool = True,
         poll_interval: float | timedelta = DEFAULT_POLL_INTERVAL,
         timeout: float | timedelta = DEFAULT_TIMEOUT,
+        durable: bool = True,
+        on_unknown_submit: str = "fail",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -113,10 +145,12 @@ class GenerateImageOperator(BaseOperator):
         self.deferrable = deferrable
         self.poll_interval = poll_interval
         self.timeout = timeout
+        self.durable = durable
+        self.on_unknown_submit = on_unknown_submit
         self._job_id: str | None = None
 
     def execute(self, context: Context) -> str:
-        """Check, submit, publish the jobId, and wait if that was asked for."""
+        """Check; adopt the job of an earlier try, or submit; publish the jobId; wait if that was asked for."""
         with joined_to_airflow():
             request = ImageRequest(
                 prompt=self.prompt,
@@ -129,21 +163,30 @@ class GenerateImageOperator(BaseOperator):
             )
             poll_interval = seconds("poll_interval", self.poll_interval)
             timeout = seconds("timeout", self.timeout)
+            _check_policy(self.on_unknown_submit)
+        record = SubmissionRecord(context, durable=self.durable)
+        if self.durable and not record.is_possible:
+            self.log.warning(
+                "This Airflow keeps no state of a task (3.3 and later do). So a retry after a crash cannot know "
+                "of this submission, and would buy the picture again: keep retries=0 on this task."
+            )
         with PictoryHook(self.pictory_conn_id) as hook:
-            job_id = self._submit(hook, request)
-            with self._without_a_second_purchase(job_id):
-                self._publish(context, job_id)
+            with joined_to_airflow():
+                job = self._obtain(hook, request, record)
+            self._job_id = job.job_id
+            with self._after_purchase(record, job.job_id):
+                self._publish(context, job.job_id)
                 if not self.wait_for_completion:
-                    return job_id
+                    return job.job_id
                 warn_if_impolite(self, "poll_interval", poll_interval)
                 wait = JobWait(
-                    job_id=job_id,
+                    job_id=job.job_id,
                     pictory_conn_id=self.pictory_conn_id,
-                    started_at=time.time(),
+                    started_at=job.submitted_at,
                     timeout=timeout,
                     poll_interval=poll_interval,
                 )
-                return self._finish(context, self._wait(hook, wait))
+                return self._finish(context, self._wait(hook, wait, job.answer))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
         """Go on after the trigger's event."""
@@ -151,7 +194,7 @@ class GenerateImageOperator(BaseOperator):
             ended = events.read(event)
             poll_interval = seconds("poll_interval", self.poll_interval)
         self._job_id = ended.job_id
-        with self._without_a_second_purchase(ended.job_id):
+        with self._after_purchase(SubmissionRecord(context, durable=self.durable), ended.job_id):
             job = conclude(ended, pictory_conn_id=self.pictory_conn_id, poll_interval=poll_interval)
             return self._finish(context, job)
 
@@ -160,32 +203,71 @@ class GenerateImageOperator(BaseOperator):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralTimeout, TaskDeferralError) as error:
-            ti = context["ti"]
+            ti, record = context["ti"], SubmissionRecord(context, durable=self.durable)
             job_id = ti.xcom_pull(task_ids=self.task_id, key=JOB_ID_KEY, map_indexes=ti.map_index)
-            with self._without_a_second_purchase(job_id):
-                return self._finish(context, late_look(self.pictory_conn_id, job_id, error))
+            ended = ended_by_airflow(job_id, error) if isinstance(error, TaskDeferralTimeout) else error
+            with self._after_purchase(record, job_id):
+                return self._finish(context, late_look(self.pictory_conn_id, job_id, ended))
 
     def on_kill(self) -> None:
         """Say what happens to the job. Pictory knows no cancel, and nothing is cleaned."""
         if self._job_id:
-            self.log.warning(
-                "The task was killed. Job %s runs on at Pictory, and what it costs is committed. "
-                'PictoryJobSensor(job_id="%s") waits for it.',
-                self._job_id,
-                self._job_id,
-            )
+            self.log.warning("The task was killed. %s", runs_on(self._job_id))
 
-    def _submit(self, hook: PictoryHook, request: ImageRequest) -> str:
+    def _obtain(self, hook: PictoryHook, request: ImageRequest, record: SubmissionRecord) -> Adopt:
+        """Return the job of this task: that of an earlier try, or a new one."""
+        wanted = fingerprint(self.pictory_conn_id, request)
+        may_resubmit = self.on_unknown_submit == "resubmit"
+        step: Submit | LookFirst | Adopt | PictoryError = begin(
+            record.find(), wanted=wanted, max_tries=record.max_tries, is_mapped=record.is_mapped
+        )
+        if isinstance(step, LookFirst):
+            step = after_look(step, hook.ask(step.job_id), time.time())
+        if isinstance(step, SubmitOutcomeUnknown):
+            hook.count("pictory.submit_outcome_unknown")
+        while True:
+            if isinstance(step, Adopt):
+                return self._adopt(hook, record, step, wanted)
+            if isinstance(step, Submit):
+                if step.warning:
+                    self.log.warning("%s", step.warning)
+                record.draft(wanted, hook.credits_used())
+                try:
+                    return Adopt(hook.submit(request, recorder=record), time.time())
+                except SubmitOutcomeUnknown as error:
+                    step = error
+            elif isinstance(step, SubmitOutcomeUnknown) and may_resubmit:
+                may_resubmit = False
+                self.log.warning("%s on_unknown_submit is 'resubmit', so it is bought again.", step.message)
+                step = Submit()
+            elif isinstance(step, SubmitOutcomeUnknown):
+                raise self._reported(hook, request, record, step) from step.__cause__
+            else:
+                self.log.warning("%s", runs_on(str(record.latest.job_id)))
+                raise step
+
+    def _adopt(self, hook: PictoryHook, record: SubmissionRecord, job: Adopt, wanted: str) -> Adopt:
+        if job.warning:
+            self.log.warning("%s", job.warning)
+        self.log.info("Adopting job %s, which is on record: nothing is submitted.", job.job_id)
+        if job.is_by_hand:
+            record.draft(wanted)
+            record.keep(job.job_id, job.submitted_at)
+        hook.count("pictory.adopted")
+        return job
+
+    @staticmethod
+    def _reported(
+        hook: PictoryHook, request: ImageRequest, record: SubmissionRecord, unknown: SubmitOutcomeUnknown
+    ) -> SubmitOutcomeUnknown:
+        """Return an unknown outcome with all that can be said about it."""
+        known = {"since": record.latest.intended_at, "credits_before": record.latest.credits_before}
         try:
-            self._job_id = hook.submit(request)
-        except AirflowTaskTimeout as error:
-            raise PictorySubmitOutcomeUnknown(
-                "It is unknown whether Pictory accepted this request: execution_timeout ran out before an "
-                "answer came. Airflow does not retry this task by itself, because a retry could buy the "
-                "picture a second time. Look at https://app.pictory.ai for a picture of this prompt; if "
-                "there is none, clear the task to buy it, with a longer execution_timeout."
-            ) from error
-        return self._job_id
+            evidence = hook.find_evidence(request, **known)
+        except (Exception, AirflowTaskTimeout):
+            # Nothing may hide the report: without a record a retry would buy the picture again.
+            evidence = Evidence(**known, credits_now=None, matches=None)
+        return report(unknown, evidence, record.how_to_adopt())
 
     def _publish(self, context: Context, job_id: str) -> None:
         ti = context["ti"]
@@ -193,12 +275,14 @@ class GenerateImageOperator(BaseOperator):
         if self.do_xcom_push:
             ti.xcom_push(key="return_value", value=job_id)
 
-    def _wait(self, hook: PictoryHook, wait: JobWait) -> Job:
+    def _wait(self, hook: PictoryHook, wait: JobWait, answer: Job | PictoryError | None) -> Job:
         poller = wait.poller()
-        while isinstance(decision := hook.look(poller), Wait):
+        decision = hook.look(poller) if answer is None else hook.decide(poller, answer)
+        while isinstance(decision, Wait):
             if self.deferrable:
                 wait.defer(self, decision.seconds)
             time.sleep(decision.seconds)
+            decision = hook.look(poller)
         return decision.job()
 
     def _finish(self, context: Context, job: Job) -> str:
@@ -207,20 +291,29 @@ class GenerateImageOperator(BaseOperator):
         return job.job_id
 
     @contextmanager
-    def _without_a_second_purchase(self, job_id: str) -> Iterator[None]:
-        """Let nothing that happens after the submission lead to a retry, which would submit again."""
+    def _after_purchase(self, record: SubmissionRecord, job_id: str) -> Iterator[None]:
+        """Let what fails after the submission be retried only where the retry will find the job on record."""
         try:
             with joined_to_airflow():
                 yield
-        except AirflowFailException:
+        except AirflowFailException as error:
+            if not isinstance(error, JobError):
+                self.log.warning("%s", runs_on(job_id))
             raise
         except (Exception, AirflowTaskTimeout) as error:
-            raise AirflowFailException(
-                f"Job {job_id} was submitted and is paid for, and then: "
-                f"{type(error).__name__}: {str(error).rstrip('.')}. "
-                "The task is not retried, because a retry would buy the picture again. "
-                f'PictoryJobSensor(job_id="{job_id}") waits for it.'
-            ) from error
+            if record.holds(job_id):
+                self.log.warning("Job %s is on record: a retry of this task adopts it, and buys nothing.", job_id)
+                raise
+            raise AirflowFailException(paid_and_then(job_id, error)) from error
+
+
+def _check_policy(on_unknown_submit: object) -> None:
+    if on_unknown_submit not in UNKNOWN_SUBMIT_POLICIES:
+        raise RequestInvalid(
+            f"on_unknown_submit is {on_unknown_submit!r}; it takes one of {', '.join(UNKNOWN_SUBMIT_POLICIES)}. "
+            "Nothing was sent and nothing was spent.",
+            fields=["on_unknown_submit"],
+        )
 
 
 class DownloadImageOperator(BaseOperator):

@@ -34,7 +34,7 @@ from pictory_provider.hooks.pictory import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOU
 from pictory_provider.jobs import events
 from pictory_provider.jobs.polling import Wait
 from pictory_provider.links.pictory import PictoryJobLink
-from pictory_provider.waiting import JobWait, conclude, late_look, warn_if_impolite
+from pictory_provider.waiting import JobWait, conclude, ended_by_airflow, late_look, warn_if_impolite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -121,12 +121,7 @@ class PictoryJobSensor(BaseSensorOperator):
                 return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
             except (TaskDeferralTimeout, TaskDeferralError) as error:
                 job_id = check_job_id(self.job_id)
-                ended: Exception = error
-                if isinstance(error, TaskDeferralTimeout):
-                    ended = AirflowSensorTimeout(
-                        f"Job {job_id} was not seen to end before Airflow ended the deferral: {error}. It runs "
-                        "on at Pictory. Is a triggerer running, and is it healthy?"
-                    )
+                ended = ended_by_airflow(job_id, error) if isinstance(error, TaskDeferralTimeout) else error
                 return self._finish(late_look(self.pictory_conn_id, job_id, ended))
 
     def _begin(self, context: Context) -> JobWait:

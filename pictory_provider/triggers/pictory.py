@@ -13,6 +13,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs import events
 from pictory_provider.jobs.polling import JobPoller, Wait
+from pictory_provider.jobs.submission import runs_on
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -113,9 +114,4 @@ class PictoryJobTrigger(BaseTrigger):
         Airflow 3.3 also calls this when it has given the trigger to another triggerer (apache/airflow#73454),
         and Pictory knows no cancel.
         """
-        self.log.warning(
-            "The wait for job %s was ended. The job runs on at Pictory, and what it costs is committed. "
-            'PictoryJobSensor(job_id="%s") waits for it again.',
-            self.job_id,
-            self.job_id,
-        )
+        self.log.warning("This wait was ended, or goes on in another triggerer. %s", runs_on(self.job_id))

@@ -81,6 +81,15 @@ def test_the_page_on_the_operators_names_every_argument(cls):
         assert f"`{name}`" in section, name
 
 
+def test_every_promise_stands_beside_a_test_that_exists():
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    named = re.findall(r"`(tests/\S+\.py)::(\w+)`", page)
+    assert len(named) > 20
+    assert [(file, test) for file, test in named if f"def {test}(" not in (ROOT / file).read_text()] == []
+    promises = [line for line in page.splitlines() if line.startswith("| ") and "`tests/" in line]
+    assert len(promises) == page.split("## The record")[0].count("\n| ") - page.count("| held by |")
+
+
 def heading_of(text: str) -> str:
     """Return the heading of an error text; there must be exactly one."""
     fitting = [h for h in HEADINGS if re.match(".*?".join(re.escape(part) for part in h.split("…")), text)]

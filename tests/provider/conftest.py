@@ -4,13 +4,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from pictory_provider.api import retry
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.simulator import Simulator
+from tests.stand_ins import StateStore, TaskInstance
 
 
 @pytest.fixture(scope="session")
@@ -42,32 +41,23 @@ def impatient(monkeypatch):
     monkeypatch.setattr(retry, "BACKOFF_FIRST", 0.01)
 
 
-class TaskInstance:
-    """Airflow's own object, as far as a task uses it: XComs, and when it was first rescheduled."""
-
-    map_index = -1
-
-    def __init__(self) -> None:
-        self.xcoms: dict[str, Any] = {}
-        self.order: list[str] = []
-        self.first_reschedule_date: Any = None
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
-        self.order.append(key)
-
-    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int) -> Any:
-        return self.xcoms.get(key)
-
-    def get_first_reschedule_date(self, context: Any) -> Any:
-        return self.first_reschedule_date
-
-
 @pytest.fixture
 def ti():
     return TaskInstance()
 
 
 @pytest.fixture
-def context(ti):
+def store():
+    return StateStore()
+
+
+@pytest.fixture
+def context(ti, store):
+    """Return the context of a task on Airflow 3.3 and later."""
+    return {"ti": ti, "task_state_store": store}
+
+
+@pytest.fixture
+def context_without_store(ti):
+    """Return the context of a task on Airflow 3.1 and 3.2."""
     return {"ti": ti}

@@ -4,10 +4,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -31,16 +28,11 @@ from pictory_provider.exceptions import (
     PictoryProtocolError,
     PictoryRequestInvalid,
 )
-from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs import polling
 from pictory_provider.sensors.pictory import PictoryJobSensor
-from pictory_provider.triggers.pictory import PictoryJobTrigger
+from tests.provider.waits import SENSOR_WAYS, buy, run
 
-WAYS = {
-    "poke": {"deferrable": False, "mode": "poke"},
-    "reschedule": {"deferrable": False, "mode": "reschedule"},
-    "deferrable": {"deferrable": True},
-}
+WAYS = SENSOR_WAYS
 
 
 @pytest.fixture(autouse=True)
@@ -49,111 +41,10 @@ def _bearing_early_returns(monkeypatch):
     monkeypatch.setattr(compat, "AIRFLOW_VERSION", (3, 4))
 
 
-def buy(pictory, fate="completed", **options):
-    pictory.plan(fate, **options)
-    with PictoryHook() as hook:
-        return hook.generate_image("A lighthouse at dawn")
-
-
 def sensor(job_id, way="poke", **more):
     return PictoryJobSensor(
         task_id="wait", job_id=job_id, **{"poke_interval": 0.02, "timeout": 0.05, **WAYS[way], **more}
     )
-
-
-def run(task, context):
-    """Carry a sensor to its end as Airflow would, without its pauses."""
-    first = None
-    for _ in range(200):
-        try:
-            return task.execute(context)
-        except AirflowRescheduleException as pause:
-            first = first or datetime.now(UTC)
-            context["ti"].first_reschedule_date = first
-            time.sleep(max(0, (pause.reschedule_date - datetime.now(UTC)).total_seconds()))
-        except TaskDeferred as deferral:
-            classpath, arguments = deferral.trigger.serialize()
-            assert classpath == "pictory_provider.triggers.pictory.PictoryJobTrigger"
-            arguments["first_poll_at"] = time.time()
-            event = events_of(PictoryJobTrigger(**json.loads(json.dumps(arguments))))[0]
-            return task.resume_execution("execute_complete", {"event": event.payload}, context)
-    raise AssertionError("the sensor does not end")
-
-
-def events_of(trigger):
-    async def collect():
-        return [event async for event in trigger.run()]
-
-    return asyncio.run(collect())
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_completed_job_gives_the_same_record_in_every_mode(pictory, context, way):
-    job_id = buy(pictory, seconds=0.05)
-    image_id = pictory.account.jobs[job_id].image_id
-    assert run(sensor(job_id, way, timeout=5), context) == {
-        "job_id": job_id,
-        "status": "completed",
-        "url": f"{pictory.images_url}/images/user/{job_id}/{image_id}.png",
-        "width": 1024,
-        "height": 1024,
-        "ai_credits_used": 2.0,
-    }
-
-
-OUTCOMES = {
-    "failed": (PictoryJobFailed, True),
-    "cleaned": (PictoryJobCleaned, True),
-    "stuck": (AirflowSensorTimeout, True),
-    "unknown-status": (AirflowSensorTimeout, True),
-    "no-url": (PictoryProtocolError, False),
-    "missing": (PictoryJobNotFound, True),
-    "401": (PictoryAuthenticationError, False),
-    "edge block": (PictoryEdgeBlocked, False),
-    "out of reach": (AirflowSensorTimeout, True),
-}
-
-
-def prepare(pictory, outcome, monkeypatch):
-    monkeypatch.setattr(polling, "UNKNOWN_JOB_GRACE", 0.04)
-    monkeypatch.setattr(polling, "MISSING_URL_GRACE", 0.04)
-    if outcome == "missing":
-        return "no-such-job"
-    job_id = buy(
-        pictory, outcome if outcome in ("failed", "cleaned", "stuck", "unknown-status", "no-url") else "completed"
-    )
-    faults = {"401": "unauthorized", "edge block": "edge-block", "out of reach": "server-error"}
-    if outcome in faults:
-        pictory.script("job", faults[outcome], times=-1)
-    return job_id
-
-
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("outcome", OUTCOMES)
-def test_every_other_outcome_is_the_same_error_in_every_mode(pictory, context, monkeypatch, outcome, way):
-    job_id = prepare(pictory, outcome, monkeypatch)
-    with pytest.raises(OUTCOMES[outcome][0]) as caught:
-        run(sensor(job_id, way), context)
-    assert type(caught.value) is OUTCOMES[outcome][0]
-
-
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("outcome", OUTCOMES)
-def test_soft_fail_skips_what_a_job_can_come_to_and_hides_nothing_else(
-    pictory, context, monkeypatch, outcome, way
-):
-    error, skipped = OUTCOMES[outcome]
-    job_id = prepare(pictory, outcome, monkeypatch)
-    with pytest.raises(AirflowSkipException if skipped else error):
-        run(sensor(job_id, way, soft_fail=True), context)
-
-
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("outcome", OUTCOMES)
-def test_never_fail_skips_on_anything(pictory, context, monkeypatch, outcome, way):
-    job_id = prepare(pictory, outcome, monkeypatch)
-    with pytest.raises(AirflowSkipException, match="never_fail"):
-        run(sensor(job_id, way, never_fail=True), context)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -174,6 +174,8 @@ def test_a_reading_request_is_repeated_after_whatever_may_pass_and_only_then():
     for error in (Unavailable("x"), RateLimited("x"), TransportError("x"), ProtocolError("x"), EdgeBlocked("x")):
         assert after_read(error) == SendAgain(1.0)
         assert after_read(error, spent=19.5) is error
+    for status in (408, 409, 425):
+        assert after_read(RequestInvalid("x", status=status)) == SendAgain(1.0)
     for name, cls in kinds().items():
         if not issubclass(cls, (Unavailable, ProtocolError, EdgeBlocked)):
             error = cls(name)

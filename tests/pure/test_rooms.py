@@ -23,6 +23,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "client": ({"api"}, {"requests", "aiohttp", "certifi"}),
     "compat": (set(), {"airflow"}),
     "exceptions": ({"api"}, {"airflow"}),
+    "durable": ({"jobs", "compat"}, {"airflow"}),
     "links": (set(), {"airflow"}),
     "images.store": ({"api", "images.png"}, {"airflow"}),
     "hooks": (
@@ -32,7 +33,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "triggers": ({"api", "jobs", "exceptions", "hooks"}, {"airflow"}),
     "waiting": ({"api", "jobs", "compat", "exceptions", "hooks", "triggers"}, {"airflow"}),
     "operators": (
-        {"api", "jobs", "images.store", "compat", "exceptions", "hooks", "links", "waiting"},
+        {"api", "jobs", "images.store", "compat", "durable", "exceptions", "hooks", "links", "waiting"},
         {"airflow"},
     ),
     "sensors": ({"api", "jobs", "compat", "exceptions", "hooks", "links", "waiting"}, {"airflow"}),

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""What to tell whoever has to decide about a submission whose outcome is unknown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from pictory_provider.api.errors import SubmitOutcomeUnknown
+from pictory_provider.api.models import without_query
+from pictory_provider.jobs.submission import KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pictory_provider.api.models import GeneratedImage, ImageRequest
+
+CLOCK_SLACK = 300.0
+"""Seconds by which Pictory's clock may differ from the worker's."""
+MATCHES_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What could be found out about a submission whose outcome is unknown.
+
+    :param since: epoch seconds of the intent; ``None`` where it is not known.
+    :param credits_before: AI credits used right before the request; ``None`` where Pictory did not say.
+    :param credits_now: AI credits used now; the same.
+    :param matches: pictures of this request on the first page of the gallery; ``None`` where it could not
+        be read.
+    """
+
+    since: float | None
+    credits_before: float | None
+    credits_now: float | None
+    matches: tuple[GeneratedImage, ...] | None
+
+    def text(self) -> str:
+        """Return the evidence in plain words."""
+        before, now = (
+            "unknown" if value is None else f"{value:,.10g}" for value in (self.credits_before, self.credits_now)
+        )
+        credits = f"AI credits used, by all of the account: {before} before the request, {now} now."
+        if self.matches is None:
+            return f"{credits} The gallery could not be read."
+        when = (
+            "" if self.since is None else f" since {datetime.fromtimestamp(self.since, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        )
+        if not self.matches:
+            return (
+                f"{credits} The gallery shows no picture of this request{when}; one that is still being drawn "
+                "is not there yet."
+            )
+        shown = ", ".join(
+            f"{match.created_date} {without_query(match.url)}" for match in self.matches[:MATCHES_SHOWN]
+        )
+        return f"{credits} Pictures of this request in the gallery{when}: {len(self.matches)} ({shown})."
+
+
+def matching(
+    images: Iterable[GeneratedImage], request: ImageRequest, since: float | None
+) -> tuple[GeneratedImage, ...]:
+    """Return the pictures of the gallery that may have come of a request.
+
+    The gallery carries no jobId, so this is evidence and no proof.
+
+    :param since: epoch seconds; pictures made more than :data:`CLOCK_SLACK` earlier are of another request.
+    """
+    return tuple(
+        image
+        for image in images
+        if image.prompt == request.prompt
+        and image.model in (None, request.model)
+        and (since is None or _made_at(image, since) >= since - CLOCK_SLACK)
+    )
+
+
+def report(unknown: SubmitOutcomeUnknown, evidence: Evidence, adoption: str) -> SubmitOutcomeUnknown:
+    """Return an unknown outcome with its evidence and its two ways on.
+
+    :param adoption: how to adopt a job whose jobId was found (:func:`by_hand` or :func:`by_sensor`).
+    """
+    return SubmitOutcomeUnknown.because(
+        unknown.why,
+        evidence=evidence,
+        what_now=f"{evidence.text()} There are two ways on. To buy the picture again, clear the task. {adoption}",
+    )
+
+
+def by_hand(*, dag_id: str, run_id: str, task_id: str, map_index: int | None) -> str:
+    """Say how a user makes a task with a record adopt a job."""
+    instance = f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}/taskInstances/{quote(task_id)}"
+    of_index = "" if map_index is None else f"?map_index={map_index}"
+    return (
+        f'To adopt a job whose jobId you have found, put {{"jobId": "<its jobId>"}} under the key {KEY} into the '
+        f"task's state store (Task State Store on the page of the task instance, or PUT {instance}/state-store/"
+        f'{KEY}{of_index} with {{"value": {{"jobId": "<its jobId>"}}}}), and then clear the task; Airflow 3.4 and '
+        "later must be told to keep the task's state."
+    )
+
+
+def by_sensor(job_id: str = "<its jobId>") -> str:
+    """Say how a user gets at a job without a record."""
+    return f'PictoryJobSensor(job_id="{job_id}") waits for a job whose jobId you have.'
+
+
+def _made_at(image: GeneratedImage, otherwise: float) -> float:
+    try:
+        made = datetime.fromisoformat(image.created_date or "")
+    except ValueError:
+        return otherwise
+    return (made if made.tzinfo else made.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Buy, adopt, or ask a human: what a try does about the submission that an earlier one left on record.
+
+An *intent* is put on record right before the paid request, and the jobId right after it. So whatever a
+crash leaves behind says how far it had got:
+
+===========================================  ==========================================================
+what is on record                            what the next try does
+===========================================  ==========================================================
+nothing                                      submits
+an intent of before a user's clear           submits, and names what it leaves behind
+a jobId of before a user's clear             the same
+an intent without a jobId                    :class:`SubmitOutcomeUnknown`
+a jobId, put there by hand                   adopts it, after a clear too
+a jobId, of this request                     adopts it, running or finished
+a jobId, of another request                  adopts it with a warning; in a mapped task submits, and names it
+something that cannot be read                :class:`SubmitOutcomeUnknown`
+===========================================  ==========================================================
+
+Before it adopts a job it looks at it, once:
+
+===========================================  ==========================================================
+Pictory says                                 the try
+===========================================  ==========================================================
+in-progress, completed, any other status     adopts it
+no answer, for a cause that may pass         adopts it all the same
+failed, or cleaned                           submits
+no such job, in its first minute             adopts it
+no such job                                  :class:`SubmitOutcomeUnknown`
+401, 403, 400                                the error
+===========================================  ==========================================================
+
+A retry leaves ``ti.max_tries`` alone, and a user's clear moves it: to the tries that were made, plus
+``retries``. The number of the try and the id of the task instance change with both, so they say nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pictory_provider.api.errors import JobNotFound, PictoryError, SubmitOutcomeUnknown
+from pictory_provider.api.models import Job, JobState, without_query
+from pictory_provider.api.retry import is_passing
+from pictory_provider.jobs.polling import UNKNOWN_JOB_GRACE
+
+if TYPE_CHECKING:
+    from pictory_provider.api.models import ImageRequest
+
+KEY = "pictory_submission"
+"""The key of the record in the state store of a task."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What is on record of one purchase.
+
+    :param job_id: ``None`` for an intent.
+    :param fingerprint: of what was asked for (:func:`fingerprint`).
+    :param max_tries: Airflow's ``ti.max_tries`` of the try that wrote it.
+    :param intended_at: epoch seconds, right before the request.
+    :param submitted_at: epoch seconds, right after the reply.
+    :param credits_before: AI credits used right before the request; ``None`` where Pictory did not say.
+    """
+
+    job_id: str | None = None
+    fingerprint: str | None = None
+    max_tries: int | None = None
+    intended_at: float | None = None
+    submitted_at: float | None = None
+    credits_before: float | None = None
+
+    @property
+    def is_by_hand(self) -> bool:
+        """Whether a user put the jobId there: the operator writes it together with its time."""
+        return self.job_id is not None and self.submitted_at is None
+
+    def plain(self) -> dict[str, Any]:
+        """Return the JSON that is kept."""
+        fields = {
+            "jobId": self.job_id,
+            "fingerprint": self.fingerprint,
+            "max_tries": self.max_tries,
+            "intended_at": self.intended_at,
+            "submitted_at": self.submitted_at,
+            "credits_before": self.credits_before,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+    @classmethod
+    def read(cls, value: Any) -> Submission | None:
+        """Read what is kept. By hand, ``{"jobId": "..."}`` or the bare jobId will do.
+
+        :return: ``None`` for what is neither an intent nor a jobId.
+        """
+        if isinstance(value, str):
+            value = {"jobId": value}
+        if not isinstance(value, dict):
+            return None
+        job_id = value.get("jobId", value.get("job_id"))
+        if job_id is not None and not (isinstance(job_id, str) and job_id.strip() not in ("", "None")):
+            return None
+        max_tries = value.get("max_tries")
+        found = cls(
+            job_id=job_id.strip() if job_id else None,
+            fingerprint=value.get("fingerprint"),
+            max_tries=max_tries if isinstance(max_tries, int) else None,
+            intended_at=_seconds(value.get("intended_at")),
+            submitted_at=_seconds(value.get("submitted_at")),
+            credits_before=_seconds(value.get("credits_before")),
+        )
+        return found if found.job_id or found.max_tries is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Buy it.
+
+    :param warning: what is left behind by that; for the log.
+    """
+
+    warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LookFirst:
+    """Ask how the job on record stands, and hand the answer to :func:`after_look`."""
+
+    found: Submission
+    job_id: str
+    warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Take a job for this try's own: the one on record, or the one that it has just submitted.
+
+    :param submitted_at: epoch seconds at which the wait for it began.
+    :param answer: what Pictory said of it now; a first look that need not be repeated.
+    """
+
+    job_id: str
+    submitted_at: float
+    answer: Job | PictoryError | None = None
+    is_by_hand: bool = False
+    warning: str | None = None
+
+
+class Recorder(Protocol):
+    """Where a submission is put on record while it happens."""
+
+    def intend(self) -> None:
+        """Note that the paid request is about to be sent."""
+
+    def withdraw(self) -> None:
+        """Note that it certainly bought nothing."""
+
+    def keep(self, job_id: str) -> None:
+        """Note what it bought."""
+
+
+def fingerprint(conn_id: str, request: ImageRequest) -> str:
+    """Return what tells one purchase from another: the connection and all that decides the picture.
+
+    The webhook decides nothing, and the query of a reference image's URL is often a signature that changes.
+    """
+    body: dict[str, Any] = {**request.body(), "conn_id": conn_id}
+    body.pop("webhook", None)
+    if "referenceImageUrl" in body:
+        body["referenceImageUrl"] = without_query(body["referenceImageUrl"])
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def begin(
+    value: Any, *, wanted: str, max_tries: int, is_mapped: bool
+) -> Submit | LookFirst | SubmitOutcomeUnknown:
+    """Decide what a try does first. The table is at the top of this module.
+
+    :param value: what is on record, as the store gave it; ``None`` for nothing.
+    :param wanted: the fingerprint of this try's request.
+    """
+    if value is None:
+        return Submit()
+    found = Submission.read(value)
+    if found is None:
+        return SubmitOutcomeUnknown.because(
+            f"an earlier try left a record that cannot be read: {repr(value)[:200]}. Correct it to adopt a job, "
+            "or delete it to buy the picture"
+        )
+    if found.job_id and found.is_by_hand:
+        return LookFirst(found, found.job_id)
+    if found.max_tries != max_tries:
+        return Submit(
+            f"This task was cleared, so the picture is bought again. The job of before the clear, "
+            f"{found.job_id or 'whose jobId is not known'}, is left behind."
+        )
+    if found.job_id is None:
+        return SubmitOutcomeUnknown.because(
+            "an earlier try of this task ended between its intent to submit and the record of Pictory's answer "
+            "(its log may name the jobId)"
+        )
+    if found.fingerprint == wanted:
+        return LookFirst(found, found.job_id)
+    if is_mapped:
+        return Submit(
+            f"Job {found.job_id} is on record for this map index, but with another request: the mapped list "
+            "has changed. It is left behind, and this request is submitted."
+        )
+    return LookFirst(
+        found,
+        found.job_id,
+        f"Job {found.job_id} was submitted by an earlier try, with a request that rendered differently or over "
+        "another connection. It is adopted all the same; clear the task to buy a picture of the new request.",
+    )
+
+
+def after_look(look: LookFirst, answer: Job | PictoryError, now: float) -> Adopt | Submit | PictoryError:
+    """Decide what follows the look at the job on record. The second table is at the top of this module.
+
+    :param now: epoch seconds.
+    """
+    if isinstance(answer, Job) and answer.state in (JobState.FAILED, JobState.CLEANED):
+        return Submit(
+            f"Job {look.job_id}, which an earlier try submitted, is {answer.state.value}; the picture is bought "
+            "again."
+        )
+    submitted_at = look.found.submitted_at
+    if isinstance(answer, JobNotFound):
+        if submitted_at is None or now - submitted_at >= UNKNOWN_JOB_GRACE:
+            return SubmitOutcomeUnknown.because(f"job {look.job_id} is on record, and Pictory knows no such job")
+    elif isinstance(answer, PictoryError) and not is_passing(answer):
+        return answer
+    return Adopt(
+        look.job_id,
+        now if submitted_at is None else submitted_at,
+        answer,
+        is_by_hand=look.found.is_by_hand,
+        warning=look.warning,
+    )
+
+
+def runs_on(job_id: str) -> str:
+    """Say what becomes of a job whose wait was ended."""
+    return (
+        f"Job {job_id} runs on at Pictory, and what it costs is committed. On Airflow 3.3 and later a retry of "
+        "the GenerateImageOperator that submitted it adopts it, unless durable is off; clearing that task buys "
+        "another. "
+        f'PictoryJobSensor(job_id="{job_id}") waits for it.'
+    )
+
+
+def paid_and_then(job_id: str, error: BaseException) -> str:
+    """Say what failed after a job was submitted, where a retry would not find it on record."""
+    return (
+        f"Job {job_id} was submitted and is paid for, and then: {type(error).__name__}: {str(error).rstrip('.')}. "
+        "The task is not retried: the job is not on record, so a retry would buy the picture again, or ask what "
+        f'became of it. PictoryJobSensor(job_id="{job_id}") waits for it.'
+    )
+
+
+def _seconds(value: Any) -> float | None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number else None

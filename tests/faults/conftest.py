@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""What the long runs share: a local Pictory whose key is a canary, and a real Airflow."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.stack import AirflowStack
+from pictory_provider.simulator import Simulator
+
+DAGS = Path(__file__).parent / "dags"
+CANARY = "pictai_canary_0f2a9c"
+
+
+def pytest_collection_modifyitems(items):
+    """Let the search for the key be the last."""
+    items.sort(key=lambda item: "the_key_is_a_canary" in item.nodeid)
+
+
+@pytest.fixture(scope="session")
+def searched():
+    """Return the folders that a search for the key goes through at the end."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def simulator():
+    with Simulator(seconds=2, api_key=CANARY) as pictory:
+        pictory.shape("url", "signed")
+        yield pictory
+
+
+@pytest.fixture(scope="session")
+def quiet():
+    """Return another account, where a test can script a fault and no other run meets it."""
+    with Simulator(seconds=2, api_key=CANARY) as pictory:
+        yield pictory
+
+
+@pytest.fixture(scope="session")
+def airflow(simulator, quiet, searched, tmp_path_factory):
+    """Return a healthy Airflow on SQLite that notices within seconds that a worker is gone."""
+    markers = tmp_path_factory.mktemp("markers")
+    env = {
+        "AIRFLOW_CONN_PICTORY_DEFAULT": simulator.connection_json(timeout=5),
+        "AIRFLOW_CONN_PICTORY_QUIET": quiet.connection_json(timeout=5),
+        "AIRFLOW__CORE__PARALLELISM": "24",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
+        "FAULTS_MARKERS": str(markers),
+    }
+    home = tmp_path_factory.mktemp("faults") / "home"
+    searched.append(home)
+    with AirflowStack(home, DAGS, env=env) as stack:
+        stack.markers = markers
+        yield stack
+
+
+def billed(simulator, prompt: str) -> list[str]:
+    """Return the jobIds that were billed for a prompt."""
+    return [job.job_id for job in simulator.account.jobs.values() if job.body["prompt"] == prompt]
+
+
+def load(name: str) -> Any:
+    """Return one of the DAG files as a module, for the tables in it."""
+    spec = importlib.util.spec_from_file_location(name, DAGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Tasks whose process, or whole worker, is killed or frozen once, at a point that their task_id names.
+
+What is killed is real, and so is all that runs: the functions of the package are only wrapped, to know when.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG
+from airflow.sdk.execution_time import task_runner
+
+from pictory_provider import durable, waiting
+from pictory_provider.client import sync
+from pictory_provider.operators.pictory import GenerateImageOperator
+
+POINTS = {
+    # point: (whose method, before or after it)
+    "before_the_intent": (durable.SubmissionRecord, "intend", "before"),
+    "between_intent_and_post": (sync.SyncClient, "send", "before"),
+    "while_the_post_is_in_flight": (http.client.HTTPConnection, "getresponse", "before"),
+    "between_reply_and_record": (durable.SubmissionRecord, "keep", "before"),
+    "between_record_and_xcom": (durable.SubmissionRecord, "keep", "after"),
+    "while_waiting": (time, "sleep", "before"),
+    "before_deferring": (waiting.JobWait, "defer", "before"),
+    "while_deferring": (task_runner, "_defer_task", "after"),
+    "while_resuming": (GenerateImageOperator, "execute_complete", "before"),
+    "at_the_end_of_resuming": (GenerateImageOperator, "execute_complete", "after"),
+}
+KINDS = {
+    "submit": ({}, tuple(POINTS)[:5]),
+    "wait": (
+        {"wait_for_completion": True, "deferrable": False, "poll_interval": 1},
+        (*tuple(POINTS)[:5], "while_waiting"),
+    ),
+    "defer": ({"wait_for_completion": True, "poll_interval": 1}, (*tuple(POINTS)[:5], *tuple(POINTS)[6:])),
+}
+VICTIMS = {"process": tuple(KINDS), "worker": ("defer",)}
+FROZEN = tuple(POINTS)[:2]
+CASES = [
+    *((victim, kind, point) for victim, kinds in VICTIMS.items() for kind in kinds for point in KINDS[kind][1]),
+    *(("frozen", "submit", point) for point in FROZEN),
+]
+
+
+def prompt(victim: str, kind: str, point: str) -> str:
+    return f"Struck down: {victim} {kind} {point} simulate:seconds=3"
+
+
+class Killer:
+    """Kill this process, or its worker too, or freeze both, when a point is reached for the first time."""
+
+    def __init__(self) -> None:
+        self.point, self.victim, self.marker = "", "", Path()
+
+    def aim(self, context: Any) -> None:
+        task_id = context["ti"].task_id
+        self.victim, _, self.point = task_id.split("__")
+        self.marker = Path(os.environ["FAULTS_MARKERS"]) / task_id
+
+    def reach(self, point: str) -> None:
+        if point != self.point:
+            return
+        try:
+            self.marker.touch(exist_ok=False)
+        except FileExistsError:
+            return
+        number = signal.SIGSTOP if self.victim == "frozen" else signal.SIGKILL
+        if self.victim != "process":
+            os.kill(os.getppid(), number)
+        os.kill(os.getpid(), number)
+
+
+killer = Killer()
+
+
+def watch(point: str, holder: Any, name: str, moment: str) -> None:
+    original = getattr(holder, name)
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        concerned = name not in ("send", "getresponse") or _is_paid(args)
+        if concerned and moment == "before":
+            killer.reach(point)
+        result = original(*args, **kwargs)
+        if concerned and moment == "after":
+            killer.reach(point)
+        return result
+
+    setattr(holder, name, watched)
+
+
+def _is_paid(args: Any) -> bool:
+    method = getattr(args[0], "_method", None) or getattr(args[-1], "method", None)
+    return method == "POST"
+
+
+if os.environ.get("FAULTS_MARKERS"):
+    for point, place in POINTS.items():
+        watch(point, *place)
+
+with DAG(
+    dag_id="faults_kills",
+    schedule=None,
+    max_active_tasks=4,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=1)},
+):
+    for victim, kind, point in CASES:
+        GenerateImageOperator(
+            task_id=f"{victim}__{kind}__{point}",
+            prompt=prompt(victim, kind, point),
+            pre_execute=killer.aim,
+            **KINDS[kind][0],
+        )

@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""A long bad day, by Hypothesis: tries, crashes, retries, clears, lost replies, restarted triggerers, hours.
+
+The operator, the hook, the clients and the trigger are the real ones, and so are the simulator and its sockets.
+Only the clock is not: it moves when somebody sleeps, or when the day says so. A crash ends a try at one of the
+moments at which it speaks to the world outside; after it nothing of that try can speak any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from pictory_provider import durable, waiting
+from pictory_provider.client.sync import SyncClient
+from pictory_provider.exceptions import PictorySubmitOutcomeUnknown
+from pictory_provider.hooks import pictory as hooks
+from pictory_provider.jobs import events
+from pictory_provider.jobs.submission import KEY, Submission
+from pictory_provider.operators import pictory as operators
+from pictory_provider.operators.pictory import GenerateImageOperator
+from pictory_provider.simulator import Simulator
+from pictory_provider.triggers import pictory as triggers
+from pictory_provider.triggers.pictory import PictoryJobTrigger
+from tests.faults.conftest import CANARY
+
+KINDS = {
+    "submit": {},
+    "wait": {"wait_for_completion": True, "deferrable": False, "poll_interval": 60, "timeout": 600},
+    "defer": {"wait_for_completion": True, "poll_interval": 60, "timeout": 600},
+    "resubmit": {"on_unknown_submit": "resubmit"},
+}
+SUBMIT_FAULTS = [
+    ("rate-limited", {"retry_after": "2"}),
+    ("unavailable", {"retry_after": "3600"}),
+    ("drop-before", {}),
+    ("drop-during", {}),
+    ("drop-after", {}),
+    ("server-error", {}),
+    ("server-error", {"accepted": "yes"}),
+    ("garbage", {}),
+    ("edge-block", {}),
+    ("unauthorized", {}),
+    ("redirect", {}),
+]
+POLL_FAULTS = [
+    ("rate-limited", {"retry_after": "86400"}),
+    ("server-error", {}),
+    ("drop-before", {}),
+    ("edge-block", {}),
+    ("garbage", {}),
+    ("unauthorized", {}),
+]
+FATES = [{"fate": "failed"}, {"fate": "cleaned"}, {"fate": "stuck"}, {"missing_seconds": 30}]
+
+
+class Crash(BaseException):
+    """The process of a try has ended, in the middle of whatever it did."""
+
+
+class Clock:
+    """The time of the day. It moves when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    async def asleep(self, seconds: float) -> None:
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+class World:
+    """What a try speaks to. It counts, and can let the try crash."""
+
+    def __init__(self) -> None:
+        self.left: int | None = None
+        self.is_dead = False
+
+    def begin_try(self, crash_at: int | None) -> None:
+        self.left, self.is_dead = crash_at, False
+
+    def speak(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if self.left is not None:
+            self.left -= 1
+            self.is_dead = self.is_dead or self.left < 0
+        if self.is_dead:
+            raise Crash
+
+
+@dataclass
+class Task:
+    """One task instance, and what Airflow keeps of it."""
+
+    name: str
+    kind: str
+    world: World
+    map_index: int = -1
+    max_tries: int = 3
+    phase: str = "ready"
+    dag_id: str = "d"
+    run_id: str = "r"
+    task_id: str = "t"
+    rows: dict[str, str] = field(default_factory=dict)
+    xcoms: dict[str, Any] = field(default_factory=dict)
+    intents: int = 0
+    clears: int = 0
+    of_before: set[str] = field(default_factory=set)
+    trigger: dict[str, Any] | None = None
+    returned: str | None = None
+    ended: BaseException | None = None
+
+    @property
+    def prompt(self) -> str:
+        return f"The picture of {self.name}"
+
+    # The task state store and the XComs
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.world.speak()
+        return json.loads(self.rows[key]) if key in self.rows else default
+
+    def set(self, key: str, value: Any) -> None:
+        self.world.speak()
+        self.rows[key] = json.dumps(value)
+        self.intents += "jobId" not in value
+        self.world.speak()
+
+    def delete(self, key: str) -> None:
+        self.world.speak()
+        self.rows.pop(key, None)
+        self.world.speak()
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.world.speak()
+        self.xcoms[key] = value
+        self.world.speak()
+
+    @property
+    def record(self) -> Submission | None:
+        return Submission.read(json.loads(self.rows[KEY])) if KEY in self.rows else None
+
+    @property
+    def context(self) -> Any:
+        return {"ti": self, "task_state_store": self}
+
+    def operator(self) -> GenerateImageOperator:
+        return GenerateImageOperator(task_id="t", prompt=self.prompt, **KINDS[self.kind])
+
+
+class Day(RuleBasedStateMachine):
+    """Everything that can happen to four kinds of task and one mapped one."""
+
+    pictory: Simulator
+    clock: Clock
+    world: World
+
+    @initialize()
+    def begin(self) -> None:
+        self.pictory.reset()
+        self.tasks = [Task(kind, kind, self.world) for kind in KINDS]
+        self.tasks.append(Task("one of many", "defer", self.world, map_index=2))
+
+    def pick(self, index: int, *phases: str) -> Task | None:
+        """Return one of the tasks in a phase, if there is one."""
+        fitting = [task for task in self.tasks if task.phase in phases]
+        return fitting[index % len(fitting)] if fitting else None
+
+    def attempt(self, task: Task, work: Any, crash_at: int | None) -> None:
+        """Run one leg of a try, and do with its end what Airflow does."""
+        self.world.begin_try(crash_at)
+        try:
+            task.returned = work()
+            task.phase, task.ended = "success", None
+        except TaskDeferred as deferral:
+            task.trigger = json.loads(json.dumps(deferral.trigger.serialize()[1]))
+            task.phase = "deferred"
+        except Crash:
+            task.phase = "ready"
+        except AirflowFailException as error:
+            task.phase, task.ended = "failed", error
+        except Exception as error:
+            task.phase, task.ended = "ready", error
+        finally:
+            self.world.begin_try(None)
+            self.pictory._faults.waiting.clear()
+
+    @rule(
+        index=st.integers(0, 4),
+        crash_at=st.none() | st.integers(0, 14),
+        submit_fault=st.none() | st.sampled_from(SUBMIT_FAULTS),
+        poll_fault=st.none() | st.sampled_from(POLL_FAULTS),
+        times=st.integers(1, 2),
+    )
+    def a_worker_tries(self, index, crash_at, submit_fault, poll_fault, times):
+        if task := self.pick(index, "ready"):
+            if submit_fault:
+                self.pictory.script("submit", submit_fault[0], times=times, **submit_fault[1])
+            if poll_fault:
+                self.pictory.script("job", poll_fault[0], times=times, **poll_fault[1])
+            task.xcoms.clear()
+            self.attempt(task, lambda: task.operator().execute(task.context), crash_at)
+
+    @rule(
+        index=st.integers(0, 4),
+        triggerers=st.integers(1, 2),
+        restarts=st.booleans(),
+        poll_fault=st.none() | st.sampled_from(POLL_FAULTS),
+        crash_at=st.none() | st.integers(0, 4),
+    )
+    def a_trigger_runs_and_the_task_resumes(self, index, triggerers, restarts, poll_fault, crash_at):
+        task = self.pick(index, "deferred")
+        if task is None:
+            return
+        if poll_fault:
+            self.pictory.script("job", poll_fault[0], times=1, **poll_fault[1])
+        before = len(self.pictory.requests)
+        if restarts:
+            asyncio.run(self._look_once_and_vanish(task.trigger))
+        sent = asyncio.run(self._run_triggers(task.trigger, triggerers))
+        assert {request.method for request in self.pictory.requests[before:]} <= {"GET"}
+        assert [len(of_one) for of_one in sent] == [1] * triggerers
+        payload = json.loads(json.dumps(sent[0][0].payload))
+        assert events.read(payload).job_id == task.trigger["job_id"]
+        self.attempt(task, lambda: task.operator().execute_complete(task.context, payload), crash_at)
+
+    async def _look_once_and_vanish(self, arguments: dict[str, Any]) -> None:
+        running = asyncio.ensure_future(anext(PictoryJobTrigger(**arguments).run()))
+        await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    async def _run_triggers(self, arguments: dict[str, Any], triggerers: int) -> list[list[Any]]:
+        async def run() -> list[Any]:
+            return [event async for event in PictoryJobTrigger(**arguments).run()]
+
+        return await asyncio.gather(*(run() for _ in range(triggerers)))
+
+    @rule(index=st.integers(0, 4))
+    def a_user_clears(self, index):
+        if task := self.pick(index, "ready", "deferred", "success", "failed"):
+            task.max_tries += 1
+            task.clears += 1
+            task.of_before |= set(self.billed(task))
+            if (record := task.record) and record.is_by_hand:
+                task.of_before.discard(record.job_id)
+            task.phase, task.trigger = "ready", None
+
+    @rule(index=st.integers(0, 4))
+    def a_user_finds_the_job_and_has_it_adopted(self, index):
+        task = self.pick(index, "failed")
+        if task and isinstance(task.ended, PictorySubmitOutcomeUnknown):
+            lost = [job_id for job_id in self.billed(task) if job_id not in task.of_before]
+            if len(lost) == 1 and self.is_known(lost[0]):
+                task.rows[KEY] = json.dumps({"jobId": lost[0]})
+                task.max_tries += 1
+                task.phase = "ready"
+
+    @rule(seconds=st.sampled_from([1, 30, 61, 300, 1_000, 40_000]))
+    def time_passes(self, seconds):
+        self.clock.now += seconds
+
+    @rule(fate=st.sampled_from(FATES))
+    def the_next_job_comes_to_something_else(self, fate):
+        self.pictory.plan(**{"seconds": 200, **fate})
+
+    def billed(self, task: Task) -> list[str]:
+        return [job.job_id for job in self.pictory.account.jobs.values() if job.body["prompt"] == task.prompt]
+
+    def is_known(self, job_id: str) -> bool:
+        return not self.pictory.account.jobs[job_id].is_missing(self.clock.now)
+
+    def live(self, task: Task) -> list[str]:
+        """Return the jobs that were bought since the last clear and did not come to nothing."""
+        return [
+            job_id
+            for job_id in self.billed(task)
+            if job_id not in task.of_before and self.pictory.account.jobs[job_id].fate not in ("failed", "cleaned")
+        ]
+
+    @invariant()
+    def every_paid_request_was_announced_by_an_intent_of_its_own(self):
+        for task in getattr(self, "tasks", ()):
+            sent = [request for request in self.pictory.submissions if request.body["prompt"] == task.prompt]
+            assert len(self.billed(task)) <= len(sent) <= task.intents
+
+    @invariant()
+    def nothing_is_bought_twice_unless_someone_asked_for_that(self):
+        for task in getattr(self, "tasks", ()):
+            if task.kind != "resubmit":
+                assert len(self.live(task)) <= 1, (task.name, self.live(task))
+
+    @invariant()
+    def every_picture_that_was_paid_for_is_delivered_adoptable_or_asked_about(self):
+        for task in getattr(self, "tasks", ()):
+            if task.kind == "resubmit":
+                continue
+            for job_id in self.live(task):
+                record = task.record
+                is_delivered = task.phase == "success" and task.returned == job_id
+                is_on_record = record is not None and record.job_id == job_id
+                is_asked_about = record is not None and record.job_id is None
+                assert is_delivered or is_on_record or is_asked_about, (task.name, job_id, record)
+
+    @invariant()
+    def a_success_has_published_a_job_that_was_paid_for(self):
+        for task in getattr(self, "tasks", ()):
+            if task.phase == "success":
+                assert task.returned in self.billed(task)
+                assert task.xcoms["jobId"] == task.returned
+                if task.kind in ("wait", "defer"):
+                    assert task.xcoms["image"]["status"] == "completed"
+
+    @invariant()
+    def the_deadline_is_that_of_the_submission_however_often_it_was_retried(self):
+        for task in getattr(self, "tasks", ()):
+            if task.phase == "deferred":
+                assert task.trigger["started_at"] == task.record.submitted_at
+                assert task.trigger["end_time"] == task.record.submitted_at + 600
+
+
+@pytest.fixture
+def world(monkeypatch):
+    """Return a day whose clock, whose Pictory and whose crashes are in the hands of the test."""
+    clock, world = Clock(), World()
+    fake = SimpleNamespace(time=clock.time, monotonic=clock.monotonic, sleep=clock.sleep)
+    for module in (hooks, durable, waiting, operators, triggers):
+        monkeypatch.setattr(module, "time", fake)
+    monkeypatch.setattr(triggers, "asyncio", SimpleNamespace(sleep=clock.asleep))
+    send = SyncClient.send
+
+    def watched(self, request):
+        world.speak()
+        reply = send(self, request)
+        world.speak()
+        return reply
+
+    monkeypatch.setattr(SyncClient, "send", watched)
+    with Simulator(seconds=200, api_key=CANARY, clock=clock.time) as pictory:
+        monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(timeout=5))
+        Day.pictory, Day.clock, Day.world = pictory, clock, world
+        yield
+
+
+@pytest.mark.usefixtures("world")
+def test_on_a_long_bad_day_nothing_is_paid_twice_and_no_picture_is_lost():
+    run_state_machine_as_test(
+        Day,
+        settings=settings(
+            max_examples=150,
+            stateful_step_count=150,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Two triggerers share the waits, on PostgreSQL: one is frozen and thawed, then the other is killed."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections import Counter
+
+import psycopg2
+import pytest
+
+from demo.stack import AirflowStack
+from pictory_provider.simulator import Simulator
+from tests.faults.conftest import CANARY, DAGS, load
+from tests.faults.postgres import call, postgres
+
+dag = load("faults_triggerers")
+HEALTH_THRESHOLD = 10
+
+
+@pytest.fixture(scope="module")
+def pictory():
+    with Simulator(api_key=CANARY) as pictory:
+        yield pictory
+
+
+@pytest.fixture(scope="module")
+def database():
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def airflow(pictory, database, searched, tmp_path_factory):
+    env = {
+        "AIRFLOW_CONN_PICTORY_DEFAULT": pictory.connection_json(timeout=5),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.replace("postgresql:", "postgresql+psycopg2:"),
+        "AIRFLOW__CORE__PARALLELISM": "16",
+        "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(HEALTH_THRESHOLD),
+    }
+    home = tmp_path_factory.mktemp("triggerers") / "home"
+    searched.append(home)
+    with AirflowStack(home, DAGS, env=env) as stack:
+        stack.start_component("triggerer", "triggerer-2")
+        yield stack
+        (home / "database.sql").write_text(call("pg_dump", "--inserts", database))
+
+
+def holders(database) -> Counter:
+    """Return how many triggers each triggerer holds."""
+    with psycopg2.connect(database) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT triggerer_id FROM trigger")
+        return Counter(row[0] for row in cursor.fetchall())
+
+
+def wait_until(airflow, condition, timeout=90):
+    for _ in airflow.until(timeout):
+        if condition():
+            return
+    raise AssertionError("it did not happen in time")
+
+
+@pytest.fixture(scope="module")
+def run(airflow, database, pictory):
+    """Run the DAG, and do to its triggerers what machines do to programs."""
+    run = "faults_triggerers", airflow.trigger("faults_triggerers")
+    waits = dag.OPERATORS + dag.SENSORS
+    wait_until(airflow, lambda: sum(holders(database).values()) == waits and None not in holders(database))
+    events = {"at first": holders(database)}
+
+    frozen = airflow.processes("triggerer")
+    for process in frozen:
+        process.send_signal(signal.SIGSTOP)
+    wait_until(airflow, lambda: len(holders(database)) == 1)
+    events["one is frozen"] = holders(database)
+    for process in frozen:
+        process.send_signal(signal.SIGCONT)
+    # Looked for now, since a triggerer that takes a trigger again begins its log file again.
+    wait_until(airflow, lambda: said_of(airflow))
+    events["the thawed one let go"] = said_of(airflow)
+
+    airflow.kill_component("triggerer-2")
+    wait_until(airflow, lambda: set(holders(database)).isdisjoint(events["one is frozen"]))
+    events["the other is killed"] = holders(database)
+    airflow.finish(*run, timeout=300)
+    return run, events
+
+
+def said_of(airflow) -> set[str]:
+    """Return the jobs whose fate a trigger has told, when it was made to let go of them."""
+    told = re.compile(r"This wait was ended, or goes on in another triggerer\. Job (\S+) runs on at Pictory")
+    logs = (airflow.home / "logs").rglob("*.log.trigger.*")
+    return {job_id for file in logs for job_id in told.findall(file.read_text(errors="replace"))}
+
+
+def test_both_triggerers_held_waits_then_one_of_them_all_and_then_the_other(run):
+    _, events = run
+    assert len(events["at first"]) == 2
+    assert len(events["one is frozen"]) == 1
+    assert set(events["the other is killed"]).isdisjoint(events["one is frozen"])
+
+
+def test_every_task_ends_well_at_its_first_try(airflow, run):
+    tasks = airflow.tasks(*run[0])
+    assert len(tasks) == dag.OPERATORS + 2 * dag.SENSORS
+    assert {(task["state"], task["try_number"]) for task in tasks} == {("success", 1)}
+
+
+def test_each_picture_was_bought_once_and_triggers_have_only_read(pictory, run):
+    bought = Counter(request.body["prompt"] for request in pictory.submissions)
+    assert bought == {dag.PROMPT.format(n): 1 for n in range(dag.OPERATORS + dag.SENSORS)}
+    assert len(pictory.account.jobs) == len(bought)
+    others = {request.method for request in pictory.requests if request not in pictory.submissions}
+    assert others == {"GET"}
+
+
+def test_a_trigger_that_was_taken_over_says_what_happens_to_its_job_and_stops_nothing(run, pictory):
+    _, events = run
+    assert events["the thawed one let go"] <= set(pictory.account.jobs)
+    assert not any(job.is_cleaned for job in pictory.account.jobs.values())

@@ -1,0 +1,507 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""GenerateImageOperator with its record: what a try leaves behind, and what the next one makes of it."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, TaskDeferred
+
+from pictory_provider.api import retry
+from pictory_provider.exceptions import (
+    PictoryAuthenticationError,
+    PictoryJobFailed,
+    PictoryRateLimited,
+    PictorySubmitOutcomeUnknown,
+    PictoryUnavailable,
+    PictoryWaitTimeout,
+)
+from pictory_provider.hooks import pictory as hooks
+from pictory_provider.jobs.submission import KEY
+from pictory_provider.operators.pictory import GenerateImageOperator
+
+PROMPT = "A lighthouse at dawn"
+KINDS = {
+    "fire and forget": {},
+    "waiting": {"wait_for_completion": True, "deferrable": False, "poll_interval": 0.01},
+    "deferring": {"wait_for_completion": True},
+}
+
+
+def operator(**more):
+    return GenerateImageOperator(**{"task_id": "generate", "prompt": PROMPT, **more})
+
+
+def run(context, **more):
+    """Run one try, up to its deferral."""
+    context["ti"].xcoms.clear()  # as Airflow does at the start of each try
+    try:
+        return operator(**more).execute(context)
+    except TaskDeferred as deferral:
+        return deferral.trigger.job_id
+
+
+def clear(context):
+    """Do what a user's clear does to a task that has run once."""
+    context["ti"].max_tries += 1
+
+
+def jobs(pictory):
+    return list(pictory.account.jobs)
+
+
+# What is on record, and when -----------------------------------------------------------------------------
+
+
+def test_the_intent_is_on_record_before_the_request_and_the_job_id_before_anyone_is_told(
+    pictory, context, ti, store, mocker
+):
+    seen = []
+    mocker.patch.object(
+        store, "set", side_effect=lambda key, value: seen.append(("record", value, len(jobs(pictory))))
+    )
+    mocker.patch.object(ti, "xcom_push", side_effect=lambda key, value: seen.append((key, value, None)))
+    (job_id,) = [run(context)]
+    (_, intent, before), (_, done, after), *told = seen
+    assert (before, after) == (0, 1)
+    assert sorted(intent) == ["credits_before", "fingerprint", "intended_at", "max_tries"]
+    assert done == {**intent, "jobId": job_id, "submitted_at": done["submitted_at"]}
+    assert intent["intended_at"] <= done["submitted_at"] <= time.time()
+    assert [key for key, _, _ in told] == ["jobId", "return_value"]
+
+
+def test_neither_the_key_nor_the_prompt_is_on_record(pictory, context, store):
+    run(context, webhook="http://127.0.0.1:9/hook?token=secret")
+    assert pictory.api_key not in store.rows[KEY]
+    assert PROMPT not in store.rows[KEY]
+    assert "secret" not in store.rows[KEY]
+
+
+@pytest.mark.parametrize(
+    ("fault", "options"),
+    [("rate-limited", {"retry_after": "3600"}), ("unavailable", {"retry_after": "3600"}), ("unauthorized", {})],
+)
+def test_a_refusal_takes_the_intent_away(pictory, context, store, fault, options):
+    pictory.script("submit", fault, times=-1, **options)
+    with pytest.raises((PictoryRateLimited, PictoryAuthenticationError)):
+        run(context)
+    assert store.rows == {}
+
+
+def test_a_request_that_never_left_takes_the_intent_away(pictory, context, store, monkeypatch):
+    monkeypatch.setattr(retry, "RESEND_BUDGET", 0.0)
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_PICTORY_DEFAULT", '{"conn_type": "pictory", "host": "http://127.0.0.1:1", "password": "k"}'
+    )
+    with pytest.raises(PictoryUnavailable):
+        run(context)
+    assert store.rows == {}
+
+
+def test_nothing_is_on_record_between_two_attempts(pictory, context, store, mocker):
+    pictory.script("submit", "rate-limited", times=2)
+    between = []
+    mocker.patch(
+        "pictory_provider.hooks.pictory.time.sleep", side_effect=lambda _: between.append(dict(store.rows))
+    )
+    run(context)
+    assert between == [{}, {}]
+    assert len(jobs(pictory)) == 1
+
+
+def test_an_intent_that_cannot_be_taken_away_does_not_hide_the_refusal(pictory, context, store, mocker):
+    pictory.script("submit", "unauthorized")
+    mocker.patch.object(store, "delete", side_effect=RuntimeError("the API server is away"))
+    with pytest.raises(PictoryAuthenticationError):
+        run(context)
+    with pytest.raises(PictorySubmitOutcomeUnknown):
+        run(context)
+    assert jobs(pictory) == []
+
+
+def test_nothing_is_sent_where_the_intent_cannot_be_put_on_record(pictory, context, store, mocker):
+    mocker.patch.object(store, "set", side_effect=RuntimeError("the API server is away"))
+    with pytest.raises(RuntimeError):
+        run(context)
+    assert pictory.submissions == []
+
+
+def test_a_job_that_cannot_be_put_on_record_is_named_and_is_not_retried(pictory, context, store, mocker):
+    mocker.patch.object(store, "set", side_effect=[None, RuntimeError("the API server is away")])
+    with pytest.raises(AirflowFailException, match="the API server is away") as caught:
+        run(context)
+    (job_id,) = jobs(pictory)
+    assert job_id in str(caught.value)
+
+
+# A retry -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("map_index", [-1, 0, 7])
+def test_a_retry_adopts_the_job_and_publishes_its_id_again(pictory, context, ti, kind, map_index):
+    ti.map_index = map_index
+    pictory.plan(seconds=0)
+    job_id = run(context, **KINDS[kind])
+    assert run(context, **KINDS[kind]) == job_id
+    assert jobs(pictory) == [job_id]
+    assert ti.xcoms["jobId"] == ti.xcoms["return_value"] == job_id
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "fault", ["rate-limited", "unavailable", "server-error", "drop-before", "garbage", "edge-block"]
+)
+def test_a_retry_adopts_the_job_though_pictory_cannot_be_asked_now(pictory, context, kind, fault):
+    pictory.plan(seconds=0)
+    job_id = run(context)
+    pictory.script("job", fault)
+    assert run(context, **KINDS[kind]) == job_id
+    assert jobs(pictory) == [job_id]
+
+
+def test_a_retry_adopts_a_job_that_pictory_does_not_know_in_its_first_seconds(pictory, context):
+    pictory.plan(missing_seconds=30)
+    assert run(context) == run(context)
+    assert len(jobs(pictory)) == 1
+
+
+def test_a_retry_looks_at_the_job_once_before_it_defers(pictory, context):
+    pictory.plan("stuck")
+    run(context)
+    run(context, **KINDS["deferring"])
+    assert len(pictory.polls) == 1
+
+
+def test_a_retry_keeps_the_deadline_of_the_first_try(pictory, context, store):
+    pictory.plan("stuck")
+    before = time.time()
+    with pytest.raises(TaskDeferred):
+        operator(wait_for_completion=True, timeout=300).execute(context)
+    time.sleep(0.05)
+    with pytest.raises(TaskDeferred) as caught:
+        operator(wait_for_completion=True, timeout=300).execute(context)
+    assert before + 300 <= caught.value.trigger.end_time <= before + 300.05 + 1
+    assert caught.value.trigger.started_at == store.get(KEY)["submitted_at"]
+
+
+def test_a_retry_after_the_deadline_takes_one_look(pictory, context):
+    pictory.plan("stuck")
+    waiting = {**KINDS["waiting"], "timeout": 0.02}
+    for looks in (2, 1):
+        pictory.requests.clear()
+        with pytest.raises(PictoryWaitTimeout):
+            run(context, **waiting)
+        assert len(pictory.polls) <= looks + 1
+    assert len(pictory.polls) == 1
+    pictory.account.jobs[jobs(pictory)[0]].fate = "completed"
+    assert run(context, **waiting) == jobs(pictory)[0]
+
+
+@pytest.mark.parametrize("fate", ["failed", "cleaned"])
+def test_a_retry_buys_again_what_failed_or_was_cleaned(pictory, context, fate):
+    pictory.plan(fate)
+    first = run(context)
+    second = run(context)
+    assert jobs(pictory) == [first, second]
+
+
+def test_a_failed_job_is_not_retried_by_itself(pictory, context):
+    pictory.plan("failed")
+    with pytest.raises(PictoryJobFailed) as caught:
+        run(context, **KINDS["waiting"])
+    assert isinstance(caught.value, AirflowFailException)
+
+
+def test_a_job_on_record_that_pictory_does_not_know_is_an_unknown_outcome(pictory, context, store):
+    run(context)
+    pictory.account.jobs.clear()
+    store.set(KEY, {**store.get(KEY), "submitted_at": time.time() - 61})
+    with pytest.raises(PictorySubmitOutcomeUnknown, match="is on record, and Pictory knows no such job"):
+        run(context)
+    assert len(pictory.submissions) == 1
+
+
+def test_a_bad_key_is_told_and_nothing_is_bought(pictory, context, monkeypatch, mocker):
+    """Nobody should have to clear the task, and pay again, for a job that is paid for."""
+    job_id = run(context)
+    warning = mocker.patch("pictory_provider.operators.pictory.GenerateImageOperator.log").warning
+    monkeypatch.setattr(pictory, "api_key", "another")
+    with pytest.raises(PictoryAuthenticationError):
+        run(context)
+    assert f'PictoryJobSensor(job_id="{job_id}") waits for it' in str(warning.call_args)
+    assert len(pictory.submissions) == 1
+
+
+def test_a_template_that_renders_differently_adopts_the_job_and_a_mapped_task_buys(pictory, context, ti):
+    first = run(context, prompt="Written at one o'clock")
+    assert run(context, prompt="Written at two o'clock") == first
+    ti.map_index = 0
+    assert run(context, prompt="Written at three o'clock") != first
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_users_clear_buys_again(pictory, context, kind):
+    first = run(context, **KINDS[kind])
+    clear(context)
+    second = run(context, **KINDS[kind])
+    assert jobs(pictory) == [first, second]
+    assert run(context, **KINDS[kind]) == second
+
+
+# An unknown outcome --------------------------------------------------------------------------------------
+
+UNKNOWN = ["drop-after", "drop-during", "garbage", "empty", "redirect", "server-error"]
+
+
+@pytest.mark.parametrize("fault", UNKNOWN)
+def test_an_unknown_outcome_leaves_the_intent_and_every_retry_reports_it_and_buys_nothing(
+    pictory, context, store, fault
+):
+    pictory.script("submit", fault)
+    with pytest.raises(PictorySubmitOutcomeUnknown):
+        run(context)
+    assert "jobId" not in store.get(KEY)
+    for _ in range(2):
+        with pytest.raises(PictorySubmitOutcomeUnknown, match="between its intent to submit and the record"):
+            run(context)
+    assert len(pictory.submissions) == 1
+
+
+def test_an_unknown_outcome_tells_the_credits_and_the_pictures_that_match(pictory, context):
+    run(context, prompt="Another picture of the account")
+    pictory.script("submit", "drop-after")
+    with pytest.raises(PictorySubmitOutcomeUnknown) as caught:
+        run({**context, "task_state_store": type(context["task_state_store"])()})
+    error = caught.value
+    assert (error.evidence.credits_before, error.evidence.credits_now) == (2, 4)
+    assert [match.prompt for match in error.evidence.matches] == [PROMPT]
+    assert "2 before the request, 4 now" in error.message
+    assert "/taskInstances/generate/state-store/pictory_submission" in error.message
+
+
+def test_an_error_that_nobody_foresaw_after_the_request_is_an_unknown_outcome(pictory, context, mocker):
+    mocker.patch("pictory_provider.api.responses.parse_submission", side_effect=ZeroDivisionError)
+    with pytest.raises(PictorySubmitOutcomeUnknown, match="nobody foresaw \\(ZeroDivisionError\\)"):
+        run(context)
+    assert len(jobs(pictory)) == 1
+
+
+def test_the_evidence_of_a_later_try_is_that_of_the_intent(pictory, context, store):
+    pictory.script("submit", "drop-after")
+    with pytest.raises(PictorySubmitOutcomeUnknown):
+        run(context)
+    with pytest.raises(PictorySubmitOutcomeUnknown) as caught:
+        run(context)
+    assert caught.value.evidence.since == store.get(KEY)["intended_at"]
+    assert (caught.value.evidence.credits_before, caught.value.evidence.credits_now) == (0, 2)
+
+
+@pytest.mark.parametrize("fault", ["drop-before", "server-error", "unauthorized", "edge-block", "garbage"])
+def test_evidence_that_cannot_be_gathered_hides_nothing(pictory, context, fault):
+    pictory.script("submit", "drop-after")
+    pictory.script("quota", fault, times=-1)
+    pictory.script("images", fault, times=-1)
+    with pytest.raises(PictorySubmitOutcomeUnknown, match="The gallery could not be read") as caught:
+        run(context)
+    assert "unknown before the request, unknown now" in caught.value.message
+
+
+def test_the_evidence_does_not_wait_for_what_is_slow(pictory, context, monkeypatch):
+    monkeypatch.setattr(hooks, "EVIDENCE_TIME", 0.2)
+    monkeypatch.setattr(hooks, "CREDITS_TIME", 0.2)
+    pictory.script("submit", "drop-after")
+    pictory.script("quota", "slow", times=-1, seconds=3)
+    begun = time.monotonic()
+    with pytest.raises(PictorySubmitOutcomeUnknown, match="unknown before the request, unknown now") as caught:
+        run(context)
+    assert time.monotonic() - begun < 2.5
+    assert len(caught.value.evidence.matches) == 1, "what was answered in time is told"
+
+
+def test_the_first_way_on_is_a_clear_which_buys_again(pictory, context):
+    pictory.script("submit", "drop-after")
+    with pytest.raises(PictorySubmitOutcomeUnknown):
+        run(context)
+    clear(context)
+    assert run(context) == jobs(pictory)[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_second_way_on_is_the_job_id_in_the_store_which_is_adopted(pictory, context, store, kind):
+    pictory.plan(seconds=0)
+    pictory.script("submit", "drop-after")
+    with pytest.raises(PictorySubmitOutcomeUnknown):
+        run(context, **KINDS[kind])
+    (job_id,) = jobs(pictory)
+    store.set(KEY, {"jobId": job_id})
+    clear(context)
+    assert run(context, **KINDS[kind]) == job_id
+    assert run(context, **KINDS[kind]) == job_id
+    assert len(pictory.submissions) == 1
+    clear(context)
+    assert run(context, **KINDS[kind]) != job_id, "what was adopted is on record as any other job is"
+
+
+def test_a_wrong_job_id_in_the_store_is_told_and_buys_nothing(pictory, context, store):
+    store.set(KEY, {"jobId": "4d82d040"})
+    with pytest.raises(PictorySubmitOutcomeUnknown, match="job 4d82d040 is on record"):
+        run(context)
+    assert pictory.submissions == []
+
+
+def test_resubmit_buys_once_more_in_each_try_and_then_gives_up(pictory, context):
+    pictory.script("submit", "drop-after")
+    job_id = run(context, on_unknown_submit="resubmit")
+    assert jobs(pictory)[1] == job_id
+
+    pictory.script("submit", "drop-after", times=-1)
+    clear(context)
+    with pytest.raises(PictorySubmitOutcomeUnknown):
+        run(context, on_unknown_submit="resubmit")
+    assert len(jobs(pictory)) == 4
+    with pytest.raises(PictorySubmitOutcomeUnknown):
+        run(context, on_unknown_submit="resubmit")
+    assert len(jobs(pictory)) == 5
+
+
+# execution_timeout ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def timeout_after():
+    """Let Airflow's own exception strike as Airflow does it: by a signal, in the middle of a line."""
+
+    def strike(*_):
+        raise AirflowTaskTimeout("Timeout")
+
+    before = signal.signal(signal.SIGALRM, strike)
+    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_an_execution_timeout_while_the_answer_is_awaited_is_an_unknown_outcome(pictory, context, timeout_after):
+    pictory.script("submit", "slow-reply", seconds=2)
+    timeout_after(0.5)
+    with pytest.raises(PictorySubmitOutcomeUnknown, match="execution_timeout ran out before an answer came"):
+        run(context)
+    assert len(jobs(pictory)) == 1
+
+
+def test_an_execution_timeout_while_the_evidence_is_gathered_hides_nothing(
+    pictory, context_without_store, timeout_after
+):
+    pictory.script("submit", "drop-after")
+    pictory.script("images", "slow", seconds=2)
+    timeout_after(0.7)
+    with pytest.raises(PictorySubmitOutcomeUnknown, match="The gallery could not be read"):
+        run(context_without_store)
+
+
+def test_an_execution_timeout_between_two_attempts_bought_nothing_and_may_be_retried(
+    pictory, context, store, timeout_after
+):
+    pictory.script("submit", "rate-limited", retry_after="30")
+    timeout_after(0.5)
+    with pytest.raises(AirflowTaskTimeout):
+        run(context)
+    assert store.rows == {}
+    run(context)
+    assert len(jobs(pictory)) == 1
+
+
+def test_an_execution_timeout_while_waiting_is_followed_by_an_adoption(pictory, context, timeout_after):
+    pictory.plan("stuck")
+    timeout_after(0.5)
+    with pytest.raises(AirflowTaskTimeout):
+        run(context, wait_for_completion=True, deferrable=False)
+    assert [run(context)] == jobs(pictory)
+
+
+# Without a record ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["Airflow before 3.3", "durable=False"])
+def without_record(request, context, context_without_store):
+    """Return the arguments of :func:`run` for a task that keeps no record."""
+    if request.param == "durable=False":
+        return context, {"durable": False}
+    return context_without_store, {}
+
+
+def test_without_a_record_each_try_buys_and_nothing_is_kept(pictory, without_record, store):
+    context, more = without_record
+    assert run(context, **more) != run(context, **more)
+    assert store.rows == {}
+
+
+@pytest.mark.parametrize("kind", ["waiting", "deferring"])
+def test_without_a_record_what_fails_after_the_submission_is_not_retried(
+    pictory, without_record, ti, mocker, kind
+):
+    context, more = without_record
+    mocker.patch.object(ti, "xcom_push", side_effect=RuntimeError("the API server is away"))
+    with pytest.raises(AirflowFailException, match="the API server is away") as caught:
+        run(context, **more, **KINDS[kind])
+    assert jobs(pictory)[0] in str(caught.value)
+
+
+def test_without_a_record_a_timeout_is_not_retried(pictory, without_record, timeout_after):
+    context, more = without_record
+    pictory.plan("stuck")
+    with pytest.raises(AirflowFailException, match="PictoryWaitTimeout"):
+        run(context, **more, **KINDS["waiting"], timeout=0.02)
+    pictory.plan("stuck")
+    timeout_after(0.5)
+    with pytest.raises(AirflowFailException, match="AirflowTaskTimeout"):
+        run(context, **more, wait_for_completion=True, deferrable=False)
+
+
+@pytest.mark.parametrize("reason", ["Trigger timeout", "Trigger failure"])
+def test_without_a_record_a_deferral_that_airflow_gave_up_is_not_retried(pictory, without_record, reason):
+    context, more = without_record
+    pictory.plan("stuck")
+    run(context, **more)
+    with pytest.raises(AirflowFailException, match="was submitted and is paid for"):
+        operator(**more).resume_execution("__fail__", {"error": reason}, context)
+
+
+def test_without_a_record_an_unknown_outcome_names_the_sensor_and_no_store(pictory, without_record):
+    context, more = without_record
+    pictory.script("submit", "drop-after")
+    with pytest.raises(PictorySubmitOutcomeUnknown, match="PictoryJobSensor") as caught:
+        run(context, **more)
+    assert "state store" not in caught.value.message
+
+
+def test_an_airflow_without_a_store_says_once_that_a_crash_may_buy_again(pictory, context_without_store, mocker):
+    task = operator()
+    warning = mocker.patch.object(task.log, "warning")
+    task.execute(context_without_store)
+    assert [call.args[0] for call in warning.call_args_list if "keeps no state" in call.args[0]]
+    warning.reset_mock()
+    quiet = operator(durable=False)
+    quiet.execute(context_without_store)
+    assert not warning.called
+
+
+def test_adoptions_are_counted(pictory, context, mocker):
+    counted = mocker.patch("pictory_provider.hooks.pictory.Stats.incr")
+    run(context)
+    run(context)
+    names = [call.args[0] for call in counted.call_args_list]
+    assert names == ["pictory.submitted", "pictory.adopted"]
+
+
+def test_unknown_outcomes_are_counted_where_they_happen_and_where_they_are_found(pictory, context, mocker):
+    counted = mocker.patch("pictory_provider.hooks.pictory.Stats.incr")
+    pictory.script("submit", "drop-after")
+    for _ in range(2):
+        with pytest.raises(PictorySubmitOutcomeUnknown):
+            run(context)
+    names = [call.args[0] for call in counted.call_args_list]
+    assert names == ["pictory.submit_outcome_unknown"] * 2

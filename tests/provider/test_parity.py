@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""However a task waits, and whatever comes of the job: the same verdict, the same exception, the same XCom."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
+
+from pictory_provider import compat
+from pictory_provider.exceptions import (
+    PictoryAuthenticationError,
+    PictoryEdgeBlocked,
+    PictoryJobCleaned,
+    PictoryJobFailed,
+    PictoryJobNotFound,
+    PictoryProtocolError,
+    PictoryWaitTimeout,
+)
+from pictory_provider.jobs import polling
+from pictory_provider.operators.pictory import GenerateImageOperator
+from pictory_provider.sensors.pictory import PictoryJobSensor
+from tests.provider.waits import SENSOR_WAYS, buy, run
+
+OPERATOR_WAYS = {"operator waits": {"deferrable": False}, "operator defers": {"deferrable": True}}
+SENSOR_OPTIONS = ("none", "soft_fail", "never_fail", "silent_fail", "exponential_backoff")
+WAYS = [*itertools.product(SENSOR_WAYS, SENSOR_OPTIONS), *((way, "none") for way in OPERATOR_WAYS)]
+
+TIMEOUT = {PictoryJobSensor: AirflowSensorTimeout, GenerateImageOperator: PictoryWaitTimeout}
+OUTCOMES = {
+    # outcome: (what becomes of the job, a fault at each poll, the error, whether soft_fail skips it)
+    "completed": ({}, None, None, None),
+    "failed": ({"fate": "failed", "error_code": "POLICY"}, None, PictoryJobFailed, True),
+    "cleaned": ({"fate": "cleaned"}, None, PictoryJobCleaned, True),
+    "missing": ({"missing_seconds": 9_999}, None, PictoryJobNotFound, True),
+    "unknown status": ({"fate": "unknown-status"}, None, TIMEOUT, True),
+    "timeout": ({"fate": "stuck"}, None, TIMEOUT, True),
+    "out of reach": ({}, "server-error", TIMEOUT, True),
+    "no URL": ({"fate": "no-url"}, None, PictoryProtocolError, False),
+    "401": ({}, "unauthorized", PictoryAuthenticationError, False),
+    "edge block": ({}, "edge-block", PictoryEdgeBlocked, False),
+}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """Stand on an Airflow that bears tasks that come back at once, and let no grace last."""
+    monkeypatch.setattr(compat, "AIRFLOW_VERSION", (3, 4))
+    monkeypatch.setattr(polling, "UNKNOWN_JOB_GRACE", 0.04)
+    monkeypatch.setattr(polling, "MISSING_URL_GRACE", 0.04)
+
+
+def wait(pictory, context, way, option, plan, fault):
+    """Let a task wait in one way, and return what it leaves: its image record."""
+    if fault:
+        pictory.script("job", fault, times=-1)
+    options = {"timeout": 0.05, **({} if option == "none" else {option: True})}
+    if way in SENSOR_WAYS:
+        job_id = buy(pictory, **plan)
+        sensor = PictoryJobSensor(task_id="wait", job_id=job_id, poke_interval=0.02, **SENSOR_WAYS[way], **options)
+        return run(sensor, context)
+    pictory.plan(**plan)
+    operator = GenerateImageOperator(
+        task_id="generate",
+        prompt="A lighthouse at dawn",
+        wait_for_completion=True,
+        poll_interval=0.02,
+        **OPERATOR_WAYS[way],
+        **options,
+    )
+    assert run(operator, context) == context["ti"].xcoms["jobId"] == context["ti"].xcoms["return_value"]
+    return context["ti"].xcoms["image"]
+
+
+@pytest.mark.parametrize(("way", "option"), WAYS)
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_every_way_of_waiting_comes_to_the_same_end(pictory, context, outcome, way, option):
+    plan, fault, error, soft_fail_skips = OUTCOMES[outcome]
+    of = GenerateImageOperator if way in OPERATOR_WAYS else PictoryJobSensor
+    error = error[of] if isinstance(error, dict) else error
+    if error is None:
+        record = wait(pictory, context, way, option, plan, fault)
+        (job,) = pictory.account.jobs.values()
+        assert record == {
+            "job_id": job.job_id,
+            "status": "completed",
+            "url": f"{pictory.images_url}/images/user/{job.job_id}/{job.image_id}.png",
+            "width": 1024,
+            "height": 1024,
+            "ai_credits_used": 2.0,
+        }
+        return
+    is_skipped = option == "never_fail" or (option == "soft_fail" and soft_fail_skips)
+    with pytest.raises(AirflowSkipException if is_skipped else error) as caught:
+        wait(pictory, context, way, option, plan, fault)
+    (job,) = pictory.account.jobs.values()
+    if is_skipped:
+        assert option in str(caught.value)
+    else:
+        assert type(caught.value) is error
+    if error is not PictoryAuthenticationError and error is not PictoryEdgeBlocked:
+        assert job.job_id in str(caught.value)
+    assert "image" not in context["ti"].xcoms
+
+
+def test_the_errors_of_every_way_say_the_same_about_a_retry():
+    """A timeout is the exception: looking again does not help a sensor, and a retried operator adopts its job."""
+    final = {outcome: error for outcome, (_, _, error, _) in OUTCOMES.items() if isinstance(error, type)}
+    retried = {outcome for outcome, error in final.items() if not issubclass(error, AirflowFailException)}
+    assert retried == {"edge block"}
+    assert not issubclass(PictoryWaitTimeout, AirflowFailException)

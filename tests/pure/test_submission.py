@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Buy, adopt, or ask a human: the decision about what is on record."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pictory_provider.api.errors import (
+    AuthenticationError,
+    EdgeBlocked,
+    JobNotFound,
+    ProtocolError,
+    RateLimited,
+    RequestInvalid,
+    SubmitOutcomeUnknown,
+    TransportError,
+    Unavailable,
+)
+from pictory_provider.api.models import GeneratedImage, ImageRequest, Job
+from pictory_provider.jobs.evidence import Evidence, by_hand, matching, report
+from pictory_provider.jobs.submission import (
+    Adopt,
+    LookFirst,
+    Submission,
+    Submit,
+    after_look,
+    begin,
+    fingerprint,
+)
+
+NOW = 1_800_000_000.0
+REQUEST = ImageRequest(prompt="A lighthouse at dawn")
+WANTED = fingerprint("pictory_default", REQUEST)
+
+
+def kept(job_id="j", **changes):
+    """Return what lies in the store after it crossed the database."""
+    fields = {
+        "job_id": job_id,
+        "fingerprint": WANTED,
+        "max_tries": 2,
+        "intended_at": NOW - 100,
+        "submitted_at": NOW - 99 if job_id else None,
+        **changes,
+    }
+    return json.loads(json.dumps(Submission(**fields).plain()))
+
+
+def first(value, **more):
+    return begin(value, **{"wanted": WANTED, "max_tries": 2, "is_mapped": False, **more})
+
+
+# What is on record ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+class TestWhateverKindOfTaskItIs:
+    def test_nothing_on_record_is_bought(self, is_mapped):
+        assert first(None, is_mapped=is_mapped) == Submit()
+
+    def test_a_job_of_this_request_is_looked_at_first(self, is_mapped):
+        step = first(kept(), is_mapped=is_mapped)
+        assert (type(step), step.job_id, step.warning) == (LookFirst, "j", None)
+
+    def test_an_intent_without_a_job_id_is_an_unknown_outcome(self, is_mapped):
+        assert isinstance(first(kept(None), is_mapped=is_mapped), SubmitOutcomeUnknown)
+        assert isinstance(first(kept(None, fingerprint="other"), is_mapped=is_mapped), SubmitOutcomeUnknown)
+
+    @pytest.mark.parametrize("max_tries", [0, 1, 3, 4])
+    def test_a_users_clear_buys_again_and_names_the_job_that_it_leaves_behind(self, is_mapped, max_tries):
+        step = first(kept(), is_mapped=is_mapped, max_tries=max_tries)
+        assert isinstance(step, Submit)
+        assert "j, is left behind" in step.warning
+
+    def test_a_users_clear_of_an_unknown_outcome_buys_again(self, is_mapped):
+        step = first(kept(None), is_mapped=is_mapped, max_tries=3)
+        assert isinstance(step, Submit)
+        assert "whose jobId is not known, is left behind" in step.warning
+
+    @pytest.mark.parametrize("max_tries", [2, 3])
+    @pytest.mark.parametrize(
+        "value",
+        [
+            {"jobId": "j"},
+            {"job_id": " j "},
+            "j",
+            {**kept(None), "jobId": "j"},
+            {**kept(None, fingerprint="other"), "jobId": "j"},
+        ],
+    )
+    def test_a_job_id_put_there_by_hand_is_adopted_after_a_clear_too(self, is_mapped, max_tries, value):
+        step = first(value, is_mapped=is_mapped, max_tries=max_tries)
+        assert (type(step), step.job_id) == (LookFirst, "j")
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "",
+            "None",
+            {},
+            [],
+            7,
+            True,
+            {"jobId": ""},
+            {"jobId": 7},
+            {"jobId": None},
+            {"max_tries": "2"},
+            {"what": "is"},
+        ],
+    )
+    def test_a_record_that_cannot_be_read_is_an_unknown_outcome_and_never_a_purchase(self, is_mapped, value):
+        step = first(value, is_mapped=is_mapped)
+        assert isinstance(step, SubmitOutcomeUnknown)
+        assert "cannot be read" in step.message
+
+
+def test_a_job_of_another_request_is_adopted_with_a_warning():
+    step = first(kept(fingerprint="other"))
+    assert (type(step), step.job_id) == (LookFirst, "j")
+    assert "rendered differently" in step.warning
+
+
+def test_a_job_of_another_request_in_a_mapped_task_is_left_behind_and_named():
+    step = first(kept(fingerprint="other"), is_mapped=True)
+    assert isinstance(step, Submit)
+    assert "Job j is on record for this map index, but with another request" in step.warning
+
+
+# What Pictory says of it ---------------------------------------------------------------------------------
+
+
+def after(answer, now=NOW, *, value=None):
+    return after_look(first(kept() if value is None else value), answer, now)
+
+
+@pytest.mark.parametrize("status", ["in-progress", "completed", "hibernating", None])
+def test_a_job_that_runs_or_is_done_is_adopted_from_the_time_of_its_submission(status):
+    answer = Job(job_id="j", status=status)
+    assert after(answer) == Adopt("j", NOW - 99, answer)
+
+
+@pytest.mark.parametrize(
+    "passing", [Unavailable("x"), RateLimited("x"), TransportError("x"), ProtocolError("x"), EdgeBlocked("x")]
+)
+def test_a_job_that_cannot_be_asked_for_now_is_adopted_all_the_same(passing):
+    assert after(passing) == Adopt("j", NOW - 99, passing)
+
+
+@pytest.mark.parametrize(
+    "job", [Job(job_id="j", status="failed"), Job(job_id="j", success=False), Job(job_id="j", status="cleaned")]
+)
+def test_a_job_that_failed_or_was_cleaned_is_bought_again(job):
+    assert isinstance(after(job), Submit)
+
+
+@pytest.mark.parametrize("definite", [AuthenticationError("x"), RequestInvalid("x", status=400)])
+def test_what_someone_has_to_mend_is_raised_as_it_is(definite):
+    assert after(definite) is definite
+
+
+def test_a_job_that_pictory_does_not_know_is_borne_in_its_first_minute_only():
+    missing = JobNotFound("x")
+    assert after(missing, NOW - 99 + 59) == Adopt("j", NOW - 99, missing)
+    assert isinstance(after(missing, NOW - 99 + 60), SubmitOutcomeUnknown)
+
+
+def test_a_job_id_put_there_by_hand_that_pictory_does_not_know_is_never_adopted():
+    assert isinstance(after(JobNotFound("x"), value={"jobId": "j"}), SubmitOutcomeUnknown)
+
+
+def test_a_job_adopted_by_hand_is_waited_for_from_now_on():
+    answer = Job(job_id="j", status="in-progress")
+    assert after(answer, value={"jobId": "j"}) == Adopt("j", NOW, answer, is_by_hand=True)
+
+
+# The fingerprint -----------------------------------------------------------------------------------------
+
+
+def print_of(conn_id="pictory_default", **fields):
+    return fingerprint(conn_id, ImageRequest(**{"prompt": REQUEST.prompt, **fields}))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"prompt": "Another lighthouse"},
+        {"model": "flux-schnell"},
+        {"aspect_ratio": "16:9"},
+        {"style": "vintage"},
+        {"reference_image_url": "https://h/a.png"},
+        {"conn_id": "elsewhere"},
+    ],
+)
+def test_whatever_decides_the_picture_or_who_pays_is_in_the_fingerprint(other):
+    assert print_of(**other) != WANTED
+
+
+def test_the_webhook_and_the_signature_of_a_reference_image_are_not_in_it():
+    assert print_of(webhook="https://h/hook?token=1") == WANTED
+    assert print_of(reference_image_url="https://h/a.png?sig=1") == print_of(
+        reference_image_url="https://h/a.png?sig=2"
+    )
+
+
+def test_nothing_of_the_prompt_can_be_read_from_the_record():
+    assert REQUEST.prompt not in json.dumps(kept())
+
+
+def test_the_record_of_the_first_release_can_still_be_read():
+    value = {
+        "jobId": "j",
+        "fingerprint": "f",
+        "max_tries": 2,
+        "intended_at": 1.0,
+        "submitted_at": 2.0,
+        "credits_before": 690,
+    }
+    assert Submission.read(value).plain() == value
+    assert not Submission.read(value).is_by_hand
+
+
+# The evidence --------------------------------------------------------------------------------------------
+
+
+def image(created="2027-01-15T08:00:00.000Z", **fields):
+    return GeneratedImage(
+        **{"id": "i", "url": "https://h/a.png?sig=1", "prompt": REQUEST.prompt, "model": REQUEST.model, **fields},
+        created_date=created,
+    )
+
+
+def test_matching_pictures_have_the_prompt_the_model_and_the_time_of_the_request():
+    gallery = [
+        image(id="this"),
+        image(id="a little before, by another clock", created="2027-01-15T07:56:00Z"),
+        image(id="no zone", created="2027-01-15T08:00:00"),
+        image(id="no time", created=None),
+        image(id="no model", model=None),
+        image(id="long before", created="2027-01-15T07:50:00Z"),
+        image(id="other prompt", prompt="Another lighthouse"),
+        image(id="other model", model="flux-schnell"),
+    ]
+    found = [match.id for match in matching(gallery, REQUEST, NOW)]
+    assert found == ["this", "a little before, by another clock", "no zone", "no time", "no model"]
+    assert "long before" in [match.id for match in matching(gallery, REQUEST, None)]
+
+
+def evidence(**fields):
+    return Evidence(**{"since": NOW, "credits_before": 690.0, "credits_now": 692.0, "matches": (), **fields})
+
+
+def test_the_evidence_is_told_in_plain_words_without_the_query_of_a_url():
+    assert "690 before the request, 692 now" in evidence().text()
+    assert "since 2027-01-15 08:00:00 UTC; one that is still being drawn is not there yet" in evidence().text()
+    found = evidence(matches=(image(),)).text()
+    assert "1 (2027-01-15T08:00:00.000Z https://h/a.png)" in found
+    assert "sig" not in found
+
+
+def test_what_could_not_be_found_out_is_said():
+    text = evidence(since=None, credits_before=None, credits_now=None, matches=None).text()
+    assert "unknown before the request, unknown now" in text
+    assert "The gallery could not be read." in text
+
+
+def test_the_report_names_the_cause_the_evidence_and_both_ways_on():
+    how = by_hand(dag_id="d", run_id="manual__2026-11-21T04:15:34+00:00", task_id="g.t", map_index=3)
+    told = report(SubmitOutcomeUnknown.because("the cable was cut"), evidence(), how)
+    assert (told.why, told.evidence) == ("the cable was cut", evidence())
+    assert "the cable was cut. If it did, a picture was or will be paid for." in told.message
+    assert "To buy the picture again, clear the task." in told.message
+    path = "/api/v2/dags/d/dagRuns/manual__2026-11-21T04%3A15%3A34%2B00%3A00/taskInstances/g.t/state-store"
+    assert (
+        f'PUT {path}/pictory_submission?map_index=3 with {{"value": {{"jobId": "<its jobId>"}}}}' in told.message
+    )

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""What stands for Airflow's own objects where no Airflow runs, as far as a task uses them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+class TaskInstance:
+    """Airflow's own object, as far as a task uses it: XComs, its place, and when it was first rescheduled."""
+
+    dag_id = "covers"
+    run_id = "manual__2026-11-21T04:15:34+00:00"
+    task_id = "generate"
+    map_index = -1
+    max_tries = 2
+
+    def __init__(self) -> None:
+        self.xcoms: dict[str, Any] = {}
+        self.order: list[str] = []
+        self.first_reschedule_date: Any = None
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = value
+        self.order.append(key)
+
+    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int) -> Any:
+        return self.xcoms.get(key)
+
+    def get_first_reschedule_date(self, context: Any) -> Any:
+        return self.first_reschedule_date
+
+
+class StateStore:
+    """Airflow's own object: what survives the tries of a task. Its values cross a database as JSON."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, str] = {}
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return json.loads(self.rows[key]) if key in self.rows else default
+
+    def set(self, key: str, value: Any) -> None:
+        assert value is not None
+        self.rows[key] = json.dumps(value)
+
+    def delete(self, key: str) -> None:
+        self.rows.pop(key, None)
