@@ -12,7 +12,7 @@ from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.sensors.pictory import PictoryJobSensor
 
 OPERATORS, SENSORS = 8, 4
-PROMPT = "Deferred, number {} simulate:seconds=75"
+PROMPT = "Deferred, number {} simulate:seconds=3600"
 
 with DAG(
     dag_id="faults_triggerers",
