@@ -33,6 +33,7 @@ __all__ = [
     "TaskDeferralError",
     "TaskDeferralTimeout",
     "shortest_absence",
+    "starts_from_trigger",
     "task_state_store",
 ]
 
@@ -50,6 +51,11 @@ def shortest_absence() -> float:
     deferral: 8 of 20 tasks lost at 3 s, 1 of 20 at 5 s, none of 20 at 7 s; rescheduling loses them too).
     """
     return _RACE_WINDOW if AIRFLOW_VERSION < (3, 4) else 0.0
+
+
+def starts_from_trigger() -> bool:
+    """Return whether a task can begin in the triggerer. Airflow 3.1 and 3.2 ignore the request."""
+    return AIRFLOW_VERSION >= (3, 3)
 
 
 def task_state_store(context: Context) -> Any | None:

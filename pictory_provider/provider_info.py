@@ -31,6 +31,11 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
         "Empty: the environment's REQUESTS_CA_BUNDLE, or the usual authorities.",
         "schema": {"type": ["string", "null"]},
     },
+    "requests_per_second": {
+        "label": "Requests per second",
+        "description": "How often one triggerer may ask Pictory about all waiting jobs together. Default 10.",
+        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 1000},
+    },
 }
 """The fields of the connection's extra, in the order of the form."""
 

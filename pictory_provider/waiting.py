@@ -18,7 +18,7 @@ from pictory_provider.api.models import Job
 from pictory_provider.api.retry import is_passing
 from pictory_provider.compat import shortest_absence
 from pictory_provider.hooks.pictory import PictoryHook
-from pictory_provider.jobs.polling import SHORTEST_POLITE_INTERVAL, Finished, JobPoller
+from pictory_provider.jobs.polling import SHORTEST_POLITE_INTERVAL, Finished, JobPoller, deferral_timeout
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from pictory_provider.jobs import events
     from pictory_provider.triggers.pictory import PictoryJobTrigger
 
-_AIRFLOW_SLACK = 180.0
-"""Seconds that Airflow's own deferral timeout stays behind the trigger's deadline and its last look."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobWait:
@@ -37,6 +34,7 @@ class JobWait:
 
     :param started_at: epoch seconds.
     :param timeout: seconds from ``started_at`` to the deadline.
+    :param end_from_trigger: let the trigger end the task where the job is completed.
     """
 
     job_id: str
@@ -47,6 +45,7 @@ class JobWait:
     exponential_backoff: bool = False
     max_wait: float | None = None
     silent_fail: bool = False
+    end_from_trigger: bool = False
 
     def poller(self) -> JobPoller:
         """Return the decision maker for looks from this process."""
@@ -79,7 +78,7 @@ class JobWait:
         task.defer(
             trigger=self.trigger(first_poll_at),
             method_name="execute_complete",
-            timeout=timedelta(seconds=left + self.poll_interval + _AIRFLOW_SLACK),
+            timeout=timedelta(seconds=deferral_timeout(left, self.poll_interval)),
         )
 
 

@@ -21,6 +21,11 @@ DEFAULT_TIMEOUT = 60.0
 """Seconds for one request, from connecting to the last byte of the reply."""
 CONNECT_TIMEOUT = 10.0
 """Seconds for connecting alone."""
+DEFAULT_REQUESTS_PER_SECOND = 10.0
+"""Looks of one triggerer in any second. Pictory documents no limit, only that polling too often may be refused."""
+MOST_REQUESTS_PER_SECOND = 1_000.0
+MOST_CONNECTIONS = 50
+"""Connections that one triggerer keeps to Pictory at most, and so looks that are under way at once."""
 DEFAULT_USER_AGENT = f"airflow-provider-pictory/{__version__}"
 
 
@@ -34,6 +39,7 @@ class ConnectionSettings:
     :param timeout: seconds for one request.
     :param proxy: URL of a proxy; ``None`` looks into the environment.
     :param ca_bundle: path of a PEM file to trust; ``None`` looks into the environment.
+    :param requests_per_second: how many looks one triggerer sends in any second, at most.
     """
 
     api_key: str = field(repr=False)
@@ -42,6 +48,7 @@ class ConnectionSettings:
     user_agent: str = DEFAULT_USER_AGENT
     proxy: str | None = field(default=None, repr=False)
     ca_bundle: str | None = None
+    requests_per_second: float = DEFAULT_REQUESTS_PER_SECOND
 
     @classmethod
     def from_fields(
@@ -51,17 +58,25 @@ class ConnectionSettings:
 
         :param password: the API key from https://app.pictory.ai/api-access, without ``Bearer``.
         :param host: base URL; empty means :data:`DEFAULT_BASE_URL`.
-        :param extra: ``timeout``, ``user_agent``, ``proxy``, ``ca_bundle``.
+        :param extra: ``timeout``, ``user_agent``, ``proxy``, ``ca_bundle``, ``requests_per_second``.
         :raises AuthenticationError: without a usable key.
         :raises RequestInvalid: for any other field.
         """
         return cls(
             api_key=_api_key(conn_id, password),
             base_url=_base_url(conn_id, host),
-            timeout=_timeout(conn_id, extra.get("timeout")),
+            timeout=_number(conn_id, extra, "timeout", DEFAULT_TIMEOUT, 3_600, "seconds for one request"),
             user_agent=_header_text(conn_id, "user_agent", extra.get("user_agent")) or DEFAULT_USER_AGENT,
             proxy=_text(extra.get("proxy")),
             ca_bundle=_file(conn_id, extra.get("ca_bundle")),
+            requests_per_second=_number(
+                conn_id,
+                extra,
+                "requests_per_second",
+                DEFAULT_REQUESTS_PER_SECOND,
+                MOST_REQUESTS_PER_SECOND,
+                "looks in a second",
+            ),
         )
 
     def url(self, path: str) -> str:
@@ -134,20 +149,21 @@ def _base_url(conn_id: str, host: str | None) -> str:
     return base_url
 
 
-def _timeout(conn_id: str, value: object) -> float:
+def _number(conn_id: str, extra: Mapping[str, Any], name: str, default: float, most: float, what: str) -> float:
+    value = extra.get(name)
     if value is None or value == "":
-        return DEFAULT_TIMEOUT
+        return default
     try:
-        seconds = float(value)  # type: ignore[arg-type]
+        number = float(value)
     except (TypeError, ValueError):
-        seconds = 0.0
-    if not 0 < seconds <= 3_600:
+        number = 0.0
+    if not 0 < number <= most:
         raise RequestInvalid(
-            f"Connection {conn_id!r} has {value!r} as its timeout. No request was made. The extra field "
-            f"takes seconds for one request, above 0 and up to 3600; the default is {DEFAULT_TIMEOUT:.0f}.",
-            fields=["timeout"],
+            f"Connection {conn_id!r} has {value!r} as its {name}. No request was made. The extra field "
+            f"takes {what}, above 0 and up to {most:.0f}; the default is {default:.0f}.",
+            fields=[name],
         )
-    return seconds
+    return number
 
 
 def _header_text(conn_id: str, name: str, value: object) -> str | None:

@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING
 import aiohttp
 import certifi
 
-from pictory_provider.api.connection import CONNECT_TIMEOUT, ConnectionSettings
+from pictory_provider.api.connection import CONNECT_TIMEOUT, MOST_CONNECTIONS, ConnectionSettings
 from pictory_provider.api.errors import Fault
 from pictory_provider.api.responses import Response
 from pictory_provider.client import MAX_REPLY_BYTES, connection_failed, headers_for_api
 
 if TYPE_CHECKING:
     from pictory_provider.api.endpoints import Request
+
+
+_KEEP_ALIVE = 50.0
+"""Seconds that an idle connection is kept: longer than the longest polite interval, so that the next look finds
+it open, and shorter than the 60 s after which load balancers commonly close it."""
 
 
 class AsyncClient:
@@ -30,6 +35,7 @@ class AsyncClient:
     def __init__(self, settings: ConnectionSettings, session: aiohttp.ClientSession) -> None:
         self.settings = settings
         self._session = session
+        self._proxy = settings.proxy_for(settings.base_url)
 
     @classmethod
     async def open(cls, settings: ConnectionSettings) -> AsyncClient:
@@ -37,7 +43,8 @@ class AsyncClient:
         trusted = settings.trusted_certificates() or certifi.where()
         context = await asyncio.to_thread(ssl.create_default_context, cafile=trusted)
         session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=context),
+            connector=aiohttp.TCPConnector(ssl=context, limit=MOST_CONNECTIONS, keepalive_timeout=_KEEP_ALIVE),
+            cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(
                 total=settings.timeout, sock_connect=min(CONNECT_TIMEOUT, settings.timeout)
             ),
@@ -58,15 +65,11 @@ class AsyncClient:
         """
         if request.method != "GET":
             raise ValueError(f"The asynchronous client only reads: {request.method} {request.path}")
-        url = self.settings.url(request.path)
-        what = f"{request.method} {request.path}"
         reply_begun = False
         try:
+            url = self.settings.url(request.path)
             async with self._session.get(
-                url,
-                params=dict(request.query),
-                allow_redirects=False,
-                proxy=self.settings.proxy_for(url),
+                url, params=request.query or None, allow_redirects=False, proxy=self._proxy
             ) as reply:
                 reply_begun = True
                 content = await reply.content.read(MAX_REPLY_BYTES)
@@ -77,6 +80,7 @@ class AsyncClient:
                 headers = {name.lower(): value for name, value in reply.headers.items()}
                 return Response(reply.status, headers, content)
         except Exception as error:
+            what = f"{request.method} {request.path}"
             raise connection_failed(what, _fault(error, reply_begun=reply_begun), error) from error
 
 

@@ -55,9 +55,9 @@ if TYPE_CHECKING:
     from pictory_provider.api.endpoints import Request
     from pictory_provider.api.models import GeneratedImage
     from pictory_provider.api.responses import Response
-    from pictory_provider.client.aio import AsyncClient
     from pictory_provider.client.sync import SyncClient
     from pictory_provider.jobs.submission import Recorder
+    from pictory_provider.pool import Member
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ class PictoryHook(BaseHook):
         super().__init__(**kwargs)
         self.pictory_conn_id = pictory_conn_id
         self._client: SyncClient | None = None
-        self._async_client: AsyncClient | None = None
+        self._member: Member | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -262,7 +262,10 @@ class PictoryHook(BaseHook):
         return self._read(endpoints.get_job, lambda reply: responses.parse_job(reply, known), known)
 
     async def aget_job(self, job_id: str) -> Job:
-        """Do as :meth:`get_job` on the running event loop, asking once. Call :meth:`aclose` when done."""
+        """Do as :meth:`get_job` on the running event loop, asking once. Call :meth:`aclose` when done.
+
+        All hooks of a loop and a connection share one client and one pace (:mod:`pictory_provider.pool`).
+        """
         with joined_to_airflow():
             return await self._aask(job_id)
 
@@ -289,18 +292,25 @@ class PictoryHook(BaseHook):
             return self.look(poller, silent_fail=silent_fail)
         return decision
 
-    async def alook(self, poller: JobPoller, *, silent_fail: bool = False) -> Wait | Finished:
-        """Do as :meth:`look` on the running event loop."""
+    async def alook(
+        self, poller: JobPoller, *, not_before: float = 0.0, silent_fail: bool = False
+    ) -> Wait | Finished:
+        """Do as :meth:`look` on the running event loop, when its turn has come.
+
+        :param not_before: epoch seconds of the turn at the soonest.
+        """
         answer: Job | PictoryError
         try:
-            answer = await self._aask(poller.job_id)
+            answer = await self._aask(poller.job_id, delay=not_before - time.time(), poller=poller)
         except PictoryError as error:
             answer = error
         except Exception as error:
             answer = self._unforeseen(error, silent_fail=silent_fail)
-        decision = self.decide(poller, answer)
+        crowded = self._member.stretched_interval if self._member else 0.0
+        decision = self.decide(poller, answer, crowded=crowded)
         if isinstance(decision, Wait) and decision.renew_connection:
-            await self.aclose()
+            if self._member:
+                self._member.renew()
             return await self.alook(poller, silent_fail=silent_fail)
         return decision
 
@@ -431,10 +441,10 @@ class PictoryHook(BaseHook):
             self._client = None
 
     async def aclose(self) -> None:
-        """Close the event loop's connections. The next request looks the Airflow connection up again."""
-        if self._async_client is not None:
-            client, self._async_client = self._async_client, None
-            await client.close()
+        """Leave the event loop's shared client, which the last hook closes."""
+        if self._member is not None:
+            member, self._member = self._member, None
+            await member.leave()
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -477,22 +487,21 @@ class PictoryHook(BaseHook):
     def _send(self, request: Request) -> Response:
         return self.get_conn().send(request)
 
-    async def _aask(self, job_id: str) -> Job:
-        if self._async_client is None:
-            from airflow.providers.common.compat.connection import (
-                get_async_connection,
-                get_async_extra_dejson,
-            )
+    async def _aask(self, job_id: str, *, delay: float = 0.0, poller: JobPoller | None = None) -> Job:
+        if self._member is None:
+            from pictory_provider import pool
 
-            from pictory_provider.client.aio import AsyncClient
+            self._member = await pool.join(self.pictory_conn_id, self._afind_settings, poller=poller)
+        return responses.parse_job(await self._member.send(endpoints.get_job(job_id), delay=delay), job_id)
 
-            try:
-                connection = await get_async_connection(self.pictory_conn_id)
-            except AirflowNotFoundException as error:
-                raise self._no_connection() from error
-            extra = await get_async_extra_dejson(connection)
-            self._async_client = await AsyncClient.open(self._settings(connection, extra))
-        return responses.parse_job(await self._async_client.send(endpoints.get_job(job_id)), job_id)
+    async def _afind_settings(self) -> ConnectionSettings:
+        from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+
+        try:
+            connection = await get_async_connection(self.pictory_conn_id)
+        except AirflowNotFoundException as error:
+            raise self._no_connection() from error
+        return self._settings(connection, await get_async_extra_dejson(connection))
 
     def _unforeseen(self, error: Exception, *, silent_fail: bool) -> PictoryError:
         if not silent_fail:
@@ -500,13 +509,17 @@ class PictoryHook(BaseHook):
         self.log.error("An error that nobody foresaw; silent_fail is on.", exc_info=error)
         return Unavailable(f"{type(error).__name__}: {error}")
 
-    def decide(self, poller: JobPoller, answer: Job | PictoryError) -> Wait | Finished:
-        """Return what the poller says to an answer, logged and counted."""
+    def decide(self, poller: JobPoller, answer: Job | PictoryError, *, crowded: float = 0.0) -> Wait | Finished:
+        """Return what the poller says to an answer, logged and counted.
+
+        :param crowded: seconds until the next look that a shared pace makes of a shorter wait.
+        """
         self.count("pictory.polled")
         decision = poller.after(answer, time.time())
         if isinstance(decision, Wait):
-            log = self.log.info if decision.is_normal else self.log.warning
-            log("%s. Next look in %.0f s.", decision.reason.rstrip("."), decision.seconds)
+            if decision.is_news:
+                log = self.log.info if decision.is_normal else self.log.warning
+                log("%s. Next look in %.0f s.", decision.reason.rstrip("."), max(decision.seconds, crowded))
         elif isinstance(decision.result, Job):
             credits = decision.result.ai_credits_used
             if credits:

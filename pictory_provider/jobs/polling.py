@@ -54,6 +54,8 @@ MISSING_URL_GRACE = 60.0
 """Seconds in which a completed job may still lack its URL."""
 SHORTEST_POLITE_INTERVAL = 10.0
 """Seconds. Pictory recommends 10 to 30 between two looks (guides/ai-studio/text-to-image)."""
+DEFERRAL_SLACK = 180.0
+"""Seconds that Airflow's own timeout of a deferral stays behind the deadline and the one look after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class Wait:
 
     :param reason: a line for the log.
     :param is_normal: whether the reason is the usual one; a warning otherwise.
+    :param is_news: whether it is worth a line: the same reason is told again after twice the time, and not
+        at every look.
     :param hold: stay in this process: the poller knows something that a new one would not.
     :param renew_connection: read the Airflow connection again before the next look.
     """
@@ -69,6 +73,7 @@ class Wait:
     seconds: float
     reason: str
     is_normal: bool = True
+    is_news: bool = True
     hold: bool = False
     renew_connection: bool = False
 
@@ -84,6 +89,11 @@ class Finished:
         if isinstance(self.result, PictoryError):
             raise self.result
         return self.result
+
+
+def deferral_timeout(timeout: float, poll_interval: float) -> float:
+    """Return the seconds after which Airflow may give a deferral up, for a wait of ``timeout`` seconds."""
+    return timeout + poll_interval + DEFERRAL_SLACK
 
 
 class JobPoller:
@@ -119,6 +129,12 @@ class JobPoller:
         self._last_failure: PictoryError | None = None
         self._renewed = False
         self._without_url_since: float | None = None
+        self._told: tuple[str, float] = ("", 0.0)
+
+    @property
+    def timeout(self) -> float:
+        """Seconds from the start of the wait to its deadline."""
+        return self.end_time - self.started_at
 
     @classmethod
     def for_last_look(cls, job_id: str, now: float) -> JobPoller:
@@ -157,7 +173,15 @@ class JobPoller:
             now,
             f"Job {job.job_id} is {status} after {now - self.started_at:.0f} s",
             is_normal=state is JobState.IN_PROGRESS,
+            is_news=self._is_news(status, now),
         )
+
+    def _is_news(self, status: str, now: float) -> bool:
+        told, after = self._told
+        if status == told and now - self.started_at < 2 * after:
+            return False
+        self._told = status, now - self.started_at
+        return True
 
     def _after_missing_url(self, job: Job, now: float) -> Wait | Finished:
         if self._without_url_since is None:
@@ -209,8 +233,8 @@ class JobPoller:
             is_normal=False,
         )
 
-    def _wait(self, now: float, reason: str, *, is_normal: bool, hold: bool = False) -> Wait:
-        return Wait(self._within_deadline(self._interval(now), now), reason, is_normal=is_normal, hold=hold)
+    def _wait(self, now: float, reason: str, **more: bool) -> Wait:
+        return Wait(self._within_deadline(self._interval(now), now), reason, **more)
 
     def _within_deadline(self, seconds: float, now: float) -> float:
         """Cap a wait by the time left, but never below the interval."""
@@ -233,7 +257,7 @@ class JobPoller:
         last = f" The last answer was: {self._last_failure.message}" if self._last_failure else ""
         return WaitTimeout(
             f"Job {self.job_id} was {how} after {now - self.started_at:.0f} s; the deadline was "
-            f"{self.end_time - self.started_at:.0f} s. It runs on at Pictory, and what it costs is "
+            f"{self.timeout:.0f} s. It runs on at Pictory, and what it costs is "
             f"committed.{last} Wait for it again with "
             f'PictoryJobSensor(job_id="{self.job_id}") and a longer `timeout`.',
             job=job,

@@ -14,15 +14,17 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     AirflowTaskTimeout,
     BaseSensorOperator,
+    XComArg,
 )
 
-from pictory_provider.api.errors import PictoryError, WaitTimeout
+from pictory_provider.api.errors import PictoryError, Unavailable, WaitTimeout
 from pictory_provider.api.models import check_job_id
 from pictory_provider.compat import (
     AirflowRescheduleException,
     TaskDeferralError,
     TaskDeferralTimeout,
     shortest_absence,
+    starts_from_trigger,
 )
 from pictory_provider.exceptions import (
     PictoryJobCleaned,
@@ -32,7 +34,7 @@ from pictory_provider.exceptions import (
 )
 from pictory_provider.hooks.pictory import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, PictoryHook
 from pictory_provider.jobs import events
-from pictory_provider.jobs.polling import Wait
+from pictory_provider.jobs.polling import Wait, deferral_timeout
 from pictory_provider.links.pictory import PictoryJobLink
 from pictory_provider.waiting import JobWait, conclude, ended_by_airflow, late_look, warn_if_impolite
 
@@ -71,6 +73,13 @@ class PictoryJobSensor(BaseSensorOperator):
     :param never_fail: skip the task on any error.
     :param silent_fail: go on waiting after an error that nobody foresaw. Errors that pass, such as a lost
         connection, never end the wait in any case.
+    :param end_from_trigger: let a task that waited in the triggerer end there when its job is completed, without
+        starting a worker again. Airflow then runs nothing of what belongs to a worker's end (listeners, a
+        custom XCom backend, ``post_execute``). A task with outlets or an ``on_success_callback``, or without
+        XComs, ends on a worker all the same. Every other ending takes a worker, too.
+    :param start_from_trigger: begin in the triggerer, so that no worker is started at all where all goes well
+        (Airflow 3.3). Implies ``end_from_trigger``. A mapped task, one with an ``execution_timeout`` or an
+        ``on_execute_callback``, and a ``job_id`` that the triggerer cannot render begin on a worker as usual.
     :param kwargs: every other argument of ``BaseSensorOperator``, with its usual meaning.
     :raises AirflowSensorTimeout: where the job is still running after ``timeout``; not retried.
     :raises PictoryJobFailed: where the job failed; not retried, since looking again changes nothing.
@@ -89,21 +98,41 @@ class PictoryJobSensor(BaseSensorOperator):
         deferrable: bool = True,
         poke_interval: float | timedelta = DEFAULT_POLL_INTERVAL,
         timeout: float | timedelta = DEFAULT_TIMEOUT,
+        end_from_trigger: bool = False,
+        start_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=poke_interval, timeout=timeout, **kwargs)
         self.job_id = job_id
         self.pictory_conn_id = pictory_conn_id
         self.deferrable = deferrable
+        self.end_from_trigger = end_from_trigger or start_from_trigger
+        if start_from_trigger and (arguments := self._trigger_arguments()):
+            from airflow.triggers.base import StartTriggerArgs
+
+            self.start_from_trigger = True
+            self.start_trigger_args = StartTriggerArgs(
+                trigger_cls="pictory_provider.triggers.pictory.PictoryJobTrigger",
+                trigger_kwargs=arguments,
+                next_method="execute_complete",
+                timeout=timedelta(seconds=deferral_timeout(self.timeout, self.poke_interval)),
+            )
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Look, and wait in the way that the task asks for."""
         with self._own_ending():
             return self._finish(self._wait(self._begin(context)))
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002  Airflow calls it so
-        """Go on after the trigger's event."""
+    def execute_complete(self, context: Context, event: dict[str, Any] | str) -> dict[str, Any]:  # noqa: ARG002  Airflow calls it so
+        """Go on after the trigger's event.
+
+        ``dag.test()`` and ``airflow dags test`` hand over a word where the trigger has ended the task.
+        """
         with self._own_ending():
+            if event == "success":
+                job_id = check_job_id(self.job_id)
+                unsaid = Unavailable(f"Job {job_id} was completed, and Pictory gives no record of it now.")
+                return self._finish(late_look(self.pictory_conn_id, job_id, unsaid))
             job = conclude(
                 events.read(event), pictory_conn_id=self.pictory_conn_id, poll_interval=self.poke_interval
             )
@@ -138,9 +167,40 @@ class PictoryJobSensor(BaseSensorOperator):
             timeout=self.timeout,
             poll_interval=self.poke_interval,
             exponential_backoff=self.exponential_backoff,
-            max_wait=self.max_wait.total_seconds() if self.max_wait is not None else None,
+            max_wait=self._max_wait(),
             silent_fail=self.silent_fail,
+            end_from_trigger=self._may_end_in_trigger(),
         )
+
+    def _may_end_in_trigger(self) -> bool:
+        return self.end_from_trigger and not self.outlets and not self.on_success_callback and self.do_xcom_push
+
+    def _trigger_arguments(self) -> dict[str, Any] | None:
+        """Return the arguments with which Airflow itself may start the trigger; ``None`` where it cannot."""
+        job_id = in_triggerer(self.job_id)
+        if (
+            job_id is None
+            or not starts_from_trigger()
+            or not self.deferrable
+            or not self._may_end_in_trigger()
+            or self.on_execute_callback
+            or self.execution_timeout
+            or self.get_closest_mapped_task_group()
+        ):
+            return None
+        return {
+            "job_id": job_id,
+            "pictory_conn_id": self.pictory_conn_id,
+            "poll_interval": self.poke_interval,
+            "timeout": self.timeout,
+            "exponential_backoff": self.exponential_backoff,
+            "max_wait": self._max_wait(),
+            "silent_fail": self.silent_fail,
+            "end_from_trigger": True,
+        }
+
+    def _max_wait(self) -> float | None:
+        return self.max_wait.total_seconds() if self.max_wait is not None else None
 
     def _wait(self, wait: JobWait) -> Job:
         poller = wait.poller()
@@ -179,6 +239,22 @@ class PictoryJobSensor(BaseSensorOperator):
         if isinstance(error, PictoryError):
             return joined(error)
         return error
+
+
+def in_triggerer(job_id: Any) -> str | None:
+    """Return what the triggerer can make the job id of; ``None`` where it cannot.
+
+    A reference to another task's XCom arrives there as an object that nothing resolves, and ``xcom_pull``
+    without a map index asks for a slice, which hangs the trigger for ever (3.3.2). With one it works.
+    """
+    if isinstance(job_id, XComArg):
+        upstream, key = getattr(job_id, "operator", None), getattr(job_id, "key", None)
+        if upstream is None or key is None or upstream.is_mapped or upstream.get_closest_mapped_task_group():
+            return None
+        return f"{{{{ ti.xcom_pull(task_ids={upstream.task_id!r}, key={key!r}, map_indexes=-1) }}}}"
+    if not isinstance(job_id, str) or ("xcom_pull" in job_id and "map_indexes" not in job_id):
+        return None
+    return job_id
 
 
 def _come_back_in(pause: float) -> AirflowRescheduleException:

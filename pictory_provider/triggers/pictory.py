@@ -4,19 +4,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
+from pictory_provider.api.errors import PictoryError
+from pictory_provider.api.models import Job, check_job_id
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs import events
-from pictory_provider.jobs.polling import JobPoller, Wait
+from pictory_provider.jobs.polling import SHORTEST_POLITE_INTERVAL, JobPoller, Wait, deferral_timeout
 from pictory_provider.jobs.submission import runs_on
+from pictory_provider.links.pictory import PictoryJobLink
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import datetime
 
 
 class PictoryJobEvent(TriggerEvent):
@@ -43,23 +46,32 @@ class PictoryJobTrigger(BaseTrigger):
     :param poll_interval: seconds between two looks.
     :param started_at: epoch seconds at which the wait began.
     :param first_poll_at: epoch seconds before which it does not look.
-    :param end_time: epoch seconds of the deadline; there is one look after it.
+    :param end_time: epoch seconds of the deadline; there is one look after it. These three times are left out
+        where Airflow starts the task in the triggerer: they follow from the timeout that it fixed then.
     :param exponential_backoff: let the interval double with the time waited.
     :param max_wait: seconds that the doubled interval may reach.
     :param silent_fail: go on waiting after an error that nobody foresaw.
+    :param timeout: seconds of the wait in all; only where the three times are left out.
+    :param end_from_trigger: end the task where the job is completed, with its image record as the XCom
+        ``return_value``. Every other ending resumes the task on a worker, which knows what to make of it.
     """
+
+    timeout_after: datetime | None = None
+    """Set by the triggerer: when Airflow gives the deferral up."""
 
     def __init__(
         self,
         job_id: str,
         pictory_conn_id: str,
         poll_interval: float,
-        started_at: float,
-        first_poll_at: float,
-        end_time: float,
+        started_at: float | None = None,
+        first_poll_at: float | None = None,
+        end_time: float | None = None,
         exponential_backoff: bool = False,
         max_wait: float | None = None,
         silent_fail: bool = False,
+        timeout: float | None = None,
+        end_from_trigger: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.job_id = job_id
@@ -71,6 +83,8 @@ class PictoryJobTrigger(BaseTrigger):
         self.exponential_backoff = exponential_backoff
         self.max_wait = max_wait
         self.silent_fail = silent_fail
+        self.timeout = timeout
+        self.end_from_trigger = end_from_trigger
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path, and the arguments as plain JSON."""
@@ -86,27 +100,60 @@ class PictoryJobTrigger(BaseTrigger):
                 "exponential_backoff": self.exponential_backoff,
                 "max_wait": self.max_wait,
                 "silent_fail": self.silent_fail,
+                "timeout": self.timeout,
+                "end_from_trigger": self.end_from_trigger,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look, wait, look again; send one event and end."""
-        hook = PictoryHook(self.pictory_conn_id)
+        result = await self._result()
+        if self.end_from_trigger and isinstance(result, Job):
+            # The link is computed on workers, and here there is none.
+            yield TaskSuccessEvent(xcoms={"return_value": result.record(), PictoryJobLink().xcom_key: result.url})
+        else:
+            yield PictoryJobEvent(events.build(events.Ended(self.job_id, result, time.time())))
+
+    async def _result(self) -> Job | PictoryError:
+        try:
+            job_id = check_job_id(self.job_id)
+        except PictoryError as error:
+            return error
+        started_at, not_before, end_time = self._times()
         poller = JobPoller(
-            job_id=self.job_id,
-            started_at=self.started_at,
-            end_time=self.end_time,
+            job_id=job_id,
+            started_at=started_at,
+            end_time=end_time,
             poll_interval=self.poll_interval,
             exponential_backoff=self.exponential_backoff,
             max_wait=self.max_wait,
         )
+        hook = PictoryHook(self.pictory_conn_id)
         try:
-            await asyncio.sleep(max(0.0, self.first_poll_at - time.time()))
-            while isinstance(decision := await hook.alook(poller, silent_fail=self.silent_fail), Wait):
-                await asyncio.sleep(decision.seconds)
+            while isinstance(
+                decision := await hook.alook(poller, not_before=not_before, silent_fail=self.silent_fail), Wait
+            ):
+                not_before = time.time() + decision.seconds
         finally:
             await hook.aclose()
-        yield PictoryJobEvent(events.build(events.Ended(self.job_id, decision.result, time.time())))
+        return decision.result
+
+    def _times(self) -> tuple[float, float, float]:
+        """Return the epoch seconds of the start, the first look and the deadline.
+
+        A deadline that was computed when the DAG file was parsed would be another at every parse, and stale
+        when the task starts. So a task that starts here gives Airflow a timeout, and Airflow's moment for it
+        tells when the wait began, also after a restart of the triggerer.
+        """
+        if self.end_time is not None:
+            assert self.started_at is not None
+            assert self.first_poll_at is not None
+            return self.started_at, self.first_poll_at, self.end_time
+        assert self.timeout is not None
+        assert self.timeout_after is not None
+        started_at = self.timeout_after.timestamp() - deferral_timeout(self.timeout, self.poll_interval)
+        soonest = min(self.poll_interval, SHORTEST_POLITE_INTERVAL)
+        return started_at, started_at + soonest, started_at + self.timeout
 
     async def on_kill(self) -> None:
         """Say what happens to the job. Nothing is cancelled or cleaned.

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""The triggerer's shared clients: one for each event loop and Airflow connection.
+
+All triggers of a triggerer run in one event loop. The first that waits through a connection opens its client,
+the last one closes it. In between they share its connections, its pace (:mod:`pictory_provider.jobs.pacing`)
+and its place in the queue: who has been due for longest goes next, so no job starves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import math
+import time
+from contextvars import Context
+from itertools import count
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from pictory_provider.api.connection import DEFAULT_REQUESTS_PER_SECOND
+from pictory_provider.api.retry import parse_retry_after
+from pictory_provider.client.aio import AsyncClient
+from pictory_provider.jobs.pacing import BEAT, Crowd, Pace
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from pictory_provider.api.connection import ConnectionSettings
+    from pictory_provider.api.endpoints import Request
+    from pictory_provider.api.responses import Response
+    from pictory_provider.jobs.polling import JobPoller
+
+log = logging.getLogger(__name__)
+
+GROUP = 16
+"""Looks that go at once. More would be felt as a pause by everything else in the event loop."""
+
+_shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _SharedClient]] = WeakKeyDictionary()
+
+
+class Member:
+    """One trigger's place in the pool. Make it with :func:`join`, and :meth:`leave` in a ``finally``."""
+
+    def __init__(self, shared: _SharedClient, poller: JobPoller | None) -> None:
+        self._shared = shared
+        self._poller = poller
+        self._reading = 0
+        self._is_refused = False
+
+    async def send(self, request: Request, *, delay: float = 0.0) -> Response:
+        """Send one reading request when its turn has come.
+
+        :param delay: seconds before which it does not go.
+        :raises TransportError: and what looking up the Airflow connection raises.
+        """
+        shared = self._shared
+        if self._is_refused:
+            await shared.read_again(self._reading)
+            self._is_refused = False
+        await shared.queue.turn(delay)
+        self._reading = shared.reading
+        try:
+            response = await shared.opened.send(request)
+        finally:
+            shared.queue.answered()
+        if response.status >= 400 and (asked := response.headers.get("retry-after")):
+            seconds = parse_retry_after(asked, now=time.time())
+            if seconds is not None:
+                shared.queue.pause(seconds)
+        return response
+
+    def renew(self) -> None:
+        """Read the Airflow connection again before the next request, unless another trigger just has."""
+        self._is_refused = True
+
+    @property
+    def stretched_interval(self) -> float:
+        """Seconds between two looks at one job, where all that wait leave the pace no choice."""
+        return self._shared.crowd.interval
+
+    async def leave(self) -> None:
+        """Give the place back; the last one closes the client."""
+        await self._shared.leave(self._poller)
+
+
+async def join(
+    conn_id: str,
+    find_settings: Callable[[], Awaitable[ConnectionSettings]],
+    *,
+    poller: JobPoller | None = None,
+) -> Member:
+    """Join those that ask through a connection on the running event loop.
+
+    :param find_settings: looks the Airflow connection up: once, and again after a 401.
+    :param poller: of the wait that joins, if it is one.
+    """
+    clients = _shared.setdefault(asyncio.get_running_loop(), {})
+    shared = clients.get(conn_id)
+    if shared is None:
+        shared = clients[conn_id] = _SharedClient(clients, conn_id, find_settings)
+    shared.members += 1
+    try:
+        await shared.read_again(0)
+    except BaseException:
+        await shared.leave(None)
+        raise
+    if poller is not None:
+        shared.count(poller)
+    return Member(shared, poller)
+
+
+class _SharedClient:
+    """What the triggers of one event loop and one connection share.
+
+    :ivar reading: how often the Airflow connection has been read; the client speaks for the last reading.
+    """
+
+    opened: _Opened
+
+    def __init__(
+        self,
+        siblings: dict[str, _SharedClient],
+        conn_id: str,
+        find_settings: Callable[[], Awaitable[ConnectionSettings]],
+    ) -> None:
+        self._siblings = siblings
+        self._conn_id = conn_id
+        self._find_settings = find_settings
+        self._is_being_read = asyncio.Lock()
+        self.pace = Pace(DEFAULT_REQUESTS_PER_SECOND)
+        self.crowd = Crowd(self.pace)
+        self.queue = _Queue(self.pace)
+        self.members = 0
+        self.reading = 0
+
+    async def read_again(self, reading: int) -> None:
+        """Read the connection again, and speak for what it holds now, unless another trigger just has.
+
+        :param reading: the reading that is no longer good enough; 0 for none.
+        """
+        async with self._is_being_read:
+            if self.reading != reading:
+                return
+            settings = await self._find_settings()
+            before = self.opened if self.reading else None
+            if before is None or before.settings != settings:
+                self.opened = _Opened(await AsyncClient.open(settings))
+                self.pace.requests_per_second = settings.requests_per_second
+                if before is not None:
+                    await before.retire()
+            self.reading += 1
+
+    def count(self, poller: JobPoller) -> None:
+        """Count a job that waits. What is to be said of the crowd goes to the triggerer's own log."""
+        for line in self.crowd.join(poller.poll_interval, poller.timeout):
+            Context().run(log.warning, "Connection %s: %s", self._conn_id, line)
+
+    async def leave(self, poller: JobPoller | None) -> None:
+        """Let one member go, and close the client after the last one."""
+        self.members -= 1
+        if poller is not None:
+            self.crowd.leave(poller.poll_interval)
+        if not self.members:
+            del self._siblings[self._conn_id]
+            self.queue.close()
+            if self.reading:
+                await self.opened.retire()
+
+
+class _Opened:
+    """A client that is closed when it is retired and its last request has been answered."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self.settings = client.settings
+        self._client = client
+        self._in_flight = 0
+        self._is_retired = False
+
+    async def send(self, request: Request) -> Response:
+        self._in_flight += 1
+        try:
+            return await self._client.send(request)
+        finally:
+            self._in_flight -= 1
+            await self._close_if_done()
+
+    async def retire(self) -> None:
+        self._is_retired = True
+        await self._close_if_done()
+
+    async def _close_if_done(self) -> None:
+        if self._is_retired and not self._in_flight:
+            await self._client.close()
+
+
+class _Queue:
+    """Let looks go when they are due and the pace allows it, those that have been due for longest first."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._numbers = count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._next_beat = -math.inf
+
+    async def turn(self, delay: float) -> None:
+        """Wait for one's turn, ``delay`` seconds from now at the soonest. :meth:`answered` has to follow."""
+        turn = self._loop.create_future()
+        heapq.heappush(self._waiting, (self._loop.time() + delay, next(self._numbers), turn))
+        self._plan()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.answered()
+            raise
+
+    def answered(self) -> None:
+        """Note that the look whose turn it was is over."""
+        self._pace.answered(self._loop.time())
+        if self._timer is None:
+            self._plan()
+
+    def pause(self, seconds: float) -> None:
+        """Let no look go for so many seconds."""
+        self._pace.pause(self._loop.time(), seconds)
+
+    def close(self) -> None:
+        """Forget the timer; nobody waits any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _plan(self) -> None:
+        """Set the timer for the next beat; none where an answer has to come first."""
+        if not self._waiting:
+            return
+        now = self._loop.time()
+        at = max(self._waiting[0][0], self._pace.next_at(now), self._next_beat)
+        if self._timer is not None:
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if at < math.inf:
+            self._timer = self._loop.call_at(at, self._beat, at)
+
+    def _beat(self, at: float) -> None:
+        """Let a group of looks go. Where more are due, the next group follows once the loop has drawn breath."""
+        self._timer = None
+        now = max(at, self._loop.time())  # a timer may come a tick of the clock early
+        group = 0
+        while group < GROUP and self._waiting and self._waiting[0][0] <= now and self._pace.next_at(now) <= now:
+            _, _, turn = heapq.heappop(self._waiting)
+            if not turn.done():
+                self._pace.go(now)
+                turn.set_result(None)
+                group += 1
+        is_cut_short = group == GROUP or self._pace.next_at(now) == math.inf
+        self._next_beat = now if is_cut_short else now + BEAT
+        self._plan()
