@@ -49,17 +49,17 @@ class Member:
         self._reading = 0
         self._is_refused = False
 
-    async def send(self, request: Request, *, delay: float = 0.0) -> Response:
+    async def send(self, request: Request, *, not_before: float = 0.0) -> Response:
         """Send one reading request when its turn has come.
 
-        :param delay: seconds before which it does not go.
+        :param not_before: epoch seconds before which it does not go.
         :raises TransportError: and what looking up the Airflow connection raises.
         """
         shared = self._shared
         if self._is_refused:
             await shared.read_again(self._reading)
             self._is_refused = False
-        await shared.queue.turn(delay)
+        await shared.queue.turn(not_before - time.time())
         self._reading = shared.reading
         try:
             response = await shared.opened.send(request)
@@ -209,7 +209,8 @@ class _Queue:
     async def turn(self, delay: float) -> None:
         """Wait for one's turn, ``delay`` seconds from now at the soonest. :meth:`answered` has to follow."""
         turn = self._loop.create_future()
-        heapq.heappush(self._waiting, (self._loop.time() + delay, next(self._numbers), turn))
+        due = self._loop.time() + max(0.0, delay)
+        heapq.heappush(self._waiting, (due, next(self._numbers), turn))
         self._plan()
         try:
             await turn

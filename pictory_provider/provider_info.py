@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 CONNECTION_TYPE = "pictory"
+DEFAULT_CONN_ID = "pictory_default"
 HOOK_NAME = "Pictory"
 
 CONNECTION_FIELDS: dict[str, dict[str, Any]] = {

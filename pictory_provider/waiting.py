@@ -17,7 +17,6 @@ from pictory_provider.api.errors import RequestInvalid, WaitTimeout
 from pictory_provider.api.models import Job
 from pictory_provider.api.retry import is_passing
 from pictory_provider.compat import shortest_absence
-from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs.polling import SHORTEST_POLITE_INTERVAL, Finished, JobPoller, deferral_timeout
 
 if TYPE_CHECKING:
@@ -100,6 +99,8 @@ def late_look(pictory_conn_id: str, job_id: str, error: Exception) -> Job:
 
     :param error: what ended the wait; raised again unless Pictory now says something more definite.
     """
+    from pictory_provider.hooks.pictory import PictoryHook
+
     with PictoryHook(pictory_conn_id) as hook:
         decision = hook.look(JobPoller.for_last_look(job_id, time.time()))
     assert isinstance(decision, Finished)

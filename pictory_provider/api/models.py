@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pictory_provider.api.errors import RequestInvalid
@@ -21,8 +21,7 @@ PROMPT_MAX = 5_000
 DEFAULT_MODEL = "seedream3.0"
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(NamedTuple):
     """One image model: its aspect ratios in documented order, and its price in AI credits a picture."""
 
     name: str

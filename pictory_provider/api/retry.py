@@ -28,9 +28,9 @@ A request that only reads is free, and may always be sent again.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from typing import NamedTuple
 
 from pictory_provider.api.errors import (
     EdgeBlocked,
@@ -66,8 +66,7 @@ class Fate(Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class SendAgain:
+class SendAgain(NamedTuple):
     """Send the same request again after so many seconds."""
 
     seconds: float

@@ -51,6 +51,9 @@ class AsyncClient:
             headers=headers_for_api(settings),
             trust_env=False,
         )
+        # A request that a reused connection dropped would be sent again at once, past the pace that all requests
+        # keep. There is no public switch; a test of the pace tells when this one is gone.
+        session._retry_connection = False  # noqa: SLF001
         return cls(settings, session)
 
     async def close(self) -> None:

@@ -45,9 +45,21 @@ from pictory_provider.exceptions import joined_to_airflow
 from pictory_provider.images.png import check_dimensions
 from pictory_provider.images.store import DEFAULT_MAX_BYTES, Target, too_large
 from pictory_provider.jobs.evidence import Evidence, matching
-from pictory_provider.jobs.polling import Finished, JobPoller, Wait
+from pictory_provider.jobs.polling import (
+    DEFAULT_POLL_INTERVAL,
+    DEFAULT_TIMEOUT,
+    Finished,
+    JobPoller,
+    Wait,
+)
 from pictory_provider.jobs.submission import paid_and_then
-from pictory_provider.provider_info import CONNECTION_FIELDS, CONNECTION_TYPE, HOOK_NAME, UI_FIELD_BEHAVIOUR
+from pictory_provider.provider_info import (
+    CONNECTION_FIELDS,
+    CONNECTION_TYPE,
+    DEFAULT_CONN_ID,
+    HOOK_NAME,
+    UI_FIELD_BEHAVIOUR,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,8 +73,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DEFAULT_POLL_INTERVAL = 15.0
-DEFAULT_TIMEOUT = 1_200.0
 EVIDENCE_TIME = 10.0
 """Seconds that all the evidence about an unknown outcome may take."""
 CREDITS_TIME = 5.0
@@ -98,7 +108,7 @@ class PictoryHook(BaseHook):
     """
 
     conn_name_attr = "pictory_conn_id"
-    default_conn_name = "pictory_default"
+    default_conn_name = DEFAULT_CONN_ID
     conn_type = CONNECTION_TYPE
     hook_name = HOOK_NAME
 
@@ -301,7 +311,7 @@ class PictoryHook(BaseHook):
         """
         answer: Job | PictoryError
         try:
-            answer = await self._aask(poller.job_id, delay=not_before - time.time(), poller=poller)
+            answer = await self._aask(poller.job_id, not_before=not_before, poller=poller)
         except PictoryError as error:
             answer = error
         except Exception as error:
@@ -487,12 +497,14 @@ class PictoryHook(BaseHook):
     def _send(self, request: Request) -> Response:
         return self.get_conn().send(request)
 
-    async def _aask(self, job_id: str, *, delay: float = 0.0, poller: JobPoller | None = None) -> Job:
+    async def _aask(self, job_id: str, *, not_before: float = 0.0, poller: JobPoller | None = None) -> Job:
         if self._member is None:
             from pictory_provider import pool
 
             self._member = await pool.join(self.pictory_conn_id, self._afind_settings, poller=poller)
-        return responses.parse_job(await self._member.send(endpoints.get_job(job_id), delay=delay), job_id)
+        return responses.parse_job(
+            await self._member.send(endpoints.get_job(job_id), not_before=not_before), job_id
+        )
 
     async def _afind_settings(self) -> ConnectionSettings:
         from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson

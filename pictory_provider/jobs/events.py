@@ -11,8 +11,7 @@ nothing else, and the time of the last look::
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pictory_provider.api.errors import JobError, PictoryError, ProtocolError, kinds
 from pictory_provider.api.models import Job, without_query
@@ -20,8 +19,7 @@ from pictory_provider.api.models import Job, without_query
 _JOB_FIELDS = ("status", "success", "url", "width", "height", "ai_credits_used", "error_code", "error_message")
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """How a wait ended.
 
     :param result: the completed job, or the error.

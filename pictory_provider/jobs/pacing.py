@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 BEAT = 0.2
 """Seconds between two groups of looks, at least."""
+_WORTH_A_WORD = 1.2
+"""How far intervals have stretched when that is logged."""
 LONGEST_PAUSE = 120.0
 """Seconds that one ``Retry-After`` may pause all looks. A refusal after that pauses them again.
 
@@ -111,7 +113,7 @@ class Crowd:
         self._demand += _demand(poll_interval)
         if self._demand <= self._pace.requests_per_second:
             return
-        if self.interval > poll_interval and not self._said_stretched:
+        if self.interval > _WORTH_A_WORD * poll_interval and not self._said_stretched:
             self._said_stretched = True
             yield f"{self._situation()} instead of every {poll_interval:g} s."
         if self.interval > timeout and not self._said_starving:

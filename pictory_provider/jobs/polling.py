@@ -29,8 +29,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pictory_provider.api.errors import (
     AuthenticationError,
@@ -48,6 +47,10 @@ from pictory_provider.api.retry import is_passing, pause_after
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+DEFAULT_POLL_INTERVAL = 15.0
+"""Seconds between two looks."""
+DEFAULT_TIMEOUT = 1_200.0
+"""Seconds of a wait in all."""
 UNKNOWN_JOB_GRACE = 60.0
 """Seconds from the start of the wait in which Pictory may not know its own job yet."""
 MISSING_URL_GRACE = 60.0
@@ -58,8 +61,7 @@ DEFERRAL_SLACK = 180.0
 """Seconds that Airflow's own timeout of a deferral stays behind the deadline and the one look after it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(NamedTuple):
     """Look again after so many seconds.
 
     :param reason: a line for the log.
@@ -78,8 +80,7 @@ class Wait:
     renew_connection: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """The wait is over: a completed job with its URL, or the error to raise."""
 
     result: Job | PictoryError

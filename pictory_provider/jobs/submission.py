@@ -40,7 +40,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pictory_provider.api.errors import JobNotFound, PictoryError, SubmitOutcomeUnknown
 from pictory_provider.api.models import Job, JobState, without_query
@@ -115,8 +115,7 @@ class Submission:
         return found if found.job_id or found.max_tries is not None else None
 
 
-@dataclass(frozen=True, slots=True)
-class Submit:
+class Submit(NamedTuple):
     """Buy it.
 
     :param warning: what is left behind by that; for the log.
@@ -125,8 +124,7 @@ class Submit:
     warning: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LookFirst:
+class LookFirst(NamedTuple):
     """Ask how the job on record stands, and hand the answer to :func:`after_look`."""
 
     found: Submission
@@ -134,8 +132,7 @@ class LookFirst:
     warning: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Adopt:
+class Adopt(NamedTuple):
     """Take a job for this try's own: the one on record, or the one that it has just submitted.
 
     :param submitted_at: epoch seconds at which the wait for it began.

@@ -19,16 +19,10 @@ from pictory_provider.api.models import DEFAULT_MODEL, ImageRequest
 from pictory_provider.compat import TaskDeferralError, TaskDeferralTimeout
 from pictory_provider.durable import SubmissionRecord
 from pictory_provider.exceptions import joined_to_airflow
-from pictory_provider.hooks.pictory import (
-    DEFAULT_POLL_INTERVAL,
-    DEFAULT_TIMEOUT,
-    PictoryHook,
-    SavedImage,
-)
 from pictory_provider.images.store import DEFAULT_MAX_BYTES
 from pictory_provider.jobs import events
 from pictory_provider.jobs.evidence import Evidence, report
-from pictory_provider.jobs.polling import Wait
+from pictory_provider.jobs.polling import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, Wait
 from pictory_provider.jobs.submission import (
     Adopt,
     LookFirst,
@@ -40,6 +34,7 @@ from pictory_provider.jobs.submission import (
     runs_on,
 )
 from pictory_provider.links.pictory import PictoryJobLink
+from pictory_provider.provider_info import DEFAULT_CONN_ID
 from pictory_provider.waiting import (
     JobWait,
     conclude,
@@ -56,6 +51,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from pictory_provider.api.models import Job
+    from pictory_provider.hooks.pictory import PictoryHook, SavedImage
 
 JOB_ID_KEY = "jobId"
 IMAGE_KEY = "image"
@@ -122,7 +118,7 @@ class GenerateImageOperator(BaseOperator):
         style: str | None = None,
         reference_image_url: str | None = None,
         webhook: str | None = None,
-        pictory_conn_id: str = PictoryHook.default_conn_name,
+        pictory_conn_id: str = DEFAULT_CONN_ID,
         allow_unlisted: bool = False,
         wait_for_completion: bool = False,
         deferrable: bool = True,
@@ -170,6 +166,8 @@ class GenerateImageOperator(BaseOperator):
                 "This Airflow keeps no state of a task (3.3 and later do). So a retry after a crash cannot know "
                 "of this submission, and would buy the picture again: keep retries=0 on this task."
             )
+        from pictory_provider.hooks.pictory import PictoryHook
+
         with PictoryHook(self.pictory_conn_id) as hook:
             with joined_to_airflow():
                 job = self._obtain(hook, request, record)
@@ -348,7 +346,7 @@ class DownloadImageOperator(BaseOperator):
         url: str | None = None,
         overwrite: bool = False,
         max_bytes: int = DEFAULT_MAX_BYTES,
-        pictory_conn_id: str = PictoryHook.default_conn_name,
+        pictory_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -361,6 +359,8 @@ class DownloadImageOperator(BaseOperator):
 
     def execute(self, context: Context) -> SavedImage:  # noqa: ARG002  Airflow calls it so
         """Download, check and save."""
+        from pictory_provider.hooks.pictory import PictoryHook
+
         with PictoryHook(self.pictory_conn_id) as hook:
             saved = hook.download_image(
                 self.path,

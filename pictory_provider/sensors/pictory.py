@@ -32,10 +32,10 @@ from pictory_provider.exceptions import (
     PictoryJobNotFound,
     joined,
 )
-from pictory_provider.hooks.pictory import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, PictoryHook
 from pictory_provider.jobs import events
-from pictory_provider.jobs.polling import Wait, deferral_timeout
+from pictory_provider.jobs.polling import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, Wait, deferral_timeout
 from pictory_provider.links.pictory import PictoryJobLink
+from pictory_provider.provider_info import DEFAULT_CONN_ID
 from pictory_provider.waiting import JobWait, conclude, ended_by_airflow, late_look, warn_if_impolite
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class PictoryJobSensor(BaseSensorOperator):
         self,
         *,
         job_id: str,
-        pictory_conn_id: str = PictoryHook.default_conn_name,
+        pictory_conn_id: str = DEFAULT_CONN_ID,
         deferrable: bool = True,
         poke_interval: float | timedelta = DEFAULT_POLL_INTERVAL,
         timeout: float | timedelta = DEFAULT_TIMEOUT,
@@ -129,7 +129,7 @@ class PictoryJobSensor(BaseSensorOperator):
         ``dag.test()`` and ``airflow dags test`` hand over a word where the trigger has ended the task.
         """
         with self._own_ending():
-            if event == "success":
+            if event == "success" and self.end_from_trigger:
                 job_id = check_job_id(self.job_id)
                 unsaid = Unavailable(f"Job {job_id} was completed, and Pictory gives no record of it now.")
                 return self._finish(late_look(self.pictory_conn_id, job_id, unsaid))
@@ -203,6 +203,8 @@ class PictoryJobSensor(BaseSensorOperator):
         return self.max_wait.total_seconds() if self.max_wait is not None else None
 
     def _wait(self, wait: JobWait) -> Job:
+        from pictory_provider.hooks.pictory import PictoryHook
+
         poller = wait.poller()
         with PictoryHook(self.pictory_conn_id) as hook:
             while isinstance(decision := hook.look(poller, silent_fail=self.silent_fail), Wait):

@@ -49,6 +49,7 @@ class LoggedRequest:
     """One request that arrived.
 
     :param at: epoch seconds.
+    :param port: of the connection's other end: requests over one connection have the same.
     :param host: ``api`` or ``images``.
     :param body: the JSON of the body, ``None`` where there was none.
     :param ignored: names of body fields that the documentation does not know, silently dropped.
@@ -57,6 +58,7 @@ class LoggedRequest:
     """
 
     at: float
+    port: int
     host: str
     method: str
     path: str
@@ -478,6 +480,7 @@ class Simulator:
                 body = raw.decode("utf-8", "replace")
         entry = LoggedRequest(
             at=time.time(),
+            port=_port(request),
             host=host,
             method=request.method,
             path=path,
@@ -509,6 +512,11 @@ _SPOILED: dict[str, Callable[[bytes], Any]] = {
     "not-a-png": lambda _: "<html>this is not a picture</html>",
     "damaged": lambda content: content[:200] + bytes([content[200] ^ 0xFF]) + content[201:],
 }
+
+
+def _port(request: web.Request) -> int:
+    peer = request.transport and request.transport.get_extra_info("peername")
+    return int(peer[1]) if peer else 0
 
 
 def _refused(status: int, message: str) -> shapes.Reply:

@@ -15,25 +15,7 @@ from pictory_provider.exceptions import PictoryAuthenticationError
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs import events
 from pictory_provider.triggers.pictory import PictoryJobTrigger
-
-
-def trigger(job_id, **more):
-    now = time.time()
-    arguments = {
-        "job_id": job_id,
-        "pictory_conn_id": "pictory_default",
-        "poll_interval": 0.02,
-        "started_at": now,
-        "first_poll_at": now,
-        "end_time": now + 5,
-    }
-    return PictoryJobTrigger(**{**arguments, **more})
-
-
-def buy(pictory, fate="completed", **options):
-    pictory.plan(fate, **options)
-    with PictoryHook() as hook:
-        return hook.generate_image("A lighthouse at dawn")
+from tests.provider.waits import buy, trigger
 
 
 def run(*triggers):
@@ -57,6 +39,8 @@ def test_every_argument_makes_the_round_trip_through_json():
         "exponential_backoff": True,
         "max_wait": 9.0,
         "silent_fail": True,
+        "timeout": 4.0,
+        "end_from_trigger": True,
     }
     parameters = set(inspect.signature(PictoryJobTrigger.__init__).parameters) - {"self"}
     assert set(arguments) == parameters

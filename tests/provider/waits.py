@@ -29,6 +29,20 @@ def buy(pictory, fate="completed", **options):
         return hook.generate_image("A lighthouse at dawn")
 
 
+def trigger(job_id, **more):
+    """Return a trigger that looks at once and often, and gives up after five seconds."""
+    now = time.time()
+    arguments = {
+        "job_id": job_id,
+        "pictory_conn_id": "pictory_default",
+        "poll_interval": 0.02,
+        "started_at": now,
+        "first_poll_at": now,
+        "end_time": now + 5,
+    }
+    return PictoryJobTrigger(**{**arguments, **more})
+
+
 def run(task, context):
     """Run a task, come back after each reschedule, and run its trigger where it defers."""
     first = None

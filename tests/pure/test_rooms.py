@@ -34,10 +34,24 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "triggers": ({"api", "jobs", "exceptions", "hooks", "links"}, {"airflow"}),
     "waiting": ({"api", "jobs", "compat", "exceptions", "hooks", "triggers"}, {"airflow"}),
     "operators": (
-        {"api", "jobs", "images.store", "compat", "durable", "exceptions", "hooks", "links", "waiting"},
+        {
+            "api",
+            "jobs",
+            "images.store",
+            "compat",
+            "durable",
+            "exceptions",
+            "hooks",
+            "links",
+            "waiting",
+            "provider_info",
+        },
         {"airflow"},
     ),
-    "sensors": ({"api", "jobs", "compat", "exceptions", "hooks", "links", "waiting"}, {"airflow"}),
+    "sensors": (
+        {"api", "jobs", "compat", "exceptions", "hooks", "links", "waiting", "provider_info"},
+        {"airflow"},
+    ),
 }
 
 

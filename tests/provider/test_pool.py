@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""The triggerer's shared clients: one look-up, a few connections, one pace, one queue."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+import pytest
+
+from pictory_provider import pool
+from pictory_provider.api.endpoints import get_job
+from pictory_provider.api.errors import AuthenticationError
+from pictory_provider.client.aio import AsyncClient
+from pictory_provider.hooks.pictory import PictoryHook
+from pictory_provider.jobs import pacing
+from tests.provider.waits import buy, trigger
+
+
+@pytest.fixture(autouse=True)
+def lookups(mocker):
+    """Watch how often the Airflow connection is looked up."""
+    return mocker.spy(PictoryHook, "_afind_settings")
+
+
+@pytest.fixture
+def opened(mocker):
+    """Watch how often a client is opened."""
+    return mocker.spy(AsyncClient, "open")
+
+
+def connect(monkeypatch, pictory, **extra):
+    monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(**extra))
+
+
+async def end_of(waiting):
+    return [event.payload async for event in waiting.run()]
+
+
+def run(*waits):
+    async def together():
+        events = await asyncio.gather(*(end_of(each) for each in waits))
+        assert not pool._shared[asyncio.get_running_loop()], "the last one has closed nothing"
+        return events
+
+    return asyncio.run(together())
+
+
+def outcomes(events):
+    return {payload["outcome"] for (payload,) in events}
+
+
+def begin_now(pictory):
+    """Let every job that was bought begin now, with an empty log."""
+    for job in pictory.account.jobs.values():
+        job.created = time.time()
+    pictory.requests.clear()
+
+
+async def seen(pictory):
+    """Wait until Pictory has seen a look."""
+    while not pictory.polls:
+        await asyncio.sleep(0.01)
+
+
+def most_in_any_second(times):
+    times = sorted(times)
+    return max(sum(1 for later in times[i:] if later < at + 1) for i, at in enumerate(times))
+
+
+def test_a_hundred_waits_look_the_connection_up_once_and_share_a_few_connections(
+    pictory, monkeypatch, lookups, opened
+):
+    connect(monkeypatch, pictory, requests_per_second=300)
+    job_ids = [buy(pictory, seconds=1) for _ in range(100)]
+    begin_now(pictory)
+    assert outcomes(run(*(trigger(job_id) for job_id in job_ids))) == {"completed"}
+    assert (lookups.call_count, opened.call_count) == (1, 1)
+    assert len({poll.port for poll in pictory.polls}) <= 50
+    assert len(pictory.polls) >= 200
+
+
+def test_each_connection_has_a_client_of_its_own(pictory, monkeypatch, opened):
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", pictory.connection_json())
+    job_id = buy(pictory)
+    events = run(trigger(job_id), trigger(job_id, pictory_conn_id="other"))
+    assert outcomes(events) == {"completed"}
+    assert opened.call_count == 2
+
+
+def test_a_client_that_the_last_wait_closed_is_opened_again_by_the_next(pictory, opened):
+    job_id = buy(pictory)
+
+    async def one_after_the_other():
+        return [await end_of(trigger(job_id)) for _ in range(2)]
+
+    assert outcomes(asyncio.run(one_after_the_other())) == {"completed"}
+    assert opened.call_count == 2
+
+
+def test_no_second_sees_more_looks_than_the_rate(pictory, monkeypatch):
+    connect(monkeypatch, pictory, requests_per_second=20)
+    job_ids = [buy(pictory, seconds=1) for _ in range(30)]
+    pictory.requests.clear()
+    assert outcomes(run(*(trigger(job_id) for job_id in job_ids))) == {"completed"}
+    assert len(pictory.polls) >= 30
+    assert most_in_any_second([poll.at for poll in pictory.polls]) <= 20
+
+
+def test_every_job_has_its_turn_before_any_has_another(pictory, monkeypatch):
+    connect(monkeypatch, pictory, requests_per_second=40)
+    job_ids = [buy(pictory, "stuck") for _ in range(25)]
+    pictory.requests.clear()
+    now = time.time()
+    run(*(trigger(job_id, poll_interval=0.5, end_time=now + 1) for job_id in job_ids))
+    paths = [poll.path for poll in pictory.polls]
+    assert len(paths) >= 50
+    for begin in range(0, len(paths) - 24, 25):
+        assert len(set(paths[begin : begin + 25])) == 25
+
+
+@pytest.mark.parametrize("fault", ["rate-limited", "unavailable"])
+def test_a_retry_after_on_one_look_pauses_all(pictory, fault):
+    job_ids = [buy(pictory, seconds=0.3) for _ in range(5)]
+    begin_now(pictory)
+    pictory.script("job", fault, retry_after="1")
+    assert outcomes(run(*(trigger(job_id) for job_id in job_ids))) == {"completed"}
+    refused = next(poll.at for poll in pictory.polls if poll.status in (429, 503))
+    later = [poll.at for poll in pictory.polls if poll.at > refused + 0.1]
+    assert min(later) >= refused + 0.99
+
+
+def test_a_pictory_that_was_away_is_not_run_over_when_it_is_back(pictory, monkeypatch):
+    connect(monkeypatch, pictory, requests_per_second=25)
+    job_ids = [buy(pictory) for _ in range(40)]
+    pictory.requests.clear()
+    pictory.script("job", "drop-before", times=40)
+    assert outcomes(run(*(trigger(job_id, end_time=time.time() + 30) for job_id in job_ids))) == {"completed"}
+    assert most_in_any_second([poll.at for poll in pictory.polls]) <= 25
+
+
+def test_a_key_that_was_renewed_is_read_once_for_all_and_the_old_client_is_closed(
+    pictory, monkeypatch, lookups, opened
+):
+    job_ids = [buy(pictory, seconds=0.4) for _ in range(8)]
+    begin_now(pictory)
+    waits = [trigger(job_id) for job_id in job_ids]
+
+    async def renew():
+        waiting = [asyncio.create_task(end_of(each)) for each in waits]
+        await seen(pictory)
+        monkeypatch.setattr(pictory, "api_key", "pictai_renewed")
+        connect(monkeypatch, pictory)
+        return await asyncio.gather(*waiting)
+
+    assert outcomes(asyncio.run(renew())) == {"completed"}
+    assert (lookups.call_count, opened.call_count) == (2, 2)
+
+
+def test_a_bad_key_ends_every_wait_and_opens_no_second_client(pictory, monkeypatch, opened):
+    job_ids = [buy(pictory) for _ in range(3)]
+    monkeypatch.setattr(pictory, "api_key", "another")
+    events = run(*(trigger(job_id) for job_id in job_ids))
+    assert {payload["error"]["kind"] for (payload,) in events} == {"AuthenticationError"}
+    assert opened.call_count == 1
+
+
+def test_a_missing_connection_ends_every_wait_and_leaves_nothing_behind(pictory):
+    events = run(*(trigger("j", pictory_conn_id="nowhere") for _ in range(3)))
+    assert {payload["error"]["kind"] for (payload,) in events} == {"AuthenticationError"}
+
+
+def test_a_wait_that_is_cancelled_in_the_queue_takes_nobody_elses_turn(pictory, monkeypatch):
+    connect(monkeypatch, pictory, requests_per_second=2)
+    job_ids = [buy(pictory) for _ in range(6)]
+    pictory.requests.clear()
+
+    async def cancel_some():
+        waiting = [asyncio.create_task(end_of(trigger(job_id))) for job_id in job_ids]
+        await seen(pictory)
+        for task in waiting[1:5]:
+            task.cancel()
+        events = await asyncio.gather(*waiting, return_exceptions=True)
+        assert not pool._shared[asyncio.get_running_loop()]
+        return events
+
+    begun = time.monotonic()
+    events = asyncio.run(cancel_some())
+    assert outcomes([events[0], events[5]]) == {"completed"}
+    assert time.monotonic() - begun < 3, "the turns of the cancelled ones were waited for"
+
+
+def test_a_wait_that_is_cancelled_with_its_turn_gives_its_place_back(pictory, monkeypatch):
+    connect(monkeypatch, pictory, requests_per_second=1)
+    slow, quick = buy(pictory), buy(pictory)
+    pictory.requests.clear()
+    pictory.script("job", "slow-reply", seconds=30)
+
+    async def cancel_the_first():
+        first = asyncio.create_task(end_of(trigger(slow)))
+        second = asyncio.create_task(end_of(trigger(quick)))
+        await seen(pictory)
+        first.cancel()
+        return await asyncio.wait_for(second, 5)
+
+    assert outcomes([asyncio.run(cancel_the_first())]) == {"completed"}
+
+
+def test_what_is_said_of_a_crowd_is_in_the_log_once(pictory, monkeypatch, caplog):
+    connect(monkeypatch, pictory, requests_per_second=200)
+    job_ids = [buy(pictory) for _ in range(20)]
+    with caplog.at_level(logging.WARNING, pool.log.name):
+        run(*(trigger(job_id, end_time=time.time() + 0.01) for job_id in job_ids))
+    said = [record.getMessage() for record in caplog.records if record.name == pool.log.name]
+    assert len(said) == 2
+    assert "Connection pictory_default: 5 jobs wait, and requests_per_second is 200" in said[0]
+
+
+def test_a_hook_that_only_asks_shares_the_client_too(pictory, opened):
+    job_ids = [buy(pictory) for _ in range(2)]
+
+    async def ask():
+        hooks = [PictoryHook(), PictoryHook()]
+        try:
+            return [await hook.aget_job(job_id) for hook, job_id in zip(hooks, job_ids, strict=True)]
+        finally:
+            for hook in hooks:
+                await hook.aclose()
+
+    assert [job.status for job in asyncio.run(ask())] == ["completed", "completed"]
+    assert opened.call_count == 1
+
+
+def test_the_first_that_is_cancelled_while_it_opens_leaves_the_opening_to_the_next(pictory, mocker):
+    real, begun = AsyncClient.open, asyncio.Event()
+
+    async def slowly(settings):
+        begun.set()
+        await asyncio.sleep(0.05)
+        return await real(settings)
+
+    mocker.patch.object(AsyncClient, "open", slowly)
+    job_id = buy(pictory)
+
+    async def cancel_the_first():
+        first = asyncio.create_task(end_of(trigger(job_id)))
+        second = asyncio.create_task(end_of(trigger(job_id)))
+        await begun.wait()
+        first.cancel()
+        return await second
+
+    assert outcomes([asyncio.run(cancel_the_first())]) == {"completed"}
+
+
+def test_a_connection_that_cannot_be_read_again_leaves_the_client_as_it_was(pictory):
+    async def found():
+        hook = PictoryHook()
+        return await hook._afind_settings()
+
+    async def refuse():
+        raise AuthenticationError("gone")
+
+    async def read_again():
+        answers = iter([found, refuse])
+
+        async def read():
+            return await next(answers)()
+
+        member = await pool.join("c", read)
+        try:
+            await member.send(get_job("j"))
+            member.renew()
+            with pytest.raises(AuthenticationError, match="gone"):
+                await member.send(get_job("j"))
+        finally:
+            await member.leave()
+
+    asyncio.run(read_again())
+
+
+def test_a_group_of_looks_is_small_enough_for_the_loop(pictory, monkeypatch):
+    connect(monkeypatch, pictory, requests_per_second=1_000)
+    went = []
+    real = pacing.Pace.go
+    monkeypatch.setattr(pacing.Pace, "go", lambda pace, now: (went.append(now), real(pace, now)))
+    job_ids = [buy(pictory) for _ in range(60)]
+    run(*(trigger(job_id) for job_id in job_ids))
+    assert max(went.count(at) for at in went) <= pool.GROUP

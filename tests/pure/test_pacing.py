@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""The pace of all looks: a rate that holds whatever the network does, one pause for all, and what is said of it."""
+
+from __future__ import annotations
+
+import heapq
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pictory_provider.api.connection import MOST_CONNECTIONS
+from pictory_provider.jobs.pacing import BEAT, LONGEST_PAUSE, Crowd, Pace
+from pictory_provider.jobs.polling import DEFERRAL_SLACK
+
+
+def play(pace, latencies, arrive=lambda latency: latency, until=math.inf):
+    """Send one look after the other as fast as the pace allows; return when they went and when they arrived."""
+    now, went, arrived, flying = 0.0, [], [], []
+    for latency in latencies:
+        while (at := pace.next_at(now)) > now:
+            answer = flying[0] if flying else math.inf
+            now = min(at, answer)
+            if now == answer:
+                pace.answered(heapq.heappop(flying))
+        if now > until:
+            break
+        pace.go(now)
+        went.append(now)
+        arrived.append(now + arrive(latency))
+        heapq.heappush(flying, now + latency)
+    return went, sorted(arrived)
+
+
+def most_in_any_second(times):
+    return max(sum(1 for later in times[i:] if later < at + 1 - 1e-9) for i, at in enumerate(times))
+
+
+@given(
+    rate=st.floats(0.2, 40),
+    looks=st.lists(st.tuples(st.floats(0, 5), st.floats(0, 1)), min_size=30, max_size=120),
+)
+def test_no_second_sees_more_than_the_rate_however_the_network_delays_looks_and_answers(rate, looks):
+    shares = iter([share for _, share in looks])
+    _, arrived = play(Pace(rate), [latency for latency, _ in looks], arrive=lambda latency: latency * next(shares))
+    assert most_in_any_second(arrived) <= math.ceil(rate)
+
+
+def test_a_fraction_of_a_look_in_a_second_is_a_look_in_some_seconds():
+    went, _ = play(Pace(0.25), [0.0] * 5)
+    assert went == [0, 4, 8, 12, 16]
+
+
+def test_quick_answers_let_nearly_the_whole_rate_go():
+    went, _ = play(Pace(10), [0.02] * 1000, until=20)
+    assert 9.5 <= len(went) / 20 <= 10
+
+
+def test_looks_go_evenly_and_a_group_makes_up_for_one_beat_at_most():
+    went, _ = play(Pace(100), [0.01] * 200)
+    assert sum(1 for at in went if at == 0) == pytest.approx(100 * BEAT, abs=1)
+    assert went[40] - went[39] == pytest.approx(0.01)
+
+
+def test_a_slow_pictory_is_asked_less():
+    went, _ = play(Pace(10), [4.0] * 300, until=100)
+    assert len(went) / 100 == pytest.approx(10 / (4 + 1), rel=0.1)
+
+
+def test_no_more_looks_are_under_way_than_there_are_connections():
+    pace = Pace(1_000)
+    for _ in range(MOST_CONNECTIONS):
+        pace.go(0.0)
+    assert pace.next_at(100.0) == math.inf
+    pace.answered(100.0)
+    assert pace.next_at(100.0) <= 100.0
+
+
+def test_one_pause_stops_all_looks_and_the_longest_of_several_counts():
+    pace = Pace(10)
+    pace.pause(100.0, 30)
+    pace.pause(101.0, 5)
+    assert pace.next_at(102.0) == 130.0
+    assert pace.next_at(131.0) <= 131.0
+
+
+def test_no_pause_outlasts_the_time_that_airflow_leaves_for_the_last_look():
+    pace = Pace(10)
+    pace.pause(0.0, 86_400)
+    assert pace.next_at(0.0) == LONGEST_PAUSE < DEFERRAL_SLACK
+
+
+def test_a_lowered_rate_holds_at_once():
+    pace = Pace(10)
+    for _ in range(10):
+        pace.go(0.0)
+        pace.answered(0.0)
+    pace.requests_per_second = 2
+    assert pace.next_at(0.5) == 1.0
+    pace.go(1.0)
+    pace.answered(1.0)
+    pace.go(1.5)
+    pace.answered(1.5)
+    assert pace.next_at(1.6) >= 2.0
+
+
+def join(crowd, number, poll_interval=15.0, timeout=1_200.0):
+    return [line for _ in range(number) for line in crowd.join(poll_interval, timeout)]
+
+
+def test_a_crowd_that_the_pace_can_serve_is_not_worth_a_word():
+    crowd = Crowd(Pace(10))
+    assert join(crowd, 150) == []
+
+
+def test_intervals_that_stretch_are_told_once():
+    crowd = Crowd(Pace(10))
+    (line,) = join(crowd, 1_000)
+    assert "181 jobs wait, and requests_per_second is 10" in line
+    assert "about every 18 s instead of every 15 s" in line
+    assert crowd.interval == 100
+
+
+def test_timeouts_that_are_shorter_than_a_round_of_looks_are_told_once():
+    crowd = Crowd(Pace(10))
+    lines = join(crowd, 13_000)
+    assert len(lines) == 2
+    assert "12,001 jobs wait" in lines[1]
+    assert "waits for 1,200 s in all" in lines[1]
+    assert "Raise requests_per_second" in lines[1]
+
+
+def test_jobs_that_have_ended_count_no_longer():
+    crowd = Crowd(Pace(10))
+    for _ in range(1_000):
+        join(crowd, 1)
+        crowd.leave(15.0)
+    assert join(crowd, 1) == []
+
+
+def test_jobs_that_ask_rarely_fill_no_pace():
+    crowd = Crowd(Pace(10))
+    assert join(crowd, 300, poll_interval=60) == []
