@@ -131,6 +131,8 @@ class JobPoller:
         self._renewed = False
         self._without_url_since: float | None = None
         self._told: tuple[str, float] = ("", 0.0)
+        self.ran_until: float | None = None
+        """Epoch seconds of the last look that saw the job running."""
 
     @property
     def timeout(self) -> float:
@@ -167,6 +169,7 @@ class JobPoller:
                     job=job,
                 )
             )
+        self.ran_until = now
         status = job.status or "no status"
         if now >= self.end_time:
             return Finished(self._timed_out(job, f"still {status!r}", now))

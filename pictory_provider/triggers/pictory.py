@@ -5,14 +5,16 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from pictory_provider.api.errors import PictoryError
+from pictory_provider.api.errors import JobFailed, PictoryError
 from pictory_provider.api.models import Job, check_job_id
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs import events
+from pictory_provider.jobs.foresight import Foresight
 from pictory_provider.jobs.polling import SHORTEST_POLITE_INTERVAL, JobPoller, Wait, deferral_timeout
 from pictory_provider.jobs.submission import runs_on
 from pictory_provider.links.pictory import PictoryJobLink
@@ -32,6 +34,12 @@ class PictoryJobEvent(TriggerEvent):
         return f"TriggerEvent<{events.for_log(self.payload)!r}>"
 
     __str__ = __repr__
+
+
+@lru_cache(maxsize=1_000)
+def _seen(*kind: str | None) -> Foresight:  # noqa: ARG001  one for each connection, DAG and task
+    """Return what this process has seen of the jobs of one task."""
+    return Foresight()
 
 
 class PictoryJobTrigger(BaseTrigger):
@@ -119,7 +127,15 @@ class PictoryJobTrigger(BaseTrigger):
             job_id = check_job_id(self.job_id)
         except PictoryError as error:
             return error
-        started_at, not_before, end_time = self._times()
+        started_at, first_poll_at, end_time = self._times()
+        seen = _seen(self.pictory_conn_id, *self._task())
+        not_before = max(first_poll_at, min(started_at + seen.first_look(time.time()), end_time))
+        if not_before > first_poll_at:
+            self.log.info(
+                "The first look comes %.0f s after the start of the wait: in the last hour hardly any job of this "
+                "task had ended sooner.",
+                not_before - started_at,
+            )
         poller = JobPoller(
             job_id=job_id,
             started_at=started_at,
@@ -136,7 +152,16 @@ class PictoryJobTrigger(BaseTrigger):
                 not_before = time.time() + decision.seconds
         finally:
             await hook.aclose()
-        return decision.result
+        result, now = decision.result, time.time()
+        if isinstance(result, (Job, JobFailed)):
+            ran_until = poller.ran_until or max(started_at, now - self.poll_interval)
+            seen.note(now, ran_for=ran_until - started_at, ended_within=now - started_at)
+        return result
+
+    def _task(self) -> tuple[str | None, str | None]:
+        """Return the DAG and the task that wait: its jobs are alike."""
+        ti = self.task_instance
+        return (ti.dag_id, ti.task_id) if ti is not None else (None, None)
 
     def _times(self) -> tuple[float, float, float]:
         """Return the epoch seconds of the start, the first look and the deadline.

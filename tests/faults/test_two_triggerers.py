@@ -11,10 +11,10 @@ from collections import Counter
 import psycopg2
 import pytest
 
+from demo.postgres import call, postgres
 from demo.stack import AirflowStack
 from pictory_provider.simulator import Simulator
 from tests.faults.conftest import CANARY, DAGS, load
-from tests.faults.postgres import call, postgres
 
 dag = load("faults_triggerers")
 HEALTH_THRESHOLD = 10

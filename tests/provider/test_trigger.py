@@ -89,6 +89,27 @@ def test_the_first_look_waits_for_its_time(pictory):
     assert pictory.polls[0].at >= at - 0.01
 
 
+def test_the_first_look_waits_until_jobs_of_its_task_usually_end(pictory):
+    for _ in range(5):
+        run(trigger(buy(pictory, seconds=0.5)))
+    job_id = buy(pictory, seconds=0.6)
+    pictory.requests.clear()
+    begun = time.time()
+    run(trigger(job_id))
+    assert pictory.polls[0].at - begun > 0.3
+    assert len(pictory.polls) < 4
+
+
+def test_a_first_look_that_would_come_after_the_deadline_comes_with_it(pictory):
+    for _ in range(5):
+        run(trigger(buy(pictory, seconds=0.5)))
+    job_id = buy(pictory)
+    begun = time.time()
+    ((payload,),) = run(trigger(job_id, end_time=begun + 0.1))
+    assert payload["outcome"] == "completed"
+    assert payload["at"] - begun < 0.4
+
+
 def test_a_trigger_that_runs_twice_at_once_only_reads(pictory):
     job_id = buy(pictory, seconds=0.1)
     pictory.requests.clear()

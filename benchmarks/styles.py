@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Wait for many jobs in one process, in one style; told what to do on its first line, and tells its cost, as JSON.
+
+``{"style": ..., "url": ..., "ca": ..., "jobs": [[begin, end], ...], "interval": ..., "window": ..., ...}``
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+import statistics
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from benchmarks.pictory import job_id
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+TICK = 0.01
+"""Seconds between two measurements of the loop's lag."""
+
+
+async def wait_by(look: Callable[[str], Awaitable[Any]], job: str, begin: float, interval: float) -> None:
+    """Look at a job every so many seconds, as all styles but ours do."""
+    await asyncio.sleep(begin - time.time())
+    while (await look(job))["data"]["status"] == "in-progress":
+        await asyncio.sleep(interval)
+
+
+async def bare(task: dict[str, Any], jobs: list[tuple[str, float]]) -> list[Coroutine[Any, Any, Any]]:
+    """A bare loop over one aiohttp session: the limit."""
+    import aiohttp
+
+    context = ssl.create_default_context(cafile=task["ca"])
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=context), headers={"Authorization": "pictai_benchmark"}
+    )
+
+    async def look(job: str) -> Any:
+        async with session.get(f"{task['url']}/v1/jobs/{job}") as reply:
+            return await reply.json()
+
+    return [wait_by(look, job, begin, task["interval"]) for job, begin in jobs]
+
+
+async def session_for_each_poll(
+    task: dict[str, Any], jobs: list[tuple[str, float]]
+) -> list[Coroutine[Any, Any, Any]]:
+    """As the trigger of ``apache-airflow-providers-http`` does; with one SSL context, as aiohttp keeps one."""
+    import aiohttp
+
+    context = ssl.create_default_context(cafile=task["ca"])
+
+    async def look(job: str) -> Any:
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session,
+            session.get(f"{task['url']}/v1/jobs/{job}", headers={"Authorization": "k"}) as reply,
+        ):
+            return await reply.json()
+
+    return [wait_by(look, job, begin, task["interval"]) for job, begin in jobs]
+
+
+async def blocking_call_in_a_thread(
+    task: dict[str, Any], jobs: list[tuple[str, float]]
+) -> list[Coroutine[Any, Any, Any]]:
+    """As the agent trigger of ``apache-airflow-providers-openai`` does, with its library's HTTP client."""
+    import httpx
+
+    client = httpx.Client(verify=ssl.create_default_context(cafile=task["ca"]), headers={"Authorization": "k"})
+
+    async def look(job: str) -> Any:
+        reply = await asyncio.to_thread(client.get, f"{task['url']}/v1/jobs/{job}")
+        return reply.json()
+
+    return [wait_by(look, job, begin, task["interval"]) for job, begin in jobs]
+
+
+async def pictory(task: dict[str, Any], jobs: list[tuple[str, float]]) -> list[Coroutine[Any, Any, Any]]:
+    """The trigger of this provider, as a sensor makes it that has looked once and then deferred."""
+    from pictory_provider.triggers.pictory import PictoryJobTrigger
+
+    extra = {"ca_bundle": task["ca"], "requests_per_second": task["rate"]}
+    connection = {"conn_type": "pictory", "host": task["url"], "password": "pictai_benchmark", "extra": extra}
+    os.environ["AIRFLOW_CONN_PICTORY_DEFAULT"] = json.dumps(connection)
+
+    async def wait(job: str, begin: float) -> None:
+        trigger = PictoryJobTrigger(
+            job_id=job,
+            pictory_conn_id="pictory_default",
+            poll_interval=task["interval"],
+            started_at=begin,
+            first_poll_at=begin + task["first"],
+            end_time=begin + 100_000,
+        )
+        async for _ in trigger.run():
+            pass
+
+    return [wait(job, begin) for job, begin in jobs]
+
+
+STYLES = {
+    "this provider": pictory,
+    "a bare loop, one session": bare,
+    "a session for each poll": session_for_each_poll,
+    "a blocking call in a thread": blocking_call_in_a_thread,
+}
+
+
+async def main(task: dict[str, Any]) -> dict[str, Any]:
+    """Start the waits, let them settle, and measure a window; or all, where all jobs end."""
+    process = psutil.Process()
+    lags: list[float] = []
+
+    async def measure_lag() -> None:
+        while True:
+            begun = time.perf_counter()
+            await asyncio.sleep(TICK)
+            lags.append(time.perf_counter() - begun - TICK)
+
+    def cpu() -> float:
+        return sum(process.cpu_times()[:2])
+
+    now = time.time() + 1
+    jobs = [(job_id(now + end, number), now + begin) for number, (begin, end) in enumerate(task["jobs"])]
+    style = STYLES[task["style"]]
+    empty = await style(task, [])  # what is imported and opened once is no cost of a wait
+    assert not empty
+    before, resident = cpu(), process.memory_info().rss
+    waits = [asyncio.create_task(wait) for wait in await style(task, jobs)]
+    if task["window"] is None:
+        await asyncio.gather(*waits)
+        return {"cpu": cpu() - before}
+    await asyncio.sleep(now + task["settle"] - time.time())
+    await tell("begin")
+    begun = cpu()
+    await asyncio.sleep(task["window"])
+    spent = cpu() - begun
+    await tell("end")
+    # The lag is measured by itself: looking at the clock a hundred times a second costs more than 10 looks.
+    lag = asyncio.create_task(measure_lag())
+    await asyncio.sleep(task["window"])
+    lag.cancel()
+    grown = process.memory_info().rss - resident
+    for wait in waits:
+        wait.cancel()
+    with suppress(asyncio.CancelledError):
+        await asyncio.gather(*waits, return_exceptions=True)
+    cuts = statistics.quantiles(lags, n=100)
+    return {
+        "cpu": spent,
+        "memory": grown,
+        "lag": [1000 * seconds for seconds in (statistics.median(lags), cuts[98], max(lags))],
+    }
+
+
+async def tell(word: str) -> None:
+    """Tell the one who measures, and wait until it has looked at the server."""
+    print(word, flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(main(json.loads(sys.stdin.readline())))), flush=True)
