@@ -11,7 +11,7 @@ is to be measured. A job's id tells when it ends: ``e<epoch seconds>-<number>``.
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import ipaddress
 import json
 import ssl
@@ -107,7 +107,7 @@ class Connection(asyncio.Protocol):
         pictory.opened += 1
         pictory.most_open = max(pictory.most_open, pictory.open)
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002  asyncio's name
         """Count it no longer."""
         self._pictory.open -= 1
 
@@ -132,14 +132,14 @@ class Connection(asyncio.Protocol):
 
 def make_certificates(folder: Path) -> None:
     """Write ``ca.pem``, a private authority, and ``server.pem``, what it has signed."""
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
 
     def sign(subject: str, key: ec.EllipticCurvePrivateKey, issuer: ec.EllipticCurvePrivateKey, more: Any) -> Any:
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
         authority = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Benchmark authority")])
         builder = x509.CertificateBuilder().subject_name(name).issuer_name(authority).public_key(key.public_key())
         builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now)
-        builder = builder.not_valid_after(now + datetime.timedelta(days=2)).add_extension(more, critical=False)
+        builder = builder.not_valid_after(now + dt.timedelta(days=2)).add_extension(more, critical=False)
         return builder.sign(issuer, hashes.SHA256())
 
     root, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())

@@ -68,7 +68,7 @@ class Stretching(Rule):
         self.factor = factor
         self.name = f"from 10 s on, each x {factor:g}"
 
-    def looks(self, now: float) -> Iterator[float]:  # noqa: ARG002
+    def looks(self, now: float) -> Iterator[float]:  # noqa: ARG002, D102
         return accumulate(SOONEST * self.factor**n for n in count())
 
 
@@ -88,7 +88,7 @@ class Learned(Rule):
         self.known: deque[tuple[float, float]] = deque(maxlen=jobs)
         self.name = f"first look learned: {name}"
 
-    def looks(self, now: float) -> Iterator[float]:
+    def looks(self, now: float) -> Iterator[float]:  # noqa: D102
         while self.known and self.known[0][0] < now - HOUR:
             self.known.popleft()
         first = INTERVAL
@@ -97,7 +97,7 @@ class Learned(Rule):
             first = max(SOONEST, ends[int(self.share * len(ends))])
         return count(first, self.interval)
 
-    def learn(self, now: float, looks: list[float]) -> None:
+    def learn(self, now: float, looks: list[float]) -> None:  # noqa: D102
         before = looks[-2] if len(looks) > 1 else looks[0] - self.interval
         self.known.append((now, before + (looks[-1] - before) / 10))
 
@@ -128,7 +128,7 @@ class Best(Rule):
             self.plan[at] = min(range(min(end, soonest), end + 1), key=price)
             cost[at] = price(self.plan[at])
 
-    def looks(self, now: float) -> Iterator[float]:  # noqa: ARG002
+    def looks(self, now: float) -> Iterator[float]:  # noqa: ARG002, D102
         at = 0
         while True:
             at = self.plan[at] if at < len(self.plan) - 1 else at + int(INTERVAL)
