@@ -53,6 +53,7 @@ docs: .venv/.installed
 	@$(BIN)/python -m pytest tests/docs
 
 bench: .venv/.installed
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group bench
 	@$(BIN)/python -m benchmarks
 
 clean:

@@ -34,7 +34,7 @@ def run(server: Running, style: str, **task: Any) -> dict[str, Any]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "WARNING"
     server.ask("/reset")
-    with subprocess.Popen(  # noqa: S603
+    with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.styles"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -17,7 +17,6 @@ import time
 from contextvars import Context
 from itertools import count
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from pictory_provider.api.connection import DEFAULT_REQUESTS_PER_SECOND
 from pictory_provider.api.retry import parse_retry_after
@@ -32,19 +31,22 @@ if TYPE_CHECKING:
     from pictory_provider.api.responses import Response
     from pictory_provider.jobs.polling import JobPoller
 
+    FindSettings = Callable[[], Awaitable[ConnectionSettings]]
+
 log = logging.getLogger(__name__)
 
 GROUP = 16
 """Looks that go at once. More would be felt as a pause by everything else in the event loop."""
 
-_shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _SharedClient]] = WeakKeyDictionary()
+_shared: dict[asyncio.AbstractEventLoop, dict[str, _SharedClient]] = {}
 
 
 class Member:
     """One trigger's place in the pool. Make it with :func:`join`, and :meth:`leave` in a ``finally``."""
 
-    def __init__(self, shared: _SharedClient, poller: JobPoller | None) -> None:
+    def __init__(self, shared: _SharedClient, find_settings: FindSettings, poller: JobPoller | None) -> None:
         self._shared = shared
+        self._find_settings = find_settings
         self._poller = poller
         self._reading = 0
         self._is_refused = False
@@ -57,9 +59,10 @@ class Member:
         """
         shared = self._shared
         if self._is_refused:
-            await shared.read_again(self._reading)
+            await shared.read(self._find_settings, instead_of=self._reading)
             self._is_refused = False
         await shared.queue.turn(not_before - time.time())
+        assert shared.opened is not None
         self._reading = shared.reading
         try:
             response = await shared.opened.send(request)
@@ -87,7 +90,7 @@ class Member:
 
 async def join(
     conn_id: str,
-    find_settings: Callable[[], Awaitable[ConnectionSettings]],
+    find_settings: FindSettings,
     *,
     poller: JobPoller | None = None,
 ) -> Member:
@@ -96,55 +99,52 @@ async def join(
     :param find_settings: looks the Airflow connection up: once, and again after a 401.
     :param poller: of the wait that joins, if it is one.
     """
+    for loop in [loop for loop in _shared if loop.is_closed()]:
+        del _shared[loop]
     clients = _shared.setdefault(asyncio.get_running_loop(), {})
     shared = clients.get(conn_id)
     if shared is None:
-        shared = clients[conn_id] = _SharedClient(clients, conn_id, find_settings)
+        shared = clients[conn_id] = _SharedClient(conn_id)
     shared.members += 1
     try:
-        await shared.read_again(0)
+        await shared.read(find_settings)
     except BaseException:
         await shared.leave(None)
         raise
     if poller is not None:
         shared.count(poller)
-    return Member(shared, poller)
+    return Member(shared, find_settings, poller)
 
 
 class _SharedClient:
     """What the triggers of one event loop and one connection share.
 
+    Its client lives from the first member to the last. Its pace outlives them: the next member may come within a
+    second, or within a pause that Pictory has asked for.
+
     :ivar reading: how often the Airflow connection has been read; the client speaks for the last reading.
     """
 
-    opened: _Opened
-
-    def __init__(
-        self,
-        siblings: dict[str, _SharedClient],
-        conn_id: str,
-        find_settings: Callable[[], Awaitable[ConnectionSettings]],
-    ) -> None:
-        self._siblings = siblings
+    def __init__(self, conn_id: str) -> None:
         self._conn_id = conn_id
-        self._find_settings = find_settings
         self._is_being_read = asyncio.Lock()
+        self.opened: _Opened | None = None
         self.pace = Pace(DEFAULT_REQUESTS_PER_SECOND)
         self.crowd = Crowd(self.pace)
         self.queue = _Queue(self.pace)
         self.members = 0
         self.reading = 0
 
-    async def read_again(self, reading: int) -> None:
-        """Read the connection again, and speak for what it holds now, unless another trigger just has.
+    async def read(self, find_settings: FindSettings, instead_of: int | None = None) -> None:
+        """Read the connection, and speak for what it holds now, unless another trigger just has.
 
-        :param reading: the reading that is no longer good enough; 0 for none.
+        :param instead_of: the reading that is no longer good enough, if there is one.
         """
         async with self._is_being_read:
-            if self.reading != reading:
+            before = self.opened
+            if before is not None and self.reading != instead_of:
                 return
-            settings = await self._find_settings()
-            before = self.opened if self.reading else None
+            settings = await find_settings()
             if before is None or before.settings != settings:
                 self.opened = _Opened(await AsyncClient.open(settings))
                 self.pace.requests_per_second = settings.requests_per_second
@@ -163,10 +163,11 @@ class _SharedClient:
         if poller is not None:
             self.crowd.leave(poller.poll_interval)
         if not self.members:
-            del self._siblings[self._conn_id]
-            self.queue.close()
-            if self.reading:
-                await self.opened.retire()
+            self.crowd = Crowd(self.pace)
+            self.queue.forget()
+            opened, self.opened = self.opened, None
+            if opened is not None:
+                await opened.retire()
 
 
 class _Opened:
@@ -200,7 +201,6 @@ class _Queue:
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
-        self._loop = asyncio.get_running_loop()
         self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
         self._numbers = count()
         self._timer: asyncio.TimerHandle | None = None
@@ -208,8 +208,9 @@ class _Queue:
 
     async def turn(self, delay: float) -> None:
         """Wait for one's turn, ``delay`` seconds from now at the soonest. :meth:`answered` has to follow."""
-        turn = self._loop.create_future()
-        due = self._loop.time() + max(0.0, delay)
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        due = loop.time() + max(0.0, delay)
         heapq.heappush(self._waiting, (due, next(self._numbers), turn))
         self._plan()
         try:
@@ -221,16 +222,17 @@ class _Queue:
 
     def answered(self) -> None:
         """Note that the look whose turn it was is over."""
-        self._pace.answered(self._loop.time())
+        self._pace.answered(asyncio.get_running_loop().time())
         if self._timer is None:
             self._plan()
 
     def pause(self, seconds: float) -> None:
         """Let no look go for so many seconds."""
-        self._pace.pause(self._loop.time(), seconds)
+        self._pace.pause(asyncio.get_running_loop().time(), seconds)
 
-    def close(self) -> None:
-        """Forget the timer; nobody waits any more."""
+    def forget(self) -> None:
+        """Forget those that were cancelled; nobody waits any more."""
+        self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -239,7 +241,8 @@ class _Queue:
         """Set the timer for the next beat; none where an answer has to come first."""
         if not self._waiting:
             return
-        now = self._loop.time()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         at = max(self._waiting[0][0], self._pace.next_at(now), self._next_beat)
         if self._timer is not None:
             if self._timer.when() <= at:
@@ -247,12 +250,12 @@ class _Queue:
             self._timer.cancel()
             self._timer = None
         if at < math.inf:
-            self._timer = self._loop.call_at(at, self._beat, at)
+            self._timer = loop.call_at(at, self._beat, at)
 
     def _beat(self, at: float) -> None:
         """Let a group of looks go. Where more are due, the next group follows once the loop has drawn breath."""
         self._timer = None
-        now = max(at, self._loop.time())  # a timer may come a tick of the clock early
+        now = max(at, asyncio.get_running_loop().time())  # a timer may come a tick of the clock early
         group = 0
         while group < GROUP and self._waiting and self._waiting[0][0] <= now and self._pace.next_at(now) <= now:
             _, _, turn = heapq.heappop(self._waiting)

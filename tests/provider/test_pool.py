@@ -39,10 +39,16 @@ async def end_of(waiting):
     return [event.payload async for event in waiting.run()]
 
 
+def assert_closed():
+    for shared in pool._shared[asyncio.get_running_loop()].values():
+        assert shared.opened is None, "the last one has closed nothing"
+        assert shared.queue._timer is None
+
+
 def run(*waits):
     async def together():
         events = await asyncio.gather(*(end_of(each) for each in waits))
-        assert not pool._shared[asyncio.get_running_loop()], "the last one has closed nothing"
+        assert_closed()
         return events
 
     return asyncio.run(together())
@@ -80,6 +86,26 @@ def test_a_hundred_waits_look_the_connection_up_once_and_share_a_few_connections
     assert (lookups.call_count, opened.call_count) == (1, 1)
     assert len({poll.port for poll in pictory.polls}) <= 50
     assert len(pictory.polls) >= 200
+
+
+def test_the_pace_outlives_the_client(pictory, monkeypatch):
+    connect(monkeypatch, pictory, requests_per_second=2)
+    job_ids = [buy(pictory) for _ in range(5)]
+    pictory.requests.clear()
+
+    async def one_after_the_other():
+        for job_id in job_ids:
+            await end_of(trigger(job_id))
+
+    asyncio.run(one_after_the_other())
+    assert most_in_any_second([poll.at for poll in pictory.polls]) <= 2
+
+
+def test_loops_that_are_gone_are_not_kept(pictory):
+    job_id = buy(pictory)
+    for _ in range(3):
+        run(trigger(job_id))
+    assert len(pool._shared) == 1
 
 
 def test_each_connection_has_a_client_of_its_own(pictory, monkeypatch, opened):
@@ -183,7 +209,7 @@ def test_a_wait_that_is_cancelled_in_the_queue_takes_nobody_elses_turn(pictory, 
         for task in waiting[1:5]:
             task.cancel()
         events = await asyncio.gather(*waiting, return_exceptions=True)
-        assert not pool._shared[asyncio.get_running_loop()]
+        assert_closed()
         return events
 
     begun = time.monotonic()

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Sensors that end, or begin and end, in the triggerer, under a real scheduler and triggerer."""
+
+from __future__ import annotations
+
+import pytest
+
+COMPLETED = (
+    "end",
+    "start",
+    "start_template",
+    "worker_slice",
+    "worker_outlet",
+    "worker_execution_timeout",
+)
+WITHOUT_A_START = ("start", "start_template")
+
+
+@pytest.fixture(scope="module")
+def run(airflow, runs):
+    airflow.finish(*runs["triggerer"], timeout=300)
+    return runs["triggerer"]
+
+
+def legs(airflow, run, task_id):
+    """Return how often a worker was started for a task."""
+    log = (airflow.home / "scheduler.log").read_text()
+    return sum(
+        f"task_id={task_id}, run_id={run[1]}" in line
+        for line in log.splitlines()
+        if "TaskInstance Finished:" in line
+    )
+
+
+def test_a_wait_without_a_worker_comes_to_the_same_end(airflow, run):
+    records = [airflow.xcom(*run, task_id) for task_id in COMPLETED]
+    assert records[0]["status"] == "completed"
+    assert records == [records[0]] * len(COMPLETED)
+    for task_id in COMPLETED:
+        assert airflow.xcom(*run, task_id, "_link_PictoryJobLink") == records[0]["url"], task_id
+
+
+def test_a_worker_is_started_once_less_or_not_at_all(airflow, run):
+    assert legs(airflow, run, "end") == 1
+    assert [legs(airflow, run, task_id) for task_id in WITHOUT_A_START] == [0, 0]
+    assert legs(airflow, run, "worker_outlet") == 2
+
+
+def test_what_cannot_begin_in_the_triggerer_begins_on_a_worker(airflow, run):
+    states = airflow.finish(*run)
+    for task_id in ("worker_slice", "worker_execution_timeout", "worker_mapped", "each.worker_in_group"):
+        assert legs(airflow, run, task_id) >= 1, task_id
+        assert {state for name, state in states.items() if name.startswith(task_id)} == {"success"}, task_id
+
+
+def test_jobs_that_do_not_complete_end_as_in_every_other_mode(airflow, run):
+    states = airflow.finish(*run)
+    for fate in ("failed", "stuck"):
+        assert states[f"start_{fate}"] == "failed", fate
+        assert states[f"start_{fate}_soft"] == "skipped", fate
+    assert states["no_job"] == "failed"
+    assert "failed at Pictory: IMAGE_GENERATION_FAILED" in airflow.task_log(*run, "start_failed")
+    assert "AirflowSensorTimeout" in airflow.task_log(*run, "start_stuck")
+    assert "job_id is missing" in airflow.task_log(*run, "no_job")
+
+
+def test_an_outlet_has_its_event_although_the_sensor_was_to_do_without_a_worker(airflow, run):
+    events = airflow.call("GET", "/assets/events")["asset_events"]
+    assert [event["source_task_id"] for event in events if event["source_run_id"] == run[1]] == ["worker_outlet"]
