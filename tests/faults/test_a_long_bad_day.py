@@ -14,7 +14,7 @@ import json
 import threading
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from pictory_provider import durable, waiting
+from pictory_provider import durable, pool, waiting
 from pictory_provider.client.sync import SyncClient
 from pictory_provider.exceptions import PictorySubmitOutcomeUnknown
 from pictory_provider.hooks import pictory as hooks
@@ -34,6 +34,9 @@ from pictory_provider.simulator import Simulator
 from pictory_provider.triggers import pictory as triggers
 from pictory_provider.triggers.pictory import PictoryJobTrigger
 from tests.faults.conftest import CANARY
+
+if TYPE_CHECKING:
+    from pictory_provider.jobs.pacing import Pace
 
 KINDS = {
     "submit": {},
@@ -83,9 +86,29 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    async def asleep(self, seconds: float) -> None:
-        self.now += seconds
-        await asyncio.sleep(0)
+
+def clocked(clock: Clock) -> type:
+    """Return a queue of looks at the real pace, in which waiting moves the clock."""
+
+    class Queue:
+        def __init__(self, pace: Pace) -> None:
+            self.pace = pace
+
+        async def turn(self, delay: float) -> None:
+            clock.now = max(clock.now + max(0, delay), self.pace.next_at(clock.now))
+            self.pace.go(clock.now)
+            await asyncio.sleep(0)
+
+        def answered(self) -> None:
+            self.pace.answered(clock.now)
+
+        def pause(self, seconds: float) -> None:
+            self.pace.pause(clock.now, seconds)
+
+        def forget(self) -> None:
+            pass
+
+    return Queue
 
 
 class World:
@@ -344,9 +367,9 @@ def world(monkeypatch):
     """Return a day whose clock, whose Pictory and whose crashes are in the hands of the test."""
     clock, world = Clock(), World()
     fake = SimpleNamespace(time=clock.time, monotonic=clock.monotonic, sleep=clock.sleep)
-    for module in (hooks, durable, waiting, operators, triggers):
+    for module in (hooks, durable, waiting, operators, triggers, pool):
         monkeypatch.setattr(module, "time", fake)
-    monkeypatch.setattr(triggers, "asyncio", SimpleNamespace(sleep=clock.asleep))
+    monkeypatch.setattr(pool, "_Queue", clocked(clock))
     send = SyncClient.send
 
     def watched(self, request):
