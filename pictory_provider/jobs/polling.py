@@ -55,6 +55,8 @@ UNKNOWN_JOB_GRACE = 60.0
 """Seconds from the start of the wait in which Pictory may not know its own job yet."""
 MISSING_URL_GRACE = 60.0
 """Seconds in which a completed job may still lack its URL."""
+_QUIET = 60.0
+"""Seconds in which a job that runs is no news for whoever carries a wait on."""
 SHORTEST_POLITE_INTERVAL = 10.0
 """Seconds. Pictory recommends 10 to 30 between two looks (guides/ai-studio/text-to-image)."""
 DEFERRAL_SLACK = 180.0
@@ -105,6 +107,7 @@ class JobPoller:
     :param poll_interval: seconds between two looks.
     :param exponential_backoff: let the interval double with the time waited.
     :param max_wait: seconds that the doubled interval may reach.
+    :param is_carried_on: whether another process has begun the wait, and said so.
     :param chance: gives numbers from 0 to 1, for the jitter after faults.
     """
 
@@ -117,6 +120,7 @@ class JobPoller:
         poll_interval: float,
         exponential_backoff: bool = False,
         max_wait: float | None = None,
+        is_carried_on: bool = False,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.job_id = job_id
@@ -130,7 +134,9 @@ class JobPoller:
         self._last_failure: PictoryError | None = None
         self._renewed = False
         self._without_url_since: float | None = None
-        self._told: tuple[str, float] = ("", 0.0)
+        self._told: tuple[str | None, float] = (
+            (JobState.IN_PROGRESS.value, _QUIET / 2) if is_carried_on else (None, 0.0)
+        )
         self.ran_until: float | None = None
         """Epoch seconds of the last look that saw the job running."""
 

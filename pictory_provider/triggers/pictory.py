@@ -143,6 +143,7 @@ class PictoryJobTrigger(BaseTrigger):
             poll_interval=self.poll_interval,
             exponential_backoff=self.exponential_backoff,
             max_wait=self.max_wait,
+            is_carried_on=True,
         )
         hook = PictoryHook(self.pictory_conn_id)
         try:

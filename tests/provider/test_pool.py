@@ -314,3 +314,13 @@ def test_a_group_of_looks_is_small_enough_for_the_loop(pictory, monkeypatch):
     job_ids = [buy(pictory) for _ in range(60)]
     run(*(trigger(job_id) for job_id in job_ids))
     assert max(went.count(at) for at in went) <= pool.GROUP
+
+
+def test_a_crowded_pace_is_told_in_the_log_of_the_task(pictory, monkeypatch, mocker):
+    connect(monkeypatch, pictory, requests_per_second=8)
+    log = mocker.patch("pictory_provider.hooks.pictory.PictoryHook.log")
+    long_ago = time.time() - 100
+    job_ids = [buy(pictory, "stuck") for _ in range(8)]
+    run(*(trigger(job_id, started_at=long_ago, end_time=time.time() + 0.5) for job_id in job_ids))
+    assert log.info.call_args_list[-1].args[0] == "%s. Next look in %.0f s."
+    assert max(call.args[2] for call in log.info.call_args_list if len(call.args) == 3) == 1

@@ -210,3 +210,30 @@ def test_looks_are_never_closer_than_the_interval():
         for answer in answers:
             decision = p.after(answer, START + second)
             assert isinstance(decision, Finished) or decision.seconds >= 15
+
+
+def told_at(made, times, status="in-progress"):
+    return [at for at in times if made.after(job(status), START + at).is_news]
+
+
+def test_a_job_that_goes_on_running_is_told_again_after_twice_the_time():
+    assert told_at(poller(), range(15, 1_000, 15)) == [15, 30, 60, 120, 240, 480, 960]
+
+
+def test_whoever_carries_a_wait_on_says_nothing_of_a_running_job_in_its_first_minute():
+    assert told_at(poller(is_carried_on=True), range(15, 1_000, 15)) == [60, 120, 240, 480, 960]
+
+
+def test_a_status_that_changes_is_told_at_once():
+    made = poller(is_carried_on=True)
+    assert told_at(made, [15]) == []
+    assert told_at(made, [30, 45], status="hibernating") == [30]
+    assert told_at(made, [46]) == [46]
+
+
+def test_a_poller_remembers_when_it_last_saw_the_job_running():
+    made = poller()
+    assert made.ran_until is None
+    made.after(job(), START + 15)
+    made.after(Unavailable("away"), START + 30)
+    assert made.ran_until == START + 15
