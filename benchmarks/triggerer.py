@@ -2,7 +2,7 @@
 # Copyright The pictory_provider authors
 """Many sensors in a real Airflow on PostgreSQL, in each way of waiting.
 
-``python -m benchmarks.triggerer [SENSORS [WAY...]]``: 300 sensors in all five ways by default.
+``python -m benchmarks.triggerer [SENSORS [WAY...]]``: 100 sensors in all five ways by default.
 
 One task submits the jobs of 50 sensors, so that what is measured is the wait alone: from the last submission to
 the last sensor's end. A picture that a ``GenerateImageOperator`` submits takes one worker start more.
@@ -25,7 +25,7 @@ from demo.stack import COMPONENTS, AirflowStack
 DAGS = Path(__file__).parent / "dags"
 WAYS = ("poke", "deferred", "end", "start", "http")
 TASKS = 50
-STARTS_PER_SECOND = 2.5
+STARTS_PER_SECOND = 1.3
 """Worker starts that two cores manage, roughly: so long a job runs that all sensors wait at once."""
 SETTINGS = {
     "AIRFLOW__CORE__PARALLELISM": "8",
@@ -108,7 +108,7 @@ def measure(way: str, sensors: int) -> None:
         )
 
 
-def main(sensors: int = 300, *ways: str) -> None:
+def main(sensors: int = 100, *ways: str) -> None:
     """Print a table."""
     print(f"\n{sensors} sensors on PostgreSQL, 8 worker slots")
     print(

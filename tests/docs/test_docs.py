@@ -52,7 +52,7 @@ def test_every_link_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
         if not target.startswith("http"):
             file, _, anchor = target.partition("#")
-            found = page.parent / file
+            found = page.parent / file if file else page
             assert found.exists(), target
             headings = re.findall(r"^#+ (.+)$", found.read_text(), re.MULTILINE)
             assert not anchor or anchor in [heading.lower().replace(" ", "-") for heading in headings], target
