@@ -17,7 +17,7 @@ from pictory_provider.api.errors import RequestInvalid, WaitTimeout
 from pictory_provider.api.models import Job
 from pictory_provider.api.retry import is_passing
 from pictory_provider.compat import shortest_absence
-from pictory_provider.jobs.polling import SHORTEST_POLITE_INTERVAL, Finished, JobPoller, deferral_timeout
+from pictory_provider.jobs.polling import Finished, JobPoller, deferral_timeout, impolite
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
@@ -136,9 +136,5 @@ def seconds(name: str, value: object) -> float:
 
 def warn_if_impolite(task: BaseOperator, name: str, interval: float) -> None:
     """Log a warning where a task asks more often than Pictory recommends."""
-    if interval < SHORTEST_POLITE_INTERVAL:
-        task.log.warning(
-            "%s is %s s; Pictory recommends 10 to 30 s between two looks, and may refuse more frequent ones.",
-            name,
-            interval,
-        )
+    if warning := impolite(name, interval):
+        task.log.warning(warning)

@@ -99,6 +99,19 @@ def deferral_timeout(timeout: float, poll_interval: float) -> float:
     return timeout + poll_interval + DEFERRAL_SLACK
 
 
+def impolite(name: str, interval: float) -> str | None:
+    """Return what to say of an interval that is shorter than Pictory recommends.
+
+    :param name: of the argument that says it.
+    """
+    if interval >= SHORTEST_POLITE_INTERVAL:
+        return None
+    return (
+        f"{name} is {interval} s; Pictory recommends 10 to 30 s between two looks, and may refuse more "
+        "frequent ones."
+    )
+
+
 class JobPoller:
     """Decide what follows each answer of Pictory about one job.
 

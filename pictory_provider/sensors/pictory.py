@@ -180,6 +180,7 @@ class PictoryJobSensor(BaseSensorOperator):
         job_id = in_triggerer(self.job_id)
         if (
             job_id is None
+            or in_triggerer(self.pictory_conn_id) is None
             or not starts_from_trigger()
             or not self.deferrable
             or not self._may_end_in_trigger()
@@ -243,20 +244,20 @@ class PictoryJobSensor(BaseSensorOperator):
         return error
 
 
-def in_triggerer(job_id: Any) -> str | None:
-    """Return what the triggerer can make the job id of; ``None`` where it cannot.
+def in_triggerer(value: Any) -> str | None:
+    """Return what the triggerer can make an argument of; ``None`` where it cannot.
 
     A reference to another task's XCom arrives there as an object that nothing resolves, and ``xcom_pull``
     without a map index asks for a slice, which hangs the trigger for ever (3.3.2). With one it works.
     """
-    if isinstance(job_id, XComArg):
-        upstream, key = getattr(job_id, "operator", None), getattr(job_id, "key", None)
+    if isinstance(value, XComArg):
+        upstream, key = getattr(value, "operator", None), getattr(value, "key", None)
         if upstream is None or key is None or upstream.is_mapped or upstream.get_closest_mapped_task_group():
             return None
         return f"{{{{ ti.xcom_pull(task_ids={upstream.task_id!r}, key={key!r}, map_indexes=-1) }}}}"
-    if not isinstance(job_id, str) or ("xcom_pull" in job_id and "map_indexes" not in job_id):
+    if not isinstance(value, str) or ("xcom_pull" in value and "map_indexes" not in value):
         return None
-    return job_id
+    return value
 
 
 def _come_back_in(pause: float) -> AirflowRescheduleException:

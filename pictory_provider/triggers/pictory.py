@@ -15,7 +15,7 @@ from pictory_provider.api.models import Job, check_job_id
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs import events
 from pictory_provider.jobs.foresight import Foresight
-from pictory_provider.jobs.polling import SHORTEST_POLITE_INTERVAL, JobPoller, Wait, deferral_timeout
+from pictory_provider.jobs.polling import SHORTEST_POLITE_INTERVAL, JobPoller, Wait, deferral_timeout, impolite
 from pictory_provider.jobs.submission import runs_on
 from pictory_provider.links.pictory import PictoryJobLink
 
@@ -129,12 +129,12 @@ class PictoryJobTrigger(BaseTrigger):
             return error
         started_at, first_poll_at, end_time = self._times()
         seen = _seen(self.pictory_conn_id, *self._task())
-        not_before = max(first_poll_at, min(started_at + seen.first_look(time.time()), end_time))
-        if not_before > first_poll_at:
+        first_look_at = max(first_poll_at, min(started_at + seen.first_look(time.time()), end_time))
+        if first_look_at > first_poll_at:
             self.log.info(
                 "The first look comes %.0f s after the start of the wait: in the last hour hardly any job of this "
                 "task had ended sooner.",
-                not_before - started_at,
+                first_look_at - started_at,
             )
         poller = JobPoller(
             job_id=job_id,
@@ -145,7 +145,7 @@ class PictoryJobTrigger(BaseTrigger):
             max_wait=self.max_wait,
             is_carried_on=True,
         )
-        hook = PictoryHook(self.pictory_conn_id)
+        hook, not_before = PictoryHook(self.pictory_conn_id), first_look_at
         try:
             while isinstance(
                 decision := await hook.alook(poller, not_before=not_before, silent_fail=self.silent_fail), Wait
@@ -153,11 +153,13 @@ class PictoryJobTrigger(BaseTrigger):
                 not_before = time.time() + decision.seconds
         finally:
             await hook.aclose()
-        result, now = decision.result, time.time()
-        if isinstance(result, (Job, JobFailed)):
-            ran_until = poller.ran_until or max(started_at, now - self.poll_interval)
-            seen.note(now, ran_for=ran_until - started_at, ended_within=now - started_at)
-        return result
+        if isinstance(decision.result, (Job, JobFailed)):
+            now = time.time()
+            # A first look may come hours late, after a restart. Then all that is known is when it was due.
+            ended_by = now if poller.ran_until else min(now, first_look_at)
+            ran_until = poller.ran_until or max(started_at, ended_by - self.poll_interval)
+            seen.note(now, ran_for=ran_until - started_at, ended_within=ended_by - started_at)
+        return decision.result
 
     def _task(self) -> tuple[str | None, str | None]:
         """Return the DAG and the task that wait: its jobs are alike."""
@@ -177,6 +179,8 @@ class PictoryJobTrigger(BaseTrigger):
             return self.started_at, self.first_poll_at, self.end_time
         assert self.timeout is not None
         assert self.timeout_after is not None
+        if warning := impolite("poke_interval", self.poll_interval):
+            self.log.warning(warning)
         started_at = self.timeout_after.timestamp() - deferral_timeout(self.timeout, self.poll_interval)
         soonest = min(self.poll_interval, SHORTEST_POLITE_INTERVAL)
         return started_at, started_at + soonest, started_at + self.timeout

@@ -57,7 +57,7 @@ def test_the_arguments_of_the_first_release_still_make_a_trigger():
 
 
 def test_exactly_one_event_ends_the_wait(pictory):
-    job_id = buy(pictory, seconds=0.1)
+    job_id = buy(pictory, seconds=1)
     ((payload,),) = run(trigger(job_id))
     assert events.read(payload).result.status == "completed"
     assert len(pictory.polls) > 1
@@ -108,6 +108,15 @@ def test_a_first_look_that_would_come_after_the_deadline_comes_with_it(pictory):
     ((payload,),) = run(trigger(job_id, end_time=begun + 0.1))
     assert payload["outcome"] == "completed"
     assert payload["at"] - begun < 0.4
+
+
+def test_jobs_that_were_looked_at_hours_late_do_not_keep_the_next_ones_waiting(pictory):
+    hours_ago = time.time() - 10_000
+    for _ in range(5):
+        run(trigger(buy(pictory), started_at=hours_ago, first_poll_at=hours_ago + 15))
+    job_id = buy(pictory)
+    ((payload,),) = run(trigger(job_id, end_time=time.time() + 600))
+    assert payload["outcome"] == "completed"
 
 
 def test_a_trigger_that_runs_twice_at_once_only_reads(pictory):

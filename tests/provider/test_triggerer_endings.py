@@ -136,6 +136,7 @@ def test_nothing_in_the_arguments_changes_from_parse_to_parse():
     [
         {"job_id": "{{ ti.xcom_pull(task_ids='generate') }}"},
         {"job_id": None},
+        {"pictory_conn_id": "{{ ti.xcom_pull(task_ids='choose') }}"},
         {"execution_timeout": timedelta(minutes=1)},
         {"on_execute_callback": print},
         {"deferrable": False},
@@ -214,3 +215,10 @@ def test_a_job_id_that_rendered_to_nothing_is_told_without_a_request(pictory, co
     assert pictory.requests == []
     with pytest.raises(PictoryRequestInvalid, match="job_id is missing"):
         sensor(job_id).execute_complete(context, event.payload)
+
+
+def test_an_impolite_interval_is_told_where_no_worker_could_tell_it(pictory, mocker):
+    made, _ = started(buy(pictory))
+    warning = mocker.patch.object(made.log, "warning")
+    events_of(made)
+    assert "poke_interval is 0.02 s; Pictory recommends 10 to 30 s" in warning.call_args.args[0]
