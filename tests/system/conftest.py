@@ -60,7 +60,6 @@ def runs(airflow):
         "batch": ("pictory_batch", {"prompts": BATCH}),
         "modes": ("system_modes", {}),
         "outcomes": ("system_outcomes", {}),
-        "triggerer": ("system_triggerer", {}),
     }
     return {name: (dag_id, airflow.trigger(dag_id, **conf)) for name, (dag_id, conf) in wanted.items()}
 

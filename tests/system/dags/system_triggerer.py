@@ -15,7 +15,7 @@ PULLED = "{{{{ ti.xcom_pull(task_ids='generate'{}) }}}}"
 
 
 def sensor(task_id, job_id, **more):
-    return PictoryJobSensor(task_id=task_id, job_id=job_id, **{"poke_interval": 3, "timeout": 60, **more})
+    return PictoryJobSensor(task_id=task_id, job_id=job_id, **{"poke_interval": 3, "timeout": 600, **more})
 
 
 with DAG(
@@ -26,7 +26,7 @@ with DAG(
     params={"suffix": ""},
 ):
     generate = GenerateImageOperator(
-        task_id="generate", prompt="One job for the triggerer, simulate:seconds=9", model="flux-schnell"
+        task_id="generate", prompt="One job for the triggerer, simulate:seconds=3600", model="flux-schnell"
     )
     start = {"start_from_trigger": True}
     generate >> [
