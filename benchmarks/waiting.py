@@ -114,7 +114,7 @@ def draw(found: dict[str, dict[int, dict[str, Any]]]) -> None:
     import matplotlib as mpl
 
     mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "pictory"
+    mpl.rcParams.update({"svg.hashsalt": "pictory", "svg.fonttype": "none"})
     from matplotlib import pyplot as plt
 
     figure, panels = plt.subplots(1, 2, figsize=(10, 4))
