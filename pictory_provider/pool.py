@@ -4,7 +4,7 @@
 
 All triggers of a triggerer run in one event loop. The first that waits through a connection opens its client,
 the last one closes it. In between they share its connections, its pace (:mod:`pictory_provider.jobs.pacing`)
-and its place in the queue: who has been due for longest goes next, so no job starves.
+and its queue: who has been due for longest goes next, so no job starves.
 """
 
 from __future__ import annotations

@@ -41,7 +41,6 @@ class Pace:
     """
 
     def __init__(self, requests_per_second: float) -> None:
-        self._places = math.ceil(requests_per_second)
         self._in_flight = 0
         self._free_again: deque[float] = deque()
         self._next = -math.inf

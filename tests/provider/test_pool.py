@@ -289,7 +289,7 @@ def test_a_connection_that_cannot_be_read_again_leaves_the_client_as_it_was(pict
         raise AuthenticationError("gone")
 
     async def read_again():
-        answers = iter([found, refuse])
+        answers = iter([found, refuse, found])
 
         async def read():
             return await next(answers)()
@@ -298,8 +298,11 @@ def test_a_connection_that_cannot_be_read_again_leaves_the_client_as_it_was(pict
         try:
             await member.send(get_job("j"))
             member.renew()
+            before = member._shared.opened
             with pytest.raises(AuthenticationError, match="gone"):
                 await member.send(get_job("j"))
+            assert (await member.send(get_job("j"))).status == 404
+            assert member._shared.opened is before
         finally:
             await member.leave()
 
