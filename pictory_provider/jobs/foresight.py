@@ -41,6 +41,26 @@ class Foresight:
         self._known.append((now, seconds))
         insort(self._sorted, seconds)
 
+    def note_end(
+        self,
+        now: float,
+        *,
+        started_at: float,
+        first_look_at: float,
+        ran_until: float | None,
+        poll_interval: float,
+    ) -> None:
+        """Take note of a job whose end has just been seen. All times are epoch seconds.
+
+        A first look may come hours late, after a restart. Then all that is known is when it was due.
+
+        :param first_look_at: when the first look was due.
+        :param ran_until: the last look that saw the job running; ``None`` where the first one saw its end.
+        """
+        ended_by = now if ran_until else min(now, first_look_at)
+        ran_until = ran_until or max(started_at, ended_by - poll_interval)
+        self.note(now, ran_for=ran_until - started_at, ended_within=ended_by - started_at)
+
     def first_look(self, now: float) -> float:
         """Return the seconds from the start of a wait before which a look would most likely be wasted."""
         self._forget(now)

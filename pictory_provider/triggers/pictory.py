@@ -154,11 +154,13 @@ class PictoryJobTrigger(BaseTrigger):
         finally:
             await hook.aclose()
         if isinstance(decision.result, (Job, JobFailed)):
-            now = time.time()
-            # A first look may come hours late, after a restart. Then all that is known is when it was due.
-            ended_by = now if poller.ran_until else min(now, first_look_at)
-            ran_until = poller.ran_until or max(started_at, ended_by - self.poll_interval)
-            seen.note(now, ran_for=ran_until - started_at, ended_within=ended_by - started_at)
+            seen.note_end(
+                time.time(),
+                started_at=started_at,
+                first_look_at=first_look_at,
+                ran_until=poller.ran_until,
+                poll_interval=self.poll_interval,
+            )
         return decision.result
 
     def _task(self) -> tuple[str | None, str | None]:

@@ -40,6 +40,18 @@ def test_quicker_jobs_draw_the_first_look_nearer():
     assert foresight.first_look(1) < 50
 
 
+@pytest.mark.parametrize(
+    ("ran_until", "seconds"),
+    [(1_045.0, 46.5), (None, 16.5)],
+    ids=["between the last look that saw it running and this one", "before a first look that came hours late"],
+)
+def test_the_end_of_a_job_is_placed_by_what_was_seen(ran_until, seconds):
+    foresight, now = Foresight(), 1_060.0 if ran_until else 9_000.0
+    for _ in range(ENOUGH):
+        foresight.note_end(now, started_at=1_000.0, first_look_at=1_030.0, ran_until=ran_until, poll_interval=15.0)
+    assert foresight.first_look(now) == pytest.approx(seconds)
+
+
 def test_what_is_an_hour_old_is_forgotten():
     foresight = known(*[(60, 75)] * 20, at=100)
     assert foresight.first_look(99 + MEMORY) == 61.5
