@@ -9,7 +9,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-pure test-faults lint format docs docs-update bench clean
+.PHONY: help demo ui test test-pure test-faults test-distributed matrix lint format docs docs-update bench clean
 
 help:
 	@sed -n '4,6s/^# //p' Makefile
@@ -36,6 +36,15 @@ test-pure: .venv/.installed
 
 test-faults: .venv/.installed
 	@$(BIN)/python -m pytest tests/faults
+
+# PICTURES=40: so many in place of 200
+test-distributed: .venv/.installed
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group distributed
+	@$(if $(PICTURES),PICTORY_PICTURES=$(PICTURES)) $(BIN)/python -m pytest -s tests/distributed
+
+# ALL=1: every Airflow with every Python
+matrix: .venv/.installed
+	@$(BIN)/python -m tests.versions $(if $(ALL),--all)
 
 lint: .venv/.installed
 	@$(BIN)/ruff check .

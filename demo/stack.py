@@ -23,13 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-COMPONENTS = {
-    # The servers of logs listen on every address; here all logs are files of one machine.
-    "api-server": (),
-    "scheduler": ("--skip-serve-logs",),
-    "dag-processor": (),
-    "triggerer": ("--skip-serve-logs",),
-}
+COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+# The servers of logs listen on every address; here all logs are files of one machine.
+_SERVE_LOGS = ("scheduler", "triggerer", "celery worker")
 HOST = "127.0.0.1"
 _HEALTHY_WITHIN = 180.0
 _GRACE = 3.0
@@ -90,15 +86,19 @@ class AirflowStack:
         token = self._session.get(f"{self.url}/auth/token", timeout=10).json()["access_token"]
         self._session.headers["Authorization"] = f"Bearer {token}"
 
-    def start_component(self, component: str, name: str | None = None) -> subprocess.Popen[bytes]:
+    def start_component(self, component: str, name: str | None = None, *arguments: str) -> subprocess.Popen[bytes]:
         """Start one component in a session of its own, its output in ``<name>.log``.
 
+        :param component: the command of ``airflow``, such as ``scheduler`` or ``celery worker``.
         :param name: tells two of a kind apart; the component's own name by default.
+        :param arguments: more of the command line.
         """
         name = name or component
+        if component in _SERVE_LOGS:
+            arguments = ("--skip-serve-logs", *arguments)
         with (self.home / f"{name}.log").open("ab") as log, _uninterrupted(afterwards=True):
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "airflow", component, *COMPONENTS[component]],
+                [sys.executable, "-m", "airflow", *component.split(), *arguments],
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -169,9 +169,13 @@ class AirflowStack:
         return [error["stack_trace"] for error in self.call("GET", "/importErrors")["import_errors"]]
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """Return the task instances of a run."""
-        found = self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=100")
-        return list(found["task_instances"])
+        """Return the task instances of a run; Airflow gives at most a hundred at a time."""
+        path, found, total = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=100", [], 1
+        while len(found) < total:
+            page = self.call("GET", f"{path}&order_by=id&offset={len(found)}")
+            found += page["task_instances"]
+            total = page["total_entries"] if page["task_instances"] else 0
+        return found
 
     def run_state(self, dag_id: str, run_id: str) -> str:
         """Return the state of a run."""

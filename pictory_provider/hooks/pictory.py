@@ -441,7 +441,7 @@ class PictoryHook(BaseHook):
         if self._client is None:
             from pictory_provider.client.sync import SyncClient
 
-            self._client = SyncClient(self._settings(self._find_connection()))
+            self._client = SyncClient(self._find_settings())
         return self._client
 
     def close(self) -> None:
@@ -473,25 +473,20 @@ class PictoryHook(BaseHook):
 
     # -------------------------------------------------------------------------------------------------
 
-    def _find_connection(self) -> Any:
+    def _find_settings(self) -> ConnectionSettings:
         try:
-            return self.get_connection(self.pictory_conn_id)
+            connection = self.get_connection(self.pictory_conn_id)
         except AirflowNotFoundException as error:
-            raise self._no_connection() from error
-
-    def _no_connection(self) -> AuthenticationError:
-        return AuthenticationError(
-            f"Airflow has no connection {self.pictory_conn_id!r}, so there is no API key. No request was "
-            "made. Make one of type `pictory` (Admin > Connections, or the environment variable "
-            f"AIRFLOW_CONN_{self.pictory_conn_id.upper()}), with the key as its password."
-        )
-
-    def _settings(self, connection: Any, extra: dict[str, Any] | None = None) -> ConnectionSettings:
+            raise AuthenticationError(
+                f"Airflow has no connection {self.pictory_conn_id!r}, so there is no API key. No request was "
+                "made. Make one of type `pictory` (Admin > Connections, or the environment variable "
+                f"AIRFLOW_CONN_{self.pictory_conn_id.upper()}), with the key as its password."
+            ) from error
         return ConnectionSettings.from_fields(
             self.pictory_conn_id,
             password=connection.password,
             host=connection.host,
-            extra=connection.extra_dejson if extra is None else extra,
+            extra=connection.extra_dejson,
         )
 
     def _send(self, request: Request) -> Response:
@@ -507,13 +502,14 @@ class PictoryHook(BaseHook):
         )
 
     async def _afind_settings(self) -> ConnectionSettings:
-        from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+        """Look the connection up in a thread.
 
-        try:
-            connection = await get_async_connection(self.pictory_conn_id)
-        except AirflowNotFoundException as error:
-            raise self._no_connection() from error
-        return self._settings(connection, await get_async_extra_dejson(connection))
+        Before Airflow 3.3.2 its asynchronous look-up masks secrets by a blocking call, which fails where
+        another trigger's call is under way on the loop. asgiref's thread finds the way back to the loop.
+        """
+        from asgiref.sync import sync_to_async
+
+        return await sync_to_async(self._find_settings)()
 
     def _unforeseen(self, error: Exception, *, silent_fail: bool) -> PictoryError:
         if not silent_fail:

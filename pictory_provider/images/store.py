@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
-from pictory_provider.api.errors import ImageInvalid, RequestInvalid, StorageFailed
+from pictory_provider.api.errors import ImageInvalid, PictoryError, RequestInvalid, StorageFailed
 from pictory_provider.images.png import PngChecker
 
 if TYPE_CHECKING:
@@ -165,9 +165,12 @@ class Target:
     def _storing(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except PictoryError:
+            raise
+        except Exception as error:  # the clients of object storages have errors of their own kinds
+            why = getattr(error, "strerror", None) or error
             raise StorageFailed(
-                f"The picture could not be written to {self.path!r}: {error.strerror or error}. It is still "
+                f"The picture could not be written to {self.path!r}: {why}. It is still "
                 "at Pictory, and saving it again is free. Check the folder, its permissions and its space."
             ) from error
 

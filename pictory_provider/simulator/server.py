@@ -166,6 +166,10 @@ class Simulator:
         """
         self._faults.add(ScriptedFault(place, fault, times, options))
 
+    def clear_faults(self) -> None:
+        """Forget the scripted faults that still wait for requests."""
+        self._faults.waiting.clear()
+
     def shape(self, name: str, choice: str) -> None:
         """Choose a shape that the documentation leaves open, out of :data:`SHAPES`."""
         if choice not in shapes.SHAPES.get(name, ()):
@@ -182,7 +186,7 @@ class Simulator:
 
     def _forget(self) -> None:
         self.account.reset()
-        self._faults.waiting.clear()
+        self.clear_faults()
         self._pictures.clear()
         self.requests.clear()
         self.shapes = {name: choices[0] for name, choices in shapes.SHAPES.items()}
@@ -236,6 +240,7 @@ class Simulator:
             web.get("/_simulator/state", self._control_state),
             web.get("/_simulator/requests", self._control_requests),
             web.post("/_simulator/faults", self._control_faults),
+            web.delete("/_simulator/faults", self._control_no_faults),
             web.post("/_simulator/jobs", self._control_jobs),
             web.post("/_simulator/reset", self._control_reset),
             web.route("*", "/{rest:.*}", partial(self._unknown, "api")),
@@ -456,6 +461,10 @@ class Simulator:
             self.script(wanted.pop("place"), wanted.pop("fault"), times=int(wanted.pop("times", 1)), **wanted)
         except (KeyError, ValueError) as error:
             return web.json_response({"message": str(error), "faults": FAULTS}, status=400)
+        return web.json_response({"success": True})
+
+    async def _control_no_faults(self, _: web.Request) -> web.Response:
+        self.clear_faults()
         return web.json_response({"success": True})
 
     async def _control_jobs(self, request: web.Request) -> web.Response:

@@ -148,7 +148,7 @@ def occurrences(pictory, monkeypatch, tmp_path):
     yield lambda: hook.get_job("None")
     yield lambda: save(pictory, path="a.png")
     yield lambda: save(pictory, path=str(there))
-    yield lambda: save(pictory, path="s3://bucket/a.png")
+    yield lambda: save(pictory, path="gs://bucket/a.png")
     yield lambda: PictoryHook("nowhere").get_quota()
     yield lambda: connect(pictory, monkeypatch, password="")
     yield lambda: connect(pictory, monkeypatch, password="Bearer x")

@@ -187,7 +187,7 @@ def test_a_relative_path_is_refused_before_any_request(context, pictory, job_id,
 def test_storage_that_airflow_does_not_know_is_told_before_any_request(context, pictory, job_id):
     pictory.requests.clear()
     with pytest.raises(PictoryRequestInvalid, match="no filesystem for"):
-        save(context, "s3://bucket/a.png", job_id=job_id)
+        save(context, "gs://bucket/a.png", job_id=job_id)
     assert pictory.requests == []
 
 

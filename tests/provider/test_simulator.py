@@ -345,13 +345,17 @@ def test_the_program_serves_on_loopback_obeys_its_control_and_ends_at_a_signal(n
         fault = {"place": "quota", "fault": "server-error", "status": 504}
         assert requests.post(f"{api}/_simulator/faults", json=fault, timeout=10).status_code == 200
         assert requests.get(quota, headers=headers, timeout=10).status_code == 504
+        for_ever = fault | {"times": -1}
+        assert requests.post(f"{api}/_simulator/faults", json=for_ever, timeout=10).status_code == 200
+        assert requests.delete(f"{api}/_simulator/faults", timeout=10).status_code == 200
+        assert requests.get(quota, headers=headers, timeout=10).status_code == 200
         assert requests.post(f"{api}/_simulator/faults", json={"place": "moon"}, timeout=10).status_code == 400
         assert requests.post(f"{api}/_simulator/jobs", json={"fate": "failed"}, timeout=10).status_code == 200
         requests.post(f"{settings['host']}/v1/aistudio/images", json=PROMPT, headers=headers, timeout=10)
         state = requests.get(f"{api}/_simulator/state", timeout=10).json()
         assert (state["credits_used"], state["jobs"][0]["status"]) == (2.0, "failed")
         log = requests.get(f"{api}/_simulator/requests", timeout=10)
-        assert len(log.json()) == 4
+        assert len(log.json()) == 5
         assert settings["password"] not in log.text
         requests.post(f"{api}/_simulator/reset", timeout=10)
         assert requests.get(f"{api}/_simulator/requests", timeout=10).json() == []

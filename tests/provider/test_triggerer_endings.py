@@ -9,7 +9,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.providers.common.compat.sdk import TaskDeferred, XCom
 from airflow.sdk import DAG, Asset, task_group
 from airflow.triggers.base import TaskSuccessEvent
 
@@ -21,6 +21,7 @@ from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.sensors.pictory import PictoryJobSensor
 from pictory_provider.triggers.pictory import PictoryJobTrigger
 from tests.provider.waits import buy, events_of, trigger
+from tests.stand_ins import TaskInstance
 
 
 def sensor(job_id="j", **more):
@@ -32,13 +33,48 @@ def record_of(job_id):
         return hook.get_job(job_id).record()
 
 
-def test_a_completed_job_ends_the_task_with_the_record_that_every_mode_returns(pictory):
+@pytest.fixture
+def pushed(mocker):
+    """Return what is pushed from the triggerer, by key; Airflow's own part of it runs in the system tests."""
+    xcoms = {}
+
+    def push(key, value, **place):
+        xcoms[key] = json.loads(json.dumps(value)), place
+
+    mocker.patch.object(XCom, "set", push)
+    return xcoms
+
+
+def in_triggerer(job_id, **more):
+    made = trigger(job_id, end_from_trigger=True, **more)
+    made.task_instance = TaskInstance()
+    return made
+
+
+PLACE = {"dag_id": "covers", "task_id": "generate", "run_id": TaskInstance.run_id, "map_index": -1}
+
+
+def test_a_completed_job_ends_the_task_with_the_record_that_every_mode_returns(pictory, pushed):
     job_id = buy(pictory)
-    (event,) = events_of(trigger(job_id, end_from_trigger=True))
+    (event,) = events_of(in_triggerer(job_id))
     assert isinstance(event, TaskSuccessEvent)
-    assert event.xcoms["return_value"] == record_of(job_id)
-    assert event.xcoms["_link_PictoryJobLink"] == record_of(job_id)["url"]
-    assert json.loads(json.dumps(event.xcoms)) == event.xcoms
+    assert event.xcoms is None, "Airflow would hand a string to the tasks that pull them"
+    record = record_of(job_id)
+    assert pushed == {"return_value": (record, PLACE), "_link_PictoryJobLink": (record["url"], PLACE)}
+
+
+def test_a_result_that_cannot_be_pushed_from_the_triggerer_is_left_to_a_worker(pictory, context, mocker):
+    mocker.patch.object(XCom, "set", side_effect=RuntimeError("the XCom backend is away"))
+    job_id = buy(pictory)
+    (event,) = events_of(in_triggerer(job_id))
+    assert not isinstance(event, TaskSuccessEvent)
+    assert sensor(job_id).execute_complete(context, event.payload) == record_of(job_id)
+
+
+def test_without_a_task_instance_a_worker_takes_the_result(pictory, pushed):
+    (event,) = events_of(trigger(buy(pictory), end_from_trigger=True))
+    assert not isinstance(event, TaskSuccessEvent)
+    assert pushed == {}
 
 
 @pytest.mark.parametrize("fate", ["failed", "cleaned", "stuck"])
@@ -193,8 +229,9 @@ def test_a_trigger_that_airflow_started_counts_from_the_moment_that_airflow_fixe
     assert end_time == pytest.approx(begun + 60, abs=0.01)
 
 
-def test_a_trigger_that_airflow_started_ends_the_task(pictory):
+def test_a_trigger_that_airflow_started_ends_the_task(pictory, pushed):
     made, _ = started(buy(pictory))
+    made.task_instance = TaskInstance()
     (event,) = events_of(made)
     assert isinstance(event, TaskSuccessEvent)
 

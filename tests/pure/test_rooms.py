@@ -29,9 +29,9 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "images.store": ({"api", "images.png"}, {"airflow"}),
     "hooks": (
         {"api", "jobs", "images.png", "images.store", "client", "pool", "exceptions", "provider_info"},
-        {"airflow", "wtforms"},
+        {"airflow", "asgiref", "wtforms"},
     ),
-    "triggers": ({"api", "jobs", "exceptions", "hooks", "links"}, {"airflow"}),
+    "triggers": ({"api", "jobs", "exceptions", "hooks", "links"}, {"airflow", "asgiref"}),
     "waiting": ({"api", "jobs", "compat", "exceptions", "hooks", "triggers"}, {"airflow"}),
     "operators": (
         {

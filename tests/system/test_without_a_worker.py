@@ -10,6 +10,8 @@ COMPLETED = (
     "end",
     "start",
     "start_template",
+    "read_end",
+    "read_start",
     "worker_slice",
     "worker_outlet",
     "worker_execution_timeout",
@@ -50,6 +52,11 @@ def test_a_wait_without_a_worker_comes_to_the_same_end(airflow, run):
     assert records == [records[0]] * len(COMPLETED)
     for task_id in COMPLETED:
         assert airflow.xcom(*run, task_id, "_link_PictoryJobLink") == records[0]["url"], task_id
+
+
+def test_the_tasks_that_pull_the_result_get_the_record_itself(airflow, run):
+    record = airflow.xcom(*run, "end")
+    assert airflow.xcom(*run, "pulled") == [record, record, record["job_id"], record["job_id"]]
 
 
 def test_a_worker_is_started_once_less_or_not_at_all(airflow, run):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, Asset, task_group
+from airflow.sdk import DAG, Asset, task, task_group
 
 from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.sensors.pictory import PictoryJobSensor
@@ -40,6 +40,17 @@ with DAG(
             job_id=[generate.output]
         ),
     ]
+
+    @task
+    def pulled(ended, began, mapped):
+        """Return what other tasks get of the sensors that ended in the triggerer."""
+        return [ended, began, *mapped]
+
+    ended = [sensor(f"read_{way}", generate.output, **{f"{way}_from_trigger": True}) for way in ("end", "start")]
+    in_turn = PictoryJobSensor.partial(task_id="read_mapped", poke_interval=3, end_from_trigger=True).expand(
+        job_id=[generate.output, generate.output]
+    )
+    pulled(*(wait.output for wait in ended), in_turn.output.map(lambda image: image["job_id"]))
 
     @task_group
     def each(prompt):

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Airflow on many processes: Celery, Redis, PostgreSQL, two of every component that may be two, and an S3."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from demo.postgres import postgres
+from demo.stack import AirflowStack
+from pictory_provider.simulator import Simulator
+from tests.distributed.servers import redis, s3
+
+DAGS = Path(__file__).parent / "dags"
+ACCESS_KEY = "AKIDOFTHECONNECTION"
+
+
+@pytest.fixture(scope="session")
+def pictory():
+    with Simulator() as pictory:
+        yield pictory
+
+
+@pytest.fixture(scope="session")
+def storage():
+    with s3() as storage:
+        yield storage
+
+
+@pytest.fixture(scope="session")
+def airflow(pictory, storage, tmp_path_factory):
+    """Return a healthy Airflow with two schedulers, two triggerers, and two workers of four slots each."""
+    with postgres() as server, redis() as broker:
+        database = server.replace("postgresql:", "postgresql+psycopg2:")
+        env = {
+            "AIRFLOW_CONN_PICTORY_DEFAULT": pictory.connection_json(),
+            "AIRFLOW_CONN_MEDIA": storage.connection_json(ACCESS_KEY),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
+            "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+            "AIRFLOW__CORE__PARALLELISM": "32",
+            "AIRFLOW__CELERY__BROKER_URL": broker,
+            "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{database}",
+            "AIRFLOW__CELERY__WORKER_CONCURRENCY": "4",
+            # Within seconds, not minutes, it is noticed that a worker or a triggerer is gone.
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+            "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "40",
+            "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "10",
+            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
+        }
+        home = tmp_path_factory.mktemp("distributed") / "home"
+        with AirflowStack(home, DAGS, env=env) as stack:
+            for number in ("1", "2"):
+                pid, hostname = str(home / f"worker-{number}.pid"), f"worker-{number}@%h"
+                stack.start_component(
+                    "celery worker", f"worker-{number}", "--pid", pid, "--celery-hostname", hostname
+                )
+            stack.start_component("scheduler", "scheduler-2")
+            stack.start_component("triggerer", "triggerer-2")
+            yield stack

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Two hundred pictures on many processes, while a worker and a triggerer are killed and Pictory is slow."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import time
+from collections import Counter
+
+import pytest
+from PIL import Image
+
+from pictory_provider.jobs.submission import KEY
+from tests.distributed.conftest import ACCESS_KEY, DAGS
+
+DAG_ID = "distributed_pictures"
+SLOW_FOR = 60.0
+
+
+def rows() -> list[str]:
+    spec = importlib.util.spec_from_file_location(DAG_ID, DAGS / f"{DAG_ID}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.ROWS
+
+
+ROWS = rows()
+
+
+def wait_until(airflow, condition, timeout=600):
+    for _ in airflow.until(timeout):
+        if condition():
+            return
+    raise AssertionError("it did not happen in time")
+
+
+def states(airflow, run, task_id) -> Counter:
+    return Counter(task["state"] for task in airflow.tasks(*run) if task["task_id"] == task_id)
+
+
+def adopt_what_is_unknown(airflow, pictory, run) -> int:
+    """Do for each submission of unknown outcome what its error tells a person to do, and return how many it were.
+
+    A worker that is killed between the POST and its answer leaves one behind, now and then.
+    """
+    lost = [task for task in airflow.tasks(*run) if task["task_id"] == "generate" and task["state"] == "failed"]
+    bought = {job.body["prompt"]: job.job_id for job in pictory.account.jobs.values()}
+    dag_id, run_id = run
+    for task in lost:
+        log = airflow.task_log(*run, f"generate/{task['map_index']}", try_number=task["try_number"])
+        assert "PictorySubmitOutcomeUnknown" in log
+        if job_id := bought.get(ROWS[task["map_index"]]):
+            store = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/generate/state-store/{KEY}"
+            airflow.call("PUT", f"{store}?map_index={task['map_index']}", value={"jobId": job_id})
+    if lost:
+        airflow.call(
+            "POST",
+            f"/dags/{dag_id}/clearTaskInstances",
+            dry_run=False,
+            dag_run_id=run_id,
+            task_ids=[["generate", task["map_index"]] for task in lost],
+            include_downstream=True,
+            only_failed=True,
+            reset_dag_runs=True,
+        )
+    return len(lost)
+
+
+@pytest.fixture(scope="module")
+def run(airflow, pictory, storage):
+    """Run the DAG, and do to its machines and to Pictory what happens to machines and services."""
+    pictory.account.seconds = 3600  # until every picture is waited for
+    run = DAG_ID, airflow.trigger(DAG_ID)
+    begun = time.monotonic()
+
+    def told(what: str) -> None:
+        print(f"  {time.monotonic() - begun:4.0f} s  {what}", flush=True)
+
+    wait_until(airflow, lambda: len(pictory.account.jobs) >= len(ROWS) / 2)
+    airflow.kill_component("worker-1")
+    told(f"{len(pictory.account.jobs)} pictures are submitted; a worker is killed")
+
+    wait_until(airflow, lambda: len(pictory.account.jobs) >= len(ROWS) * 3 / 4)
+    pictory.script("any", "rate-limited", times=-1, retry_after=10)
+    told(f"{len(pictory.account.jobs)} pictures are submitted; Pictory answers 429")
+    slow_until = time.monotonic() + SLOW_FOR
+    wait_until(airflow, lambda: time.monotonic() > slow_until)
+    pictory.clear_faults()
+    refused = sum(request.status == 429 for request in pictory.requests)
+    told(f"Pictory works again, after {refused} refusals")
+
+    wait_until(airflow, lambda: states(airflow, run, "wait")["deferred"] == len(ROWS), timeout=1200)
+    airflow.kill_component("triggerer")
+    told(f"{len(ROWS)} pictures are waited for; a triggerer is killed")
+    for job in pictory.account.jobs.values():
+        job.seconds = 0
+
+    airflow.finish(*run, timeout=1800)
+    if unknown := adopt_what_is_unknown(airflow, pictory, run):
+        told(f"{unknown} submissions of the killed worker have an unknown outcome; a person adopts their jobs")
+        airflow.finish(*run, timeout=600)
+    told(f"{len(storage.objects)} pictures are saved")
+    return run, refused
+
+
+def test_every_task_succeeds(airflow, run):
+    (dag_id, run_id), _ = run
+    assert airflow.run_state(dag_id, run_id) == "success"
+    for task_id in ("generate", "wait", "save"):
+        assert states(airflow, (dag_id, run_id), task_id) == {"success": len(ROWS)}
+
+
+def test_every_picture_is_paid_for_once(pictory, run):
+    billed = Counter(job.body["prompt"] for job in pictory.account.jobs.values())
+    assert billed == dict.fromkeys(ROWS, 1)
+    assert pictory.account.credits_used == pytest.approx(0.6 * len(ROWS))
+
+
+def test_every_picture_is_saved_whole_under_its_row(storage, run):
+    assert set(storage.objects) == {f"rows/{number}.png" for number in range(len(ROWS))}
+    assert len(set(storage.objects.values())) == len(ROWS)
+    for content in storage.objects.values():
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.load()
+            assert picture.format == "PNG"
+
+
+def test_the_storage_was_asked_with_the_key_of_the_connection(storage, run):
+    assert storage.access_keys == {"the-maker", ACCESS_KEY}
+
+
+def test_pictory_was_really_slow(run):
+    _, refused = run
+    assert refused > 0
+
+
+def test_both_workers_and_both_triggerers_had_work(airflow, run):
+    tasks = airflow.tasks(*run[0])
+    assert {task["hostname"] for task in tasks} != {""}
+    for name in ("worker-1", "worker-2"):
+        assert "distributed_pictures" in (airflow.home / f"{name}.log").read_text(errors="replace"), name

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""``make matrix``: the built wheel in an environment of its own for each supported Airflow, and its tests there."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+UV = Path(sys.executable).with_name("uv")
+
+RELEASES = {"3.1.8": "2026-03-20", "3.2.2": "2026-06-05", "3.3.2": "2026-09-24"}
+"""The last release of each supported line, and a day on which its dependencies were those it was released with:
+older ones break on what came later."""
+PYTHONS = ("3.11", "3.12", "3.13")
+BETA = (
+    "apache-airflow>=3.4.0b1,<3.5",
+    "apache-airflow-core>=3.4.0b1,<3.5",
+    "apache-airflow-task-sdk>=1.4.0b1,<1.5",
+)
+TOOLS = ("pytest", "pytest-mock", "hypothesis")
+
+TESTED = ("tests", "dags", "demo", "pyproject.toml")
+QUICK = ("tests/pure", "tests/provider", "tests/versions")
+OF_THE_SOURCE = shutil.ignore_patterns("test_rooms.py", "test_benchmarks.py", "__pycache__")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One environment.
+
+    :param airflow: a release; ``None`` for the newest beta, which may fail.
+    :param floors: whether it has the oldest of everything that the wheel says is enough.
+    """
+
+    airflow: str | None
+    python: str
+    floors: bool = False
+
+    @property
+    def name(self) -> str:
+        """What it is called in the table."""
+        return f"Airflow {self.airflow or '3.4 beta'}, Python {self.python}{', oldest dependencies' * self.floors}"
+
+    @property
+    def as_of(self) -> list[str]:
+        """Return the options that keep out what its Airflow never met."""
+        return ["--exclude-newer", RELEASES[self.airflow]] if self.airflow else []
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """What names its Airflow."""
+        return (f"apache-airflow=={self.airflow}",) if self.airflow else BETA
+
+
+SOME = (
+    Place("3.1.8", "3.11", floors=True),
+    Place("3.1.8", "3.13"),
+    Place("3.2.2", "3.12"),
+    Place("3.3.2", "3.13"),
+    Place(None, "3.12"),
+)
+ALL = (SOME[0], *(Place(airflow, python) for airflow in RELEASES for python in PYTHONS), SOME[-1])
+
+
+def main() -> int:
+    """Run the matrix and print how every environment did."""
+    parser = argparse.ArgumentParser(prog="python -m tests.versions", description=__doc__)
+    parser.add_argument(
+        "--all", action="store_true", help="every Airflow with every Python, not a choice of pairs"
+    )
+    parser.add_argument("--keep", type=Path, help="make the environments here, and leave them")
+    options = parser.parse_args()
+    here = Path(tempfile.mkdtemp(prefix="pictory-matrix-")) if options.keep is None else options.keep.resolve()
+    try:
+        uv("build", "--wheel", "--out-dir", here / "dist", ROOT)
+        (wheel,) = (here / "dist").glob("*.whl")
+        places = list(dict.fromkeys(at_hand(place) for place in (ALL if options.all else SOME)))
+        print(f"{wheel.name} in {len(places)} environments:", flush=True)
+        with ThreadPoolExecutor(os.cpu_count() or 1) as lanes:
+            return max(lanes.map(lambda place: told(place, wheel, here), places))
+    finally:
+        if options.keep is None:
+            shutil.rmtree(here, ignore_errors=True)
+
+
+def at_hand(place: Place) -> Place:
+    """Return the place with a Python that this machine has."""
+    try:
+        uv("python", "find", place.python)
+    except subprocess.CalledProcessError:
+        running = "{}.{}".format(*sys.version_info)
+        print(f"Python {place.python} is not on this machine: Python {running} in its place.")
+        return Place(place.airflow, running, place.floors)
+    return place
+
+
+def told(place: Place, wheel: Path, here: Path) -> int:
+    """Make one environment, run the tests in it, and print a line; where it failed, all that was printed."""
+    begun = time.monotonic()
+    folder = here / place.name.lower().replace(",", "").replace(" ", "-")
+    output, code = "", 1
+    try:
+        python = environment(place, wheel, folder / "venv")
+        output, code = tests(python, folder)
+        result = output.strip().splitlines()[-1].strip("= ")
+    except subprocess.CalledProcessError as error:
+        result, output = "could not be installed", error.stderr
+    passed = f"{result} ({time.monotonic() - begun:.0f} s in all)"
+    print(f"  {place.name}: {passed}", flush=True)
+    if code:
+        print(output, file=sys.stderr, flush=True)
+    if code and place.airflow is None:
+        print("  (a beta may fail)", flush=True)
+        return 0
+    return code
+
+
+def environment(place: Place, wheel: Path, folder: Path) -> Path:
+    """Make the environment and return its Python."""
+    uv("venv", "--clear", "--python", place.python, folder)
+    install = ("pip", "install", "--python", folder / "bin" / "python", *place.as_of)
+    if place.floors:
+        uv(
+            *install,
+            "--resolution",
+            "lowest-direct",
+            "--requirements",
+            ROOT / "pyproject.toml",
+            "--extra",
+            "simulator",
+        )
+    uv(*install, *place.requirements, f"{wheel}[simulator]", *TOOLS)
+    return folder / "bin" / "python"
+
+
+def tests(python: Path, folder: Path) -> tuple[str, int]:
+    """Run the quick tests beside the wheel, out of reach of the source of the package."""
+    for name in TESTED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=OF_THE_SOURCE)
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    done = subprocess.run(
+        [python, "-m", "pytest", "-q", *QUICK],
+        cwd=folder,
+        env=os.environ | {"PICTORY_MATRIX": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.stdout, done.returncode
+
+
+def uv(*arguments: str | Path) -> None:
+    """Run uv; it finds the Pythons of pyenv too."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    path = os.pathsep.join([*map(str, sorted(pyenv.glob("versions/3.*/bin"))), os.environ["PATH"]])
+    env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    subprocess.run(
+        [UV, *arguments],
+        env=env | {"PATH": path, "UV_PYTHON_DOWNLOADS": "never"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

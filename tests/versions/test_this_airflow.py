@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""What each supported Airflow makes of the installed wheel; ``make matrix`` runs this in every one of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pictory_provider
+from pictory_provider.provider_info import CONNECTION_FIELDS, UI_FIELD_BEHAVIOUR
+from pictory_provider.simulator import Simulator
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = Path(__file__).parent / "programs"
+
+
+def in_a_process_of_its_own(program: str, *arguments: object, **env: str) -> str:
+    done = subprocess.run(
+        [sys.executable, PROGRAMS / program, *map(str, arguments)],
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+@pytest.mark.skipif("PICTORY_MATRIX" not in os.environ, reason="only `make matrix` installs the wheel")
+def test_it_is_the_wheel_that_is_tested():
+    assert Path(pictory_provider.__file__).is_relative_to(sys.prefix)
+    assert not list(ROOT.glob("pictory_provider"))
+
+
+def test_nothing_that_is_imported_is_deprecated_here():
+    imported = in_a_process_of_its_own("import_everything.py").split()
+    assert "pictory_provider.operators.pictory" in imported
+    assert "pictory_provider.simulator.server" in imported
+
+
+def test_the_connection_form_has_our_fields_and_no_others():
+    form = json.loads(in_a_process_of_its_own("connection_form.py").splitlines()[-1])
+
+    assert (form["connection_type"], form["hook_name"]) == ("pictory", "Pictory")
+    assert set(form["extra_fields"]) == set(CONNECTION_FIELDS)
+    for name, field in CONNECTION_FIELDS.items():
+        assert field["description"] in (
+            form["extra_fields"][name]["description"],
+            form["extra_fields"][name]["schema"].get("description"),
+        )
+    standard = form["standard_fields"]
+    assert standard["password"]["title"] == UI_FIELD_BEHAVIOUR["relabeling"]["password"]
+    assert standard["host"]["placeholder"] == UI_FIELD_BEHAVIOUR["placeholders"]["host"]
+    assert all(standard[name]["hidden"] for name in ("login", "url_schema", "port"))
+
+
+@pytest.fixture(scope="module")
+def airflow_home(tmp_path_factory):
+    home = tmp_path_factory.mktemp("airflow")
+    made = subprocess.run(
+        [sys.executable, "-m", "airflow", "db", "migrate"],
+        env=os.environ | {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    return home
+
+
+@pytest.fixture
+def dags(airflow_home, tmp_path):
+    """Return how to run example DAGs with ``dag.test()``: it gives their states, the submissions and the looks."""
+
+    def run(*dag_ids: str, seconds: float):
+        with Simulator(seconds=seconds) as pictory:
+            in_a_process_of_its_own(
+                "run_dags.py",
+                tmp_path / "states.json",
+                ROOT / "dags",
+                *dag_ids,
+                AIRFLOW_HOME=str(airflow_home),
+                AIRFLOW__CORE__DAGS_FOLDER=str(ROOT / "dags"),
+                AIRFLOW_CONN_PICTORY_DEFAULT=pictory.connection_json(),
+                AIRFLOW_VAR_PICTORY_PICTURES=str(tmp_path),
+                AIRFLOW_VAR_PICTORY_REFERENCE_IMAGE=pictory.reference_image_url,
+            )
+            states = json.loads((tmp_path / "states.json").read_text())
+            return states, len(pictory.submissions), len(pictory.polls)
+
+    return run
+
+
+def test_an_example_dag_waits_in_dag_test_and_saves_its_picture(dags, tmp_path):
+    states, submissions, looks = dags("pictory_publish_cover", seconds=2)
+
+    assert states == {"pictory_publish_cover": "success"}
+    assert submissions == len(list(tmp_path.rglob("*.png"))) == 1
+    assert looks >= 3  # before deferring, by the trigger, and for the download
+
+
+def test_every_other_example_dag_runs_in_dag_test(dags, tmp_path):
+    others = "pictory_batch", "pictory_reference_image", "pictory_submit_here_wait_there", "pictory_text_to_image"
+    states, submissions, _ = dags(*others, seconds=0)
+
+    assert states == dict.fromkeys(others, "success")
+    assert submissions == len(list(tmp_path.rglob("*.png"))) == 2 + 1 + 1 + 1
