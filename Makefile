@@ -40,7 +40,7 @@ test-faults: .venv/.installed
 # PICTURES=40: so many in place of 200
 test-distributed: .venv/.installed
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group distributed
-	@$(if $(PICTURES),PICTORY_PICTURES=$(PICTURES)) $(BIN)/python -m pytest -s tests/distributed
+	@$(if $(PICTURES),PICTORY_PICTURES=$(PICTURES)) $(BIN)/python -m pytest tests/distributed
 
 # ALL=1: every Airflow with every Python
 matrix: .venv/.installed

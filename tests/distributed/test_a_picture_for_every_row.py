@@ -69,14 +69,17 @@ def adopt_what_is_unknown(airflow, pictory, run) -> int:
 
 
 @pytest.fixture(scope="module")
-def run(airflow, pictory, storage):
+def run(airflow, pictory, storage, request):
     """Run the DAG, and do to its machines and to Pictory what happens to machines and services."""
     pictory.account.seconds = 3600  # until every picture is waited for
     run = DAG_ID, airflow.trigger(DAG_ID)
     begun = time.monotonic()
 
+    captured = request.config.pluginmanager.getplugin("capturemanager")
+
     def told(what: str) -> None:
-        print(f"  {time.monotonic() - begun:4.0f} s  {what}", flush=True)
+        with captured.global_and_fixture_disabled():
+            print(f"\n  {time.monotonic() - begun:4.0f} s  {what}", end="", flush=True)
 
     wait_until(airflow, lambda: len(pictory.account.jobs) >= len(ROWS) / 2)
     airflow.kill_component("worker-1")

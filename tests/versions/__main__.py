@@ -86,7 +86,7 @@ def main() -> int:
         (wheel,) = (here / "dist").glob("*.whl")
         places = list(dict.fromkeys(at_hand(place) for place in (ALL if options.all else SOME)))
         print(f"{wheel.name} in {len(places)} environments:", flush=True)
-        with ThreadPoolExecutor(os.cpu_count() or 1) as lanes:
+        with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as lanes:  # they sleep now and then
             return max(lanes.map(lambda place: told(place, wheel, here), places))
     finally:
         if options.keep is None:
