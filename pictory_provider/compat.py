@@ -32,6 +32,7 @@ __all__ = [
     "AirflowRescheduleException",
     "TaskDeferralError",
     "TaskDeferralTimeout",
+    "airflow_line",
     "shortest_absence",
     "starts_from_trigger",
     "task_state_store",
@@ -40,6 +41,11 @@ __all__ = [
 AIRFLOW_VERSION: tuple[int, int] = tuple(int(part) for part in _airflow_version.split(".")[:2])  # type: ignore[assignment]
 
 _RACE_WINDOW = 8.0
+
+
+def airflow_line() -> str:
+    """Return the line of releases that this Airflow belongs to, such as ``3.2``."""
+    return ".".join(str(part) for part in AIRFLOW_VERSION)
 
 
 def shortest_absence() -> float:

@@ -5,23 +5,23 @@
 The class says whether a retry can help. Airflow fails a task at once, whatever its ``retries``, for an
 ``AirflowFailException``, and never asks a retry policy about one.
 
-==================================  =======  =====================================================
-class                               retried  because
-==================================  =======  =====================================================
-:class:`PictoryRequestInvalid`      no       the same request is refused again
-:class:`PictoryAuthenticationError` no       someone must mend the connection first
-:class:`PictoryEdgeBlocked`         yes      nothing was bought, and a block may pass
-:class:`PictoryUnavailable`         yes      nothing was bought, and it may pass
-:class:`PictoryRateLimited`         yes      nothing was bought, and it passes
-:class:`PictoryProtocolError`       no       the answer has to be understood first
-:class:`PictorySubmitOutcomeUnknown`  no     a retry could pay twice
-:class:`PictoryJobFailed`           no       looking again changes nothing, and submitting again costs
-:class:`PictoryJobCleaned`          no       the picture is gone
-:class:`PictoryJobNotFound`         no       the id or the account is wrong
-:class:`PictoryWaitTimeout`         yes      a retry adopts the job on record, and looks once
-:class:`PictoryImageInvalid`        yes      the download may arrive whole next time
-:class:`PictoryStorageFailed`       yes      the disk or the store may have room next time
-==================================  =======  =====================================================
+====================================  =======  ==============================================================
+class                                 retried  because
+====================================  =======  ==============================================================
+:class:`PictoryRequestInvalid`        no       the same request is refused again
+:class:`PictoryAuthenticationError`   no       someone must mend the connection first
+:class:`PictoryEdgeBlocked`           yes      nothing was bought, and a block may pass
+:class:`PictoryUnavailable`           yes      nothing was bought, and it may pass
+:class:`PictoryRateLimited`           yes      nothing was bought, and it passes
+:class:`PictoryProtocolError`         no       the answer has to be understood first
+:class:`PictorySubmitOutcomeUnknown`  no       a retry could pay twice
+:class:`PictoryJobFailed`             no       looking again changes nothing, and submitting again costs
+:class:`PictoryJobCleaned`            no       the picture is gone
+:class:`PictoryJobNotFound`           no       the id or the account is wrong
+:class:`PictoryWaitTimeout`           yes      a retry adopts the job on record, and looks once
+:class:`PictoryImageInvalid`          yes      the download may arrive whole next time
+:class:`PictoryStorageFailed`         yes      the disk or the store may have room next time
+====================================  =======  ==============================================================
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import (
 
 from pictory_provider.api.errors import JobError, PictoryError, RequestInvalid, SubmitOutcomeUnknown
 from pictory_provider.api.models import DEFAULT_MODEL, ImageRequest
-from pictory_provider.compat import TaskDeferralError, TaskDeferralTimeout
+from pictory_provider.compat import TaskDeferralError, TaskDeferralTimeout, airflow_line
 from pictory_provider.durable import SubmissionRecord
 from pictory_provider.exceptions import joined_to_airflow
 from pictory_provider.images.store import DEFAULT_MAX_BYTES
@@ -163,8 +163,10 @@ class GenerateImageOperator(BaseOperator):
         record = SubmissionRecord(context, durable=self.durable)
         if self.durable and not record.is_possible:
             self.log.warning(
-                "This Airflow keeps no state of a task (3.3 and later do). So a retry after a crash cannot know "
-                "of this submission, and would buy the picture again: keep retries=0 on this task."
+                "Airflow %s keeps no state of a task (3.3 and later do). So a retry after a crash cannot know of "
+                "this submission, and would buy the picture again: keep retries=0 on this task. Nor does it tell a "
+                "trigger that its task was ended by hand, so nothing will say that the job runs on.",
+                airflow_line(),
             )
         from pictory_provider.hooks.pictory import PictoryHook
 

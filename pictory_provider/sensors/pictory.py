@@ -23,6 +23,7 @@ from pictory_provider.compat import (
     AirflowRescheduleException,
     TaskDeferralError,
     TaskDeferralTimeout,
+    airflow_line,
     shortest_absence,
     starts_from_trigger,
 )
@@ -107,6 +108,7 @@ class PictoryJobSensor(BaseSensorOperator):
         self.pictory_conn_id = pictory_conn_id
         self.deferrable = deferrable
         self.end_from_trigger = end_from_trigger or start_from_trigger
+        self._is_to_start_there = start_from_trigger
         if start_from_trigger and (arguments := self._trigger_arguments()):
             from airflow.triggers.base import StartTriggerArgs
 
@@ -120,6 +122,11 @@ class PictoryJobSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Look, and wait in the way that the task asks for."""
+        if self._is_to_start_there and not starts_from_trigger():
+            self.log.info(
+                "Airflow %s starts no task in the triggerer (3.3 and later do): this wait begins on a worker.",
+                airflow_line(),
+            )
         with self._own_ending():
             return self._finish(self._wait(self._begin(context)))
 

@@ -202,11 +202,18 @@ def test_mapped_tasks_and_jobs_of_mapped_tasks_begin_on_a_worker():
 
 
 @pytest.mark.parametrize("version", [(3, 1), (3, 2)])
-def test_an_airflow_that_cannot_begin_in_the_triggerer_begins_on_a_worker(monkeypatch, version):
+def test_an_airflow_that_cannot_begin_in_the_triggerer_begins_on_a_worker_and_says_so(
+    pictory, context, monkeypatch, mocker, version
+):
     monkeypatch.setattr(compat, "AIRFLOW_VERSION", version)
-    task = sensor("j", start_from_trigger=True)
+    task = sensor(buy(pictory), start_from_trigger=True)
     assert task.start_from_trigger is False
     assert task.end_from_trigger is True
+    info = mocker.patch.object(task.log, "info")
+    task.execute(context)
+    told, line = info.call_args_list[0].args
+    assert "starts no task in the triggerer" in told
+    assert line == ".".join(map(str, version))
 
 
 def started(job_id, *, timeout=60.0, ago=0.0, **more):

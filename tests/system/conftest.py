@@ -28,18 +28,19 @@ def simulator():
 
 @pytest.fixture(scope="session")
 def airflow(simulator, pictures, tmp_path_factory):
-    """Return a healthy Airflow that knows the example DAGs and those of ``tests/system/dags``.
+    """Return a healthy Airflow that knows the example DAGs, the recipes and those of ``tests/system/dags``.
 
     Its workers keep Airflow's default heartbeat of 5 s, under which an event that comes too soon after
     deferring is lost.
     """
     dags = tmp_path_factory.mktemp("dags")
-    for folder in (ROOT / "dags", ROOT / "tests" / "system" / "dags"):
+    for folder in (ROOT / "dags", ROOT / "dags" / "recipes", ROOT / "tests" / "system" / "dags"):
         for file in folder.glob("*.py"):
             (dags / file.name).symlink_to(file)
     env = {
         "AIRFLOW_CONN_PICTORY_DEFAULT": simulator.connection_json(),
         "AIRFLOW_VAR_PICTORY_PICTURES": str(pictures),
+        "AIRFLOW_VAR_PICTORY_BACKUP": (pictures / "gallery").as_uri(),
         "AIRFLOW_VAR_PICTORY_REFERENCE_IMAGE": simulator.reference_image_url,
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "5",
     }
@@ -58,11 +59,21 @@ def runs(airflow):
         },
         "hand-over": ("pictory_submit_here_wait_there", {}),
         "batch": ("pictory_batch", {"prompts": BATCH}),
+        **{recipe: (f"recipe_{recipe}", {}) for recipe in RECIPES},
         "modes": ("system_modes", {}),
         "outcomes": ("system_outcomes", {}),
     }
     return {name: (dag_id, airflow.trigger(dag_id, **conf)) for name, (dag_id, conf) in wanted.items()}
 
+
+RECIPES = (
+    "picture_for_every_row",
+    "nightly_cover",
+    "keep_the_look",
+    "variations",
+    "approve_before_paying",
+    "monthly_budget",
+)
 
 BATCH = [
     "A red bicycle against a white wall",

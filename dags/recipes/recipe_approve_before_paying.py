@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""A person sees the prompt and its price, and nothing is bought before they agree."""
+
+# [START recipe]
+from datetime import timedelta
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import DAG, Param
+
+from pictory_provider.api.models import MODELS
+from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
+
+with DAG(
+    dag_id="recipe_approve_before_paying",
+    schedule=None,
+    tags=["pictory", "recipe"],
+    params={
+        "prompt": Param("A lighthouse in a storm, dramatic light, wide shot", type="string", minLength=5),
+        "model": Param("nanobanana-pro", enum=list(MODELS)),
+    },
+    user_defined_macros={"credits": {name: model.credits for name, model in MODELS.items()}},
+):
+    approve = ApprovalOperator(
+        task_id="approve",
+        subject="Buy a picture for {{ credits[params.model] }} AI credits?",
+        body="{{ params.model }}: {{ params.prompt }}",
+        response_timeout=timedelta(days=2),
+    )
+    generate = GenerateImageOperator(
+        task_id="generate", prompt="{{ params.prompt }}", model="{{ params.model }}", wait_for_completion=True
+    )
+    save = DownloadImageOperator(
+        task_id="save",
+        job_id=generate.output,
+        path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}/approved/{{ run_id }}.png",
+    )
+    approve >> generate >> save
+# [END recipe]

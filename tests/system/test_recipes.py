@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Every recipe of the docs, followed to its end in a real Airflow."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+
+def saved(pictures, folder: str) -> dict[str, tuple[int, int]]:
+    """Return the sizes of the pictures in a folder, by name."""
+    return {path.name: Image.open(path).size for path in (pictures / folder).glob("*.png")}
+
+
+def test_every_row_has_its_picture_under_its_own_name(airflow, runs, pictures):
+    assert set(airflow.finish(*runs["picture_for_every_row"]).values()) == {"success"}
+    assert saved(pictures, "rows") == {"mug-01.png": (1024, 1024), "mug-02.png": (1024, 1024)}
+
+
+def test_the_cover_lies_under_its_date_and_as_todays(airflow, runs, pictures):
+    assert set(airflow.finish(*runs["nightly_cover"]).values()) == {"success"}
+    today, dated = (airflow.xcom(*runs["nightly_cover"], task_id) for task_id in ("today", "dated"))
+    assert today["path"].endswith("/covers/today.png")
+    assert today["path"] != dated["path"]
+    assert today["sha256"] == dated["sha256"]
+
+
+def test_a_series_is_guided_by_one_reference_image(airflow, runs, pictures, simulator):
+    assert set(airflow.finish(*runs["keep_the_look"]).values()) == {"success"}
+    assert set(saved(pictures, "series")) == {"0.png", "1.png", "2.png"}
+    asked = [r.body for r in simulator.submissions if "in the style of the provided image" in r.body["prompt"]]
+    assert [body["referenceImageUrl"] for body in asked] == [simulator.reference_image_url] * 3
+
+
+def test_a_product_is_shown_in_other_places(airflow, runs, pictures):
+    assert set(airflow.finish(*runs["variations"]).values()) == {"success"}
+    assert set(saved(pictures, "variations")) == {"kitchen.png", "garden.png", "studio.png"}
+
+
+@pytest.fixture(scope="module")
+def asked(airflow, runs):
+    """Return what a person is asked; nothing is bought before they answer."""
+    dag_id, run_id = runs["approve_before_paying"]
+    for _ in airflow.until(120):
+        found = airflow.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/hitlDetails")["hitl_details"]
+        if found:
+            return found[0]
+    raise AssertionError("nobody was asked")
+
+
+def test_nothing_is_bought_before_a_person_agrees(airflow, runs, simulator, asked):
+    dag_id, run_id = runs["approve_before_paying"]
+    assert asked["subject"] == "Buy a picture for 14 AI credits?"
+    assert not [r for r in simulator.submissions if r.body["prompt"].startswith("A lighthouse in a storm")]
+
+    answer = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
+    airflow.call("PATCH", answer, chosen_options=["Approve"])
+    assert set(airflow.finish(dag_id, run_id).values()) == {"success"}
+    assert [r for r in simulator.submissions if r.body["prompt"].startswith("A lighthouse in a storm")]
+
+
+def test_the_budget_lets_a_picture_through_and_then_no_more(airflow, runs, simulator):
+    assert set(airflow.finish(*runs["monthly_budget"]).values()) == {"success"}
+    dag_id, _ = runs["monthly_budget"]
+    bought = len([r for r in simulator.submissions if r.body["prompt"] == "A cup of tea beside an open book"])
+    assert bought == 1
+
+    spent_up = dag_id, airflow.trigger(dag_id, budget=simulator.account.credits_used + 1)
+    states = airflow.finish(*spent_up)
+    assert (states["within_budget"], states["generate"], states["save"]) == ("success", "skipped", "skipped")
+
+
+def test_the_gallery_is_backed_up_and_the_next_time_only_what_is_new(airflow, runs, pictures, simulator):
+    for name in ("keep_the_look", "variations"):
+        airflow.finish(*runs[name])
+    dag_id = "recipe_back_up_the_gallery"
+    first = airflow.finish(dag_id, airflow.trigger(dag_id))
+    assert set(first.values()) == {"success"}
+    copied = len(saved(pictures, "gallery"))
+    assert copied == len(first) - 1 >= 6
+
+    again = airflow.finish(dag_id, airflow.trigger(dag_id))
+    assert len(again) - 1 <= len(simulator.account.jobs) - copied or again == {
+        "missing": "success",
+        "save": "skipped",
+    }
