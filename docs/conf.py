@@ -17,7 +17,7 @@ import pictory_provider  # noqa: E402
 
 project = "Airflow provider for Pictory"
 author = "The pictory_provider authors"
-copyright = author  # noqa: A001
+copyright = author
 version = release = pictory_provider.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton", "sphinx_design"]

@@ -164,8 +164,8 @@ class GenerateImageOperator(BaseOperator):
         if self.durable and not record.is_possible:
             self.log.warning(
                 "Airflow %s keeps no state of a task (3.3 and later do). So a retry after a crash cannot know of "
-                "this submission, and would buy the picture again: keep retries=0 on this task. Nor does it tell a "
-                "trigger that its task was ended by hand, so nothing will say that the job runs on.",
+                "this submission, and would buy the picture again: keep retries=0 on this task. Nor does it tell "
+                "a trigger that its task was ended by hand, so nothing will say that the job runs on.",
                 airflow_line(),
             )
         from pictory_provider.hooks.pictory import PictoryHook

@@ -5,7 +5,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from airflow.sdk import DAG
@@ -42,6 +49,87 @@ def test_the_code_of_every_page_runs(page, pictory):
             exec(compile(block, f"{page.name}", "exec"), names)
 
 
+SHELL = {
+    f"{page.name}:{number}": block
+    for page in PAGES
+    for number, block in enumerate(
+        re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE), 1
+    )
+}
+
+
+class AirflowsApi(BaseHTTPRequestHandler):
+    """What takes the place of an Airflow's REST API: it takes whatever is put into a task's state store."""
+
+    def do_PUT(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        is_known = re.fullmatch(r"/api/v2/dags/x/dagRuns/x/taskInstances/x/state-store/\w+", self.path)
+        self.send_response(200 if is_known else 404)
+        self.end_headers()
+        self.wfile.write(b"{}" if is_known else b'{"message": "unknown"}')
+
+
+@pytest.fixture
+def airflows_api():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), AirflowsApi)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("block", SHELL.values(), ids=SHELL)
+def test_every_shell_block_runs(block, tmp_path, airflows_api):
+    """In a folder of its own, where ``make``, ``pip`` and ``airflow`` check what they are told, and do nothing.
+
+    ``make demo`` and ``make test`` run for themselves in CI. Everything else is the real program.
+    """
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, program in STAND_INS.items():
+        (programs / name).write_text(f"#!/bin/sh\n{program}\n")
+        (programs / name).chmod(0o755)
+    with Simulator(seconds=0) as pictory:
+        env = os.environ | {
+            "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "AIRFLOW": airflows_api,
+            **dict.fromkeys(("DAG", "RUN", "TASK", "TOKEN"), "x"),
+        }
+        block = block.replace("127.0.0.1:41797", pictory.base_url.split("/")[2])
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", block],
+            cwd=tmp_path,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+    assert '"message"' not in done.stdout, "Pictory refused it"
+
+
+STAND_INS = {
+    "make": f'exec {shutil.which("make")} --dry-run --directory {ROOT} "$@" >/dev/null',
+    "pip": f'exec {sys.executable} {ROOT}/tests/docs/stand_in_for_pip.py "$@"',
+    "airflow": f'exec {sys.executable} -c "from airflow.cli.cli_parser import get_parser as g; g().parse_args()" "$@"',
+    # It serves until it is stopped.
+    "python": f'[ "$*" = "-m pictory_provider.simulator" ] && timeout 5 {sys.executable} "$@" | grep -q export',
+}
+
+
+def test_the_recipe_for_testing_is_a_test_that_passes(tmp_path):
+    shutil.copy(ROOT / "tests" / "docs" / "recipe_for_testing.py", tmp_path / "test_my_dag.py")
+    env = os.environ | {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path)}
+    for command in (["airflow", "db", "migrate"], ["pytest", "-q", "-p", "no:cacheprovider"]):
+        done = subprocess.run(
+            [sys.executable, "-m", *command], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_quotation_is_what_the_file_says(page):
     assert page.read_text() == quoted(page.read_text()), "run `make docs-update`"
@@ -54,7 +142,7 @@ def test_every_link_leads_somewhere(page):
             file, _, anchor = target.partition("#")
             found = page.parent / file if file else page
             assert found.exists(), target
-            headings = re.findall(r"^#+ (.+)$", found.read_text(), re.MULTILINE)
+            headings = re.findall(r"^#+ (.+)$", found.read_text(), re.MULTILINE) if anchor else []
             assert not anchor or anchor in [heading.lower().replace(" ", "-") for heading in headings], target
 
 

@@ -10,7 +10,12 @@ from PIL import Image
 
 def saved(pictures, folder: str) -> dict[str, tuple[int, int]]:
     """Return the sizes of the pictures in a folder, by name."""
-    return {path.name: Image.open(path).size for path in (pictures / folder).glob("*.png")}
+    return {path.name: size_of(path) for path in (pictures / folder).glob("*.png")}
+
+
+def size_of(path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
 
 
 def test_every_row_has_its_picture_under_its_own_name(airflow, runs, pictures):

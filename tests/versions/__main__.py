@@ -64,7 +64,6 @@ class Place:
 
 SOME = (
     Place("3.1.8", "3.11", floors=True),
-    Place("3.1.8", "3.13"),
     Place("3.2.2", "3.12"),
     Place("3.3.2", "3.13"),
     Place(None, "3.12"),
