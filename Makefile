@@ -9,7 +9,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-pure test-faults test-distributed matrix lint format docs docs-update bench clean
+.PHONY: help demo ui test test-pure test-faults test-distributed matrix lint format docs docs-update screenshots bench clean
 
 help:
 	@sed -n '4,6s/^# //p' Makefile
@@ -59,11 +59,18 @@ docs-update: .venv/.installed
 	@$(BIN)/python -m tests.docs.snippets
 
 docs: .venv/.installed
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group docs
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs docs/_build/html
 	@$(BIN)/python -m pytest tests/docs
+	@echo "The website is docs/_build/html/index.html"
+
+screenshots: .venv/.installed
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group screenshots
+	@$(BIN)/python docs/screenshots.py
 
 bench: .venv/.installed
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group bench
 	@$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv .demo dist build .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .demo dist build docs/_build .mypy_cache .ruff_cache .hypothesis

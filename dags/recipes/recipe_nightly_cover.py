@@ -11,7 +11,7 @@ from pictory_provider.operators.pictory import DownloadImageOperator, GenerateIm
 
 FOLDER = "{{ var.value.get('pictory_pictures', '/tmp/pictory') }}/covers/"
 
-with DAG(dag_id="recipe_nightly_cover", schedule="0 3 * * *", catchup=False, tags=["pictory", "recipe"]):
+with DAG(dag_id="recipe_nightly_cover", schedule="0 3 * * *", catchup=False, tags=["pictory", "recipe"]) as dag:
     generate = GenerateImageOperator(
         task_id="generate",
         prompt="A magazine cover for {{ dag_run.run_after | ds }}: one paper boat on calm water, aerial view",

@@ -1,44 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The recipe that tests a DAG without an account; pytest runs it beside Airflow's database."""
+"""The recipe that tests a DAG without an account; pytest runs it beside Airflow's database and the recipes."""
 
 # [START recipe]
 import pytest
-from airflow.sdk import DAG
+from recipe_nightly_cover import dag  # your DAG file
 
-from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
 from pictory_provider.simulator import Simulator
 
 
 @pytest.fixture
-def pictory(monkeypatch):
+def pictory(monkeypatch, tmp_path):
+    monkeypatch.setenv("AIRFLOW_VAR_PICTORY_PICTURES", str(tmp_path))
     with Simulator(seconds=0) as pictory:  # its jobs are done at once
         monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json())
         yield pictory
 
 
-def cover(folder):  # yours would be imported from your DAG file
-    with DAG(dag_id="cover", schedule=None) as dag:
-        generate = GenerateImageOperator(
-            task_id="generate",
-            prompt="One paper boat on calm water",
-            model="flux-schnell",
-            wait_for_completion=True,
-        )
-        DownloadImageOperator(task_id="save", job_id=generate.output, path=f"{folder}/cover.png")
-    return dag
-
-
 def test_a_cover_is_drawn_saved_and_paid_for_once(pictory, tmp_path):
-    assert cover(tmp_path).test().state == "success"
-    assert (tmp_path / "cover.png").exists()
-    assert [request.body["prompt"] for request in pictory.submissions] == ["One paper boat on calm water"]
-    assert pictory.account.credits_used == 0.6
+    assert dag.test().state == "success"
+    assert (tmp_path / "covers" / "today.png").exists()
+    (submission,) = pictory.submissions
+    assert submission.body["aspectRatio"] == "9:16"
+    assert pictory.account.credits_used == 2
 
 
-def test_a_job_that_fails_fails_the_run(pictory, tmp_path):
+def test_nothing_is_saved_of_a_job_that_fails(pictory, tmp_path):
     pictory.plan("failed")
-    assert cover(tmp_path).test().state == "failed"
+    assert dag.test().state == "failed"
+    assert not list(tmp_path.rglob("*.png"))
 
 
 # [END recipe]

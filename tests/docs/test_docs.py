@@ -121,8 +121,12 @@ STAND_INS = {
 
 def test_the_recipe_for_testing_is_a_test_that_passes(tmp_path):
     shutil.copy(ROOT / "tests" / "docs" / "recipe_for_testing.py", tmp_path / "test_my_dag.py")
-    env = os.environ | {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path)}
-    for command in (["airflow", "db", "migrate"], ["pytest", "-q", "-p", "no:cacheprovider"]):
+    dags = str(ROOT / "dags" / "recipes")
+    env = os.environ | {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__DAGS_FOLDER": dags}
+    for command in (
+        ["airflow", "db", "migrate"],
+        ["pytest", "-q", "-p", "no:cacheprovider", "-o", f"pythonpath={dags}"],
+    ):
         done = subprocess.run(
             [sys.executable, "-m", *command], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
         )
