@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import tomllib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from pictory_provider.provider_info import CONNECTION_FIELDS
 from pictory_provider.sensors.pictory import PictoryJobSensor
 from pictory_provider.simulator import Simulator
 from tests.docs.snippets import PAGES, QUOTATION, ROOT, quoted
+from tests.versions import __main__ as matrix
 
 PROMPT = "A lighthouse at dawn"
 HEADINGS = re.findall(r"^### (.+)$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
@@ -171,6 +173,22 @@ def test_the_page_on_the_operators_names_every_argument(cls):
     own = cls.__init__.__wrapped__ if hasattr(cls.__init__, "__wrapped__") else cls.__init__
     for name in own.__code__.co_varnames[1 : own.__code__.co_argcount + own.__code__.co_kwonlyargcount]:
         assert f"`{name}`" in section, name
+
+
+def test_the_metadata_claims_what_the_matrix_tries_and_no_more():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    releases, pythons = list(matrix.RELEASES), list(matrix.PYTHONS)
+    assert f"apache-airflow>={releases[0]},<4" in project["dependencies"]
+    minor = int(pythons[-1].split(".")[1])
+    assert project["requires-python"] == f">={pythons[0]},<3.{minor + 1}"
+    named = [c.rpartition(" ")[2] for c in project["classifiers"] if "Python :: 3." in c]
+    assert named == pythons
+    page = (ROOT / "docs" / "versions.md").read_text()
+    assert [r for r in releases if f"| {r} | {', '.join(pythons)} |" not in page] == []
+    tried = {(place.airflow, place.python) for place in matrix.ALL}
+    assert tried >= {(release, python) for release in releases for python in pythons}
+    assert {place.airflow for place in matrix.SOME} == {*releases, None}
+    assert {place.python for place in matrix.SOME} == set(pythons)
 
 
 def test_every_promise_stands_beside_a_test_that_exists():
