@@ -75,9 +75,9 @@ class PictoryJobSensor(BaseSensorOperator):
     :param silent_fail: go on waiting after an error that nobody foresaw. Errors that pass, such as a lost
         connection, never end the wait in any case.
     :param end_from_trigger: let a task that waited in the triggerer end there when its job is completed, without
-        starting a worker again. Airflow then runs nothing of what belongs to a worker's end (listeners, a
-        custom XCom backend, ``post_execute``). A task with outlets or an ``on_success_callback``, or without
-        XComs, ends on a worker all the same. Every other ending takes a worker, too.
+        starting a worker again. Airflow then runs nothing of what belongs to a worker's end (listeners,
+        ``post_execute``). A task with outlets or an ``on_success_callback``, or without XComs, ends on a worker
+        all the same. Every other ending takes a worker, too.
     :param start_from_trigger: begin in the triggerer, so that no worker is started at all where all goes well
         (Airflow 3.3). Implies ``end_from_trigger``. A mapped task, one with an ``execution_timeout`` or an
         ``on_execute_callback``, and a ``job_id`` that the triggerer cannot render begin on a worker as usual.
