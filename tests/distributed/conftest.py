@@ -59,4 +59,5 @@ def airflow(pictory, storage, tmp_path_factory):
                 )
             stack.start_component("scheduler", "scheduler-2")
             stack.start_component("triggerer", "triggerer-2")
+            stack.database = server
             yield stack
