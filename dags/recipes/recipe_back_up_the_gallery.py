@@ -10,7 +10,7 @@ from pictory_provider.operators.pictory import DownloadImageOperator
 
 with DAG(dag_id="recipe_back_up_the_gallery", schedule="@weekly", catchup=False, tags=["pictory", "recipe"]):
 
-    @task
+    @task(show_return_value_in_logs=False)  # with such a URL anyone can read the picture
     def missing() -> list[dict[str, str]]:
         # s3://<connection>@<bucket>/<folder>: the credentials are those of the Airflow connection.
         folder = ObjectStoragePath(Variable.get("pictory_backup", "s3://media@pictures/gallery"))
