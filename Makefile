@@ -9,7 +9,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-pure test-faults test-distributed matrix lint format docs docs-update screenshots bench clean
+.PHONY: help demo ui test test-pure test-faults test-distributed matrix lint format docs site docs-update screenshots bench clean
 
 help:
 	@sed -n '4,6s/^# //p' Makefile
@@ -58,10 +58,12 @@ format: .venv/.installed
 docs-update: .venv/.installed
 	@$(BIN)/python -m tests.docs.snippets
 
-docs: .venv/.installed
+docs: site
+	@$(BIN)/python -m pytest tests/docs
+
+site: .venv/.installed
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group docs
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs docs/_build/html
-	@$(BIN)/python -m pytest tests/docs
 	@echo "The website is docs/_build/html/index.html"
 
 screenshots: .venv/.installed
