@@ -3,7 +3,6 @@
 """A person sees the prompt and its price, and nothing is bought before they agree."""
 
 # [START recipe]
-from datetime import timedelta
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG, Param
@@ -25,7 +24,6 @@ with DAG(
         task_id="approve",
         subject="Buy a picture for {{ credits[params.model] }} AI credits?",
         body="{{ params.model }}: {{ params.prompt }}",
-        response_timeout=timedelta(days=2),
     )
     generate = GenerateImageOperator(
         task_id="generate", prompt="{{ params.prompt }}", model="{{ params.model }}", wait_for_completion=True
