@@ -3,7 +3,6 @@
 """A person sees the prompt and its price, and nothing is bought before they agree."""
 
 # [START recipe]
-
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG, Param
 
