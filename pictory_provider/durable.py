@@ -26,12 +26,16 @@ class SubmissionRecord:
 
     :param durable: whether to keep one. Without it, and on an Airflow without a store, nothing is kept and
         nothing is ever found.
+    :param retries: of the task.
     """
 
-    def __init__(self, context: Context, *, durable: bool) -> None:
+    def __init__(self, context: Context, *, durable: bool, retries: int | None = None) -> None:
         self._store: Any = task_state_store(context) if durable else None
         self._ti: Any = context["ti"]
+        self._retries = retries
         self.latest = Submission()
+        self._there: Any = None
+        self._replaced: Any = None
         self._kept: str | None = None
 
     @property
@@ -63,19 +67,26 @@ class SubmissionRecord:
 
     def find(self) -> Any:
         """Return what is on record, as the store gives it; ``None`` for nothing."""
-        value = None if self._store is None else self._store.get(KEY)
-        self.latest = Submission.read(value) or Submission()
-        return value
+        self._there = None if self._store is None else self._store.get(KEY)
+        self.latest = Submission.read(self._there) or Submission()
+        return self._there
 
-    def draft(self, fingerprint: str, credits_before: float | None = None) -> None:
-        """Say what the next intent is for."""
-        self.latest = Submission(fingerprint=fingerprint, max_tries=self.max_tries, credits_before=credits_before)
+    def draft(self, fingerprint: str, request: dict[str, Any]) -> None:
+        """Say what the next intent is for. What was found is left behind."""
+        self.latest = Submission(
+            fingerprint=fingerprint, request=request, max_tries=self.max_tries, retries=self._retries
+        )
+
+    def note_credits(self, used: float | None) -> None:
+        """Say how many credits were used right before the request."""
+        self.latest = replace(self.latest, credits_before=used)
 
     def intend(self) -> None:
         """Put the intent on record. Where that fails, nothing may be sent."""
+        self._replaced = self._there
         self.latest = replace(self.latest, intended_at=time.time())
         try:
-            self._write()
+            self._write(self.latest.plain())
         except BaseException:
             # It may have arrived all the same, and nothing is going to be sent.
             with suppress(Exception):
@@ -83,9 +94,15 @@ class SubmissionRecord:
             raise
 
     def withdraw(self) -> None:
-        """Take the intent away: the request certainly bought nothing."""
-        if self._store is not None:
+        """Take the intent away, and put back what it replaced: the request certainly bought nothing.
+
+        What it replaced may be an earlier intent whose outcome nobody knows.
+        """
+        if self._replaced is not None:
+            self._write(self._replaced)
+        elif self._store is not None:
             self._store.delete(KEY)
+            self._there = None
 
     def keep(self, job_id: str, submitted_at: float | None = None) -> None:
         """Put the jobId on record.
@@ -94,8 +111,22 @@ class SubmissionRecord:
         """
         at = time.time() if submitted_at is None else submitted_at
         self.latest = replace(self.latest, job_id=job_id, submitted_at=at)
-        self._write()
+        self._write(self.latest.plain())
         self._kept = job_id
+
+    def end(self) -> None:
+        """Note that this try has ended for good, so that a clear can be told from a retry.
+
+        It is needed only where a retry is left: else a clear always moves ``ti.max_tries``. Where it cannot be
+        noted nothing is lost: a clear is then taken for a retry, and adopts.
+        """
+        if self._store is None:
+            return
+        with suppress(Exception):
+            if self._ti.try_number <= self._ti.max_tries:
+                found = Submission.read(self._store.get(KEY))
+                if found is not None and found.max_tries == self._ti.max_tries and not found.is_by_hand:
+                    self._write(replace(found, has_ended=True).plain())
 
     def holds(self, job_id: str) -> bool:
         """Whether a retry of this task would find this job; ``False`` where that cannot be told."""
@@ -106,6 +137,7 @@ class SubmissionRecord:
             return self.latest.job_id == job_id
         return False
 
-    def _write(self) -> None:
+    def _write(self, value: Any) -> None:
         if self._store is not None:
-            self._store.set(KEY, self.latest.plain())
+            self._store.set(KEY, value)
+            self._there = value

@@ -54,7 +54,7 @@ class PictoryUnavailable(api.Unavailable, AirflowException):
 
 
 class PictoryRateLimited(api.RateLimited, PictoryUnavailable):
-    """Pictory refused the request for now (429, 503), for longer than was worth waiting on a worker."""
+    """Pictory refused the request for now (429), for longer than was worth waiting on a worker."""
 
 
 class PictoryProtocolError(api.ProtocolError, AirflowFailException):

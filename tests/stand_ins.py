@@ -16,6 +16,7 @@ class TaskInstance:
     task_id = "generate"
     map_index = -1
     max_tries = 2
+    try_number = 1
 
     def __init__(self) -> None:
         self.xcoms: dict[str, Any] = {}

@@ -107,7 +107,7 @@ class Unavailable(PictoryError):
 
 
 class RateLimited(Unavailable):
-    """Refused before any work was done: 429, or 503."""
+    """Refused before any work was done: 429, and nothing else."""
 
 
 class TransportError(Unavailable):
@@ -135,6 +135,8 @@ class SubmitOutcomeUnknown(PictoryError):
 
     why: str = ""
     evidence: Any = None
+    is_out_of_time: bool = False
+    """Whether the task's own time was up: then nothing more may be bought, whatever it is told to do."""
 
     @classmethod
     def because(cls, why: str, *, evidence: Any = None, what_now: str | None = None) -> SubmitOutcomeUnknown:

@@ -26,6 +26,7 @@ from pictory_provider.api.errors import (
     Unavailable,
 )
 from pictory_provider.api.models import GeneratedImage, Job, Quota, without_query
+from pictory_provider.api.retry import DEFINITE_4XX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -181,9 +182,9 @@ def check(response: Response, expected: type = dict) -> Any:
     200-299  the JSON, or :class:`ProtocolError` where it is none or of another type
     401      :class:`AuthenticationError`
     403      :class:`AuthenticationError` with JSON, :class:`EdgeBlocked` with a page
-    429, 503 :class:`RateLimited`
+    429      :class:`RateLimited`
     4xx      :class:`RequestInvalid`
-    5xx      :class:`Unavailable`
+    5xx      :class:`Unavailable`, with its ``Retry-After``
     others   :class:`ProtocolError`
     ======== =======================================================================
     """
@@ -223,9 +224,9 @@ def _refusal(response: Response, body: Any) -> PictoryError:
             "subscription include the API, and does the job belong to this account?",
             status=status,
         )
-    if status in (429, 503):
+    if status == 429:
         return RateLimited(
-            f"Pictory refused the request for now ({status}): {message}. This request cost nothing.",
+            f"Pictory refused the request for now (429): {message}. This request cost nothing.",
             status=status,
             retry_after=retry_after,
         )
@@ -234,9 +235,10 @@ def _refusal(response: Response, body: Any) -> PictoryError:
         named = "; ".join(f"{name}: {text}" if text else name for name, text in fields)
         code = _text(details.get("code"))
         head = " ".join(part for part in (code, message) if part)
+        definite = " This request cost nothing. Correct what it names; the same request will be refused again."
         return RequestInvalid(
-            f"Pictory refused the request ({status}): {head}{f' [{named}]' if named else ''}. "
-            "This request cost nothing. Correct what it names; the same request will be refused again.",
+            f"Pictory refused the request ({status}): {head}{f' [{named}]' if named else ''}."
+            f"{definite if status in DEFINITE_4XX else ''}",
             fields=[name for name, _ in fields],
             status=status,
             code=code,

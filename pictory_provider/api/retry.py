@@ -2,27 +2,37 @@
 # Copyright The pictory_provider authors
 """May this request be sent again, and when?
 
-A paid request is sent again only when it provably never left, or was plainly refused before any work.
-Whatever could have been accepted is an unknown outcome:
+A paid request is sent again only when it provably never left, or was plainly refused before any work. Everything
+else is an unknown outcome, and so is whatever nobody has classified. Beside each verdict stands the fact outside
+this project that makes it true:
 
-============================================  ==================  ====================
-how the request ended                         what became of it,  is it sent again,
-                                              if it was a POST    if it was a GET
-============================================  ==================  ====================
-name resolution, connect, TLS, proxy tunnel   never sent          yes
-429, 503                                      refused for now     yes
-403 with a page (the firewall)                refused             yes
-400, 401, 402, 403, 404 and every other 4xx   refused             no
-408, 409, 425                                 unknown             yes
-timeout or drop after sending began           unknown             yes
-500, 502, 504 and every other 5xx             unknown             yes
-a redirect, any other status                  unknown             yes
-a success that cannot be read                 unknown             yes
-============================================  ==================  ====================
+========================================  ================  ====================================================
+how the request ended                     what became of    because
+                                          it, if a POST
+========================================  ================  ====================================================
+name resolution, connect, TLS, proxy      never sent        no byte of its body was taken for sending (RFC 9112,
+tunnel                                                      3: without its body there is no request)
+429                                       refused for now   RFC 6585, 4; API gateways throttle before they call
+                                                            what is behind them (API Gateway, *Throttle requests*)
+400, 401 and 403 in JSON                  refused           Pictory's page (generate-image): invalid, or no key
+403 with a page                           refused           the firewall stands before Pictory (Cloudflare, 1010)
+402, 404, 405, 406, 411, 413, 414, 415,   refused           RFC 9110, 15.5, and RFC 6585, 5, say of each that the
+422, 431                                                    request is not carried out; none is sent again, nor
+                                                            is the task retried: only a user's clear can buy
+any other 4xx, 408, 409, 425 among them   unknown           they speak of the moment and not of the request
+every 5xx, 503 among them                 unknown           a gateway answers 502, 503 or 504 when what is behind
+                                                            it has overrun its time, and that carries on
+timeout or drop after sending began       unknown           RFC 9110, 9.2.2: a POST must not be repeated
+a redirect, any other status              unknown           RFC 9110, 15.4.4: 303 answers a POST that was done
+a success that cannot be read             unknown           it is a success
+========================================  ================  ====================================================
+
+The refusals are accepted risks, and small ones: 429 alone is sent again, and of the others only the task of a
+blocked client is retried.
 
 Pictory's pages advise to repeat a request after a 500. That advice is not followed for the POST: there
 is no idempotency key, and a 500 can come after the job was accepted.
-A request that only reads is free, and may always be sent again.
+A request that only reads is free. It is sent again after every row but the refusals.
 """
 
 from __future__ import annotations
@@ -33,6 +43,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from pictory_provider.api.errors import (
+    AuthenticationError,
     EdgeBlocked,
     Fault,
     PictoryError,
@@ -55,6 +66,8 @@ JITTER = 0.25
 
 _OF_THE_MOMENT_4XX = (408, 409, 425)
 """Refusals that say nothing of the request: it came too slowly, too early, or met another."""
+DEFINITE_4XX = (400, 402, 404, 405, 406, 411, 413, 414, 415, 422, 431)
+"""Refusals, beside 401, 403 and 429, after which a paid request certainly bought nothing."""
 
 
 class Fate(Enum):
@@ -78,11 +91,11 @@ def fate_of_submit(error: PictoryError) -> Fate:
         return Fate.NEVER_SENT if error.fault is Fault.NEVER_SENT else Fate.UNKNOWN
     if isinstance(error, RateLimited):
         return Fate.REFUSED_FOR_NOW
-    if isinstance(error, (Unavailable, ProtocolError)):
-        return Fate.UNKNOWN
-    if isinstance(error, RequestInvalid) and error.status in _OF_THE_MOMENT_4XX:
-        return Fate.UNKNOWN
-    return Fate.REFUSED
+    if isinstance(error, (AuthenticationError, EdgeBlocked)):
+        return Fate.REFUSED
+    if isinstance(error, RequestInvalid) and (error.status is None or error.status in DEFINITE_4XX):
+        return Fate.REFUSED
+    return Fate.UNKNOWN
 
 
 def after_submit(
@@ -96,6 +109,8 @@ def after_submit(
     :param chance: a random number from 0 to 1.
     :return: send it again, or the error to raise.
     """
+    if isinstance(error, SubmitOutcomeUnknown):
+        return error
     fate = fate_of_submit(error)
     if fate is Fate.UNKNOWN:
         return SubmitOutcomeUnknown.because(error.message.rstrip("."))

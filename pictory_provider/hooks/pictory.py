@@ -154,49 +154,73 @@ class PictoryHook(BaseHook):
             )
         return self.submit(request)
 
-    def submit(self, request: ImageRequest, *, recorder: Recorder | None = None) -> str:
+    def submit(
+        self, request: ImageRequest, *, recorder: Recorder | None = None, ends_at: float | None = None
+    ) -> str:
         """Buy one picture and return its jobId.
 
         The request is sent again only where the one before provably never left, or was plainly refused
         before any work (:mod:`pictory_provider.api.retry`), for at most a minute.
 
         :param recorder: told right before each paid request, and right after it what became of it.
+        :param ends_at: on the monotonic clock; nothing is bought from then on.
         :raises PictorySubmitOutcomeUnknown: where it cannot be known whether Pictory accepted it.
         :raises PictoryRateLimited: where Pictory refused for longer than a minute.
         """
         with joined_to_airflow():
             try:
-                job_id = self._repeat(lambda: self._buy(request, recorder), retry.after_submit)
+                job_id = self._repeat(lambda: self._buy(request, recorder, ends_at), retry.after_submit)
             except SubmitOutcomeUnknown:
                 self.count("pictory.submit_outcome_unknown")
                 raise
         self.count("pictory.submitted", tags={"model": request.model})
         return job_id
 
-    def _buy(self, request: ImageRequest, recorder: Recorder | None) -> str:
+    def _buy(self, request: ImageRequest, recorder: Recorder | None, ends_at: float | None) -> str:
         """Send the paid request once, and have it on record at every moment how far that has got."""
         client = self.get_conn()
+        if ends_at is not None and time.monotonic() >= ends_at:
+            # Airflow's exception strikes once, in any line, and where that is a library's clean-up it is lost.
+            raise AirflowTaskTimeout("The task's execution_timeout is over: nothing is bought any more")
         if recorder:
             recorder.intend()
+        job_id: str | None = None
         try:
             job_id = responses.parse_submission(client.send(endpoints.generate_image(request)))
-        except PictoryError as error:
+            # The log comes first: it is quicker than the record, and whoever has lost the record can read it.
+            price = "an unknown number of" if request.credits is None else request.credits
+            self.log.info("Pictory accepted job %s (model %s, %s AI credits).", job_id, request.model, price)
+            if recorder:
+                recorder.keep(job_id)
+        except BaseException as error:
+            if job_id is None:
+                self._after_no_answer(error, recorder)
+                raise
+            if recorder:
+                self._keep_once_more(recorder, job_id, error)
+            if not isinstance(error, Exception):
+                raise
+        return job_id
+
+    def _after_no_answer(self, error: BaseException, recorder: Recorder | None) -> None:
+        """Say what became of a paid request to which no jobId came back."""
+        if isinstance(error, PictoryError):
             if recorder and retry.fate_of_submit(error) is not Fate.UNKNOWN:
                 self._withdraw(recorder)
-            raise
-        except AirflowTaskTimeout as error:
-            raise SubmitOutcomeUnknown.because("execution_timeout ran out before an answer came") from error
-        except Exception as error:
+        elif isinstance(error, AirflowTaskTimeout):
+            unknown = SubmitOutcomeUnknown.because("execution_timeout ran out before an answer came")
+            unknown.is_out_of_time = True
+            raise unknown from error
+        elif isinstance(error, Exception):
             raise SubmitOutcomeUnknown.because(f"an error that nobody foresaw ({type(error).__name__})") from error
-        # The log comes first: it is quicker than the record, and whoever has lost the record can read it.
-        price = "an unknown number of" if request.credits is None else request.credits
-        self.log.info("Pictory accepted job %s (model %s, %s AI credits).", job_id, request.model, price)
-        if recorder:
-            try:
-                recorder.keep(job_id)
-            except Exception as error:
-                raise AirflowFailException(paid_and_then(job_id, error)) from error
-        return job_id
+
+    @staticmethod
+    def _keep_once_more(recorder: Recorder, job_id: str, error: BaseException) -> None:
+        """Put a jobId on record after all: what struck may have been a blip, or the end of the task's time."""
+        try:
+            recorder.keep(job_id)
+        except Exception:
+            raise AirflowFailException(paid_and_then(job_id, error)) from error
 
     def _withdraw(self, recorder: Recorder) -> None:
         try:

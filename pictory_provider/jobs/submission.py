@@ -14,8 +14,9 @@ a jobId of before a user's clear             the same
 an intent without a jobId                    :class:`SubmitOutcomeUnknown`
 a jobId, put there by hand                   adopts it, after a clear too
 a jobId, of this request                     adopts it, running or finished
-a jobId, of another request                  adopts it with a warning; in a mapped task submits, and names it
-something that cannot be read                :class:`SubmitOutcomeUnknown`
+a jobId, of another request                  adopts it with a warning; a mapped task refuses, and names both
+something that cannot be read, or that a     :class:`SubmitOutcomeUnknown`
+later release has written
 ===========================================  ==========================================================
 
 Before it adopts a job it looks at it, once:
@@ -31,8 +32,12 @@ no such job                                  :class:`SubmitOutcomeUnknown`
 401, 403, 400                                the error
 ===========================================  ==========================================================
 
-A retry leaves ``ti.max_tries`` alone, and a user's clear moves it: to the tries that were made, plus
-``retries``. The number of the try and the id of the task instance change with both, so they say nothing.
+A retry leaves ``ti.max_tries`` alone, and a user's clear sets it anew: to the tries that were made, plus the
+``retries`` that the DAG then gives the task. So it moves, unless ``retries`` was lowered by just as much. For that
+case a try that has ended for good says so on the record, and where ``retries`` is another now, what follows is a
+clear. Where ``retries`` is the same it cannot be one, whatever the record says: a worker may die between its last
+word and Airflow's hearing of it, and is then tried again. The number of the try and the id of the task instance
+change with both, so they say nothing.
 """
 
 from __future__ import annotations
@@ -42,7 +47,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from pictory_provider.api.errors import JobNotFound, PictoryError, SubmitOutcomeUnknown
+from pictory_provider.api.errors import JobNotFound, PictoryError, RequestInvalid, SubmitOutcomeUnknown
 from pictory_provider.api.models import Job, JobState, without_query
 from pictory_provider.api.retry import is_passing
 from pictory_provider.jobs.polling import UNKNOWN_JOB_GRACE
@@ -52,6 +57,16 @@ if TYPE_CHECKING:
 
 KEY = "pictory_submission"
 """The key of the record in the state store of a task."""
+VERSION = 1
+"""Of the record's form. The first release wrote none; what it wrote reads the same."""
+PAID_AND_LOST = (
+    "A job was submitted by this try and is paid for, and neither the record nor the XCom jobId of this task can be "
+    "read now, so it is not known which. The task is not retried, because a retry could buy the picture again. The "
+    "log of this task names the jobId: PictoryJobSensor(job_id=...) waits for it."
+)
+"""What to say where Airflow itself has ended a deferral, and nothing tells the jobId."""
+_SHOWN = 160
+"""How many characters of a prompt an error text shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +79,17 @@ class Submission:
     :param intended_at: epoch seconds, right before the request.
     :param submitted_at: epoch seconds, right after the reply.
     :param credits_before: AI credits used right before the request; ``None`` where Pictory did not say.
+    :param retries: of the task in the try that wrote it.
+    :param request: what was asked for (:func:`asked_for`).
+    :param has_ended: whether the try that wrote it has ended for good, well or not.
     """
 
     job_id: str | None = None
     fingerprint: str | None = None
     max_tries: int | None = None
+    retries: int | None = None
+    request: dict[str, Any] | None = None
+    has_ended: bool = False
     intended_at: float | None = None
     submitted_at: float | None = None
     credits_before: float | None = None
@@ -81,9 +102,13 @@ class Submission:
     def plain(self) -> dict[str, Any]:
         """Return the JSON that is kept."""
         fields = {
+            "version": VERSION,
             "jobId": self.job_id,
             "fingerprint": self.fingerprint,
+            "request": self.request,
             "max_tries": self.max_tries,
+            "retries": self.retries,
+            "has_ended": self.has_ended or None,
             "intended_at": self.intended_at,
             "submitted_at": self.submitted_at,
             "credits_before": self.credits_before,
@@ -98,16 +123,19 @@ class Submission:
         """
         if isinstance(value, str):
             value = {"jobId": value}
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or value.get("version", VERSION) != VERSION:
             return None
         job_id = value.get("jobId", value.get("job_id"))
         if job_id is not None and not (isinstance(job_id, str) and job_id.strip() not in ("", "None")):
             return None
-        max_tries = value.get("max_tries")
+        request = value.get("request")
         found = cls(
             job_id=job_id.strip() if job_id else None,
             fingerprint=value.get("fingerprint"),
-            max_tries=max_tries if isinstance(max_tries, int) else None,
+            max_tries=_count(value.get("max_tries")),
+            retries=_count(value.get("retries")),
+            request=request if isinstance(request, dict) else None,
+            has_ended=value.get("has_ended") is True,
             intended_at=_seconds(value.get("intended_at")),
             submitted_at=_seconds(value.get("submitted_at")),
             credits_before=_seconds(value.get("credits_before")),
@@ -153,31 +181,50 @@ class Recorder(Protocol):
         """Note that the paid request is about to be sent."""
 
     def withdraw(self) -> None:
-        """Note that it certainly bought nothing."""
+        """Note that it certainly bought nothing, and leave what was there before."""
 
     def keep(self, job_id: str) -> None:
         """Note what it bought."""
 
 
-def fingerprint(conn_id: str, request: ImageRequest) -> str:
-    """Return what tells one purchase from another: the connection and all that decides the picture.
+def asked_for(request: ImageRequest) -> dict[str, Any]:
+    """Return what decides the picture, by Pictory's names, as it is kept on record.
 
     The webhook decides nothing, and the query of a reference image's URL is often a signature that changes.
     """
-    body: dict[str, Any] = {**request.body(), "conn_id": conn_id}
+    body: dict[str, Any] = dict(request.body())
     body.pop("webhook", None)
     if "referenceImageUrl" in body:
         body["referenceImageUrl"] = without_query(body["referenceImageUrl"])
+    return body
+
+
+def fingerprint(conn_id: str, request: ImageRequest) -> str:
+    """Return what tells one purchase from another: the connection, and all that decides the picture.
+
+    It is made of what was asked for and of nothing else, so a field that a later release knows changes none that
+    was made without it.
+    """
+    body = {**asked_for(request), "conn_id": conn_id}
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def begin(
-    value: Any, *, wanted: str, max_tries: int, is_mapped: bool
-) -> Submit | LookFirst | SubmitOutcomeUnknown:
+    value: Any,
+    *,
+    wanted: str,
+    max_tries: int,
+    is_mapped: bool,
+    retries: int | None = None,
+    request: dict[str, Any] | None = None,
+) -> Submit | LookFirst | SubmitOutcomeUnknown | RequestInvalid:
     """Decide what a try does first. The table is at the top of this module.
 
     :param value: what is on record, as the store gave it; ``None`` for nothing.
     :param wanted: the fingerprint of this try's request.
+    :param max_tries: Airflow's ``ti.max_tries`` of this try.
+    :param retries: of the task, now.
+    :param request: what this try asks for (:func:`asked_for`), for the text of a refusal.
     """
     if value is None:
         return Submit()
@@ -189,7 +236,8 @@ def begin(
         )
     if found.job_id and found.is_by_hand:
         return LookFirst(found, found.job_id)
-    if found.max_tries != max_tries:
+    was_lowered = found.has_ended and None not in (retries, found.retries) and retries != found.retries
+    if found.max_tries != max_tries or was_lowered:
         return Submit(
             f"This task was cleared, so the picture is bought again. The job of before the clear, "
             f"{found.job_id or 'whose jobId is not known'}, is left behind."
@@ -202,9 +250,13 @@ def begin(
     if found.fingerprint == wanted:
         return LookFirst(found, found.job_id)
     if is_mapped:
-        return Submit(
-            f"Job {found.job_id} is on record for this map index, but with another request: the mapped list "
-            "has changed. It is left behind, and this request is submitted."
+        return RequestInvalid(
+            f"Job {found.job_id} is on record for this map index, and was bought for another request. "
+            f"It was bought for {_told(found.request)}. This try asks for {_told(request)}. Either the mapped list "
+            "has changed, or a template renders differently at every try. Nothing was sent and nothing was spent. "
+            "To buy this request, clear the task. "
+            f'PictoryJobSensor(job_id="{found.job_id}") waits for the other picture.',
+            fields=_differing(found.request, request),
         )
     return LookFirst(
         found,
@@ -256,6 +308,23 @@ def paid_and_then(job_id: str, error: BaseException) -> str:
         "The task is not retried: the job is not on record, so a retry would buy the picture again, or ask what "
         f'became of it. PictoryJobSensor(job_id="{job_id}") waits for it.'
     )
+
+
+def _told(request: dict[str, Any] | None) -> str:
+    """Return a request in one line; the first release kept none."""
+    if request is None:
+        return "a request that is not on record"
+    shown = {name: value if len(str(value)) <= _SHOWN else f"{value[:_SHOWN]}…" for name, value in request.items()}
+    return ", ".join(f"{name} {value!r}" for name, value in shown.items())
+
+
+def _differing(one: dict[str, Any] | None, other: dict[str, Any] | None) -> list[str]:
+    one, other = one or {}, other or {}
+    return sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _seconds(value: Any) -> float | None:

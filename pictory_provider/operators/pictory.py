@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -24,10 +24,12 @@ from pictory_provider.jobs import events
 from pictory_provider.jobs.evidence import Evidence, report
 from pictory_provider.jobs.polling import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, Wait
 from pictory_provider.jobs.submission import (
+    PAID_AND_LOST,
     Adopt,
     LookFirst,
     Submit,
     after_look,
+    asked_for,
     begin,
     fingerprint,
     paid_and_then,
@@ -160,7 +162,9 @@ class GenerateImageOperator(BaseOperator):
             poll_interval = seconds("poll_interval", self.poll_interval)
             timeout = seconds("timeout", self.timeout)
             _check_policy(self.on_unknown_submit)
-        record = SubmissionRecord(context, durable=self.durable)
+            self._check_what_follows(context)
+        ends_at = self.execution_timeout and time.monotonic() + self.execution_timeout.total_seconds()
+        record = self._record(context)
         if self.durable and not record.is_possible:
             self.log.warning(
                 "Airflow %s keeps no state of a task (3.3 and later do). So a retry after a crash cannot know of "
@@ -170,56 +174,98 @@ class GenerateImageOperator(BaseOperator):
             )
         from pictory_provider.hooks.pictory import PictoryHook
 
-        with PictoryHook(self.pictory_conn_id) as hook:
-            with joined_to_airflow():
-                job = self._obtain(hook, request, record)
+        with self._after_purchase(record), PictoryHook(self.pictory_conn_id) as hook:
+            job = self._obtain(hook, request, record, ends_at)
             self._job_id = job.job_id
-            with self._after_purchase(record, job.job_id):
-                self._publish(context, job.job_id)
-                if not self.wait_for_completion:
-                    return job.job_id
-                warn_if_impolite(self, "poll_interval", poll_interval)
-                wait = JobWait(
-                    job_id=job.job_id,
-                    pictory_conn_id=self.pictory_conn_id,
-                    started_at=job.submitted_at,
-                    timeout=timeout,
-                    poll_interval=poll_interval,
-                )
-                return self._finish(context, self._wait(hook, wait, job.answer))
+            self._publish(context, job.job_id)
+            if not self.wait_for_completion:
+                return self._end(record)
+            warn_if_impolite(self, "poll_interval", poll_interval)
+            wait = JobWait(
+                job_id=job.job_id,
+                pictory_conn_id=self.pictory_conn_id,
+                started_at=job.submitted_at,
+                timeout=timeout,
+                poll_interval=poll_interval,
+            )
+            return self._finish(context, record, self._wait(hook, wait, job.answer))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
         """Go on after the trigger's event."""
-        with joined_to_airflow():
+        record = self._record(context)
+        with self._after_purchase(record, is_bought=True):
             ended = events.read(event)
+            self._job_id = ended.job_id
             poll_interval = seconds("poll_interval", self.poll_interval)
-        self._job_id = ended.job_id
-        with self._after_purchase(SubmissionRecord(context, durable=self.durable), ended.job_id):
             job = conclude(ended, pictory_conn_id=self.pictory_conn_id, poll_interval=poll_interval)
-            return self._finish(context, job)
+            return self._finish(context, record, job)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral; one that Airflow itself ended badly gets a late look at the job."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralTimeout, TaskDeferralError) as error:
-            ti, record = context["ti"], SubmissionRecord(context, durable=self.durable)
-            job_id = ti.xcom_pull(task_ids=self.task_id, key=JOB_ID_KEY, map_indexes=ti.map_index)
-            ended = ended_by_airflow(job_id, error) if isinstance(error, TaskDeferralTimeout) else error
-            with self._after_purchase(record, job_id):
-                return self._finish(context, late_look(self.pictory_conn_id, job_id, ended))
+            record = self._record(context)
+            with self._after_purchase(record, is_bought=True):
+                # The arguments of the deferral are gone by now.
+                job_id = self._job_id = self._find_job_id(context, record)
+                ended = ended_by_airflow(job_id, error) if isinstance(error, TaskDeferralTimeout) else error
+                return self._finish(context, record, late_look(self.pictory_conn_id, job_id, ended))
+
+    @staticmethod
+    def _find_job_id(context: Context, record: SubmissionRecord) -> str:
+        """Return the jobId of this try: from the record, else from the XCom that it pushed."""
+        unread: Exception | None = None
+        with suppress(Exception):
+            record.find()
+        if record.latest.job_id:
+            return record.latest.job_id
+        ti = context["ti"]
+        try:
+            job_id = ti.xcom_pull(task_ids=ti.task_id, key=JOB_ID_KEY, map_indexes=ti.map_index)
+        except Exception as error:
+            job_id, unread = None, error
+        if not isinstance(job_id, str):
+            raise AirflowFailException(PAID_AND_LOST) from unread
+        return job_id
 
     def on_kill(self) -> None:
         """Say what happens to the job. Pictory knows no cancel, and nothing is cleaned."""
         if self._job_id:
             self.log.warning("The task was killed. %s", runs_on(self._job_id))
 
-    def _obtain(self, hook: PictoryHook, request: ImageRequest, record: SubmissionRecord) -> Adopt:
+    def _record(self, context: Context) -> SubmissionRecord:
+        return SubmissionRecord(context, durable=self.durable, retries=self.retries)
+
+    def _check_what_follows(self, context: Context) -> None:
+        """Refuse, before anything is bought, what Airflow would refuse after it: this task's result is a string."""
+        problem = None
+        if self.multiple_outputs:
+            problem = "multiple_outputs is on, and asks for a dict. Leave it out"
+        elif self.has_dag() and context["ti"].map_index < 0 and next(self.iter_mapped_dependants(), None):
+            problem = (
+                "another task expands over it, and takes a list. Map this task, and expand over its outputs; "
+                "or hand the jobId over by .partial()"
+            )
+        if problem:
+            raise RequestInvalid(
+                f"The result of this task is one jobId, a string; {problem}. Nothing was sent and nothing was spent.",
+                fields=["multiple_outputs" if self.multiple_outputs else "job_id"],
+            )
+
+    def _obtain(
+        self, hook: PictoryHook, request: ImageRequest, record: SubmissionRecord, ends_at: float | None
+    ) -> Adopt:
         """Return the job of this task: that of an earlier try, or a new one."""
-        wanted = fingerprint(self.pictory_conn_id, request)
+        wanted, asked = fingerprint(self.pictory_conn_id, request), asked_for(request)
         may_resubmit = self.on_unknown_submit == "resubmit"
         step: Submit | LookFirst | Adopt | PictoryError = begin(
-            record.find(), wanted=wanted, max_tries=record.max_tries, is_mapped=record.is_mapped
+            record.find(),
+            wanted=wanted,
+            max_tries=record.max_tries,
+            is_mapped=record.is_mapped,
+            retries=self.retries,
+            request=asked,
         )
         if isinstance(step, LookFirst):
             step = after_look(step, hook.ask(step.job_id), time.time())
@@ -227,31 +273,37 @@ class GenerateImageOperator(BaseOperator):
             hook.count("pictory.submit_outcome_unknown")
         while True:
             if isinstance(step, Adopt):
-                return self._adopt(hook, record, step, wanted)
+                return self._adopt(hook, record, step, wanted, asked)
             if isinstance(step, Submit):
                 if step.warning:
                     self.log.warning("%s", step.warning)
-                record.draft(wanted, hook.credits_used())
+                record.draft(wanted, asked)
+                record.note_credits(hook.credits_used())
                 try:
-                    return Adopt(hook.submit(request, recorder=record), time.time())
+                    return Adopt(hook.submit(request, recorder=record, ends_at=ends_at), time.time())
                 except SubmitOutcomeUnknown as error:
                     step = error
             elif isinstance(step, SubmitOutcomeUnknown) and may_resubmit:
+                if step.is_out_of_time:
+                    raise AirflowTaskTimeout(
+                        f"{step.message} on_unknown_submit is 'resubmit', but this try's time is up: a retry buys it."
+                    ) from step
                 may_resubmit = False
                 self.log.warning("%s on_unknown_submit is 'resubmit', so it is bought again.", step.message)
                 step = Submit()
             elif isinstance(step, SubmitOutcomeUnknown):
                 raise self._reported(hook, request, record, step) from step.__cause__
             else:
-                self.log.warning("%s", runs_on(str(record.latest.job_id)))
                 raise step
 
-    def _adopt(self, hook: PictoryHook, record: SubmissionRecord, job: Adopt, wanted: str) -> Adopt:
+    def _adopt(
+        self, hook: PictoryHook, record: SubmissionRecord, job: Adopt, wanted: str, asked: dict[str, Any]
+    ) -> Adopt:
         if job.warning:
             self.log.warning("%s", job.warning)
         self.log.info("Adopting job %s, which is on record: nothing is submitted.", job.job_id)
         if job.is_by_hand:
-            record.draft(wanted)
+            record.draft(wanted, asked)
             record.keep(job.job_id, job.submitted_at)
         hook.count("pictory.adopted")
         return job
@@ -275,6 +327,15 @@ class GenerateImageOperator(BaseOperator):
         if self.do_xcom_push:
             ti.xcom_push(key="return_value", value=job_id)
 
+    def _end(self, record: SubmissionRecord) -> str:
+        """Return the task's result, now that nothing of ours can fail any more."""
+        record.end()
+        if not record.is_possible:
+            # Airflow pushes the result once more. Where that fails the task is retried, and without a record would
+            # buy again; it was pushed when it became known.
+            self.do_xcom_push = False
+        return str(self._job_id)
+
     def _wait(self, hook: PictoryHook, wait: JobWait, answer: Job | PictoryError | None) -> Job:
         poller = wait.poller()
         decision = hook.look(poller) if answer is None else hook.decide(poller, answer)
@@ -285,22 +346,33 @@ class GenerateImageOperator(BaseOperator):
             decision = hook.look(poller)
         return decision.job()
 
-    def _finish(self, context: Context, job: Job) -> str:
+    def _finish(self, context: Context, record: SubmissionRecord, job: Job) -> str:
+        self._job_id = job.job_id
         self.image_url = job.url
         context["ti"].xcom_push(key=IMAGE_KEY, value=job.record())
-        return job.job_id
+        return self._end(record)
 
     @contextmanager
-    def _after_purchase(self, record: SubmissionRecord, job_id: str) -> Iterator[None]:
-        """Let what fails after the submission be retried only where the retry will find the job on record."""
+    def _after_purchase(self, record: SubmissionRecord, *, is_bought: bool = False) -> Iterator[None]:
+        """Let what fails after a purchase be retried only where the retry will find the job on record.
+
+        :param is_bought: whether the purchase was made before, in an earlier leg of this try.
+        """
         try:
             with joined_to_airflow():
                 yield
         except AirflowFailException as error:
-            if not isinstance(error, JobError):
+            job_id = self._job_id or record.latest.job_id
+            if job_id and not isinstance(error, JobError):
                 self.log.warning("%s", runs_on(job_id))
+            record.end()
             raise
         except (Exception, AirflowTaskTimeout) as error:
+            job_id = self._job_id or record.latest.job_id
+            if job_id is None and not is_bought:
+                raise
+            if job_id is None:
+                raise AirflowFailException(PAID_AND_LOST) from error
             if record.holds(job_id):
                 self.log.warning("Job %s is on record: a retry of this task adopts it, and buys nothing.", job_id)
                 raise

@@ -418,11 +418,11 @@ class Simulator:
             if name == "drop-after":
                 carry_out()
             return _drop(request, reset=fault.is_on("reset"))
+        if (name in _REFUSALS or name in _STATUSES) and fault.is_on("accepted"):
+            carry_out()
         if name in _REFUSALS:
             return _reply(entry, _REFUSALS[name], retry_after=fault.option("retry_after"))
         if name in _STATUSES:
-            if fault.is_on("accepted"):
-                carry_out()
             status = int(fault.option("status", _STATUSES[name]))
             location = {"Location": str(fault.option("to", self.base_url))} if name == "redirect" else {}
             return _reply(entry, (status, {"message": name}), headers=location)

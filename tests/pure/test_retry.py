@@ -56,7 +56,7 @@ def error_of(status: int, body: bytes = b'{"message": "x"}') -> PictoryError:
         (429, Fate.REFUSED_FOR_NOW),
         (500, Fate.UNKNOWN),
         (502, Fate.UNKNOWN),
-        (503, Fate.REFUSED_FOR_NOW),
+        (503, Fate.UNKNOWN),
         (504, Fate.UNKNOWN),
         (520, Fate.UNKNOWN),
         (524, Fate.UNKNOWN),
@@ -83,10 +83,28 @@ def test_every_fault_of_a_paid_request_has_its_fate(fault, fate):
     assert retry.fate_of_submit(TransportError("x", fault=fault)) is fate
 
 
-def test_no_status_whatever_is_taken_for_refused_that_could_have_been_accepted():
-    for status in (*range(100, 400), *range(500, 600)):
-        if status != 503:
-            assert retry.fate_of_submit(error_of(status)) is Fate.UNKNOWN
+def test_a_status_that_nobody_has_classified_is_never_taken_for_a_refusal():
+    definite = {400, 401, 402, 403, 404, 405, 406, 411, 413, 414, 415, 422, 429, 431}
+    for status in (*range(100, 400), *range(400, 1000)):
+        fate = retry.fate_of_submit(error_of(status))
+        assert (fate is Fate.UNKNOWN) is (status not in definite), status
+
+
+def test_an_error_that_nobody_has_classified_is_an_unknown_outcome():
+    for name, cls in kinds().items():
+        if cls not in (TransportError, RateLimited, AuthenticationError, EdgeBlocked, RequestInvalid):
+            assert retry.fate_of_submit(cls(name)) is Fate.UNKNOWN, name
+    assert retry.fate_of_submit(RequestInvalid("refused here")) is Fate.REFUSED
+
+
+def test_what_became_of_an_unclassified_status_is_not_said_to_have_cost_nothing():
+    for status in (408, 409, 410, 425, 451, 499, 500, 503, 520):
+        assert "cost nothing" not in after_submit(error_of(status)).message
+
+
+def test_an_unknown_outcome_stays_what_it_is():
+    unknown = SubmitOutcomeUnknown.because("the cable was cut")
+    assert after_submit(unknown) is unknown
 
 
 def after_submit(error, *, attempt=1, spent=0.0, chance=0.0):
@@ -95,7 +113,7 @@ def after_submit(error, *, attempt=1, spent=0.0, chance=0.0):
 
 @pytest.mark.parametrize(
     "error",
-    [TransportError("x", fault=Fault.NEVER_SENT), RateLimited("x", status=429), RateLimited("x", status=503)],
+    [TransportError("x", fault=Fault.NEVER_SENT), RateLimited("x", status=429)],
 )
 def test_what_never_left_or_was_refused_for_now_is_sent_again_within_a_minute(error):
     assert after_submit(error) == SendAgain(1.0)
@@ -123,6 +141,7 @@ def test_retry_after_is_heeded_and_jittered_upward_only():
         TransportError("x", fault=Fault.MAYBE_ACCEPTED),
         TransportError("x", fault=Fault.UNREADABLE),
         Unavailable("x", status=500),
+        Unavailable("x", status=503, retry_after="1"),
         ProtocolError("x", status=200),
     ],
 )

@@ -27,6 +27,7 @@ from pictory_provider.jobs.submission import (
     Submission,
     Submit,
     after_look,
+    asked_for,
     begin,
     fingerprint,
 )
@@ -108,7 +109,10 @@ class TestWhateverKindOfTaskItIs:
             {"jobId": 7},
             {"jobId": None},
             {"max_tries": "2"},
+            {"max_tries": True},
             {"what": "is"},
+            {**kept(), "version": 2},
+            {**kept(None), "version": "1"},
         ],
     )
     def test_a_record_that_cannot_be_read_is_an_unknown_outcome_and_never_a_purchase(self, is_mapped, value):
@@ -123,10 +127,43 @@ def test_a_job_of_another_request_is_adopted_with_a_warning():
     assert "rendered differently" in step.warning
 
 
-def test_a_job_of_another_request_in_a_mapped_task_is_left_behind_and_named():
-    step = first(kept(fingerprint="other"), is_mapped=True)
-    assert isinstance(step, Submit)
-    assert "Job j is on record for this map index, but with another request" in step.warning
+def test_a_job_of_another_request_in_a_mapped_task_is_refused_and_both_requests_are_named():
+    earlier = asked_for(ImageRequest(prompt="A lighthouse at dusk", style="vintage"))
+    step = first(kept(fingerprint="other", request=earlier), is_mapped=True, request=asked_for(REQUEST))
+    assert isinstance(step, RequestInvalid)
+    assert "It was bought for prompt 'A lighthouse at dusk', model 'seedream3.0', style 'vintage'." in step.message
+    assert "This try asks for prompt 'A lighthouse at dawn', model 'seedream3.0'." in step.message
+    assert "Nothing was sent and nothing was spent. To buy this request, clear the task." in step.message
+    assert step.fields == ("prompt", "style")
+
+
+def test_a_long_prompt_is_shown_by_its_beginning():
+    step = first(kept(fingerprint="other"), is_mapped=True, request={"prompt": "x" * 5_000})
+    assert "It was bought for a request that is not on record. This try asks for prompt 'xxx" in step.message
+    assert len(step.message) < 1_000
+
+
+# A clear that leaves max_tries as it was -----------------------------------------------------------------
+
+
+def test_a_clear_after_retries_were_lowered_buys_again_where_the_try_before_has_said_that_it_ended():
+    for value in (kept(retries=2, has_ended=True), kept(None, retries=2, has_ended=True)):
+        assert isinstance(first(value, retries=1), Submit)
+
+
+def test_what_ended_is_adopted_by_what_can_only_be_a_retry():
+    """A worker may die after its last word, and before Airflow has heard of it."""
+    step = first(kept(retries=2, has_ended=True), retries=2)
+    assert (type(step), step.job_id) == (LookFirst, "j")
+
+
+@pytest.mark.parametrize("retries", [None, 0, 1, 2, 3])
+def test_what_has_not_said_that_it_ended_is_adopted_whatever_retries_is_now(retries):
+    assert isinstance(first(kept(retries=2), retries=retries), LookFirst)
+
+
+def test_a_record_without_retries_tells_a_clear_by_max_tries_alone():
+    assert isinstance(first(kept(has_ended=True), retries=1), LookFirst)
 
 
 # What Pictory says of it ---------------------------------------------------------------------------------
@@ -205,8 +242,27 @@ def test_the_webhook_and_the_signature_of_a_reference_image_are_not_in_it():
     )
 
 
-def test_nothing_of_the_prompt_can_be_read_from_the_record():
-    assert REQUEST.prompt not in json.dumps(kept())
+def test_a_fingerprint_is_the_same_in_every_release():
+    assert WANTED == "6f43801564b3f0f8f1f646069cec5ac7"
+    everything = ImageRequest(
+        prompt=REQUEST.prompt,
+        model="nanobanana",
+        aspect_ratio="16:9",
+        style="vintage",
+        reference_image_url="https://h/a.png",
+    )
+    assert fingerprint("elsewhere", everything) == "178b231ad52f614e3962612b02199f4d"
+
+
+def test_the_record_says_what_was_asked_for_without_the_webhook_and_without_signatures():
+    request = ImageRequest(
+        prompt=REQUEST.prompt, reference_image_url="https://h/a.png?sig=1", webhook="https://h/hook?token=1"
+    )
+    assert asked_for(request) == {
+        "prompt": REQUEST.prompt,
+        "model": "seedream3.0",
+        "referenceImageUrl": "https://h/a.png",
+    }
 
 
 def test_the_record_of_the_first_release_can_still_be_read():
@@ -218,8 +274,15 @@ def test_the_record_of_the_first_release_can_still_be_read():
         "submitted_at": 2.0,
         "credits_before": 690,
     }
-    assert Submission.read(value).plain() == value
+    assert Submission.read(value).plain() == {"version": 1, **value}
     assert not Submission.read(value).is_by_hand
+
+
+def test_a_record_survives_the_database():
+    kept_of_all = Submission(
+        job_id="j", fingerprint="f", max_tries=2, retries=2, request={"prompt": "x"}, has_ended=True, submitted_at=2.0
+    )
+    assert Submission.read(json.loads(json.dumps(kept_of_all.plain()))) == kept_of_all
 
 
 # The evidence --------------------------------------------------------------------------------------------
