@@ -163,7 +163,8 @@ class GenerateImageOperator(BaseOperator):
             timeout = seconds("timeout", self.timeout)
             _check_policy(self.on_unknown_submit)
             self._check_what_follows(context)
-        ends_at = self.execution_timeout and time.monotonic() + self.execution_timeout.total_seconds()
+        limit = self.execution_timeout
+        ends_at = None if limit is None else time.monotonic() + limit.total_seconds()
         record = self._record(context)
         if self.durable and not record.is_possible:
             self.log.warning(

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -43,10 +43,14 @@ KINDS = {
     "wait": {"wait_for_completion": True, "deferrable": False, "poll_interval": 60, "timeout": 600},
     "defer": {"wait_for_completion": True, "poll_interval": 60, "timeout": 600},
     "resubmit": {"on_unknown_submit": "resubmit"},
+    "forgetful": {"durable": False},
 }
 SUBMIT_FAULTS = [
     ("rate-limited", {"retry_after": "2"}),
-    ("unavailable", {"retry_after": "3600"}),
+    ("unavailable", {"retry_after": "1"}),
+    ("unavailable", {"accepted": "yes"}),
+    ("server-error", {"status": 409, "accepted": "yes"}),
+    ("redirect", {"accepted": "yes"}),
     ("drop-before", {}),
     ("drop-during", {}),
     ("drop-after", {}),
@@ -111,24 +115,47 @@ def clocked(clock: Clock) -> type:
     return Queue
 
 
+@dataclass(frozen=True)
+class Blow:
+    """What strikes a try: a crash, the end of its time, or Airflow's stores that do not answer a while.
+
+    :param at: the so-manieth time that the try speaks to the world.
+    """
+
+    kind: str
+    at: int
+
+
+BLOWS = st.none() | st.builds(Blow, st.sampled_from(["crash", "timeout", "away", "long away"]), st.integers(0, 18))
+
+
 class World:
-    """What a try speaks to. It counts, and can let the try crash."""
+    """What a try speaks to. It counts, and deals the blow."""
 
     def __init__(self) -> None:
-        self.left: int | None = None
-        self.is_dead = False
+        self.begin_try(None)
+        self.bought_late = False
 
-    def begin_try(self, crash_at: int | None) -> None:
-        self.left, self.is_dead = crash_at, False
+    def begin_try(self, blow: Blow | None) -> None:
+        self.blow, self.words = blow, 0
+        self.is_dead = self.is_out_of_time = False
 
-    def speak(self) -> None:
+    def speak(self, to: str) -> None:
+        """Note that the try speaks, to Pictory or to one of Airflow's stores; only its main thread counts."""
         if threading.current_thread() is not threading.main_thread():
             return
-        if self.left is not None:
-            self.left -= 1
-            self.is_dead = self.is_dead or self.left < 0
-        if self.is_dead:
+        self.bought_late |= to == "a purchase" and self.is_out_of_time
+        blow, word = self.blow, self.words
+        self.words += 1
+        if blow is None or word < blow.at:
+            return
+        if blow.kind == "crash":
             raise Crash
+        if blow.kind == "timeout" and not self.is_out_of_time:
+            self.is_out_of_time = True
+            raise AirflowTaskTimeout("Timeout")
+        if to == "a store" and (blow.kind == "long away" or (blow.kind == "away" and word == blow.at)):
+            raise RuntimeError("the API server is away")
 
 
 @dataclass
@@ -146,7 +173,9 @@ class Task:
     task_id: str = "t"
     rows: dict[str, str] = field(default_factory=dict)
     xcoms: dict[str, Any] = field(default_factory=dict)
+    try_number: int = 1
     intents: int = 0
+    crashes: int = 0
     clears: int = 0
     of_before: set[str] = field(default_factory=set)
     trigger: dict[str, Any] | None = None
@@ -160,24 +189,24 @@ class Task:
     # The task state store and the XComs
 
     def get(self, key: str, default: Any = None) -> Any:
-        self.world.speak()
+        self.world.speak("a store")
         return json.loads(self.rows[key]) if key in self.rows else default
 
     def set(self, key: str, value: Any) -> None:
-        self.world.speak()
+        self.world.speak("a store")
         self.rows[key] = json.dumps(value)
-        self.intents += "jobId" not in value
-        self.world.speak()
+        self.intents += "jobId" not in value and "has_ended" not in value
+        self.world.speak("a store")
 
     def delete(self, key: str) -> None:
-        self.world.speak()
+        self.world.speak("a store")
         self.rows.pop(key, None)
-        self.world.speak()
+        self.world.speak("a store")
 
     def xcom_push(self, key: str, value: Any) -> None:
-        self.world.speak()
+        self.world.speak("a store")
         self.xcoms[key] = value
-        self.world.speak()
+        self.world.speak("a store")
 
     @property
     def record(self) -> Submission | None:
@@ -192,7 +221,7 @@ class Task:
 
 
 class Day(RuleBasedStateMachine):
-    """Everything that can happen to four kinds of task and one mapped one."""
+    """Everything that can happen to each kind of task, and to a mapped one."""
 
     pictory: Simulator
     clock: Clock
@@ -209,9 +238,10 @@ class Day(RuleBasedStateMachine):
         fitting = [task for task in self.tasks if task.phase in phases]
         return fitting[index % len(fitting)] if fitting else None
 
-    def attempt(self, task: Task, work: Any, crash_at: int | None) -> None:
+    def attempt(self, task: Task, work: Any, blow: Blow | None) -> None:
         """Run one leg of a try, and do with its end what Airflow does."""
-        self.world.begin_try(crash_at)
+        self.world.begin_try(blow)
+        before = len(self.billed(task))
         try:
             task.returned = work()
             task.phase, task.ended = "success", None
@@ -220,38 +250,40 @@ class Day(RuleBasedStateMachine):
             task.phase = "deferred"
         except Crash:
             task.phase = "ready"
+            task.crashes += 1
         except AirflowFailException as error:
             task.phase, task.ended = "failed", error
-        except Exception as error:
+        except (Exception, AirflowTaskTimeout) as error:
             task.phase, task.ended = "ready", error
         finally:
             self.world.begin_try(None)
             self.pictory._faults.waiting.clear()
+        assert len(self.billed(task)) - before <= (2 if task.kind == "resubmit" else 1), task.name
 
     @rule(
-        index=st.integers(0, 4),
-        crash_at=st.none() | st.integers(0, 14),
+        index=st.integers(0, 5),
+        blow=BLOWS,
         submit_fault=st.none() | st.sampled_from(SUBMIT_FAULTS),
         poll_fault=st.none() | st.sampled_from(POLL_FAULTS),
         times=st.integers(1, 2),
     )
-    def a_worker_tries(self, index, crash_at, submit_fault, poll_fault, times):
+    def a_worker_tries(self, index, blow, submit_fault, poll_fault, times):
         if task := self.pick(index, "ready"):
             if submit_fault:
                 self.pictory.script("submit", submit_fault[0], times=times, **submit_fault[1])
             if poll_fault:
                 self.pictory.script("job", poll_fault[0], times=times, **poll_fault[1])
             task.xcoms.clear()
-            self.attempt(task, lambda: task.operator().execute(task.context), crash_at)
+            self.attempt(task, lambda: task.operator().execute(task.context), blow)
 
     @rule(
-        index=st.integers(0, 4),
+        index=st.integers(0, 5),
         triggerers=st.integers(1, 2),
         restarts=st.booleans(),
         poll_fault=st.none() | st.sampled_from(POLL_FAULTS),
-        crash_at=st.none() | st.integers(0, 4),
+        blow=BLOWS,
     )
-    def a_trigger_runs_and_the_task_resumes(self, index, triggerers, restarts, poll_fault, crash_at):
+    def a_trigger_runs_and_the_task_resumes(self, index, triggerers, restarts, poll_fault, blow):
         task = self.pick(index, "deferred")
         if task is None:
             return
@@ -265,7 +297,7 @@ class Day(RuleBasedStateMachine):
         assert [len(of_one) for of_one in sent] == [1] * triggerers
         payload = json.loads(json.dumps(sent[0][0].payload))
         assert events.read(payload).job_id == task.trigger["job_id"]
-        self.attempt(task, lambda: task.operator().execute_complete(task.context, payload), crash_at)
+        self.attempt(task, lambda: task.operator().execute_complete(task.context, payload), blow)
 
     async def _look_once_and_vanish(self, arguments: dict[str, Any]) -> None:
         running = asyncio.ensure_future(anext(PictoryJobTrigger(**arguments).run()))
@@ -279,7 +311,7 @@ class Day(RuleBasedStateMachine):
 
         return await asyncio.gather(*(run() for _ in range(triggerers)))
 
-    @rule(index=st.integers(0, 4))
+    @rule(index=st.integers(0, 5))
     def a_user_clears(self, index):
         if task := self.pick(index, "ready", "deferred", "success", "failed"):
             task.max_tries += 1
@@ -289,7 +321,7 @@ class Day(RuleBasedStateMachine):
                 task.of_before.discard(record.job_id)
             task.phase, task.trigger = "ready", None
 
-    @rule(index=st.integers(0, 4))
+    @rule(index=st.integers(0, 5))
     def a_user_finds_the_job_and_has_it_adopted(self, index):
         task = self.pick(index, "failed")
         if task and isinstance(task.ended, PictorySubmitOutcomeUnknown):
@@ -324,19 +356,27 @@ class Day(RuleBasedStateMachine):
     @invariant()
     def every_paid_request_was_announced_by_an_intent_of_its_own(self):
         for task in getattr(self, "tasks", ()):
+            if task.kind == "forgetful":
+                continue
             sent = [request for request in self.pictory.submissions if request.body["prompt"] == task.prompt]
             assert len(self.billed(task)) <= len(sent) <= task.intents
 
     @invariant()
     def nothing_is_bought_twice_unless_someone_asked_for_that(self):
+        """A task without a record buys again after a crash, and after nothing else."""
         for task in getattr(self, "tasks", ()):
             if task.kind != "resubmit":
-                assert len(self.live(task)) <= 1, (task.name, self.live(task))
+                crashes = task.crashes if task.kind == "forgetful" else 0
+                assert len(self.live(task)) <= 1 + crashes, (task.name, self.live(task))
+
+    @invariant()
+    def nothing_is_bought_after_the_time_of_a_try_is_up(self):
+        assert not self.world.bought_late
 
     @invariant()
     def every_picture_that_was_paid_for_is_delivered_adoptable_or_asked_about(self):
         for task in getattr(self, "tasks", ()):
-            if task.kind == "resubmit":
+            if task.kind in ("resubmit", "forgetful"):
                 continue
             for job_id in self.live(task):
                 record = task.record
@@ -373,9 +413,9 @@ def world(monkeypatch):
     send = SyncClient.send
 
     def watched(self, request):
-        world.speak()
+        world.speak("a purchase" if request.method == "POST" else "Pictory")
         reply = send(self, request)
-        world.speak()
+        world.speak("Pictory")
         return reply
 
     monkeypatch.setattr(SyncClient, "send", watched)

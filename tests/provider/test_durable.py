@@ -6,20 +6,24 @@ from __future__ import annotations
 
 import signal
 import time
+from datetime import timedelta
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 
 from pictory_provider.api import retry
+from pictory_provider.api.models import Job
 from pictory_provider.exceptions import (
     PictoryAuthenticationError,
     PictoryJobFailed,
     PictoryRateLimited,
+    PictoryRequestInvalid,
     PictorySubmitOutcomeUnknown,
     PictoryUnavailable,
     PictoryWaitTimeout,
 )
 from pictory_provider.hooks import pictory as hooks
+from pictory_provider.jobs import events
 from pictory_provider.jobs.submission import KEY
 from pictory_provider.operators.pictory import GenerateImageOperator
 
@@ -53,6 +57,12 @@ def jobs(pictory):
     return list(pictory.account.jobs)
 
 
+def completed(pictory, job_id):
+    """Return the event of a trigger that saw a job completed."""
+    job = Job(job_id=job_id, status="completed", url=f"{pictory.images_url}/a.png")
+    return events.build(events.Ended(job_id, job, time.time()))
+
+
 # What is on record, and when -----------------------------------------------------------------------------
 
 
@@ -67,26 +77,35 @@ def test_the_intent_is_on_record_before_the_request_and_the_job_id_before_anyone
     (job_id,) = [run(context)]
     (_, intent, before), (_, done, after), *told = seen
     assert (before, after) == (0, 1)
-    assert sorted(intent) == ["credits_before", "fingerprint", "intended_at", "max_tries"]
+    names = ["credits_before", "fingerprint", "intended_at", "max_tries", "request", "retries", "version"]
+    assert sorted(intent) == names
     assert done == {**intent, "jobId": job_id, "submitted_at": done["submitted_at"]}
     assert intent["intended_at"] <= done["submitted_at"] <= time.time()
     assert [key for key, _, _ in told] == ["jobId", "return_value"]
 
 
-def test_neither_the_key_nor_the_prompt_is_on_record(pictory, context, store):
-    run(context, webhook="http://127.0.0.1:9/hook?token=secret")
+def test_the_record_says_what_was_asked_for_and_neither_the_key_nor_a_token(pictory, context, store):
+    run(
+        context,
+        webhook="http://127.0.0.1:9/hook?token=secret",
+        reference_image_url=f"{pictory.reference_image_url}?sig=secret",
+    )
     assert pictory.api_key not in store.rows[KEY]
-    assert PROMPT not in store.rows[KEY]
     assert "secret" not in store.rows[KEY]
+    assert store.get(KEY)["request"] == {
+        "prompt": PROMPT,
+        "model": "seedream3.0",
+        "referenceImageUrl": pictory.reference_image_url,
+    }
 
 
 @pytest.mark.parametrize(
     ("fault", "options"),
-    [("rate-limited", {"retry_after": "3600"}), ("unavailable", {"retry_after": "3600"}), ("unauthorized", {})],
+    [("rate-limited", {"retry_after": "3600"}), ("unauthorized", {}), ("server-error", {"status": 422})],
 )
 def test_a_refusal_takes_the_intent_away(pictory, context, store, fault, options):
     pictory.script("submit", fault, times=-1, **options)
-    with pytest.raises((PictoryRateLimited, PictoryAuthenticationError)):
+    with pytest.raises((PictoryRateLimited, PictoryAuthenticationError, PictoryRequestInvalid)):
         run(context)
     assert store.rows == {}
 
@@ -130,7 +149,8 @@ def test_nothing_is_sent_where_the_intent_cannot_be_put_on_record(pictory, conte
 
 
 def test_a_job_that_cannot_be_put_on_record_is_named_and_is_not_retried(pictory, context, store, mocker):
-    mocker.patch.object(store, "set", side_effect=[None, RuntimeError("the API server is away")])
+    away = RuntimeError("the API server is away")
+    mocker.patch.object(store, "set", side_effect=[None, away, away])
     with pytest.raises(AirflowFailException, match="the API server is away") as caught:
         run(context)
     (job_id,) = jobs(pictory)
@@ -236,11 +256,83 @@ def test_a_bad_key_is_told_and_nothing_is_bought(pictory, context, monkeypatch, 
     assert len(pictory.submissions) == 1
 
 
-def test_a_template_that_renders_differently_adopts_the_job_and_a_mapped_task_buys(pictory, context, ti):
+def test_a_template_that_renders_differently_adopts_the_job(pictory, context, store):
     first = run(context, prompt="Written at one o'clock")
     assert run(context, prompt="Written at two o'clock") == first
-    ti.map_index = 0
-    assert run(context, prompt="Written at three o'clock") != first
+    assert store.get(KEY)["request"]["prompt"] == "Written at one o'clock"
+
+
+def test_a_mapped_retry_that_renders_differently_is_refused_and_a_clear_buys(pictory, context, ti):
+    ti.map_index = 3
+    first = run(context, prompt="Written at one o'clock")
+    for _ in range(2):
+        with pytest.raises(PictoryRequestInvalid, match="Written at one o'clock") as caught:
+            run(context, prompt="Written at two o'clock")
+        assert "Written at two o'clock" in caught.value.message
+    assert jobs(pictory) == [first]
+    clear(context)
+    assert run(context, prompt="Written at two o'clock") == jobs(pictory)[1]
+
+
+def test_a_blip_while_the_job_is_put_on_record_costs_nothing(pictory, context, store, mocker):
+    keep = store.set
+    answers = iter([None, RuntimeError("a blip"), None])
+
+    def flaky(key, value):
+        if error := next(answers, None):
+            raise error
+        keep(key, value)
+
+    mocker.patch.object(store, "set", side_effect=flaky)
+    job_id = run(context)
+    assert store.get(KEY)["jobId"] == job_id
+    assert run(context) == job_id
+    assert len(jobs(pictory)) == 1
+
+
+# A clear that looks like a retry -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_clear_after_retries_were_lowered_buys_again_though_max_tries_stays(pictory, context, ti, kind):
+    """One try of two was made; a clear with retries=0 sets max_tries to the tries made, which is one again."""
+    pictory.plan(seconds=0)
+    ti.max_tries = 1
+    first = run(context, retries=1, **KINDS[kind])
+    if kind == "deferring":
+        operator(retries=1).execute_complete(context, completed(pictory, first))
+    ti.try_number = 2
+    assert run(context, retries=0, **KINDS[kind]) == jobs(pictory)[1] != first
+
+
+def test_a_clear_of_an_unknown_outcome_after_retries_were_lowered_buys_again(pictory, context, ti):
+    ti.max_tries = 1
+    pictory.script("submit", "drop-after")
+    with pytest.raises(PictorySubmitOutcomeUnknown):
+        run(context, retries=1)
+    with pytest.raises(PictorySubmitOutcomeUnknown):
+        run(context, retries=1)
+    assert run(context, retries=0) == jobs(pictory)[1]
+
+
+def test_a_try_that_ended_before_airflow_heard_of_it_is_adopted_by_its_retry(pictory, context, ti):
+    ti.max_tries = 1
+    first = run(context, retries=1)
+    ti.try_number = 2
+    assert run(context, retries=1) == first
+
+
+def test_the_end_of_a_try_that_cannot_be_noted_hides_nothing(pictory, context, store, mocker):
+    get = store.get
+    reads = iter([get, None])
+
+    def away(key):
+        if reader := next(reads):
+            return reader(key)
+        raise RuntimeError("the API server is away")
+
+    mocker.patch.object(store, "get", side_effect=away)
+    assert [run(context)] == jobs(pictory)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -254,14 +346,21 @@ def test_a_users_clear_buys_again(pictory, context, kind):
 
 # An unknown outcome --------------------------------------------------------------------------------------
 
-UNKNOWN = ["drop-after", "drop-during", "garbage", "empty", "redirect", "server-error"]
+UNKNOWN = [
+    *[(fault, {}) for fault in ("drop-after", "drop-during", "garbage", "empty")],
+    *[("server-error", {"status": status}) for status in (300, 304, 408, 409, 410, 425, 499, 500, 502, 504, 520)],
+    *[("unavailable", more) for more in ({}, {"retry_after": "0"}, {"retry_after": "3600"})],
+    ("redirect", {}),
+    ("redirect", {"status": 307}),
+]
 
 
-@pytest.mark.parametrize("fault", UNKNOWN)
+@pytest.mark.parametrize("accepted", ["no", "yes"])
+@pytest.mark.parametrize(("fault", "options"), UNKNOWN)
 def test_an_unknown_outcome_leaves_the_intent_and_every_retry_reports_it_and_buys_nothing(
-    pictory, context, store, fault
+    pictory, context, store, fault, options, accepted
 ):
-    pictory.script("submit", fault)
+    pictory.script("submit", fault, **options, accepted=accepted)
     with pytest.raises(PictorySubmitOutcomeUnknown):
         run(context)
     assert "jobId" not in store.get(KEY)
@@ -368,6 +467,23 @@ def test_resubmit_buys_once_more_in_each_try_and_then_gives_up(pictory, context)
     assert len(jobs(pictory)) == 5
 
 
+def test_a_resubmission_that_was_refused_leaves_the_first_unknown_outcome_on_record(
+    pictory, context, store, monkeypatch
+):
+    monkeypatch.setattr(retry, "RESEND_BUDGET", 0.0)
+    pictory.script("submit", "drop-after")
+    pictory.script("submit", "rate-limited", times=-1)
+    with pytest.raises(PictoryRateLimited):
+        run(context, on_unknown_submit="resubmit")
+    assert "jobId" not in store.get(KEY)
+    first = store.get(KEY)["intended_at"]
+    pictory.clear_faults()
+    with pytest.raises(PictorySubmitOutcomeUnknown) as caught:
+        run(context)
+    assert caught.value.evidence.since == first
+    assert len(jobs(pictory)) == 1
+
+
 # execution_timeout ---------------------------------------------------------------------------------------
 
 
@@ -390,6 +506,41 @@ def test_an_execution_timeout_while_the_answer_is_awaited_is_an_unknown_outcome(
     with pytest.raises(PictorySubmitOutcomeUnknown, match="execution_timeout ran out before an answer came"):
         run(context)
     assert len(jobs(pictory)) == 1
+
+
+def test_nothing_is_bought_after_the_time_is_up_though_it_should_be_resubmitted(pictory, context, timeout_after):
+    pictory.script("submit", "slow-reply", seconds=1)
+    timeout_after(0.4)
+    with pytest.raises(AirflowTaskTimeout, match="this try's time is up: a retry buys it"):
+        run(context, on_unknown_submit="resubmit")
+    assert len(pictory.submissions) == 1
+
+
+def test_nothing_is_bought_after_the_time_is_up_though_airflows_exception_was_lost(pictory, context, store):
+    """A signal that strikes in a destructor is printed, and forgotten."""
+    with pytest.raises(AirflowTaskTimeout, match="nothing is bought any more"):
+        run(context, execution_timeout=timedelta(0))
+    assert (pictory.submissions, store.rows) == ([], {})
+
+
+@pytest.mark.parametrize("moment", ["before the write", "after the write"])
+def test_an_execution_timeout_while_the_job_is_put_on_record_loses_no_job(pictory, context, store, mocker, moment):
+    keep = store.set
+
+    def struck(key, value):
+        is_first = "jobId" in value and "jobId" not in store.get(KEY)
+        if is_first and moment == "before the write":
+            mocker.patch.object(store, "set", side_effect=keep)
+            raise AirflowTaskTimeout("Timeout")
+        keep(key, value)
+        if is_first:
+            raise AirflowTaskTimeout("Timeout")
+
+    mocker.patch.object(store, "set", side_effect=struck)
+    with pytest.raises(AirflowTaskTimeout):
+        run(context)
+    assert store.get(KEY)["jobId"] == jobs(pictory)[0]
+    assert [run(context)] == jobs(pictory)
 
 
 def test_an_execution_timeout_while_the_evidence_is_gathered_hides_nothing(
@@ -459,6 +610,50 @@ def test_without_a_record_a_timeout_is_not_retried(pictory, without_record, time
     timeout_after(0.5)
     with pytest.raises(AirflowFailException, match="AirflowTaskTimeout"):
         run(context, **more, wait_for_completion=True, deferrable=False)
+
+
+def test_without_a_record_an_execution_timeout_right_after_the_answer_is_not_retried(
+    pictory, without_record, mocker
+):
+    context, more = without_record
+    mocker.patch.object(GenerateImageOperator, "_publish", side_effect=AirflowTaskTimeout("Timeout"))
+    with pytest.raises(AirflowFailException, match="was submitted and is paid for"):
+        run(context, **more)
+
+
+def test_without_a_record_airflow_has_nothing_to_push_after_the_end(pictory, without_record, ti):
+    """Its own push of the result may fail, and the retry would buy again."""
+    context, more = without_record
+    task = operator(**more)
+    job_id = task.execute(context)
+    assert not task.do_xcom_push
+    assert ti.xcoms["return_value"] == job_id
+
+
+def test_with_a_record_airflow_pushes_the_result_as_ever(pictory, context):
+    task = operator()
+    task.execute(context)
+    assert task.do_xcom_push
+
+
+@pytest.mark.parametrize("reason", ["Trigger timeout", "Trigger failure"])
+def test_where_neither_record_nor_xcom_can_be_read_a_given_up_deferral_is_not_retried(
+    pictory, without_record, ti, mocker, reason
+):
+    context, more = without_record
+    pictory.plan("stuck")
+    run(context, **more)
+    mocker.patch.object(ti, "xcom_pull", side_effect=RuntimeError("the API server is away"))
+    with pytest.raises(AirflowFailException, match="neither the record nor the XCom"):
+        operator(**more).resume_execution("__fail__", {"error": reason}, context)
+
+
+@pytest.mark.parametrize("reason", ["Trigger timeout", "Trigger failure"])
+def test_with_a_record_a_given_up_deferral_needs_no_xcom(pictory, context, ti, mocker, reason):
+    pictory.plan(seconds=0)
+    job_id = run(context)
+    mocker.patch.object(ti, "xcom_pull", side_effect=RuntimeError("the API server is away"))
+    assert operator().resume_execution("__fail__", {"error": reason}, context) == job_id
 
 
 @pytest.mark.parametrize("reason", ["Trigger timeout", "Trigger failure"])

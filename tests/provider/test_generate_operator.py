@@ -9,7 +9,7 @@ import time
 from datetime import timedelta
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskDeferred
 
 from pictory_provider import compat
 from pictory_provider.api.errors import WaitTimeout
@@ -26,6 +26,7 @@ from pictory_provider.exceptions import (
 )
 from pictory_provider.jobs import events
 from pictory_provider.operators.pictory import GenerateImageOperator
+from pictory_provider.sensors.pictory import PictoryJobSensor
 
 PROMPT = "A lighthouse at dawn"
 
@@ -253,3 +254,23 @@ def test_init_only_assigns():
     values = {name: object() for name in own}
     task = GenerateImageOperator(task_id="generate", **values)
     assert {name: getattr(task, name) for name in own} == values
+
+
+# What Airflow would refuse after the purchase ------------------------------------------------------------
+
+
+def test_multiple_outputs_is_refused_before_anything_is_bought(pictory, context):
+    with pytest.raises(PictoryRequestInvalid, match="multiple_outputs is on"):
+        GenerateImageOperator(task_id="generate", prompt=PROMPT, multiple_outputs=True).execute(context)
+    assert pictory.requests == []
+
+
+def test_a_task_that_expands_over_one_job_id_is_refused_before_anything_is_bought(pictory, context, ti):
+    with DAG("covers"):
+        generate = GenerateImageOperator(task_id="generate", prompt=PROMPT)
+        PictoryJobSensor.partial(task_id="wait").expand(job_id=generate.output)
+    with pytest.raises(PictoryRequestInvalid, match="another task expands over it"):
+        generate.execute(context)
+    assert pictory.requests == []
+    ti.map_index = 0
+    assert [generate.execute(context)] == list(pictory.account.jobs)
