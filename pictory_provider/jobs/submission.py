@@ -60,9 +60,9 @@ KEY = "pictory_submission"
 VERSION = 1
 """Of the record's form. The first release wrote none; what it wrote reads the same."""
 PAID_AND_LOST = (
-    "A job was submitted by this try and is paid for, and neither the record nor the XCom jobId of this task can be "
-    "read now, so it is not known which. The task is not retried, because a retry could buy the picture again. The "
-    "log of this task names the jobId: PictoryJobSensor(job_id=...) waits for it."
+    "A job was submitted by this try and is paid for, and neither the record nor the XCom jobId of this task can "
+    "be read now, so it is not known which. The task is not retried, because a retry could buy the picture again. "
+    "The log of this task names the jobId: PictoryJobSensor(job_id=...) waits for it."
 )
 """What to say where Airflow itself has ended a deferral, and nothing tells the jobId."""
 _SHOWN = 160
@@ -252,8 +252,8 @@ def begin(
     if is_mapped:
         return RequestInvalid(
             f"Job {found.job_id} is on record for this map index, and was bought for another request. "
-            f"It was bought for {_told(found.request)}. This try asks for {_told(request)}. Either the mapped list "
-            "has changed, or a template renders differently at every try. Nothing was sent and nothing was spent. "
+            f"It was bought for {_told(found.request)}. This try asks for {_told(request)}. Either the mapped "
+            "list has changed, or a template renders differently at every try. Nothing was sent and nothing was spent. "
             "To buy this request, clear the task. "
             f'PictoryJobSensor(job_id="{found.job_id}") waits for the other picture.',
             fields=_differing(found.request, request),

@@ -239,22 +239,23 @@ class GenerateImageOperator(BaseOperator):
         return SubmissionRecord(context, durable=self.durable, retries=self.retries)
 
     def _check_what_follows(self, context: Context) -> None:
-        """Refuse, before anything is bought, what Airflow would refuse after it: this task's result is a string."""
+        """Refuse, before anything is bought, what Airflow would refuse after it: the result is a string."""
         problem = None
         if self.multiple_outputs:
             problem = "multiple_outputs is on, and asks for a dict. Leave it out"
-        elif self.has_dag() and context["ti"].map_index < 0 and next(self.iter_mapped_dependants(), None):
+        elif self.get_dag() and not _is_mapped(context) and next(self.iter_mapped_dependants(), None):
             problem = (
                 "another task expands over it, and takes a list. Map this task, and expand over its outputs; "
                 "or hand the jobId over by .partial()"
             )
         if problem:
             raise RequestInvalid(
-                f"The result of this task is one jobId, a string; {problem}. Nothing was sent and nothing was spent.",
+                f"The result of this task is one jobId, a string; {problem}. "
+                "Nothing was sent and nothing was spent.",
                 fields=["multiple_outputs" if self.multiple_outputs else "job_id"],
             )
 
-    def _obtain(
+    def _obtain(  # noqa: C901  a loop over the verdicts of jobs/submission
         self, hook: PictoryHook, request: ImageRequest, record: SubmissionRecord, ends_at: float | None
     ) -> Adopt:
         """Return the job of this task: that of an earlier try, or a new one."""
@@ -285,11 +286,10 @@ class GenerateImageOperator(BaseOperator):
                 except SubmitOutcomeUnknown as error:
                     step = error
             elif isinstance(step, SubmitOutcomeUnknown) and may_resubmit:
-                if step.is_out_of_time:
-                    raise AirflowTaskTimeout(
-                        f"{step.message} on_unknown_submit is 'resubmit', but this try's time is up: a retry buys it."
-                    ) from step
                 may_resubmit = False
+                if step.is_out_of_time:
+                    later = "on_unknown_submit is 'resubmit', but this try's time is up: a retry buys it."
+                    raise AirflowTaskTimeout(f"{step.message} {later}") from step
                 self.log.warning("%s on_unknown_submit is 'resubmit', so it is bought again.", step.message)
                 step = Submit()
             elif isinstance(step, SubmitOutcomeUnknown):
@@ -378,6 +378,11 @@ class GenerateImageOperator(BaseOperator):
                 self.log.warning("Job %s is on record: a retry of this task adopts it, and buys nothing.", job_id)
                 raise
             raise AirflowFailException(paid_and_then(job_id, error)) from error
+
+
+def _is_mapped(context: Context) -> bool:
+    map_index = context["ti"].map_index
+    return map_index is not None and map_index >= 0
 
 
 def _check_policy(on_unknown_submit: object) -> None:

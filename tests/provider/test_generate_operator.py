@@ -266,7 +266,7 @@ def test_multiple_outputs_is_refused_before_anything_is_bought(pictory, context)
 
 
 def test_a_task_that_expands_over_one_job_id_is_refused_before_anything_is_bought(pictory, context, ti):
-    with DAG("covers"):
+    with DAG("covers", schedule=None):
         generate = GenerateImageOperator(task_id="generate", prompt=PROMPT)
         PictoryJobSensor.partial(task_id="wait").expand(job_id=generate.output)
     with pytest.raises(PictoryRequestInvalid, match="another task expands over it"):

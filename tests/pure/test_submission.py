@@ -280,7 +280,13 @@ def test_the_record_of_the_first_release_can_still_be_read():
 
 def test_a_record_survives_the_database():
     kept_of_all = Submission(
-        job_id="j", fingerprint="f", max_tries=2, retries=2, request={"prompt": "x"}, has_ended=True, submitted_at=2.0
+        job_id="j",
+        fingerprint="f",
+        max_tries=2,
+        retries=2,
+        request={"prompt": "x"},
+        has_ended=True,
+        submitted_at=2.0,
     )
     assert Submission.read(json.loads(json.dumps(kept_of_all.plain()))) == kept_of_all
 
