@@ -253,8 +253,8 @@ def begin(
         return RequestInvalid(
             f"Job {found.job_id} is on record for this map index, and was bought for another request. "
             f"It was bought for {_told(found.request)}. This try asks for {_told(request)}. Either the mapped "
-            "list has changed, or a template renders differently at every try. Nothing was sent and nothing was spent. "
-            "To buy this request, clear the task. "
+            "list has changed, or a template renders differently at every try. Nothing was sent and nothing was "
+            "spent. To buy this request, clear the task. "
             f'PictoryJobSensor(job_id="{found.job_id}") waits for the other picture.',
             fields=_differing(found.request, request),
         )

@@ -324,7 +324,7 @@ class Day(RuleBasedStateMachine):
     @rule(index=st.integers(0, 5))
     def a_user_finds_the_job_and_has_it_adopted(self, index):
         task = self.pick(index, "failed")
-        if task and isinstance(task.ended, PictorySubmitOutcomeUnknown):
+        if task and task.kind != "forgetful" and isinstance(task.ended, PictorySubmitOutcomeUnknown):
             lost = [job_id for job_id in self.billed(task) if job_id not in task.of_before]
             if len(lost) == 1 and self.is_known(lost[0]):
                 task.rows[KEY] = json.dumps({"jobId": lost[0]})

@@ -45,6 +45,11 @@ class Case:
     options: dict[str, Any]
 
 
+STATUSES = {
+    "unavailable": (503,),
+    "server-error": (408, 409, 410, 425, 451, 499, 500, 501, 502, 504, 508, 511, 520, 524, 599),
+    "redirect": (300, 301, 302, 303, 304, 307, 308),
+}
 CASES = [
     Case("connection closed", "before", "drop-before", {}),
     Case("connection closed", "during", "drop-during", {}),
@@ -56,18 +61,15 @@ CASES = [
     Case("reply too late", "after", "slow-reply", {"seconds": 1.2}),
     Case("429", "before", "rate-limited", {}),
     Case("429 with a date", "before", "rate-limited", {"retry_after": "Wed, 21 Oct 2015 07:28:00 GMT"}),
-    Case("503", "before", "unavailable", {}),
     *(
-        Case(str(status), moment, "server-error", {"status": status, "accepted": accepted})
-        for status in (500, 502, 504, 520)
+        Case(str(status), moment, fault, {"status": status, "accepted": accepted})
+        for fault, statuses in STATUSES.items()
+        for status in statuses
         for moment, accepted in (("before", "no"), ("after", "yes"))
     ),
-    Case("409", "after", "server-error", {"status": 409, "accepted": "yes"}),
     Case("401", "before", "unauthorized", {}),
     Case("403 with JSON", "before", "forbidden", {}),
     Case("403 with a page", "before", "edge-block", {}),
-    Case("302", "before", "redirect", {}),
-    Case("307", "before", "redirect", {"status": 307}),
     Case("200 with a page", "after", "garbage", {}),
     Case("200 with {}", "after", "empty", {}),
     Case("picture cut short", "after", "truncated", {}),
