@@ -4,9 +4,8 @@
 
 from __future__ import annotations
 
-from benchmarks import imports, schedule, triggerer, waiting
+from benchmarks import imports, triggerer, waiting
 
 imports.main()
-schedule.main()
 waiting.main()
 triggerer.main()

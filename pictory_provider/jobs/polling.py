@@ -150,8 +150,6 @@ class JobPoller:
         self._told: tuple[str | None, float] = (
             (JobState.IN_PROGRESS.value, _QUIET / 2) if is_carried_on else (None, 0.0)
         )
-        self.ran_until: float | None = None
-        """Epoch seconds of the last look that saw the job running."""
 
     @property
     def timeout(self) -> float:
@@ -188,7 +186,6 @@ class JobPoller:
                     job=job,
                 )
             )
-        self.ran_until = now
         status = job.status or "no status"
         if now >= self.end_time:
             return Finished(self._timed_out(job, f"still {status!r}", now))

@@ -5,18 +5,16 @@
 from __future__ import annotations
 
 import time
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import XCom
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from asgiref.sync import sync_to_async
 
-from pictory_provider.api.errors import JobFailed, PictoryError
+from pictory_provider.api.errors import PictoryError
 from pictory_provider.api.models import Job, check_job_id
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs import events
-from pictory_provider.jobs.foresight import Foresight
 from pictory_provider.jobs.polling import SHORTEST_POLITE_INTERVAL, JobPoller, Wait, deferral_timeout, impolite
 from pictory_provider.jobs.submission import runs_on
 from pictory_provider.links.pictory import PictoryJobLink
@@ -36,12 +34,6 @@ class PictoryJobEvent(TriggerEvent):
         return f"TriggerEvent<{events.for_log(self.payload)!r}>"
 
     __str__ = __repr__
-
-
-@lru_cache(maxsize=1_000)
-def _seen(*kind: str | None) -> Foresight:  # noqa: ARG001  one for each connection, DAG and task
-    """Return what this process has seen of the jobs of one task."""
-    return Foresight()
 
 
 class PictoryJobTrigger(BaseTrigger):
@@ -150,14 +142,6 @@ class PictoryJobTrigger(BaseTrigger):
         except PictoryError as error:
             return error
         started_at, first_poll_at, end_time = self._times()
-        seen = _seen(self.pictory_conn_id, *self._task())
-        first_look_at = max(first_poll_at, min(started_at + seen.first_look(time.time()), end_time))
-        if first_look_at > first_poll_at:
-            self.log.info(
-                "The first look comes %.0f s after the start of the wait: in the last hour hardly any job of this "
-                "task had ended sooner.",
-                first_look_at - started_at,
-            )
         poller = JobPoller(
             job_id=job_id,
             started_at=started_at,
@@ -167,7 +151,7 @@ class PictoryJobTrigger(BaseTrigger):
             max_wait=self.max_wait,
             is_carried_on=True,
         )
-        hook, not_before = PictoryHook(self.pictory_conn_id), first_look_at
+        hook, not_before = PictoryHook(self.pictory_conn_id), first_poll_at
         try:
             while isinstance(
                 decision := await hook.alook(poller, not_before=not_before, silent_fail=self.silent_fail), Wait
@@ -175,20 +159,7 @@ class PictoryJobTrigger(BaseTrigger):
                 not_before = time.time() + decision.seconds
         finally:
             await hook.aclose()
-        if isinstance(decision.result, (Job, JobFailed)):
-            seen.note_end(
-                time.time(),
-                started_at=started_at,
-                first_look_at=first_look_at,
-                ran_until=poller.ran_until,
-                poll_interval=self.poll_interval,
-            )
         return decision.result
-
-    def _task(self) -> tuple[str | None, str | None]:
-        """Return the DAG and the task that wait: its jobs are alike."""
-        ti = self.task_instance
-        return (ti.dag_id, ti.task_id) if ti is not None else (None, None)
 
     def _times(self) -> tuple[float, float, float]:
         """Return the epoch seconds of the start, the first look and the deadline.

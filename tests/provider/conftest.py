@@ -9,7 +9,6 @@ import pytest
 from pictory_provider.api import retry
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.simulator import Simulator
-from pictory_provider.triggers.pictory import _seen
 from tests.stand_ins import StateStore, TaskInstance
 
 
@@ -27,12 +26,6 @@ def pictory(running_simulator, monkeypatch):
     running_simulator.account.credits_limit = 22_000
     monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", running_simulator.connection_json())
     return running_simulator
-
-
-@pytest.fixture(autouse=True)
-def _without_memories():
-    """Let no trigger remember the jobs of another test."""
-    _seen.cache_clear()
 
 
 @pytest.fixture

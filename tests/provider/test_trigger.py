@@ -14,7 +14,6 @@ import pytest
 from pictory_provider.exceptions import PictoryAuthenticationError
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs import events
-from pictory_provider.jobs.foresight import Foresight
 from pictory_provider.triggers.pictory import PictoryJobTrigger
 from tests.provider.waits import buy, trigger
 
@@ -90,33 +89,14 @@ def test_the_first_look_waits_for_its_time(pictory):
     assert pictory.polls[0].at >= at - 0.01
 
 
-def test_the_first_look_waits_until_jobs_of_its_task_usually_end(pictory):
-    for _ in range(5):
+def test_what_earlier_jobs_of_its_task_took_delays_no_look_at_the_next(pictory):
+    for _ in range(6):
         run(trigger(buy(pictory, seconds=0.5)))
-    job_id = buy(pictory, seconds=0.6)
+    job_id = buy(pictory)
     pictory.requests.clear()
     begun = time.time()
     run(trigger(job_id))
-    assert pictory.polls[0].at - begun > 0.3
-    assert len(pictory.polls) < 4
-
-
-def test_a_first_look_that_would_come_after_the_deadline_comes_with_it(pictory, monkeypatch):
-    monkeypatch.setattr(Foresight, "first_look", lambda *_: 60.0)
-    job_id = buy(pictory)
-    begun = time.time()
-    ((payload,),) = run(trigger(job_id, end_time=begun + 0.1))
-    assert payload["outcome"] == "completed"
-    assert payload["at"] - begun < 30
-
-
-def test_jobs_that_were_looked_at_hours_late_do_not_keep_the_next_ones_waiting(pictory):
-    hours_ago = time.time() - 10_000
-    for _ in range(5):
-        run(trigger(buy(pictory), started_at=hours_ago, first_poll_at=hours_ago + 1))
-    job_id = buy(pictory)
-    ((payload,),) = run(trigger(job_id, end_time=time.time() + 600))
-    assert payload["outcome"] == "completed"
+    assert pictory.polls[0].at - begun < 0.4
 
 
 def test_a_trigger_that_runs_twice_at_once_only_reads(pictory):

@@ -229,11 +229,3 @@ def test_a_status_that_changes_is_told_at_once():
     assert told_at(made, [15]) == []
     assert told_at(made, [30, 45], status="hibernating") == [30]
     assert told_at(made, [46]) == [46]
-
-
-def test_a_poller_remembers_when_it_last_saw_the_job_running():
-    made = poller()
-    assert made.ran_until is None
-    made.after(job(), START + 15)
-    made.after(Unavailable("away"), START + 30)
-    assert made.ran_until == START + 15
