@@ -33,6 +33,8 @@ __all__ = [
     "TaskDeferralError",
     "TaskDeferralTimeout",
     "airflow_line",
+    "has_mapped_dependants",
+    "is_deferred",
     "shortest_absence",
     "starts_from_trigger",
     "task_state_store",
@@ -62,6 +64,27 @@ def shortest_absence() -> float:
 def starts_from_trigger() -> bool:
     """Return whether a task can begin in the triggerer. Airflow 3.1 and 3.2 ignore the request."""
     return AIRFLOW_VERSION >= (3, 3)
+
+
+def has_mapped_dependants(task: Any) -> bool:
+    """Return whether other tasks are mapped over a task's result: only a worker pushes how long that is."""
+    return task is not None and task.has_dag() and next(task.iter_mapped_dependants(), None) is not None
+
+
+def is_deferred(ti: Any) -> bool:
+    """Return whether a task instance still waits in the triggerer, asked from there. It blocks.
+
+    A triggerer that was away for long finds its triggers as it left them, and the task may have gone on without
+    them: another triggerer has ended it, or a user has cleared it.
+    """
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    map_index = ti.map_index if ti.map_index is not None and ti.map_index >= 0 else None
+    runs = RuntimeTaskInstance.get_task_states(
+        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=map_index
+    )
+    states = [getattr(state, "value", state) for of_run in runs.values() for state in of_run.values()]
+    return bool(states) and all(state == "deferred" for state in states)
 
 
 def task_state_store(context: Context) -> Any | None:

@@ -23,7 +23,7 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     },
     "proxy": {
         "label": "Proxy",
-        "description": "URL of a proxy. Empty: the environment's HTTPS_PROXY and NO_PROXY.",
+        "description": "URL of an HTTP proxy, no SOCKS. Empty: the environment's HTTPS_PROXY and NO_PROXY.",
         "schema": {"type": ["string", "null"]},
     },
     "ca_bundle": {

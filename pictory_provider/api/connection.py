@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import os
+import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 from pictory_provider import __version__
@@ -27,6 +28,7 @@ MOST_REQUESTS_PER_SECOND = 1_000.0
 MOST_CONNECTIONS = 50
 """Connections that one triggerer keeps to Pictory at most, and so looks that are under way at once."""
 DEFAULT_USER_AGENT = f"airflow-provider-pictory/{__version__}"
+_CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,7 @@ class ConnectionSettings:
         ``repr``.
     :param base_url: without a trailing slash.
     :param timeout: seconds for one request.
-    :param proxy: URL of a proxy; ``None`` looks into the environment.
+    :param proxy: URL of an HTTP proxy; ``None`` looks into the environment.
     :param ca_bundle: path of a PEM file to trust; ``None`` looks into the environment.
     :param requests_per_second: how many looks one triggerer sends in any second, at most.
     """
@@ -52,23 +54,34 @@ class ConnectionSettings:
 
     @classmethod
     def from_fields(
-        cls, conn_id: str, *, password: str | None, host: str | None, extra: Mapping[str, Any]
+        cls,
+        conn_id: str,
+        *,
+        password: str | None,
+        host: str | None,
+        extra: Mapping[str, Any],
+        environment: Mapping[str, str] = os.environ,
     ) -> ConnectionSettings:
-        """Check the fields of an Airflow connection.
+        """Check the fields of an Airflow connection, and what the environment adds to them.
+
+        Workers and triggerers speak through different libraries. What only one of them can do is refused here,
+        for both.
 
         :param password: the API key from https://app.pictory.ai/api-access, without ``Bearer``.
         :param host: base URL; empty means :data:`DEFAULT_BASE_URL`.
         :param extra: ``timeout``, ``user_agent``, ``proxy``, ``ca_bundle``, ``requests_per_second``.
         :raises AuthenticationError: without a usable key.
-        :raises RequestInvalid: for any other field.
+        :raises RequestInvalid: for any other field, and for a variable of the environment.
         """
-        return cls(
+        who = f"Connection {conn_id!r}"
+        proxy = _text(who, "proxy", extra.get("proxy"))
+        made = cls(
             api_key=_api_key(conn_id, password),
             base_url=_base_url(conn_id, host),
             timeout=_number(conn_id, extra, "timeout", DEFAULT_TIMEOUT, 3_600, "seconds for one request"),
-            user_agent=_header_text(conn_id, "user_agent", extra.get("user_agent")) or DEFAULT_USER_AGENT,
-            proxy=_text(extra.get("proxy")),
-            ca_bundle=_file(conn_id, extra.get("ca_bundle")),
+            user_agent=_header_text(who, "user_agent", extra.get("user_agent")) or DEFAULT_USER_AGENT,
+            proxy=_proxy(who, proxy) if proxy else None,
+            ca_bundle=_text(who, "ca_bundle", extra.get("ca_bundle")),
             requests_per_second=_number(
                 conn_id,
                 extra,
@@ -78,6 +91,12 @@ class ConnectionSettings:
                 "looks in a second",
             ),
         )
+        made.proxy_for(made.base_url, environment)
+        if made.ca_bundle:
+            _check_certificates(who, "ca_bundle", made.ca_bundle)
+        elif path := made.trusted_certificates(environment):
+            _check_certificates("The environment", " or ".join(_CA_VARIABLES), path)
+        return made
 
     def url(self, path: str) -> str:
         """Return the whole URL of a path such as ``/v1/quota``."""
@@ -88,6 +107,8 @@ class ConnectionSettings:
 
         Both HTTP libraries are told the answer and look no further, so that a worker and a triggerer
         take the same way.
+
+        :raises RequestInvalid: for a proxy of the environment that one of the libraries cannot use.
         """
         if self.proxy:
             return self.proxy
@@ -95,11 +116,15 @@ class ConnectionSettings:
         known = getproxies_environment() if environment is os.environ else _proxies(environment)
         if proxy_bypass_environment(parts.hostname or "", known):
             return None
-        return known.get(parts.scheme) or known.get("all")
+        for name in (parts.scheme, "all"):
+            if found := known.get(name):
+                return _proxy("The environment", found.strip(), f"{name}_proxy")
+        return None
 
     def trusted_certificates(self, environment: Mapping[str, str] = os.environ) -> str | None:
         """Return the PEM file to trust: the connection's own, else the environment's, else ``None``."""
-        return self.ca_bundle or environment.get("REQUESTS_CA_BUNDLE") or environment.get("CURL_CA_BUNDLE")
+        found = (environment.get(name) for name in _CA_VARIABLES)
+        return self.ca_bundle or next((path for path in found if path), None)
 
 
 def _proxies(environment: Mapping[str, str]) -> dict[str, str]:
@@ -107,8 +132,14 @@ def _proxies(environment: Mapping[str, str]) -> dict[str, str]:
     return {name[:-6]: value for name, value in lower.items() if name.endswith("_proxy")}
 
 
-def _text(value: object) -> str | None:
-    return value.strip() or None if isinstance(value, str) else None
+def _text(who: str, name: str, value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise RequestInvalid(
+            f"{who} has a {type(value).__name__} as its {name}. No request was made. The extra field takes a "
+            "string.",
+            fields=[name],
+        )
+    return (value or "").strip() or None
 
 
 def _api_key(conn_id: str, password: str | None) -> str:
@@ -140,6 +171,13 @@ def _base_url(conn_id: str, host: str | None) -> str:
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         fits = False
+    if "@" in base_url:
+        raise RequestInvalid(
+            f"Connection {conn_id!r} has a user name or a password in its base URL. No request was made. Pictory "
+            "knows none: the API key goes into the connection's password, and its host field takes a URL such as "
+            f"{DEFAULT_BASE_URL}; leave it empty for that one.",
+            fields=["host"],
+        )
     if not fits or parts.query or parts.fragment or any(c.isspace() for c in base_url):
         raise RequestInvalid(
             f"Connection {conn_id!r} has {host!r} as its base URL. No request was made. The host field "
@@ -166,23 +204,51 @@ def _number(conn_id: str, extra: Mapping[str, Any], name: str, default: float, m
     return number
 
 
-def _header_text(conn_id: str, name: str, value: object) -> str | None:
-    text = _text(value)
+def _header_text(who: str, name: str, value: object) -> str | None:
+    text = _text(who, name, value)
     if text and not (text.isascii() and text.isprintable()):
         raise RequestInvalid(
-            f"Connection {conn_id!r} has characters in its {name} that an HTTP header cannot carry. "
+            f"{who} has characters in its {name} that an HTTP header cannot carry. "
             "No request was made. Use printable ASCII.",
             fields=[name],
         )
     return text
 
 
-def _file(conn_id: str, value: object) -> str | None:
-    path = _text(value)
-    if path and not os.path.exists(path):
+def _proxy(who: str, value: str, variable: str | None = None) -> str:
+    """Return the URL of a proxy that both HTTP libraries can use.
+
+    Without a scheme it is an HTTP proxy, as for curl. The value may hold a password, and is in no text.
+    """
+    url = value if "://" in value else f"http://{value}"
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        unquote(parts.username or "").encode("latin-1")
+        unquote(parts.password or "").encode("latin-1")
+    except ValueError:
+        fits = False
+    if not fits or parts.path not in ("", "/") or parts.query or parts.fragment or any(c.isspace() for c in url):
         raise RequestInvalid(
-            f"Connection {conn_id!r} names {path!r} as its ca_bundle, and there is no such file on this "
-            "machine. No request was made. Workers and triggerers both need it.",
-            fields=["ca_bundle"],
+            f"{who} has a {variable or 'proxy'} that cannot be used. No request was made. It takes the URL of an "
+            "HTTP proxy, such as http://proxy.example:3128, or with http://user:password@ before the host; no "
+            "SOCKS. In the password, write characters such as / @ # ? : as %2F %40 %23 %3F %3A."
+            + (" The connection's own proxy wins over the environment's." if variable else ""),
+            fields=["proxy"],
         )
-    return path
+    return url
+
+
+def _check_certificates(who: str, name: str, path: str) -> None:
+    """Refuse what is no file of certificates: a folder, for one, is read by a worker and not by a triggerer."""
+    try:
+        with open(path, "rb"):
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except OSError as error:  # as ssl's own are
+        why = "it holds no certificate in PEM format" if isinstance(error, ssl.SSLError) else error.strerror
+        raise RequestInvalid(
+            f"{who} names {path!r} as its {name}, and that cannot be used on this machine: {why}. No request was "
+            "made. It takes the path of a PEM file with the certificates to trust, such as "
+            "/etc/ssl/certs/ca-certificates.crt; workers and triggerers both need it.",
+            fields=["ca_bundle"],
+        ) from None

@@ -36,6 +36,8 @@ class AsyncClient:
         self.settings = settings
         self._session = session
         self._proxy = settings.proxy_for(settings.base_url)
+        # Headers of the session would go to a proxy too, the key among them, and in clear text.
+        self._headers = headers_for_api(settings)
 
     @classmethod
     async def open(cls, settings: ConnectionSettings) -> AsyncClient:
@@ -48,7 +50,6 @@ class AsyncClient:
             timeout=aiohttp.ClientTimeout(
                 total=settings.timeout, sock_connect=min(CONNECT_TIMEOUT, settings.timeout)
             ),
-            headers=headers_for_api(settings),
             trust_env=False,
         )
         # A request that a reused connection dropped would be sent again at once, past the pace that all requests
@@ -72,7 +73,11 @@ class AsyncClient:
         try:
             url = self.settings.url(request.path)
             async with self._session.get(
-                url, params=request.query or None, allow_redirects=False, proxy=self._proxy
+                url,
+                params=request.query or None,
+                headers=self._headers,
+                allow_redirects=False,
+                proxy=self._proxy,
             ) as reply:
                 reply_begun = True
                 content = await reply.content.read(MAX_REPLY_BYTES)
@@ -84,7 +89,7 @@ class AsyncClient:
                 return Response(reply.status, headers, content)
         except Exception as error:
             what = f"{request.method} {request.path}"
-            raise connection_failed(what, _fault(error, reply_begun=reply_begun), error) from error
+            raise connection_failed(what, _fault(error, reply_begun=reply_begun), error) from None
 
 
 def _fault(error: BaseException, *, reply_begun: bool) -> Fault:

@@ -9,8 +9,10 @@ reuses connections that the server may just be closing. A paid request gets a fr
 from __future__ import annotations
 
 import json
+import logging
 import time
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -88,7 +90,7 @@ class SyncClient:
         except Exception as error:
             left = body is None or body.has_left
             fault = Fault.MAYBE_ACCEPTED if left else Fault.NEVER_SENT
-            raise connection_failed(what, fault, error) from error
+            raise connection_failed(what, fault, error) from None  # its text quotes URLs
         content = bytearray()
         for piece in _pieces(reply, what, deadline):
             content += piece
@@ -100,15 +102,16 @@ class SyncClient:
     def _request(self, session: requests.Session, method: str, url: str, **arguments: Any) -> requests.Response:
         settings = self.settings
         proxy = settings.proxy_for(url)
-        return session.request(
-            method,
-            url,
-            timeout=(min(CONNECT_TIMEOUT, settings.timeout), settings.timeout),
-            verify=settings.trusted_certificates() or True,
-            proxies={"http": proxy, "https": proxy} if proxy else None,
-            stream=True,
-            **arguments,
-        )
+        with _quiet_queries():
+            return session.request(
+                method,
+                url,
+                timeout=(min(CONNECT_TIMEOUT, settings.timeout), settings.timeout),
+                verify=settings.trusted_certificates() or True,
+                proxies={"http": proxy, "https": proxy} if proxy else None,
+                stream=True,
+                **arguments,
+            )
 
 
 class _WatchedBody:
@@ -130,6 +133,29 @@ class _WatchedBody:
     def __iter__(self) -> Iterator[bytes]:
         self.has_left = True
         yield self._content
+
+
+_is_ours: ContextVar[bool] = ContextVar("pictory_request", default=False)
+
+
+@contextmanager
+def _quiet_queries() -> Iterator[None]:
+    """Keep query strings out of what urllib3 logs at DEBUG: the one of a result's URL is a key to the picture."""
+    token = _is_ours.set(True)
+    try:
+        yield
+    finally:
+        _is_ours.reset(token)
+
+
+def _without_queries(record: logging.LogRecord) -> bool:
+    if _is_ours.get() and isinstance(record.args, tuple):
+        record.args = tuple(each.split("?")[0] if isinstance(each, str) else each for each in record.args)
+    return True
+
+
+for _name in ("urllib3.connectionpool", "urllib3.util.retry"):
+    logging.getLogger(_name).addFilter(_without_queries)
 
 
 def _new_session() -> requests.Session:

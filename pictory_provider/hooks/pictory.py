@@ -42,7 +42,6 @@ from pictory_provider.api.models import (
 )
 from pictory_provider.api.retry import Fate
 from pictory_provider.exceptions import joined_to_airflow
-from pictory_provider.images.png import check_dimensions
 from pictory_provider.images.store import DEFAULT_MAX_BYTES, Target, too_large
 from pictory_provider.jobs.evidence import Evidence, matching
 from pictory_provider.jobs.polling import (
@@ -439,11 +438,14 @@ class PictoryHook(BaseHook):
         The API key is not sent to the picture's host.
 
         :param path: an absolute local path, or any ``ObjectStoragePath`` URL.
-        :param job_id: ask for the job, to get a URL that lives and the promised dimensions. Or
+        :param job_id: ask for the job, to get a URL that lives and the promised dimensions. A job that Pictory
+            does not know yet, or that has no URL yet, is asked for again for a minute. Or
         :param url: download this.
         :param overwrite: replace what is at ``path``. The same bytes already there are always a success.
         :param max_bytes: refuse larger pictures.
-        :raises PictoryImageInvalid: for what is no whole PNG of the promised size.
+        :raises PictoryImageInvalid: for what is no whole picture. A whole one that is not what Pictory promised
+            (JPEG, WebP, another size) is saved, with a warning.
+        :raises PictoryUnavailable: for a job that still runs.
         :raises PictoryStorageFailed: where it cannot be written.
         """
         with joined_to_airflow():
@@ -603,17 +605,17 @@ class PictoryHook(BaseHook):
 
     def _finished_job(self, job_id: object) -> Job:
         """Return a job whose picture can be downloaded now, or raise why it cannot."""
-        job = self.get_job(check_job_id(job_id))
-        now = time.time()
-        decision = JobPoller.for_last_look(job.job_id, now).after(job, now)
-        assert isinstance(decision, Finished)
-        try:
-            return decision.job()
-        except WaitTimeout:
-            raise Unavailable(
-                f"Job {job.job_id} is {job.status or 'without a status'}: there is no picture to download "
-                "yet. Put a PictoryJobSensor before the download. A retry looks again, and is free."
-            ) from None
+        poller = JobPoller.for_download(check_job_id(job_id), time.time())
+        while isinstance(decision := self.look(poller), Wait):
+            if decision.is_running:
+                raise Unavailable(
+                    f"{decision.reason}: there is no picture to download yet. Put a PictoryJobSensor before the "
+                    "download. A retry looks again, and is free."
+                )
+            time.sleep(decision.seconds)
+        if isinstance(decision.result, WaitTimeout):
+            raise Unavailable(f"{decision.result.message} Nothing was saved. A retry looks again, and is free.")
+        return decision.job()
 
     def _download(self, job: Job, target: Target, *, overwrite: bool, max_bytes: int) -> SavedImage:
         try:
@@ -635,14 +637,20 @@ class PictoryHook(BaseHook):
             if announced.isdigit() and int(announced) > max_bytes:
                 raise too_large(max_bytes)
             with target.receive(pieces, max_bytes=max_bytes) as received:
-                check_dimensions(job, received.width, received.height)
                 target.place(received, overwrite=overwrite)
+        picture = received.picture
+        if surprises := picture.surprises(job):
+            self.log.warning(
+                "The picture at %s was saved as it came, and is not quite what Pictory promises: %s.",
+                target.path,
+                "; ".join(surprises),
+            )
         return SavedImage(
             job_id=job.job_id or None,
             status=job.status,
             url=job.url,
-            width=received.width,
-            height=received.height,
+            width=picture.width,
+            height=picture.height,
             ai_credits_used=job.ai_credits_used,
             path=target.path,
             size=received.size,
@@ -650,9 +658,13 @@ class PictoryHook(BaseHook):
         )
 
     def _report_lineage(self, job: Job, target: Target) -> None:
-        collector = get_hook_lineage_collector()
-        collector.add_input_asset(context=self, uri=str(without_query(job.url)))
-        collector.add_output_asset(context=self, uri=target.uri)
+        """Tell lineage what was read and written. The picture is saved, whatever becomes of the telling."""
+        try:
+            collector = get_hook_lineage_collector()
+            collector.add_input_asset(context=self, uri=str(without_query(job.url)))
+            collector.add_output_asset(context=self, uri=target.uri)
+        except Exception as error:
+            self.log.warning("The picture is saved, and lineage could not be told of it: %r", error)
 
 
 def _plain(number: float) -> str:

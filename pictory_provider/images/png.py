@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Is this the picture that was promised?
+"""Is this a whole PNG?
 
 A PNG file is a signature and a row of chunks, each with its length, type and CRC, from ``IHDR`` to ``IEND``
 (https://www.w3.org/TR/png-3/). Following them while the bytes arrive finds what is no PNG, what was cut
@@ -11,12 +11,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import TYPE_CHECKING
 
 from pictory_provider.api.errors import ImageInvalid
-
-if TYPE_CHECKING:
-    from pictory_provider.api.models import Job
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _IHDR_LENGTH = 13
@@ -31,10 +27,13 @@ class PngChecker:
         for piece in stream:
             checker.feed(piece)  # raises as soon as the bytes cannot be a PNG any more
         width, height = checker.finish()
+
+    :ivar trailing: bytes that came after the end of the picture.
     """
 
     def __init__(self) -> None:
         self.size = 0
+        self.trailing = 0
         self.width: int | None = None
         self.height: int | None = None
         self._head = bytearray()
@@ -55,7 +54,8 @@ class PngChecker:
         view = memoryview(data)
         while view:
             if self._ended:
-                raise ImageInvalid(f"There are bytes after the end of the picture, at {self.size - len(view):,}.")
+                self.trailing += len(view)
+                return
             if self._left:
                 piece = view[: self._left]
                 self._crc = zlib.crc32(piece, self._crc)
@@ -115,18 +115,3 @@ class PngChecker:
 
     def _expect(self, step: object, length: int) -> None:
         self._step, self._need = step, length  # type: ignore[assignment]
-
-
-def check_dimensions(job: Job, width: int, height: int) -> None:
-    """Compare a picture with what Pictory said of it.
-
-    Only what Pictory said is compared: dimensions do not follow from the aspect ratio.
-
-    :raises ImageInvalid: where both are known and differ.
-    """
-    promised = (job.width, job.height)
-    if None not in promised and promised != (width, height):
-        raise ImageInvalid(
-            f"The picture of job {job.job_id} has {width}x{height} pixels, and Pictory promised "
-            f"{job.width}x{job.height}."
-        )

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 from pictory_provider.api.errors import ImageInvalid, PictoryError, RequestInvalid, StorageFailed
-from pictory_provider.images.png import PngChecker
+from pictory_provider.images.formats import Picture, PictureChecker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,19 +30,21 @@ _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, er
 class Received:
     """A picture that has arrived in a temporary file: complete, checked, not yet in its place."""
 
-    def __init__(self, file: Path, *, size: int, sha256: str, width: int, height: int) -> None:
+    def __init__(self, file: Path, picture: Picture, *, size: int, sha256: str) -> None:
         self.file = file
+        self.picture = picture
         self.size = size
         self.sha256 = sha256
-        self.width = width
-        self.height = height
 
 
 class Target:
     """A place for a picture.
 
     :param path: an absolute local path, a ``file://`` URL, or any URL that ``ObjectStoragePath`` takes.
-    :raises RequestInvalid: for a relative or empty path, and for a scheme that Airflow has no filesystem for.
+        In a ``file://`` URL, as everywhere in Python, ``%20`` is a blank. In the others every character is
+        part of the name.
+    :raises RequestInvalid: for a relative or empty path, for a ``file://`` URL with a host, ``?`` or ``#``, and
+        for a scheme that Airflow has no filesystem for.
     """
 
     def __init__(self, path: str) -> None:
@@ -53,7 +55,7 @@ class Target:
         self.local: Path | None = None
         self._remote: Any = None
         if scheme in ("", "file"):
-            self.local = Path(unquote(urlsplit(self.path).path) if scheme else self.path)
+            self.local = Path(_path_of_file_url(self.path) if scheme else self.path)
             if not self.local.is_absolute():
                 raise RequestInvalid(
                     f"path {self.path!r} is relative. Nothing was downloaded. Workers differ in their "
@@ -65,8 +67,10 @@ class Target:
 
     @property
     def uri(self) -> str:
-        """The place as a URI, for lineage."""
-        return self.local.as_uri() if self.local else self.path
+        """The place as a URI, for lineage: unencoded, but for what would end its path."""
+        if self.local is None:
+            return self.path
+        return "file://" + str(self.local).replace("#", "%23").replace("?", "%3F")
 
     @contextmanager
     def receive(self, pieces: Iterable[bytes], *, max_bytes: int) -> Iterator[Received]:
@@ -75,7 +79,7 @@ class Target:
         The file lies beside a local target, so that moving it there is one step, and is gone afterwards
         whatever happens.
 
-        :raises ImageInvalid: for what is no whole PNG, or larger than ``max_bytes``.
+        :raises ImageInvalid: for what is no whole picture, or larger than ``max_bytes``.
         :raises StorageFailed: where the folder cannot be made or written.
         """
         folder = self.local.parent if self.local else Path(tempfile.gettempdir())
@@ -105,7 +109,7 @@ class Target:
                 self._upload(received, overwrite=overwrite)
 
     def _fill(self, file: BinaryIO, part: Path, pieces: Iterable[bytes], max_bytes: int) -> Received:
-        checker, digest = PngChecker(), hashlib.sha256()
+        checker, digest = PictureChecker(), hashlib.sha256()
         for piece in pieces:
             checker.feed(piece)
             if checker.size > max_bytes:
@@ -113,11 +117,11 @@ class Target:
             digest.update(piece)
             with self._storing():
                 file.write(piece)
-        width, height = checker.finish()
+        picture = checker.finish()
         with self._storing():
             file.flush()
             os.fsync(file.fileno())
-        return Received(part, size=checker.size, sha256=digest.hexdigest(), width=width, height=height)
+        return Received(part, picture, size=checker.size, sha256=digest.hexdigest())
 
     def _place_locally(self, received: Received, target: Path, *, overwrite: bool) -> None:
         if overwrite:
@@ -173,6 +177,18 @@ class Target:
                 f"The picture could not be written to {self.path!r}: {why}. It is still "
                 "at Pictory, and saving it again is free. Check the folder, its permissions and its space."
             ) from error
+
+
+def _path_of_file_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost") or "?" in url or "#" in url:
+        raise RequestInvalid(
+            f"path {url!r} names another file than it seems to. Nothing was downloaded. A file URL has three "
+            "slashes and no host (file:///srv/a.png), and `?` and `#` in it are written %3F and %23; or pass the "
+            "plain path, in which every character is part of the name.",
+            fields=["path"],
+        )
+    return unquote(parts.path)
 
 
 def _object_storage(path: str) -> Any:

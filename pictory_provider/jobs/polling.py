@@ -57,6 +57,8 @@ MISSING_URL_GRACE = 60.0
 """Seconds in which a completed job may still lack its URL."""
 _QUIET = 60.0
 """Seconds in which a job that runs is no news for whoever carries a wait on."""
+SHORTEST_INTERVAL = 1.0
+"""Seconds between two looks at one job, whatever a task asks for."""
 SHORTEST_POLITE_INTERVAL = 10.0
 """Seconds. Pictory recommends 10 to 30 between two looks (guides/ai-studio/text-to-image)."""
 DEFERRAL_SLACK = 180.0
@@ -72,6 +74,7 @@ class Wait(NamedTuple):
         at every look.
     :param hold: stay in this process: the poller knows something that a new one would not.
     :param renew_connection: read the Airflow connection again before the next look.
+    :param is_running: Pictory says that the job has not ended.
     """
 
     seconds: float
@@ -80,6 +83,7 @@ class Wait(NamedTuple):
     is_news: bool = True
     hold: bool = False
     renew_connection: bool = False
+    is_running: bool = False
 
 
 class Finished(NamedTuple):
@@ -106,9 +110,10 @@ def impolite(name: str, interval: float) -> str | None:
     """
     if interval >= SHORTEST_POLITE_INTERVAL:
         return None
+    floor = f" It looks every {SHORTEST_INTERVAL:.0f} s at most often." if interval < SHORTEST_INTERVAL else ""
     return (
         f"{name} is {interval} s; Pictory recommends 10 to 30 s between two looks, and may refuse more "
-        "frequent ones."
+        f"frequent ones.{floor}"
     )
 
 
@@ -117,7 +122,7 @@ class JobPoller:
 
     :param started_at: epoch seconds at which the wait began.
     :param end_time: epoch seconds of the deadline.
-    :param poll_interval: seconds between two looks.
+    :param poll_interval: seconds between two looks; never less than :data:`SHORTEST_INTERVAL`.
     :param exponential_backoff: let the interval double with the time waited.
     :param max_wait: seconds that the doubled interval may reach.
     :param is_carried_on: whether another process has begun the wait, and said so.
@@ -139,7 +144,7 @@ class JobPoller:
         self.job_id = job_id
         self.started_at = started_at
         self.end_time = end_time
-        self.poll_interval = poll_interval
+        self.poll_interval = max(poll_interval, SHORTEST_INTERVAL)
         self.exponential_backoff = exponential_backoff
         self.max_wait = max_wait
         self._chance = chance
@@ -160,6 +165,12 @@ class JobPoller:
     def for_last_look(cls, job_id: str, now: float) -> JobPoller:
         """Return a poller whose deadline is now: whatever the answer, it finishes."""
         return cls(job_id=job_id, started_at=now, end_time=now, poll_interval=0)
+
+    @classmethod
+    def for_download(cls, job_id: str, now: float) -> JobPoller:
+        """Return a poller that waits for a job's graces and no longer: the job is said to be finished."""
+        grace = max(UNKNOWN_JOB_GRACE, MISSING_URL_GRACE)
+        return cls(job_id=job_id, started_at=now, end_time=now + grace, poll_interval=SHORTEST_POLITE_INTERVAL)
 
     def after(self, answer: Job | PictoryError, now: float) -> Wait | Finished:
         """Decide what follows an answer.
@@ -194,6 +205,7 @@ class JobPoller:
             f"Job {job.job_id} is {status} after {now - self.started_at:.0f} s",
             is_normal=state is JobState.IN_PROGRESS,
             is_news=self._is_news(status, now),
+            is_running=True,
         )
 
     def _is_news(self, status: str, now: float) -> bool:
@@ -266,7 +278,7 @@ class JobPoller:
         With exponential backoff the looks fall at 1, 3, 7, 15... intervals after the start. It follows
         from the clock alone, so that a rescheduled sensor and a restarted trigger keep to it.
         """
-        if not self.exponential_backoff or self.poll_interval <= 0:
+        if not self.exponential_backoff:
             return self.poll_interval
         elapsed = max(0.0, now - self.started_at)
         doublings = min(30, math.floor(math.log2(elapsed / self.poll_interval + 1)))

@@ -397,8 +397,9 @@ def _check_policy(on_unknown_submit: object) -> None:
 class DownloadImageOperator(BaseOperator):
     """Save a finished picture to a local disk or to object storage.
 
-    The picture is streamed, checked to be a whole PNG of the promised size, and written in one step; the
-    folders above it are made. The API key is not sent to the picture's host.
+    The picture is streamed, checked to be whole, and written in one step; the folders above it are made. A whole
+    one that is not what Pictory promised (JPEG, WebP, another size) is saved with a warning: it was paid for. The
+    API key is not sent to the picture's host.
 
     Returns the image record with ``path``, ``size`` (bytes) and ``sha256``.
 
@@ -409,7 +410,8 @@ class DownloadImageOperator(BaseOperator):
     :param max_bytes: refuse larger pictures; 100 MiB.
     :param pictory_conn_id: the Airflow connection. (templated)
     :raises PictoryRequestInvalid: for a path that is relative or already holds something else.
-    :raises PictoryImageInvalid: for what is no whole PNG of the promised size.
+    :raises PictoryImageInvalid: for what is no whole picture.
+    :raises PictoryUnavailable: for a job that still runs; a retry looks again, and is free.
     :raises PictoryStorageFailed: where it cannot be written.
     """
 

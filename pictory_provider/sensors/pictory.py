@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,7 @@ from pictory_provider.compat import (
     TaskDeferralError,
     TaskDeferralTimeout,
     airflow_line,
+    has_mapped_dependants,
     shortest_absence,
     starts_from_trigger,
 )
@@ -76,8 +78,9 @@ class PictoryJobSensor(BaseSensorOperator):
         connection, never end the wait in any case.
     :param end_from_trigger: let a task that waited in the triggerer end there when its job is completed, without
         starting a worker again. Airflow then runs nothing of what belongs to a worker's end (listeners,
-        ``post_execute``). A task with outlets or an ``on_success_callback``, or without XComs, ends on a worker
-        all the same. Every other ending takes a worker, too.
+        ``post_execute``). A task with outlets, an ``on_success_callback`` or ``multiple_outputs``, without XComs,
+        or over whose result another task is mapped, ends on a worker all the same. Every other ending takes a
+        worker, too.
     :param start_from_trigger: begin in the triggerer, so that no worker is started at all where all goes well
         (Airflow 3.3). Implies ``end_from_trigger``. A mapped task, one with an ``execution_timeout`` or an
         ``on_execute_callback``, and a ``job_id`` that the triggerer cannot render begin on a worker as usual.
@@ -176,11 +179,17 @@ class PictoryJobSensor(BaseSensorOperator):
             exponential_backoff=self.exponential_backoff,
             max_wait=self._max_wait(),
             silent_fail=self.silent_fail,
-            end_from_trigger=self._may_end_in_trigger(),
+            end_from_trigger=self._may_end_in_trigger() and not has_mapped_dependants(self),
         )
 
     def _may_end_in_trigger(self) -> bool:
-        return self.end_from_trigger and not self.outlets and not self.on_success_callback and self.do_xcom_push
+        return (
+            self.end_from_trigger
+            and not self.outlets
+            and not self.on_success_callback
+            and self.do_xcom_push
+            and not self.multiple_outputs
+        )
 
     def _trigger_arguments(self) -> dict[str, Any] | None:
         """Return the arguments with which Airflow itself may start the trigger; ``None`` where it cannot."""
@@ -251,20 +260,32 @@ class PictoryJobSensor(BaseSensorOperator):
         return error
 
 
+_PULLED = r"(?:task_ids|key)\s*=\s*(?:'[^'{}]*'|\"[^\"{}]*\")"
+_INDEX = r"map_indexes\s*=\s*-?\d+"
+_WORKS_IN_TRIGGERER = re.compile(
+    r"\{\{-?\s*(?:"
+    rf"(?:ti|task_instance)\.xcom_pull\(\s*(?:{_PULLED}\s*,\s*)*{_INDEX}\s*(?:,\s*{_PULLED}\s*)*\)"
+    r"|(?:params|dag_run\.conf)(?:\.\w+|\[['\"][^'\"{}]*['\"]\]|\.get\(['\"][^'\"{}]*['\"]\))"
+    r")\s*-?\}\}"
+)
+
+
 def in_triggerer(value: Any) -> str | None:
     """Return what the triggerer can make an argument of; ``None`` where it cannot.
 
     A reference to another task's XCom arrives there as an object that nothing resolves, and ``xcom_pull``
-    without a map index asks for a slice, which hangs the trigger for ever (3.3.2). With one it works.
+    without a map index asks for a slice, which hangs the trigger for ever (3.3.2). With one it works. So only
+    those templates are let through that are known to work: pulls of that form, ``params`` and ``dag_run.conf``.
     """
     if isinstance(value, XComArg):
         upstream, key = getattr(value, "operator", None), getattr(value, "key", None)
         if upstream is None or key is None or upstream.is_mapped or upstream.get_closest_mapped_task_group():
             return None
         return f"{{{{ ti.xcom_pull(task_ids={upstream.task_id!r}, key={key!r}, map_indexes=-1) }}}}"
-    if not isinstance(value, str) or ("xcom_pull" in value and "map_indexes" not in value):
+    if not isinstance(value, str):
         return None
-    return value
+    plain = _WORKS_IN_TRIGGERER.sub("", value)
+    return None if "{{" in plain or "{%" in plain or "{#" in plain else value
 
 
 def _come_back_in(pause: float) -> AirflowRescheduleException:

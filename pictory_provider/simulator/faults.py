@@ -38,6 +38,9 @@ FAULTS = {
     "truncated": "a picture ends early, with a length that fits; drop-during breaks it off",
     "not-a-png": "a picture is an HTML page",
     "wrong-size": "a picture has other dimensions than promised",
+    "jpeg": "a picture is a JPEG file",
+    "webp": "a picture is a WebP file",
+    "trailing": "a line break follows the end of a picture",
     "damaged": "a picture has one wrong byte in its middle",
 }
 

@@ -73,6 +73,16 @@ def read_image(content: bytes) -> bytes | None:
         return None
 
 
+def as_kind(content: bytes, kind: str) -> bytes:
+    """Return a picture as another kind of file: ``jpeg`` or ``webp``."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    with Image.open(io.BytesIO(content)) as found:
+        found.convert("RGB").save(out, kind)
+    return out.getvalue()
+
+
 def _landscape(body: dict[str, Any], size: tuple[int, int]) -> Image.Image:
     """A sky, a sun and hills whose colours and lines follow from the prompt."""
     from PIL import Image, ImageDraw

@@ -360,6 +360,8 @@ class Simulator:
         if fault.name == "wrong-size":
             content = await asyncio.to_thread(painting.paint, job.body, (640, 640))
             return _reply(entry, (200, content))
+        if fault.name in ("jpeg", "webp"):
+            return _reply(entry, (200, await asyncio.to_thread(painting.as_kind, content, fault.name)))
         return await self._misbehave(request, entry, fault, lambda: (200, content))
 
     async def _reference(self, request: web.Request) -> web.StreamResponse:
@@ -519,6 +521,7 @@ _SPOILED: dict[str, Callable[[bytes], Any]] = {
     "empty": lambda _: {},
     "truncated": lambda content: content[: len(content) // 2],
     "not-a-png": lambda _: "<html>this is not a picture</html>",
+    "trailing": lambda content: content + b"\n",
     "damaged": lambda content: content[:200] + bytes([content[200] ^ 0xFF]) + content[201:],
 }
 

@@ -13,6 +13,7 @@ from asgiref.sync import sync_to_async
 
 from pictory_provider.api.errors import PictoryError
 from pictory_provider.api.models import Job, check_job_id
+from pictory_provider.compat import has_mapped_dependants, is_deferred
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs import events
 from pictory_provider.jobs.polling import SHORTEST_POLITE_INTERVAL, JobPoller, Wait, deferral_timeout, impolite
@@ -123,7 +124,13 @@ class PictoryJobTrigger(BaseTrigger):
         """
         if self.task_instance is None:  # `dag.test()`
             return False
+        # The task is known here where Airflow itself has started the trigger; else the sensor has looked.
+        if has_mapped_dependants(getattr(self.task_instance, "task", None)):
+            return False
         try:
+            if not await sync_to_async(is_deferred)(self.task_instance):
+                self.log.warning("The task has gone on without this trigger: its result is not pushed.")
+                return False
             await sync_to_async(self._push)({"return_value": job.record(), PictoryJobLink().xcom_key: job.url})
         except Exception as error:
             self.log.warning("The result could not be pushed from the triggerer, a worker will: %r", error)

@@ -21,6 +21,7 @@ import pytest
 from pictory_provider.api import retry
 from pictory_provider.client import sync
 from pictory_provider.hooks.pictory import PictoryHook
+from pictory_provider.jobs import polling
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
 from pictory_provider.sensors.pictory import PictoryJobSensor
 from pictory_provider.simulator import FAULTS, Simulator
@@ -75,10 +76,13 @@ CASES = [
     Case("picture cut short", "after", "truncated", {}),
     Case("picture is a page", "after", "not-a-png", {}),
     Case("picture of another size", "after", "wrong-size", {}),
+    Case("picture is a JPEG", "after", "jpeg", {}),
+    Case("picture is a WebP", "after", "webp", {}),
+    Case("picture and a line break", "after", "trailing", {}),
     Case("picture damaged", "after", "damaged", {}),
 ]
 LATE = ("slow", "slow-reply", "drip")
-OF_A_PICTURE = ("truncated", "not-a-png", "wrong-size", "damaged")
+OF_A_PICTURE = ("truncated", "not-a-png", "wrong-size", "jpeg", "webp", "trailing", "damaged")
 
 
 @contextmanager
@@ -88,6 +92,7 @@ def impatient() -> Iterator[None]:
     patched.setattr(sync, "DOWNLOAD_TIMEOUT", 0.8)
     patched.setattr(retry, "RESEND_BUDGET", 0.0)
     patched.setattr(retry, "READ_BUDGET", 0.0)
+    patched.setattr(polling, "SHORTEST_INTERVAL", 0.0)
     yield
     patched.undo()
 

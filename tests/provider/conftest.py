@@ -8,8 +8,15 @@ import pytest
 
 from pictory_provider.api import retry
 from pictory_provider.hooks.pictory import PictoryHook
+from pictory_provider.jobs import polling
 from pictory_provider.simulator import Simulator
 from tests.stand_ins import StateStore, TaskInstance
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch):
+    """Let a wait look as often as a test asks for."""
+    monkeypatch.setattr(polling, "SHORTEST_INTERVAL", 0.0)
 
 
 @pytest.fixture(scope="session")

@@ -5,14 +5,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 import threading
+import traceback
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 import pytest
+import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -28,6 +32,10 @@ from pictory_provider.simulator import Simulator
 
 POST = endpoints.generate_image(ImageRequest(prompt="A lighthouse at dawn"))
 QUOTA = endpoints.get_quota()
+
+
+def proxy_at(simulator):
+    return f"http://127.0.0.1:{urlsplit(simulator.base_url).port}"
 
 
 def settings(base_url, **more):
@@ -274,7 +282,7 @@ def test_credentials_of_a_netrc_file_do_not_replace_the_key(monkeypatch, tmp_pat
 @pytest.mark.parametrize("call", [send, asend])
 def test_requests_go_through_the_proxy_of_the_connection(call):
     with Simulator(api_key="pictai_canary") as proxy:
-        reply = call("http://api.pictory.invalid/pictoryapis", request=QUOTA, proxy=proxy.base_url)
+        reply = call("http://api.pictory.invalid/pictoryapis", request=QUOTA, proxy=proxy_at(proxy))
         assert reply.status in (200, 404)
         assert len(proxy.requests) == 1
 
@@ -282,9 +290,25 @@ def test_requests_go_through_the_proxy_of_the_connection(call):
 @pytest.mark.parametrize("call", [send, asend])
 def test_requests_go_through_the_proxy_of_the_environment(call, monkeypatch):
     with Simulator(api_key="pictai_canary") as proxy:
-        monkeypatch.setenv("http_proxy", proxy.base_url)
+        monkeypatch.setenv("http_proxy", proxy_at(proxy))
         call("http://api.pictory.invalid/pictoryapis", request=QUOTA)
         assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize("user", ["", "user:word@"])
+@pytest.mark.parametrize("call", [send, asend])
+def test_a_proxy_is_asked_for_a_tunnel_without_the_key(call, user):
+    seen = []
+
+    def refuse(connection):
+        seen.append(connection.recv(65536))
+        connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+    with server(refuse) as url, pytest.raises(TransportError):
+        call("https://api.pictory.invalid", request=QUOTA, proxy=url.replace("//", f"//{user}"))
+    assert seen[0].startswith(b"CONNECT api.pictory.invalid:443 ")
+    assert b"pictai_canary" not in b"".join(seen)
+    assert (b"proxy-authorization: basic dxnlcjp3b3jk" in seen[0].lower()) is bool(user)
 
 
 @pytest.mark.parametrize("call", [send, asend])
@@ -319,3 +343,31 @@ def test_the_asynchronous_client_refuses_to_buy_anything():
         with pytest.raises(ValueError, match="only reads"):
             asend(pictory.base_url, request=Request("DELETE", "/v1/jobs/a/clean"))
         assert pictory.requests == []
+
+
+@pytest.mark.parametrize("call", [send, asend])
+@pytest.mark.parametrize("password", ["secret", "se%2Fcret", "se%40cret", "s%23e%3Fcret", "secret%C3%BC"])
+def test_a_proxys_password_is_in_no_traceback(call, password):
+    with pytest.raises(TransportError) as caught:
+        call("http://api.pictory.invalid", request=QUOTA, proxy=f"http://user:{password}@127.0.0.1:1")
+    told = "".join(traceback.format_exception(caught.value))
+    assert "cret" not in told
+    assert "refused" in told.lower(), "the cause is named"
+
+
+def test_the_query_of_a_results_url_is_not_in_what_the_libraries_log(caplog):
+    with Simulator(api_key="pictai_canary") as pictory, caplog.at_level(logging.DEBUG):
+        client = SyncClient(settings(pictory.base_url))
+        with client.stream(f"{pictory.reference_image_url}?Expires=1&Signature=secret") as (reply, pieces):
+            assert reply.status == 200
+            assert b"".join(pieces)
+        client.close()
+    assert [record for record in caplog.records if record.name == "urllib3.connectionpool"]
+    assert "Signature" not in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_what_others_send_is_logged_as_it_is(caplog):
+    with Simulator() as pictory, caplog.at_level(logging.DEBUG):
+        requests.get(pictory.reference_image_url, params={"page": 2}, timeout=5)
+    assert "?page=2" in caplog.text

@@ -19,6 +19,7 @@ from pictory_provider.exceptions import (
     PictoryImageInvalid,
     PictoryJobCleaned,
     PictoryJobFailed,
+    PictoryJobNotFound,
     PictoryProtocolError,
     PictoryRequestInvalid,
     PictoryStorageFailed,
@@ -26,6 +27,7 @@ from pictory_provider.exceptions import (
 )
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.images import store
+from pictory_provider.jobs import polling
 from pictory_provider.operators.pictory import DownloadImageOperator
 from pictory_provider.simulator import Simulator
 
@@ -74,11 +76,9 @@ def test_the_key_is_not_sent_to_the_pictures_host(context, pictory, job_id, tmp_
 def test_the_key_does_not_follow_a_redirect_to_another_host(context, pictory, job_id, tmp_path):
     with Simulator(seconds=0) as elsewhere:
         pictory.script("picture", "redirect", to=elsewhere.reference_image_url)
-        with pytest.raises(PictoryImageInvalid, match="1024x1024 pixels, and Pictory promised 1280x720"):
-            save(context, tmp_path / "a.png", job_id=job_id)
+        assert save(context, tmp_path / "a.png", job_id=job_id)["width"] == 1024
         (followed,) = elsewhere.requests
     assert pictory.api_key not in str(followed.headers)
-    assert os.listdir(tmp_path) == []
 
 
 def test_a_url_is_saved_without_asking_for_the_job(context, pictory, job_id, tmp_path):
@@ -95,12 +95,11 @@ def test_a_url_is_saved_without_asking_for_the_job(context, pictory, job_id, tmp
     [
         ("truncated", {}, "cut short"),
         ("drop-during", {"times": -1}, "cut short"),
-        ("not-a-png", {}, "not a PNG"),
-        ("wrong-size", {}, "640x640"),
+        ("not-a-png", {}, "no picture"),
         ("damaged", {}, "damaged"),
     ],
 )
-def test_what_is_not_the_promised_picture_is_not_saved(
+def test_what_is_no_whole_picture_is_not_saved(
     context, pictory, job_id, tmp_path, impatient, monkeypatch, fault, options, why
 ):
     monkeypatch.setattr(retry, "READ_BUDGET", 0.05)
@@ -108,6 +107,28 @@ def test_what_is_not_the_promised_picture_is_not_saved(
     with pytest.raises(PictoryImageInvalid, match=why):
         save(context, tmp_path / "a.png", job_id=job_id)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "why", "begins"),
+    [
+        ("wrong-size", "it has 640x640 pixels, and Pictory promised 1280x720", b"\x89PNG"),
+        ("jpeg", "it is a JPEG file and no PNG", b"\xff\xd8\xff"),
+        ("webp", "it is a WebP file and no PNG", b"RIFF"),
+        ("trailing", "1 bytes follow its end", b"\x89PNG"),
+    ],
+)
+def test_a_whole_picture_that_is_not_what_was_promised_is_saved_with_a_warning(
+    context, pictory, job_id, tmp_path, mocker, fault, why, begins
+):
+    warning = mocker.patch.object(PictoryHook, "log").warning
+    pictory.script("picture", fault)
+    saved = save(context, tmp_path / "a.png", job_id=job_id)
+    content = (tmp_path / "a.png").read_bytes()
+    assert content.startswith(begins)
+    assert (saved["size"], saved["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+    assert (saved["width"], saved["height"]) == ((640, 640) if fault == "wrong-size" else (1280, 720))
+    assert why in warning.call_args.args[2]
 
 
 @pytest.mark.parametrize("fault", ["drop-before", "drop-during", "server-error", "rate-limited"])
@@ -260,10 +281,68 @@ def test_a_url_that_is_none_is_refused(context, pictory, tmp_path, url):
         ("unknown-status", PictoryUnavailable),
     ],
 )
-def test_a_job_without_a_picture_says_why(context, hook, pictory, tmp_path, fate, error):
+def test_a_job_without_a_picture_says_why(context, hook, pictory, tmp_path, monkeypatch, fate, error):
+    monkeypatch.setattr(polling, "MISSING_URL_GRACE", 0.0)
     pictory.plan(fate)
     with pytest.raises(error):
         save(context, tmp_path / "a.png", job_id=hook.generate_image("A lighthouse"))
+
+
+def test_a_job_that_pictory_does_not_know_yet_is_asked_for_again(context, hook, pictory, tmp_path, monkeypatch):
+    monkeypatch.setattr(polling, "SHORTEST_POLITE_INTERVAL", 0.05)
+    pictory.plan(missing_seconds=0.2)
+    save(context, tmp_path / "a.png", job_id=hook.generate_image("A lighthouse"))
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
+def test_a_job_that_pictory_never_knows_is_told_after_its_grace(context, pictory, tmp_path, monkeypatch):
+    monkeypatch.setattr(polling, "SHORTEST_POLITE_INTERVAL", 0.02)
+    monkeypatch.setattr(polling, "UNKNOWN_JOB_GRACE", 0.05)
+    with pytest.raises(PictoryJobNotFound):
+        save(context, tmp_path / "a.png", job_id="no-such-job")
+    assert len(pictory.polls) > 1
+
+
+def test_a_completed_job_without_a_url_is_asked_for_again(context, hook, pictory, tmp_path, monkeypatch):
+    monkeypatch.setattr(polling, "SHORTEST_POLITE_INTERVAL", 0.05)
+    pictory.plan("no-url")
+    job_id = hook.generate_image("A lighthouse")
+
+    def arrive(_):
+        pictory.account.jobs[job_id].fate = "completed"
+
+    monkeypatch.setattr("pictory_provider.hooks.pictory.time.sleep", arrive)
+    save(context, tmp_path / "a.png", job_id=job_id)
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
+def test_a_job_that_still_runs_is_told_at_the_first_look(context, hook, pictory, tmp_path):
+    pictory.plan("stuck")
+    job_id = hook.generate_image("A lighthouse")
+    pictory.requests.clear()
+    with pytest.raises(PictoryUnavailable, match="Put a PictoryJobSensor before the download"):
+        save(context, tmp_path / "a.png", job_id=job_id)
+    assert len(pictory.polls) == 1
+
+
+@pytest.mark.parametrize("path", ["file://host/srv/a.png", "file:///srv/a.png?b", "file:///srv/a#b.png"])
+def test_a_file_url_that_names_another_file_than_it_seems_to_is_refused(context, pictory, job_id, path):
+    pictory.requests.clear()
+    with pytest.raises(PictoryRequestInvalid, match="names another file") as caught:
+        save(context, path, job_id=job_id)
+    assert caught.value.fields == ("path",)
+    assert pictory.requests == []
+
+
+@pytest.mark.parametrize("name", ["a#b.png", "a?b.png", "a%20b.png", "über alles.png"])
+def test_every_character_of_a_plain_path_and_of_an_object_is_part_of_its_name(
+    context, job_id, tmp_path, memory, name
+):
+    save(context, tmp_path / name, job_id=job_id)
+    assert os.listdir(tmp_path) == [name]
+    save(context, f"memory://bucket/{job_id}/{name}", job_id=job_id)
+    files = fsspec.filesystem("memory").ls(f"/bucket/{job_id}", detail=False)
+    assert [file.rsplit("/", 1)[1] for file in files] == [name]
 
 
 def test_a_url_that_has_died_says_what_to_do_and_hides_its_query(context, pictory, tmp_path):
@@ -288,4 +367,17 @@ def test_the_query_of_a_url_is_in_no_error_of_a_lost_connection(
 def test_the_saved_file_is_reported_to_lineage(context, pictory, job_id, tmp_path, mocker):
     collector = mocker.patch("pictory_provider.hooks.pictory.get_hook_lineage_collector").return_value
     save(context, tmp_path / "a.png", job_id=job_id)
-    assert collector.add_output_asset.call_args.kwargs["uri"] == Path(tmp_path / "a.png").as_uri()
+    assert collector.add_output_asset.call_args.kwargs["uri"] == f"file://{tmp_path}/a.png"
+
+
+def test_lineage_names_the_file_as_it_is_called_on_disk(context, job_id, tmp_path, mocker):
+    collector = mocker.patch("pictory_provider.hooks.pictory.get_hook_lineage_collector").return_value
+    path = tmp_path / "manual__2026-11-21T04:15:34+00:00" / "über 100%.png"
+    save(context, path, job_id=job_id)
+    assert collector.add_output_asset.call_args.kwargs["uri"] == f"file://{path}"
+
+
+def test_a_picture_that_lineage_cannot_be_told_of_is_saved_all_the_same(context, job_id, tmp_path, mocker):
+    collector = mocker.patch("pictory_provider.hooks.pictory.get_hook_lineage_collector").return_value
+    collector.add_output_asset.side_effect = RuntimeError("the collector is away")
+    assert save(context, tmp_path / "a.png", job_id=job_id)["path"] == str(tmp_path / "a.png")

@@ -700,3 +700,21 @@ def test_unknown_outcomes_are_counted_where_they_happen_and_where_they_are_found
             run(context)
     names = [call.args[0] for call in counted.call_args_list]
     assert names == ["pictory.submit_outcome_unknown"] * 2
+
+
+def test_an_intent_that_arrived_though_its_writing_failed_is_taken_away_again(pictory, context, store, mocker):
+    write = store.set
+
+    def arrive_and_fail(key, value):
+        write(key, value)
+        raise RuntimeError("the answer was lost")
+
+    failing = mocker.patch.object(store, "set", arrive_and_fail)
+    with pytest.raises(RuntimeError, match="the answer was lost"):
+        operator().execute(context)
+    assert pictory.submissions == []
+    assert store.rows == {}, "nothing was sent, and nothing says that anything was"
+    mocker.stop(failing)
+    store.set = write
+    operator().execute(context)
+    assert len(pictory.account.jobs) == 1

@@ -5,11 +5,15 @@
 from __future__ import annotations
 
 import itertools
+import json
+import time
+from urllib.parse import urlsplit
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
 
 from pictory_provider import compat
+from pictory_provider.api.models import Job
 from pictory_provider.exceptions import (
     PictoryAuthenticationError,
     PictoryEdgeBlocked,
@@ -17,12 +21,15 @@ from pictory_provider.exceptions import (
     PictoryJobFailed,
     PictoryJobNotFound,
     PictoryProtocolError,
+    PictoryRequestInvalid,
     PictoryWaitTimeout,
 )
-from pictory_provider.jobs import polling
+from pictory_provider.hooks.pictory import PictoryHook
+from pictory_provider.jobs import events, polling
 from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.sensors.pictory import PictoryJobSensor
-from tests.provider.waits import SENSOR_WAYS, buy, run
+from pictory_provider.simulator import Simulator
+from tests.provider.waits import SENSOR_WAYS, buy, events_of, run, trigger
 
 OPERATOR_WAYS = {"operator waits": {"deferrable": False}, "operator defers": {"deferrable": True}}
 SENSOR_OPTIONS = ("none", "soft_fail", "never_fail", "silent_fail", "exponential_backoff")
@@ -111,3 +118,92 @@ def test_the_errors_of_every_way_say_the_same_about_a_retry():
     retried = {outcome for outcome, error in final.items() if not issubclass(error, AirflowFailException)}
     assert retried == {"edge block"}
     assert not issubclass(PictoryWaitTimeout, AirflowFailException)
+
+
+@pytest.fixture
+def proxy():
+    """Return where a proxy listens that knows the way to the account as well."""
+    with Simulator(seconds=0, api_key="pictai_canary") as pictory:
+        yield pictory
+
+
+def ask(job_id, way):
+    """Return how a look at a job ends: the completed job, or the error and its text."""
+    if way == "worker":
+        try:
+            with PictoryHook() as hook:
+                return hook.wait_for_job(job_id, poll_interval=0.02, timeout=0.05)
+        except PictoryRequestInvalid as error:
+            return error.message
+    (event,) = events_of(trigger(job_id, end_time=time.time() + 0.05))
+    result = events.read(event.payload).result
+    return result if isinstance(result, Job) else result.message
+
+
+WORKS = {
+    "a proxy": {"proxy": "http://{at}"},
+    "a proxy without a scheme": {"proxy": "{at}"},
+    "a proxy with a password": {"proxy": "http://user:pa%2Fss%40@{at}"},
+    "a proxy of the environment": {"http_proxy": "http://{at}"},
+    "a proxy of the environment without a scheme": {"HTTP_PROXY": "{at}"},
+    "a proxy for everything": {"all_proxy": "{at}"},
+}
+REFUSED = {
+    "socks": {"proxy": "socks5://{at}"},
+    "socks from the environment": {"http_proxy": "socks5h://{at}"},
+    "socks for everything": {"ALL_PROXY": "socks5://{at}"},
+    "a password that breaks the URL": {"proxy": "http://user:pa/ss@{at}"},
+    "a user in the base URL": {"host": "http://user:pass@{at}/pictoryapis"},
+    "a folder of certificates": {"ca_bundle": "/etc/ssl/certs"},
+    "certificates that are none": {"ca_bundle": __file__},
+    "certificates that are not there": {"ca_bundle": "/no/such/file.pem"},
+    "a folder from the environment": {"REQUESTS_CA_BUNDLE": "/"},
+    "a file that is not there from the environment": {"CURL_CA_BUNDLE": "/no/such/file.pem"},
+}
+
+
+def connect(monkeypatch, proxy, changes):
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    connection = {
+        "conn_type": "pictory",
+        "password": proxy.api_key,
+        "host": "http://api.pictory.invalid/pictoryapis",
+    }
+    extra = {}
+    at = f"127.0.0.1:{urlsplit(proxy.base_url).port}"
+    for name, text in changes.items():
+        value = text.format(at=at)
+        if name == "host":
+            connection["host"] = value
+        elif name in ("proxy", "ca_bundle"):
+            extra[name] = value
+        else:
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", json.dumps(connection | {"extra": extra}))
+
+
+@pytest.mark.parametrize("connection", WORKS)
+def test_a_connection_that_works_on_a_worker_works_in_the_triggerer(monkeypatch, proxy, connection):
+    connect(monkeypatch, proxy, WORKS[connection])
+    with PictoryHook() as hook:
+        job_id = hook.generate_image("A lighthouse at dawn")
+    proxy.requests.clear()
+    on_worker, in_triggerer = ask(job_id, "worker"), ask(job_id, "triggerer")
+    assert on_worker == in_triggerer
+    assert on_worker.status == "completed"
+    told = [request.headers.get("Proxy-Authorization") for request in proxy.requests]
+    assert len(told) == 2
+    assert told[0] == told[1]
+    assert (told[0] is not None) is ("password" in connection)
+
+
+@pytest.mark.parametrize("connection", REFUSED)
+def test_a_connection_that_only_one_side_could_use_is_refused_by_both_and_nothing_is_sent(
+    monkeypatch, proxy, connection
+):
+    connect(monkeypatch, proxy, REFUSED[connection])
+    on_worker, in_triggerer = ask("j", "worker"), ask("j", "triggerer")
+    assert on_worker == in_triggerer
+    assert "No request was made" in on_worker
+    assert "pa/ss" not in on_worker
+    assert proxy.requests == []

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 
 import pytest
@@ -16,6 +17,7 @@ from pictory_provider.api.errors import AuthenticationError
 from pictory_provider.client.aio import AsyncClient
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs import pacing
+from pictory_provider.jobs.pacing import Pace
 from tests.provider.waits import buy, trigger
 
 
@@ -232,6 +234,22 @@ def test_a_wait_that_is_cancelled_with_its_turn_gives_its_place_back(pictory, mo
         return await asyncio.wait_for(second, 5)
 
     assert outcomes([asyncio.run(cancel_the_first())]) == {"completed"}
+
+
+def test_a_turn_that_is_cancelled_before_it_is_taken_gives_its_place_back():
+    async def cancel_with_the_turn():
+        loop, pace = asyncio.get_running_loop(), Pace(1)
+        queue = pool._Queue(pace)
+        waiting = asyncio.create_task(queue.turn(0))
+        await asyncio.sleep(0)
+        queue._beat(loop.time())
+        assert pace.next_at(loop.time()) == math.inf, "its place is taken"
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        return pace.next_at(loop.time()) - loop.time()
+
+    assert asyncio.run(cancel_with_the_turn()) <= 1
 
 
 def test_what_is_said_of_a_crowd_is_in_the_log_once(pictory, monkeypatch, caplog):

@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
+import certifi
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException
 
@@ -80,13 +81,12 @@ def test_the_form_of_airflow_3_1_has_the_same_fields(monkeypatch):
 
 
 @pytest.mark.parametrize("name", CONNECTION_FIELDS)
-def test_every_field_of_the_form_is_read_from_the_extra(name, pictory, monkeypatch, tmp_path):
-    (tmp_path / "ca.pem").touch()
+def test_every_field_of_the_form_is_read_from_the_extra(name, pictory, monkeypatch):
     values = {
         "timeout": 7.5,
         "user_agent": "mine",
         "proxy": "http://p:1",
-        "ca_bundle": str(tmp_path / "ca.pem"),
+        "ca_bundle": certifi.where(),
         "requests_per_second": 2.5,
     }
     monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(**{name: values[name]}))

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred, XCom
 from airflow.sdk import DAG, Asset, task_group
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import TaskSuccessEvent
 
 from pictory_provider import compat
@@ -42,7 +43,15 @@ def pushed(mocker):
         xcoms[key] = json.loads(json.dumps(value)), place
 
     mocker.patch.object(XCom, "set", push)
+    stands(mocker, "deferred")
     return xcoms
+
+
+def stands(mocker, state):
+    """Let Airflow say in which state the task is."""
+    mocker.patch.object(
+        RuntimeTaskInstance, "get_task_states", return_value={TaskInstance.run_id: {TaskInstance.task_id: state}}
+    )
 
 
 def in_triggerer(job_id, **more):
@@ -69,6 +78,35 @@ def test_a_result_that_cannot_be_pushed_from_the_triggerer_is_left_to_a_worker(p
     (event,) = events_of(in_triggerer(job_id))
     assert not isinstance(event, TaskSuccessEvent)
     assert sensor(job_id).execute_complete(context, event.payload) == record_of(job_id)
+
+
+@pytest.mark.parametrize("state", ["running", "queued", "success", "failed", None])
+def test_a_trigger_that_wakes_after_its_task_has_gone_on_pushes_nothing(pictory, pushed, mocker, state):
+    stands(mocker, state)
+    (event,) = events_of(in_triggerer(buy(pictory)))
+    assert not isinstance(event, TaskSuccessEvent)
+    assert pushed == {}
+
+
+def test_a_task_whose_state_cannot_be_told_ends_on_a_worker(pictory, pushed, mocker):
+    mocker.patch.object(RuntimeTaskInstance, "get_task_states", side_effect=RuntimeError("the API server is away"))
+    (event,) = events_of(in_triggerer(buy(pictory)))
+    assert not isinstance(event, TaskSuccessEvent)
+    assert pushed == {}
+
+
+def test_a_result_over_which_tasks_are_mapped_is_pushed_by_a_worker(pictory, context, pushed, able):
+    with dag():
+        wait = sensor(buy(pictory), start_from_trigger=True)
+        PictoryJobSensor.partial(task_id="each").expand(job_id=wait.output)
+    assert wait.start_from_trigger is True, "when the sensor is made nobody knows yet"
+    made = in_triggerer(wait.job_id)
+    made.task_instance.task = wait
+    (event,) = events_of(made)
+    assert not isinstance(event, TaskSuccessEvent)
+    assert pushed == {}
+    pictory.account.jobs[wait.job_id].fate = "stuck"
+    assert deferral_of(wait, context)["end_from_trigger"] is False
 
 
 def test_without_a_task_instance_a_worker_takes_the_result(pictory, pushed):
@@ -101,6 +139,7 @@ LOST_WITHOUT_A_WORKER = {
     "an outlet": {"outlets": [Asset("picture")]},
     "a success callback": {"on_success_callback": print},
     "no XComs": {"do_xcom_push": False},
+    "an XCom for each field": {"multiple_outputs": True},
 }
 
 
@@ -173,6 +212,14 @@ def test_nothing_in_the_arguments_changes_from_parse_to_parse():
         {"job_id": "{{ ti.xcom_pull(task_ids='generate') }}"},
         {"job_id": None},
         {"pictory_conn_id": "{{ ti.xcom_pull(task_ids='choose') }}"},
+        {"job_id": "{{ ti.xcom_pull('generate', map_indexes=-1) }}"},
+        {"job_id": "{{ ti.xcom_pull(task_ids='a', map_indexes=-1) }}{{ ti.xcom_pull(task_ids='b') }}"},
+        {"job_id": "{{ ti.xcom_pull(task_ids='a', map_indexes=[-1, 2]) }}"},
+        {"job_id": "{{ ti.xcom_pull(task_ids=['a'], map_indexes=-1) }}"},
+        {"job_id": "{{ ti['xcom_pull'](task_ids='a') }}"},
+        {"job_id": "{% set pull = ti.xcom_pull %}{{ pull(task_ids='a') }}"},
+        {"job_id": "{{ macros.my.find(ti) }}"},
+        {"job_id": "{# a remark #}j"},
         {"execution_timeout": timedelta(minutes=1)},
         {"on_execute_callback": print},
         {"deferrable": False},
@@ -182,6 +229,22 @@ def test_what_the_triggerer_cannot_begin_begins_on_a_worker(more):
     task = sensor(**{"job_id": "j", "start_from_trigger": True, **more})
     assert task.start_from_trigger is False
     assert task.start_trigger_args is None
+
+
+@pytest.mark.usefixtures("able")
+@pytest.mark.parametrize(
+    "job_id",
+    [
+        "j",
+        "{{ ti.xcom_pull(task_ids='generate', map_indexes=-1) }}",
+        "{{ task_instance.xcom_pull(map_indexes=-1, key='jobId', task_ids=\"generate\") }}",
+        "{{ dag_run.conf.get('job') }}",
+        "{{ dag_run.conf['job'] }}",
+        "{{ params.job }}",
+    ],
+)
+def test_what_is_known_to_render_in_the_triggerer_begins_there(job_id):
+    assert sensor(job_id, start_from_trigger=True).start_trigger_args.trigger_kwargs["job_id"] == job_id
 
 
 @pytest.mark.usefixtures("able")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Is this the picture that was promised."""
+"""Is this a whole PNG."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import zlib
 import pytest
 
 from pictory_provider.api.errors import ImageInvalid
-from pictory_provider.api.models import Job
-from pictory_provider.images.png import SIGNATURE, PngChecker, check_dimensions
+from pictory_provider.images.png import SIGNATURE, PngChecker
 
 
 def chunk(kind: bytes, content: bytes = b"") -> bytes:
@@ -62,7 +61,6 @@ def test_a_wrong_byte_anywhere_is_found_out():
         (SIGNATURE + header() + header() + DATA + END, "header"),
         (SIGNATURE + header() + END, "no pixels"),
         (SIGNATURE + header(0, 2) + DATA + END, "no pixels"),
-        (WHOLE + b"more", "after the end"),
         (SIGNATURE + struct.pack(">I", 2**31) + b"IDAT", "no chunk"),
         (b"", "cut short"),
     ],
@@ -72,13 +70,11 @@ def test_what_is_no_whole_picture_is_told_apart(content, why):
         check(content)
 
 
-def test_other_dimensions_than_promised_are_refused():
-    with pytest.raises(ImageInvalid, match="640x640 pixels, and Pictory promised 1280x720"):
-        check_dimensions(Job(job_id="j", width=1280, height=720), 640, 640)
-
-
-@pytest.mark.parametrize(
-    "job", [Job(job_id="j"), Job(job_id="j", width=640), Job(job_id="j", width=640, height=640)]
-)
-def test_only_what_pictory_said_is_compared(job):
-    check_dimensions(job, 640, 640)
+@pytest.mark.parametrize("step", [1, 1000])
+def test_what_follows_the_end_is_counted(step):
+    checker = PngChecker()
+    content = WHOLE + b"more"
+    for start in range(0, len(content), step):
+        checker.feed(content[start : start + step])
+    assert checker.finish() == (3, 2)
+    assert (checker.trailing, checker.size) == (4, len(content))

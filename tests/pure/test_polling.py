@@ -20,7 +20,7 @@ from pictory_provider.api.errors import (
     WaitTimeout,
 )
 from pictory_provider.api.models import Job
-from pictory_provider.jobs.polling import Finished, JobPoller, Wait
+from pictory_provider.jobs.polling import Finished, JobPoller, Wait, impolite
 
 START = 1_000.0
 URL = "https://h/a.png"
@@ -229,3 +229,32 @@ def test_a_status_that_changes_is_told_at_once():
     assert told_at(made, [15]) == []
     assert told_at(made, [30, 45], status="hibernating") == [30]
     assert told_at(made, [46]) == [46]
+
+
+@pytest.mark.parametrize("interval", [0, 0.02, 0.99])
+def test_no_two_looks_are_closer_than_a_second_whatever_is_asked_for(interval):
+    made = poller(interval=interval)
+    assert made.after(job(), START).seconds == 1
+    assert made.after(Unavailable("away"), START + 1).seconds >= 1
+    assert poller(interval=interval, exponential_backoff=True).after(job(), START).seconds == 1
+
+
+@pytest.mark.parametrize(("interval", "told"), [(0.5, True), (1, False), (9.9, False)])
+def test_an_interval_below_the_floor_is_told(interval, told):
+    assert ("every 1 s at most often" in impolite("poke_interval", interval)) is told
+
+
+def test_an_interval_that_pictory_recommends_is_not_told():
+    assert impolite("poke_interval", 10) is None
+
+
+def test_a_download_waits_for_the_graces_of_its_job_and_for_nothing_else():
+    made = JobPoller.for_download("j", START)
+    early = made.after(JobNotFound("no"), START + 40)
+    assert isinstance(early, Wait)
+    assert (early.seconds, early.is_running) == (10, False)
+    assert isinstance(made.after(JobNotFound("no"), START + 60), Finished)
+    running = made.after(job(), START)
+    assert isinstance(running, Wait)
+    assert running.is_running
+    assert not made.after(job("completed"), START).is_running

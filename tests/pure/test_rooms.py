@@ -19,6 +19,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "api": (set(), set()),
     "jobs": ({"api"}, set()),
     "images.png": ({"api"}, set()),
+    "images.formats": ({"api", "images.png"}, set()),
     "images.__init__": (set(), set()),
     "client": ({"api"}, {"requests", "aiohttp", "certifi"}),
     "pool": ({"api", "jobs", "client"}, set()),
@@ -26,12 +27,12 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "exceptions": ({"api"}, {"airflow"}),
     "durable": ({"jobs", "compat"}, {"airflow"}),
     "links": (set(), {"airflow"}),
-    "images.store": ({"api", "images.png"}, {"airflow"}),
+    "images.store": ({"api", "images.formats"}, {"airflow"}),
     "hooks": (
-        {"api", "jobs", "images.png", "images.store", "client", "pool", "exceptions", "provider_info"},
+        {"api", "jobs", "images.store", "client", "pool", "exceptions", "provider_info"},
         {"airflow", "asgiref", "wtforms"},
     ),
-    "triggers": ({"api", "jobs", "exceptions", "hooks", "links"}, {"airflow", "asgiref"}),
+    "triggers": ({"api", "jobs", "compat", "exceptions", "hooks", "links"}, {"airflow", "asgiref"}),
     "waiting": ({"api", "jobs", "compat", "exceptions", "hooks", "triggers"}, {"airflow"}),
     "operators": (
         {

@@ -15,6 +15,8 @@ COMPLETED = (
     "worker_slice",
     "worker_outlet",
     "worker_execution_timeout",
+    "worker_multiple",
+    "worker_for_mapped",
 )
 WITHOUT_A_START = ("start", "start_template")
 
@@ -75,12 +77,26 @@ def test_what_cannot_begin_in_the_triggerer_begins_on_a_worker(airflow, run):
         assert {state for name, state in states.items() if name.startswith(task_id)} == {"success"}, task_id
 
 
+def test_what_belongs_to_a_workers_push_is_not_lost(airflow, run):
+    record = airflow.xcom(*run, "end")
+    assert {name: airflow.xcom(*run, "worker_multiple", name) for name in ("job_id", "width")} == {
+        name: record[name] for name in ("job_id", "width")
+    }
+    states = airflow.finish(*run)
+    mapped = {name: state for name, state in states.items() if name.startswith("each_field")}
+    assert mapped
+    assert set(mapped.values()) == {"success"}
+
+
 def test_jobs_that_do_not_complete_end_as_in_every_other_mode(airflow, run):
     states = airflow.finish(*run)
     for fate in ("failed", "stuck"):
         assert states[f"start_{fate}"] == "failed", fate
         assert states[f"start_{fate}_soft"] == "skipped", fate
-    assert states["no_job"] == "failed"
+    for task_id in ("no_job", "no_param"):
+        assert states[task_id] == "failed"
+        assert "job_id is missing" in airflow.task_log(*run, task_id)
+        assert legs(airflow, run, task_id) == 1, "a worker was started for the error alone"
     assert "failed at Pictory: IMAGE_GENERATION_FAILED" in airflow.task_log(*run, "start_failed")
     assert "AirflowSensorTimeout" in airflow.task_log(*run, "start_stuck")
     assert "job_id is missing" in airflow.task_log(*run, "no_job")

@@ -34,12 +34,21 @@ with DAG(
         sensor("start", generate.output, **start),
         sensor("start_template", PULLED.format(", map_indexes=-1"), **start),
         sensor("worker_slice", PULLED.format(""), **start),
+        sensor("worker_multiple", generate.output, multiple_outputs=True, **start),
         sensor("worker_outlet", generate.output, outlets=[Asset("system_picture")], **start),
         sensor("worker_execution_timeout", generate.output, execution_timeout=timedelta(minutes=5), **start),
         PictoryJobSensor.partial(task_id="worker_mapped", poke_interval=3, **start).expand(
             job_id=[generate.output]
         ),
     ]
+
+    over_fields = sensor("worker_for_mapped", generate.output, **start)
+
+    @task
+    def each_field(field):
+        return field[0]
+
+    each_field.expand(field=over_fields.output)
 
     @task
     def pulled(ended, began, mapped):
@@ -60,6 +69,7 @@ with DAG(
     each.expand(prompt=["In a mapped group, one", "In a mapped group, two"])
 
     sensor("no_job", "{{ dag_run.conf.get('nothing') }}", **start)
+    sensor("no_param", "{{ params.suffix }}", **start)
     for fate in ("failed", "stuck"):
         submit = GenerateImageOperator(task_id=f"submit_{fate}", prompt=f"A job that ends simulate:{fate}")
         for soft_fail in (False, True):

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""What kind of picture is this, is it whole, and is it the one that was promised."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from pictory_provider.api.errors import ImageInvalid
+from pictory_provider.api.models import Job
+from pictory_provider.images.formats import Picture, PictureChecker
+from tests.pure.test_png import WHOLE as PNG
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+
+
+THUMBNAIL = segment(0xE1, b"Exif\0\0" + b"\xff\xd8\xff\xd9" * 3)
+FRAME = struct.pack(">BHHB", 8, 2, 3, 1) + b"\x01\x11\x00"
+SCAN = segment(0xDA, b"\x01\x01\x00\x00\x3f\x00") + b"\x12\xff\x00\x34\xff\xd0\x56"
+JPEG = b"\xff\xd8" + THUMBNAIL + b"\xff" + segment(0xC4, b"12345") + segment(0xC0, FRAME) + SCAN + b"\xff\xd9"
+PROGRESSIVE = b"\xff\xd8" + segment(0xE0, b"JFIF\0") + segment(0xC2, FRAME) + SCAN + SCAN + b"\xff\xd9"
+
+
+def webp(kind: bytes, content: bytes) -> bytes:
+    inner = b"WEBP" + kind + struct.pack("<I", len(content)) + content
+    return b"RIFF" + struct.pack("<I", len(inner)) + inner
+
+
+LOSSY = webp(b"VP8 ", b"\x00\x00\x00\x9d\x01\x2a" + struct.pack("<HH", 3 | 0x4000, 2 | 0x8000) + b"pixels")
+LOSSLESS = webp(b"VP8L", b"\x2f" + struct.pack("<I", 2 | 1 << 14 | 1 << 28) + b"pixels")
+EXTENDED = webp(b"VP8X", b"\0\0\0\0" + b"\x02\0\0" + b"\x01\0\0" + b"more chunks")
+WHOLE = {"PNG": [PNG], "JPEG": [JPEG, PROGRESSIVE], "WebP": [LOSSY, LOSSLESS, EXTENDED]}
+EACH = [(kind, content) for kind, contents in WHOLE.items() for content in contents]
+
+
+def check(content: bytes, step: int = 1000) -> Picture:
+    checker = PictureChecker()
+    for start in range(0, len(content), step):
+        checker.feed(content[start : start + step])
+    assert checker.size == len(content)
+    return checker.finish()
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 13, 1000])
+@pytest.mark.parametrize(("kind", "content"), EACH)
+def test_a_whole_picture_of_a_known_kind_is_known_in_pieces_of_any_size(kind, content, step):
+    assert check(content, step) == Picture(kind, 3, 2, trailing=0)
+
+
+@pytest.mark.parametrize(("kind", "content"), EACH)
+def test_a_picture_cut_anywhere_is_found_out(kind, content):
+    for length in range(len(content)):
+        with pytest.raises(ImageInvalid):
+            check(content[:length])
+
+
+@pytest.mark.parametrize("step", [1, 1000])
+@pytest.mark.parametrize(("kind", "content"), EACH)
+def test_what_follows_the_end_is_counted(kind, content, step):
+    assert check(content + b"12345", step) == Picture(kind, 3, 2, trailing=5)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"<html><body>Sorry</body></html>", "no picture: .* begins with b'<html><body>'"),
+        (b"GIF89a and so on", "no picture"),
+        (b"RIFF\x20\0\0\0WAVEfmt ", "no picture"),
+        (b"", "cut short: 0 bytes"),
+        (b"\xff\xd8\xff", "cut short: 3 bytes"),
+        (b"\xff\xd8" + SCAN + b"\xff\xd9", "scan before its header"),
+        (b"\xff\xd8" + segment(0xE0, b"JFIF") + b"\x00" * 20, "segment"),
+        (JPEG.replace(FRAME, struct.pack(">BHHB", 8, 0, 3, 1) + FRAME[6:]), "no pixels"),
+        (JPEG.replace(FRAME, struct.pack(">BHHB", 8, 2, 0, 1) + FRAME[6:]), "no pixels"),
+        (webp(b"ALPH", b"0123456789abcdef"), "without a picture"),
+        (webp(b"VP8L", b"0123456789abcdef"), "without a picture"),
+        (webp(b"VP8 ", b"0123456789abcdef"), "without a picture"),
+    ],
+)
+def test_what_is_no_whole_picture_is_told_apart(content, why):
+    with pytest.raises(ImageInvalid, match=why):
+        check(content)
+
+
+def test_a_picture_as_promised_surprises_nobody():
+    assert Picture("PNG", 640, 480).surprises(Job(job_id="j", width=640, height=480)) == []
+
+
+@pytest.mark.parametrize("job", [Job(job_id="j"), Job(job_id="j", width=1), Job(job_id="j", height=1)])
+def test_only_what_pictory_said_is_compared(job):
+    assert Picture("PNG", 640, 480).surprises(job) == []
+
+
+@pytest.mark.parametrize("size", [(640, 481), (641, 480), (480, 640)])
+def test_other_dimensions_than_promised_are_told(size):
+    (told,) = Picture("PNG", 640, 480).surprises(Job(job_id="j", width=size[0], height=size[1]))
+    assert told == f"it has 640x480 pixels, and Pictory promised {size[0]}x{size[1]}"
+
+
+def test_every_surprise_is_told():
+    told = Picture("JPEG", 1, 1, trailing=1_000).surprises(Job(job_id="j", width=2, height=2))
+    assert len(told) == 3
+    assert "JPEG" in told[0]
+    assert "1,000 bytes" in told[2]
