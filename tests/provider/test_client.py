@@ -311,6 +311,46 @@ def test_a_proxy_is_asked_for_a_tunnel_without_the_key(call, user):
     assert (b"proxy-authorization: basic dxnlcjp3b3jk" in seen[0].lower()) is bool(user)
 
 
+def relay(source, target):
+    with suppress(OSError):
+        while piece := source.recv(65_536):
+            target.sendall(piece)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("call", [send, asend])
+def test_a_proxy_behind_tls_leads_to_a_pictory_behind_tls(call, certificate):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    asked = []
+
+    def tunnel(connection):
+        with context.wrap_socket(connection, server_side=True) as near:
+            asked.append(near.recv(65_536).split(b"\r\n")[0].decode())
+            near.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            with socket.create_connection(("127.0.0.1", urlsplit(pictory.base_url).port)) as far:
+                back = threading.Thread(target=relay, args=(far, near))
+                back.start()
+                relay(near, far)
+                back.join()
+
+    with Simulator(ssl_context=context, api_key="pictai_canary") as pictory, server(tunnel) as url:
+        proxy = url.replace("http://", "https://")
+        assert call(pictory.base_url, request=QUOTA, ca_bundle=str(certificate), proxy=proxy).status == 200
+        assert asked[0].startswith(f"CONNECT {urlsplit(pictory.base_url).netloc} HTTP/1.")
+
+
+@pytest.mark.parametrize("call", [send, asend])
+def test_a_proxy_behind_tls_leads_to_a_pictory_without(call, certificate):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with Simulator(ssl_context=context, api_key="pictai_canary") as proxy:
+        at = proxy_at(proxy).replace("http://", "https://")
+        url = "http://api.pictory.invalid/pictoryapis"
+        assert call(url, request=QUOTA, ca_bundle=str(certificate), proxy=at).status == 200
+
+
 @pytest.mark.parametrize("call", [send, asend])
 def test_the_user_agent_names_this_release_unless_the_connection_sets_another(call):
     with Simulator(api_key="pictai_canary") as pictory:
