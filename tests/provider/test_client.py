@@ -342,16 +342,6 @@ def test_a_proxy_behind_tls_leads_to_a_pictory_behind_tls(call, certificate):
 
 
 @pytest.mark.parametrize("call", [send, asend])
-def test_a_proxy_behind_tls_leads_to_a_pictory_without(call, certificate):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    with Simulator(ssl_context=context, api_key="pictai_canary") as proxy:
-        at = proxy_at(proxy).replace("http://", "https://")
-        url = "http://api.pictory.invalid/pictoryapis"
-        assert call(url, request=QUOTA, ca_bundle=str(certificate), proxy=at).status == 200
-
-
-@pytest.mark.parametrize("call", [send, asend])
 def test_the_user_agent_names_this_release_unless_the_connection_sets_another(call):
     with Simulator(api_key="pictai_canary") as pictory:
         call(pictory.base_url, request=QUOTA)
