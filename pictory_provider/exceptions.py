@@ -36,6 +36,8 @@ from pictory_provider.api import errors as api
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pictory_provider.api.models import Job
+
 
 class PictoryRequestInvalid(api.RequestInvalid, AirflowFailException):
     """The request is wrong; nothing was spent. ``fields`` names what is at fault."""
@@ -68,9 +70,13 @@ class PictorySubmitOutcomeUnknown(api.SubmitOutcomeUnknown, AirflowFailException
 class PictoryJobFailed(api.JobFailed, AirflowFailException):
     """The job ran and failed. ``job`` carries Pictory's ``error_code`` and ``error_message``."""
 
+    job: Job | None
+
 
 class PictoryJobCleaned(api.JobCleaned, AirflowFailException):
     """The job's output was removed from Pictory."""
+
+    job: Job | None
 
 
 class PictoryJobNotFound(api.JobNotFound, AirflowFailException):
@@ -79,6 +85,8 @@ class PictoryJobNotFound(api.JobNotFound, AirflowFailException):
 
 class PictoryWaitTimeout(api.WaitTimeout, AirflowException):
     """The job was still running at the deadline. It runs on at Pictory."""
+
+    job: Job | None
 
 
 class PictoryImageInvalid(api.ImageInvalid, AirflowException):
@@ -89,7 +97,7 @@ class PictoryStorageFailed(api.StorageFailed, AirflowException):
     """The picture could not be written where it should go."""
 
 
-_JOINED: dict[type[api.PictoryError], type[api.PictoryError]] = {
+_TWINS: dict[type[api.PictoryError], type[api.PictoryError]] = {
     api.RequestInvalid: PictoryRequestInvalid,
     api.AuthenticationError: PictoryAuthenticationError,
     api.EdgeBlocked: PictoryEdgeBlocked,
@@ -107,9 +115,9 @@ _JOINED: dict[type[api.PictoryError], type[api.PictoryError]] = {
 }
 
 
-def joined(error: api.PictoryError) -> api.PictoryError:
+def as_airflow_error(error: api.PictoryError) -> api.PictoryError:
     """Return the same error as the class that Airflow understands."""
-    cls = _JOINED.get(type(error))
+    cls = _TWINS.get(type(error))
     if cls is None:
         return error
     twin = cls(error.message)
@@ -118,9 +126,9 @@ def joined(error: api.PictoryError) -> api.PictoryError:
 
 
 @contextmanager
-def joined_to_airflow() -> Iterator[None]:
+def airflow_errors() -> Iterator[None]:
     """Let every error of the tree leave the block as the class that Airflow understands."""
     try:
         yield
     except api.PictoryError as error:
-        raise joined(error) from error.__cause__
+        raise as_airflow_error(error) from error.__cause__

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from pictory_provider.api.checks import check_job_id
 from pictory_provider.api.errors import RequestInvalid
-from pictory_provider.api.models import check_job_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -32,8 +32,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pictory_provider.api.models import Job
-
 _WHERE_TO_LOOK = (
     "Look at https://app.pictory.ai and at `PictoryHook().list_images()` for a picture of this prompt before "
     "you buy it again."
@@ -155,9 +153,12 @@ class SubmitOutcomeUnknown(PictoryError):
 
 
 class JobError(PictoryError):
-    """An error that concerns one job; :attr:`job` is what Pictory last said of it."""
+    """An error that concerns one job; :attr:`job` is what Pictory last said of it.
 
-    def __init__(self, message: str, *, job: Job | None = None) -> None:
+    :param job: a :class:`pictory_provider.api.models.Job`, or ``None``.
+    """
+
+    def __init__(self, message: str, *, job: Any = None) -> None:
         super().__init__(message)
         self.job = job
 
@@ -186,13 +187,25 @@ class StorageFailed(PictoryError):
     """The picture could not be written where it should go."""
 
 
-def kinds() -> dict[str, type[PictoryError]]:
-    """Return every class of the tree by its name."""
-    found: dict[str, type[PictoryError]] = {}
-    queue: list[Any] = [PictoryError]
-    while queue:
-        cls = queue.pop()
-        if cls.__module__ == __name__:
-            found[cls.__name__] = cls
-            queue.extend(cls.__subclasses__())
-    return found
+KINDS: dict[str, type[PictoryError]] = {
+    kind.__name__: kind
+    for kind in (
+        PictoryError,
+        RequestInvalid,
+        AuthenticationError,
+        EdgeBlocked,
+        Unavailable,
+        RateLimited,
+        TransportError,
+        ProtocolError,
+        SubmitOutcomeUnknown,
+        JobError,
+        JobNotFound,
+        JobFailed,
+        JobCleaned,
+        WaitTimeout,
+        ImageInvalid,
+        StorageFailed,
+    )
+}
+"""Every class of the tree by its name, which is what crosses Airflow's database."""

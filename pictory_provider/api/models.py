@@ -10,13 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
-from pictory_provider.api.errors import RequestInvalid
-
-PROMPT_MIN = 5
-PROMPT_MAX = 5_000
-"""A prompt's length in characters, both ends included."""
+from pictory_provider.api.checks import check_listed, check_prompt, check_url
 
 DEFAULT_MODEL = "seedream3.0"
 
@@ -66,12 +61,12 @@ class ImageRequest:
     allow_unlisted: bool = False
 
     def __post_init__(self) -> None:
-        _check_prompt(self.prompt)
-        _check_listed("model", self.model, tuple(MODELS), allow_unlisted=self.allow_unlisted)
+        check_prompt(self.prompt)
+        check_listed("model", self.model, tuple(MODELS), allow_unlisted=self.allow_unlisted)
         if self.aspect_ratio is not None:
             known = MODELS.get(self.model)
             ratios = known.aspect_ratios if known else ()
-            _check_listed(
+            check_listed(
                 "aspect_ratio",
                 self.aspect_ratio,
                 ratios,
@@ -79,7 +74,7 @@ class ImageRequest:
                 of=f" of model {self.model!r}",
             )
         if self.style is not None:
-            _check_listed("style", self.style, STYLES, allow_unlisted=self.allow_unlisted)
+            check_listed("style", self.style, STYLES, allow_unlisted=self.allow_unlisted)
         for field in ("reference_image_url", "webhook"):
             url = getattr(self, field)
             if url is not None:
@@ -190,98 +185,3 @@ class Quota:
     def ai_credits_left(self) -> float:
         """Limit less used, rounded to a hundredth: prices are in tenths."""
         return round(self.ai_credits_limit - self.ai_credits_used, 2)
-
-
-def check_job_id(job_id: object) -> str:
-    """Return the job id, or say why it is none.
-
-    Its form is not checked: Pictory documents a UUID, and decides.
-
-    :raises RequestInvalid: for anything but a string, for an empty one, and for ``"None"``, which is
-        what Jinja makes of a missing XCom.
-    """
-    if not isinstance(job_id, str) or job_id.strip() in ("", "None"):
-        raise RequestInvalid(
-            f"job_id is missing: got {job_id!r}. No request was made. Usually the task that submits the "
-            "job did not run, was skipped, or left no XCom: pass `generate.output` of a "
-            "GenerateImageOperator, and look at that task's state.",
-            fields=["job_id"],
-        )
-    return job_id.strip()
-
-
-def check_url(field: str, url: object) -> str:
-    """Return an absolute ``http(s)`` URL, or say what is wrong with it.
-
-    :raises RequestInvalid: names the field. The message shows the URL without its query string,
-        which may hold a token.
-    """
-    problem: str | None = None
-    if not isinstance(url, str):
-        problem = f"is {type(url).__name__}, not a string"
-    elif url in ("", "None"):
-        problem = "is empty; a template that finds nothing renders to that"
-    elif any(character.isspace() or ord(character) < 32 for character in url):
-        problem = "has blanks in it; write them as %20"
-    else:
-        try:
-            parts = urlsplit(url)
-            host, _ = parts.hostname, parts.port
-        except ValueError as error:
-            problem = f"is not a URL ({error})"
-        else:
-            if parts.scheme.lower() not in ("http", "https"):
-                problem = "does not begin with http:// or https://"
-            elif not host:
-                problem = "has no host"
-    if problem:
-        raise RequestInvalid(
-            f"{field} {problem}: got {without_query(url)!r}. "
-            "Nothing was sent and nothing was spent. Use an absolute http(s) URL.",
-            fields=[field],
-        )
-    assert isinstance(url, str)
-    return url
-
-
-def without_query(url: object) -> object:
-    """Return a URL fit for a log line: no query string, no fragment, no credentials."""
-    if not isinstance(url, str):
-        return url
-    bare = url.split("?", 1)[0].split("#", 1)[0]
-    scheme, separator, rest = bare.partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}" if separator else bare
-
-
-def _check_prompt(prompt: object) -> None:
-    problem: str | None = None
-    if not isinstance(prompt, str):
-        problem = f"is {type(prompt).__name__}, not a string"
-    elif prompt.strip() in ("", "None"):
-        problem = f"rendered to {prompt!r}: its template found nothing"
-    elif len(prompt.strip()) < PROMPT_MIN:
-        problem = f"has {len(prompt.strip())} characters"
-    elif len(prompt) > PROMPT_MAX:
-        problem = f"has {len(prompt):,} characters"
-    if problem:
-        raise RequestInvalid(
-            f"prompt {problem}; Pictory takes {PROMPT_MIN} to {PROMPT_MAX:,} characters. "
-            "Nothing was sent and nothing was spent.",
-            fields=["prompt"],
-        )
-
-
-def _check_listed(
-    field: str, value: object, supported: tuple[str, ...], *, allow_unlisted: bool, of: str = ""
-) -> None:
-    if isinstance(value, str) and value in supported:
-        return
-    if isinstance(value, str) and value not in ("", "None") and allow_unlisted:
-        return
-    raise RequestInvalid(
-        f"{field} {value!r} is not among those{of} that this release knows: "
-        f"{', '.join(supported) or 'none'}. Nothing was sent and nothing was spent. "
-        "Is it newer than this release? allow_unlisted=True lets it pass, and Pictory decides.",
-        fields=[field],
-    )

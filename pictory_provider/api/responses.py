@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pictory_provider.api.checks import without_query
 from pictory_provider.api.errors import (
     AuthenticationError,
     EdgeBlocked,
@@ -25,7 +26,7 @@ from pictory_provider.api.errors import (
     RequestInvalid,
     Unavailable,
 )
-from pictory_provider.api.models import GeneratedImage, Job, Quota, without_query
+from pictory_provider.api.models import GeneratedImage, Job, Quota
 from pictory_provider.api.retry import DEFINITE_4XX
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from pictory_provider.api import endpoints, responses, retry
+from pictory_provider.api.checks import check_job_id, check_url, without_query
 from pictory_provider.api.connection import ConnectionSettings
 from pictory_provider.api.errors import (
     AuthenticationError,
@@ -36,12 +37,9 @@ from pictory_provider.api.models import (
     ImageRequest,
     Job,
     Quota,
-    check_job_id,
-    check_url,
-    without_query,
 )
 from pictory_provider.api.retry import Fate
-from pictory_provider.exceptions import joined_to_airflow
+from pictory_provider.exceptions import airflow_errors
 from pictory_provider.images.store import DEFAULT_MAX_BYTES, Target, too_large
 from pictory_provider.jobs.evidence import Evidence, matching
 from pictory_provider.jobs.polling import (
@@ -141,7 +139,7 @@ class PictoryHook(BaseHook):
         :raises PictoryRequestInvalid: before anything is sent, or from Pictory's 400.
         :raises PictorySubmitOutcomeUnknown: where it cannot be known whether Pictory accepted it.
         """
-        with joined_to_airflow():
+        with airflow_errors():
             request = ImageRequest(
                 prompt=prompt,
                 model=model,
@@ -166,7 +164,7 @@ class PictoryHook(BaseHook):
         :raises PictorySubmitOutcomeUnknown: where it cannot be known whether Pictory accepted it.
         :raises PictoryRateLimited: where Pictory refused for longer than a minute.
         """
-        with joined_to_airflow():
+        with airflow_errors():
             try:
                 job_id = self._repeat(lambda: self._buy(request, recorder, ends_at), retry.after_submit)
             except SubmitOutcomeUnknown:
@@ -290,7 +288,7 @@ class PictoryHook(BaseHook):
 
         :raises PictoryJobNotFound: where Pictory knows no such job.
         """
-        with joined_to_airflow():
+        with airflow_errors():
             known = check_job_id(job_id)
         return self._read(endpoints.get_job, lambda reply: responses.parse_job(reply, known), known)
 
@@ -299,7 +297,7 @@ class PictoryHook(BaseHook):
 
         All hooks of a loop and a connection share one client and one pace (:mod:`pictory_provider.pool`).
         """
-        with joined_to_airflow():
+        with airflow_errors():
             return await self._aask(job_id)
 
     def ask(self, job_id: str) -> Job | PictoryError:
@@ -366,7 +364,7 @@ class PictoryHook(BaseHook):
         :raises PictoryWaitTimeout: where the job is still running at the deadline.
         """
         begun = time.time() if started_at is None else started_at
-        with joined_to_airflow():
+        with airflow_errors():
             poller = JobPoller(
                 job_id=check_job_id(job_id),
                 started_at=begun,
@@ -448,7 +446,7 @@ class PictoryHook(BaseHook):
         :raises PictoryUnavailable: for a job that still runs.
         :raises PictoryStorageFailed: where it cannot be written.
         """
-        with joined_to_airflow():
+        with airflow_errors():
             if (job_id is None) == (url is None):
                 raise RequestInvalid(
                     "Pass either job_id or url, and not both. Nothing was downloaded.", fields=["job_id", "url"]
@@ -571,7 +569,7 @@ class PictoryHook(BaseHook):
 
     def _read(self, endpoint: Callable[..., Request], parse: Callable[[Response], T], *arguments: Any) -> T:
         """Send a free request, again where that may help, and parse its reply."""
-        with joined_to_airflow():
+        with airflow_errors():
             request = endpoint(*arguments)
             return self._repeat(lambda: parse(self._send(request)), retry.after_read)
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from pictory_provider.api.errors import JobError, PictoryError, ProtocolError, kinds
-from pictory_provider.api.models import Job, without_query
+from pictory_provider.api.checks import without_query
+from pictory_provider.api.errors import KINDS, JobError, PictoryError, ProtocolError
+from pictory_provider.api.models import Job
 
 _JOB_FIELDS = ("status", "success", "url", "width", "height", "ai_credits_used", "error_code", "error_message")
 
@@ -71,7 +72,7 @@ def read(payload: Any) -> Ended:
 
 
 def _error_from_plain(job_id: str, plain: dict[str, Any]) -> PictoryError:
-    kind = kinds().get(str(plain.get("kind")))
+    kind = KINDS.get(str(plain.get("kind")))
     message = str(plain.get("message"))
     if kind is None:
         return ProtocolError(f"The wait for job {job_id} ended with {plain.get('kind')!r}: {message}")

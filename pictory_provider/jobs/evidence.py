@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from pictory_provider.api.checks import without_query
 from pictory_provider.api.errors import SubmitOutcomeUnknown
-from pictory_provider.api.models import without_query
 from pictory_provider.jobs.submission import KEY
 
 if TYPE_CHECKING:

@@ -47,8 +47,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from pictory_provider.api.checks import without_query
 from pictory_provider.api.errors import JobNotFound, PictoryError, RequestInvalid, SubmitOutcomeUnknown
-from pictory_provider.api.models import Job, JobState, without_query
+from pictory_provider.api.models import Job, JobState
 from pictory_provider.api.retry import is_passing
 from pictory_provider.jobs.polling import UNKNOWN_JOB_GRACE
 

@@ -18,7 +18,7 @@ from pictory_provider.api.errors import JobError, PictoryError, RequestInvalid, 
 from pictory_provider.api.models import DEFAULT_MODEL, ImageRequest
 from pictory_provider.compat import TaskDeferralError, TaskDeferralTimeout, airflow_line
 from pictory_provider.durable import SubmissionRecord
-from pictory_provider.exceptions import joined_to_airflow
+from pictory_provider.exceptions import airflow_errors
 from pictory_provider.images.store import DEFAULT_MAX_BYTES
 from pictory_provider.jobs import events
 from pictory_provider.jobs.evidence import Evidence, report
@@ -149,7 +149,7 @@ class GenerateImageOperator(BaseOperator):
 
     def execute(self, context: Context) -> str:
         """Check; adopt the job of an earlier try, or submit; publish the jobId; wait if that was asked for."""
-        with joined_to_airflow():
+        with airflow_errors():
             request = ImageRequest(
                 prompt=self.prompt,
                 model=self.model,
@@ -360,7 +360,7 @@ class GenerateImageOperator(BaseOperator):
         :param is_bought: whether the purchase was made before, in an earlier leg of this try.
         """
         try:
-            with joined_to_airflow():
+            with airflow_errors():
                 yield
         except AirflowFailException as error:
             job_id = self._job_id or record.latest.job_id

@@ -18,8 +18,8 @@ from airflow.providers.common.compat.sdk import (
     XComArg,
 )
 
+from pictory_provider.api.checks import check_job_id
 from pictory_provider.api.errors import PictoryError, Unavailable, WaitTimeout
-from pictory_provider.api.models import check_job_id
 from pictory_provider.compat import (
     AirflowRescheduleException,
     TaskDeferralError,
@@ -33,7 +33,7 @@ from pictory_provider.exceptions import (
     PictoryJobCleaned,
     PictoryJobFailed,
     PictoryJobNotFound,
-    joined,
+    as_airflow_error,
 )
 from pictory_provider.jobs import events
 from pictory_provider.jobs.polling import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, Wait, deferral_timeout
@@ -256,7 +256,7 @@ class PictoryJobSensor(BaseSensorOperator):
         if isinstance(error, WaitTimeout):
             return AirflowSensorTimeout(error.message)
         if isinstance(error, PictoryError):
-            return joined(error)
+            return as_airflow_error(error)
         return error
 
 

@@ -11,8 +11,9 @@ from airflow.providers.common.compat.sdk import XCom
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from asgiref.sync import sync_to_async
 
+from pictory_provider.api.checks import check_job_id
 from pictory_provider.api.errors import PictoryError
-from pictory_provider.api.models import Job, check_job_id
+from pictory_provider.api.models import Job
 from pictory_provider.compat import has_mapped_dependants, is_deferred
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs import events

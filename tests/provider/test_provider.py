@@ -94,25 +94,25 @@ def test_every_field_of_the_form_is_read_from_the_extra(name, pictory, monkeypat
 
 
 def test_every_error_of_the_tree_has_its_class_for_airflow():
-    branches = {name for name, cls in errors.kinds().items()} - {"PictoryError", "JobError"}
+    branches = {name for name, cls in errors.KINDS.items()} - {"PictoryError", "JobError"}
     for name in branches:
-        error = errors.kinds()[name]("what happened")
-        joined = exceptions.joined(error)
-        assert isinstance(joined, AirflowException), name
-        assert isinstance(joined, errors.PictoryError), name
-        assert type(joined).__module__ == exceptions.__name__
-        assert str(joined) == "what happened"
+        error = errors.KINDS[name]("what happened")
+        twin = exceptions.as_airflow_error(error)
+        assert isinstance(twin, AirflowException), name
+        assert isinstance(twin, errors.PictoryError), name
+        assert type(twin).__module__ == exceptions.__name__
+        assert str(twin) == "what happened"
 
 
-def test_a_joined_error_keeps_what_the_error_knew():
+def test_an_error_for_airflow_keeps_what_the_error_knew():
     error = errors.RequestInvalid("x", fields=["prompt"], status=400, code="INVALID_REQUEST_BODY")
-    joined = exceptions.joined(error)
-    assert (joined.fields, joined.status, joined.code) == (("prompt",), 400, "INVALID_REQUEST_BODY")
-    assert exceptions.joined(joined) is joined
+    twin = exceptions.as_airflow_error(error)
+    assert (twin.fields, twin.status, twin.code) == (("prompt",), 400, "INVALID_REQUEST_BODY")
+    assert exceptions.as_airflow_error(twin) is twin
 
 
 def test_errors_survive_pickling():
-    error = exceptions.joined(errors.JobFailed("x"))
+    error = exceptions.as_airflow_error(errors.JobFailed("x"))
     assert type(pickle.loads(pickle.dumps(error))) is exceptions.PictoryJobFailed
 
 

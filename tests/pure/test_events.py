@@ -8,13 +8,12 @@ import json
 
 import pytest
 
+from pictory_provider.api import errors
 from pictory_provider.api.errors import (
+    KINDS,
     JobFailed,
     PictoryError,
     ProtocolError,
-    RateLimited,
-    WaitTimeout,
-    kinds,
 )
 from pictory_provider.api.models import Job
 from pictory_provider.jobs import events
@@ -33,7 +32,7 @@ def test_a_completed_job_comes_back_as_it_went():
     assert events.read(crossed(events.build(Ended("j", JOB, 5.0)))) == Ended("j", JOB, 5.0)
 
 
-@pytest.mark.parametrize("kind", kinds().values())
+@pytest.mark.parametrize("kind", KINDS.values())
 def test_every_error_comes_back_as_its_class_with_its_text(kind):
     ended = events.read(crossed(events.build(Ended("j", kind("what happened"), 5.0))))
     assert (ended.job_id, type(ended.result), ended.result.message) == ("j", kind, "what happened")
@@ -73,9 +72,13 @@ def test_an_error_of_a_kind_from_another_release_is_still_an_error():
     assert "JobExploded" in ended.result.message
 
 
-def test_the_tree_knows_its_branches():
-    assert issubclass(kinds()["RateLimited"], kinds()["Unavailable"])
-    assert {RateLimited, WaitTimeout} <= set(kinds().values())
+def branches(cls):
+    return {cls}.union(*(branches(each) for each in cls.__subclasses__() if each.__module__ == errors.__name__))
+
+
+def test_every_class_of_the_tree_is_known_by_its_name():
+    assert set(KINDS.values()) == branches(errors.PictoryError)
+    assert all(KINDS[kind.__name__] is kind for kind in KINDS.values())
 
 
 def test_what_is_logged_of_an_event_hides_the_query_of_its_url():

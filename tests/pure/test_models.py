@@ -8,6 +8,7 @@ import itertools
 
 import pytest
 
+from pictory_provider.api.checks import check_job_id, without_query
 from pictory_provider.api.errors import RequestInvalid
 from pictory_provider.api.models import (
     MODELS,
@@ -15,8 +16,6 @@ from pictory_provider.api.models import (
     ImageRequest,
     Job,
     JobState,
-    check_job_id,
-    without_query,
 )
 
 PROMPT = "A lighthouse at dawn"

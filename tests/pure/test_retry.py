@@ -10,6 +10,7 @@ import pytest
 
 from pictory_provider.api import responses, retry
 from pictory_provider.api.errors import (
+    KINDS,
     AuthenticationError,
     EdgeBlocked,
     Fault,
@@ -20,7 +21,6 @@ from pictory_provider.api.errors import (
     SubmitOutcomeUnknown,
     TransportError,
     Unavailable,
-    kinds,
 )
 from pictory_provider.api.responses import Response
 from pictory_provider.api.retry import Fate, SendAgain
@@ -91,7 +91,7 @@ def test_a_status_that_nobody_has_classified_is_never_taken_for_a_refusal():
 
 
 def test_an_error_that_nobody_has_classified_is_an_unknown_outcome():
-    for name, cls in kinds().items():
+    for name, cls in KINDS.items():
         if cls not in (TransportError, RateLimited, AuthenticationError, EdgeBlocked, RequestInvalid):
             assert retry.fate_of_submit(cls(name)) is Fate.UNKNOWN, name
     assert retry.fate_of_submit(RequestInvalid("refused here")) is Fate.REFUSED
@@ -195,7 +195,7 @@ def test_a_reading_request_is_repeated_after_whatever_may_pass_and_only_then():
         assert after_read(error, spent=19.5) is error
     for status in (408, 409, 425):
         assert after_read(RequestInvalid("x", status=status)) == SendAgain(1.0)
-    for name, cls in kinds().items():
+    for name, cls in KINDS.items():
         if not issubclass(cls, (Unavailable, ProtocolError, EdgeBlocked)):
             error = cls(name)
             assert after_read(error) is error
