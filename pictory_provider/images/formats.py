@@ -183,8 +183,7 @@ class _WebpChecker:
 
     def feed(self, data: bytes) -> None:
         self._size += len(data)
-        if len(self._head) < _WEBP_HEAD:
-            self._head += data[: _WEBP_HEAD - len(self._head)]
+        self._head += data[: _WEBP_HEAD - len(self._head)]
 
     def finish(self) -> Picture:
         head = self._head

@@ -8,7 +8,7 @@ import certifi
 import pytest
 
 from pictory_provider import __version__
-from pictory_provider.api.connection import DEFAULT_BASE_URL, ConnectionSettings
+from pictory_provider.api.connection import CONNECT_TIMEOUT, DEFAULT_BASE_URL, ConnectionSettings
 from pictory_provider.api.errors import AuthenticationError, PictoryError, RequestInvalid
 
 KEY = "pictai_0123456789"
@@ -155,6 +155,19 @@ def test_a_proxy_that_is_not_used_is_not_refused():
         settings(proxy="http://own:2", environment={"https_proxy": "socks5://proxy:1080"}).proxy == "http://own:2"
     )
     assert settings(environment={"http_proxy": "socks5://proxy:1080"}) == settings()
+
+
+@pytest.mark.parametrize(("name", "most"), [("timeout", 3_600), ("requests_per_second", 1_000)])
+def test_a_number_passes_up_to_its_limit_and_not_beyond(name, most):
+    assert getattr(settings(**{name: most}), name) == most
+    assert getattr(settings(**{name: 0.01}), name) == 0.01
+    for wrong in (most + 0.01, 0, -1, "many"):
+        with pytest.raises(RequestInvalid, match=name):
+            settings(**{name: wrong})
+
+
+def test_a_connection_is_given_up_after_ten_seconds():
+    assert CONNECT_TIMEOUT == 10
 
 
 @pytest.mark.parametrize("password", ["se/cret", "1/secret", "se#cret", "se?cret", "se cret"])

@@ -41,7 +41,12 @@ def test_a_month_of_the_ledger_is_asked_for_with_its_year():
     assert endpoints.get_credit_usage(2026, 4).query == {"year": "2026", "month": "4"}
 
 
-@pytest.mark.parametrize(("year", "month"), [(2026, None), (2026, 0), (None, 13)])
+@pytest.mark.parametrize("month", range(1, 13))
+def test_every_month_of_the_year_may_be_asked_for(month):
+    assert endpoints.get_credit_usage(month=month).query == {"month": str(month)}
+
+
+@pytest.mark.parametrize(("year", "month"), [(2026, None), (2026, 0), (None, 13), (2026, -1)])
 def test_a_year_without_a_month_and_a_month_that_is_none_are_refused(year, month):
     with pytest.raises(RequestInvalid):
         endpoints.get_credit_usage(year, month)

@@ -4,21 +4,69 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
 
 from pictory_provider.api.checks import check_job_id, without_query
+from pictory_provider.api.connection import ConnectionSettings
+from pictory_provider.api.endpoints import Request
 from pictory_provider.api.errors import RequestInvalid
 from pictory_provider.api.models import (
     MODELS,
     STYLES,
+    GeneratedImage,
     ImageRequest,
     Job,
     JobState,
+    Quota,
 )
+from pictory_provider.api.responses import Response
+from pictory_provider.jobs.evidence import Evidence
+from pictory_provider.jobs.submission import Submission
 
 PROMPT = "A lighthouse at dawn"
+# https://docs.pictory.ai/api-reference/ai-studio/generate-image, "Credits"
+PRICES = {"seedream3.0": 2, "flux-schnell": 0.6, "nanobanana": 4, "nanobanana-pro": 14}
+
+
+def test_the_prices_are_those_of_the_vendors_page():
+    assert {model: ImageRequest(prompt=PROMPT, model=model).credits for model in MODELS} == PRICES
+
+
+def test_a_model_that_is_not_listed_has_no_known_price():
+    assert ImageRequest(prompt=PROMPT, model="dall-e-9", allow_unlisted=True).credits is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ImageRequest(prompt=PROMPT),
+        Job(job_id="j"),
+        GeneratedImage(id=None, url=None),
+        Quota(ai_credits_used=1, ai_credits_limit=2, raw={}),
+        Response(200, {}, b""),
+        Request("GET", "/"),
+        Evidence(since=None, credits_before=None, credits_now=None, matches=None),
+        ConnectionSettings.from_fields("c", password="k", host=None, extra={}, environment={}),
+        Submission(),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_takes_no_other_field_and_cannot_be_changed(value):
+    name = dataclasses.fields(value)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(value, name, "another")
+    assert not hasattr(value, "__dict__")
+
+
+@pytest.mark.parametrize(
+    "cls", [ImageRequest, Job, GeneratedImage, Quota, Evidence, ConnectionSettings, Submission]
+)
+def test_values_of_many_fields_are_made_by_name(cls):
+    with pytest.raises(TypeError, match="positional"):
+        cls("a", "b", "c", "d")
 
 
 @pytest.mark.parametrize("length", [5, 5_000])

@@ -115,6 +115,20 @@ def test_a_crowd_that_the_pace_can_serve_is_not_worth_a_word():
     assert join(crowd, 150) == []
 
 
+@pytest.mark.parametrize("poll_interval", [0.5, 1.0, 2.0])
+def test_a_crowd_that_just_fills_the_pace_is_not_worth_a_word(poll_interval):
+    rate = 4 / poll_interval
+    crowd = Crowd(Pace(rate))
+    assert join(crowd, 4, poll_interval, timeout=0.1) == []
+    assert len(join(crowd, 1, poll_interval, timeout=0.1)) >= 1
+
+
+def test_a_job_without_an_interval_asks_for_nothing():
+    crowd = Crowd(Pace(1))
+    assert join(crowd, 100, poll_interval=0) == []
+    assert join(crowd, 1, poll_interval=1) == []
+
+
 def test_intervals_that_stretch_are_told_once():
     crowd = Crowd(Pace(10))
     (line,) = join(crowd, 1_000)

@@ -70,6 +70,11 @@ def test_what_is_no_whole_picture_is_told_apart(content, why):
         check(content)
 
 
+def test_the_longest_chunk_that_the_format_knows_is_one():
+    # https://www.w3.org/TR/png-3/#5Chunk-layout: the length must not exceed 2**31 - 1
+    PngChecker().feed(SIGNATURE + header() + struct.pack(">I", 2**31 - 1) + b"IDAT")
+
+
 @pytest.mark.parametrize("step", [1, 1000])
 def test_what_follows_the_end_is_counted(step):
     checker = PngChecker()

@@ -20,7 +20,7 @@ from pictory_provider.api.errors import (
     WaitTimeout,
 )
 from pictory_provider.api.models import Job
-from pictory_provider.jobs.polling import Finished, JobPoller, Wait, impolite
+from pictory_provider.jobs.polling import Finished, JobPoller, Wait, deferral_timeout, impolite
 
 START = 1_000.0
 URL = "https://h/a.png"
@@ -39,6 +39,19 @@ def poller(*, timeout=1200.0, interval=15.0, chance=0.0, **more):
 
 def job(status="in-progress", **more):
     return Job(job_id="j", status=status, **more)
+
+
+def test_the_timeout_is_the_time_from_start_to_deadline():
+    assert poller(timeout=600).timeout == 600
+
+
+def test_airflow_may_give_a_deferral_up_three_minutes_after_the_last_look():
+    assert deferral_timeout(600, 15) == 600 + 15 + 180
+
+
+def test_a_job_is_unknown_for_good_at_the_end_of_its_first_minute():
+    assert isinstance(poller().after(JobNotFound("x"), START + 59.9), Wait)
+    assert isinstance(poller().after(JobNotFound("x"), START + 60).result, JobNotFound)
 
 
 def test_a_job_in_progress_waits_for_the_interval():

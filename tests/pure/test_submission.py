@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -315,6 +316,47 @@ def test_matching_pictures_have_the_prompt_the_model_and_the_time_of_the_request
     found = [match.id for match in matching(gallery, REQUEST, NOW)]
     assert found == ["this", "a little before, by another clock", "no zone", "no time", "no model"]
     assert "long before" in [match.id for match in matching(gallery, REQUEST, None)]
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Auckland", "America/Los_Angeles"])
+def test_a_time_without_a_zone_is_utc_wherever_the_worker_stands(zone, monkeypatch):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        gallery = [
+            image(id="now", created="2027-01-15T08:00:00"),
+            image(id="now, as told elsewhere", created="2027-01-15T20:00:00+12:00"),
+            image(id="long before", created="2027-01-15T07:00:00"),
+        ]
+        assert [match.id for match in matching(gallery, REQUEST, NOW)] == ["now", "now, as told elsewhere"]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_clocks_may_differ_by_five_minutes():
+    assert matching([image(created="2027-01-15T07:55:00Z")], REQUEST, NOW)
+    assert not matching([image(created="2027-01-15T07:54:59Z")], REQUEST, NOW)
+
+
+def test_the_first_three_matches_are_shown():
+    gallery = tuple(image(url=f"https://h/{number}.png") for number in range(5))
+    shown = evidence(matches=gallery).text()
+    assert [number for number in range(5) if f"/{number}.png" in shown] == [0, 1, 2]
+    assert ": 5 (" in shown
+
+
+def test_a_task_that_is_not_mapped_is_named_without_an_index():
+    assert "map_index" not in by_hand(dag_id="d", run_id="r", task_id="t", map_index=None)
+    assert "?map_index=0 with" in by_hand(dag_id="d", run_id="r", task_id="t", map_index=0)
+
+
+def test_an_unknown_outcome_may_be_bought_again_unless_the_time_is_up():
+    assert SubmitOutcomeUnknown("x").is_out_of_time is False
+
+
+def test_a_block_is_a_403():
+    assert EdgeBlocked("x").status == 403
 
 
 def evidence(**fields):
