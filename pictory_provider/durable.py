@@ -20,19 +20,22 @@ from pictory_provider.jobs.submission import KEY, Submission
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+JOB_ID_KEY = "jobId"
+"""The key of the XCom that a jobId lies under as soon as it is on record."""
+
 
 class SubmissionRecord:
     """The record of one task instance: one purchase, as far as it got.
 
     :param durable: whether to keep one. Without it, and on an Airflow without a store, nothing is kept and
         nothing is ever found.
-    :param retries: of the task.
+    :ivar retries: of the task.
     """
 
     def __init__(self, context: Context, *, durable: bool, retries: int | None = None) -> None:
         self._store: Any = task_state_store(context) if durable else None
         self._ti: Any = context["ti"]
-        self._retries = retries
+        self.retries = retries
         self.latest = Submission()
         self._there: Any = None
         self._replaced: Any = None
@@ -71,10 +74,10 @@ class SubmissionRecord:
         self.latest = Submission.read(self._there) or Submission()
         return self._there
 
-    def draft(self, fingerprint: str, request: dict[str, Any]) -> None:
+    def prepare_intent(self, fingerprint: str, request: dict[str, Any]) -> None:
         """Say what the next intent is for. What was found is left behind."""
         self.latest = Submission(
-            fingerprint=fingerprint, request=request, max_tries=self.max_tries, retries=self._retries
+            fingerprint=fingerprint, request=request, max_tries=self.max_tries, retries=self.retries
         )
 
     def note_credits(self, used: float | None) -> None:
@@ -136,6 +139,22 @@ class SubmissionRecord:
             self.find()
             return self.latest.job_id == job_id
         return False
+
+    def recall(self) -> tuple[str | None, Exception | None]:
+        """Return the jobId that this try has bought: from the record, else from the XCom that it pushed.
+
+        :return: with what kept the XCom from being read.
+        """
+        with suppress(Exception):
+            self.find()
+        if self.latest.job_id:
+            return self.latest.job_id, None
+        ti = self._ti
+        try:
+            job_id = ti.xcom_pull(task_ids=ti.task_id, key=JOB_ID_KEY, map_indexes=ti.map_index)
+        except Exception as error:
+            return None, error
+        return (job_id if isinstance(job_id, str) else None), None
 
     def _write(self, value: Any) -> None:
         if self._store is not None:

@@ -41,13 +41,41 @@ GROUP = 16
 _shared: dict[asyncio.AbstractEventLoop, dict[str, _SharedClient]] = {}
 
 
-class Member:
-    """One trigger's place in the pool. Make it with :func:`join`, and :meth:`leave` in a ``finally``."""
+class Lease:
+    """One trigger's part in the client that all triggers of its event loop and connection share.
+
+    Make it with :func:`lease`, ask through a :class:`Waiter` for each job, and :meth:`leave` in a ``finally``.
+    """
+
+    def __init__(self, shared: _SharedClient, find_settings: FindSettings) -> None:
+        self._shared = shared
+        self._find_settings = find_settings
+        self._waiters: set[Waiter] = set()
+
+    def waiter(self, poller: JobPoller | None = None) -> Waiter:
+        """Return what asks for one job.
+
+        :param poller: of its wait, if it is one.
+        """
+        waiter = Waiter(self._shared, self._find_settings, poller)
+        self._waiters.add(waiter)
+        return waiter
+
+    async def leave(self) -> None:
+        """Give the part back; the last one closes the client."""
+        for waiter in self._waiters:
+            waiter.close()
+        await self._shared.leave()
+
+
+class Waiter:
+    """One job's place in the queue; made by :meth:`Lease.waiter`."""
 
     def __init__(self, shared: _SharedClient, find_settings: FindSettings, poller: JobPoller | None) -> None:
         self._shared = shared
         self._find_settings = find_settings
         self._poller = poller
+        self._is_counted = False
         self._reading = 0
         self._is_refused = False
 
@@ -58,9 +86,12 @@ class Member:
         :raises TransportError: and what looking up the Airflow connection raises.
         """
         shared = self._shared
-        if self._is_refused:
-            await shared.read(self._find_settings, instead_of=self._reading)
+        if shared.opened is None or self._is_refused:
+            await shared.read(self._find_settings, instead_of=self._reading if self._is_refused else None)
             self._is_refused = False
+        if self._poller is not None and not self._is_counted:
+            self._is_counted = True
+            shared.count(self._poller)
         await shared.queue.turn(not_before - time.time())
         assert shared.opened is not None
         self._reading = shared.reading
@@ -83,37 +114,24 @@ class Member:
         """Seconds between two looks at one job, where all that wait leave the pace no choice."""
         return self._shared.crowd.interval
 
-    async def leave(self) -> None:
-        """Give the place back; the last one closes the client."""
-        await self._shared.leave(self._poller)
+    def close(self) -> None:
+        """Wait no more."""
+        if self._poller is not None and self._is_counted:
+            self._is_counted = False
+            self._shared.crowd.leave(self._poller.poll_interval)
 
 
-async def join(
-    conn_id: str,
-    find_settings: FindSettings,
-    *,
-    poller: JobPoller | None = None,
-) -> Member:
+def lease(conn_id: str, find_settings: FindSettings) -> Lease:
     """Join those that ask through a connection on the running event loop.
 
-    :param find_settings: looks the Airflow connection up: once, and again after a 401.
-    :param poller: of the wait that joins, if it is one.
+    :param find_settings: looks the Airflow connection up: before the first request, and again after a 401.
     """
     for loop in [loop for loop in _shared if loop.is_closed()]:
         del _shared[loop]
     clients = _shared.setdefault(asyncio.get_running_loop(), {})
-    shared = clients.get(conn_id)
-    if shared is None:
-        shared = clients[conn_id] = _SharedClient(conn_id)
+    shared = clients.setdefault(conn_id, _SharedClient(conn_id))
     shared.members += 1
-    try:
-        await shared.read(find_settings)
-    except BaseException:
-        await shared.leave(None)
-        raise
-    if poller is not None:
-        shared.count(poller)
-    return Member(shared, find_settings, poller)
+    return Lease(shared, find_settings)
 
 
 class _SharedClient:
@@ -157,11 +175,9 @@ class _SharedClient:
         for line in self.crowd.join(poller.poll_interval, poller.timeout):
             Context().run(log.warning, "Connection %s: %s", self._conn_id, line)
 
-    async def leave(self, poller: JobPoller | None) -> None:
+    async def leave(self) -> None:
         """Let one member go, and close the client after the last one."""
         self.members -= 1
-        if poller is not None:
-            self.crowd.leave(poller.poll_interval)
         if not self.members:
             self.crowd = Crowd(self.pace)
             self.queue.forget()

@@ -18,6 +18,7 @@ from pictory_provider.api.models import Job
 from pictory_provider.api.retry import is_passing
 from pictory_provider.compat import shortest_absence
 from pictory_provider.jobs.polling import Finished, JobPoller, deferral_timeout, impolite
+from pictory_provider.looking import Watch
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
@@ -102,7 +103,7 @@ def late_look(pictory_conn_id: str, job_id: str, error: Exception) -> Job:
     from pictory_provider.hooks.pictory import PictoryHook
 
     with PictoryHook(pictory_conn_id) as hook:
-        decision = hook.look(JobPoller.for_last_look(job_id, time.time()))
+        decision = Watch(JobPoller.for_last_look(job_id, time.time()), hook, log=hook.log).look()
     assert isinstance(decision, Finished)
     result = decision.result
     if isinstance(result, Job):

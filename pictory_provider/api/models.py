@@ -7,9 +7,9 @@ Limits, models and credits are those of https://docs.pictory.ai/api-reference/ai
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from pictory_provider.api.checks import check_listed, check_prompt, check_url
 
@@ -35,6 +35,17 @@ MODELS: dict[str, Model] = {
 }
 
 STYLES = ("photorealistic", "artistic", "cartoon", "minimalist", "vintage", "futuristic")
+
+
+class ImageOptions(TypedDict, total=False):
+    """What an :class:`ImageRequest` takes beside the prompt."""
+
+    model: str
+    aspect_ratio: str | None
+    style: str | None
+    reference_image_url: str | None
+    webhook: str | None
+    allow_unlisted: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +91,14 @@ class ImageRequest:
             if url is not None:
                 check_url(field, url)
 
+    @classmethod
+    def of(cls, holder: object) -> ImageRequest:
+        """Make one of whatever has its fields as attributes, such as an operator."""
+        return cls(**{field.name: getattr(holder, field.name) for field in fields(cls)})
+
     def body(self) -> dict[str, str]:
         """Return the JSON body: documented names only, and nothing that was not asked for."""
-        fields = {
+        body = {
             "prompt": self.prompt,
             "model": self.model,
             "aspectRatio": self.aspect_ratio,
@@ -90,7 +106,7 @@ class ImageRequest:
             "referenceImageUrl": self.reference_image_url,
             "webhook": self.webhook,
         }
-        return {name: value for name, value in fields.items() if value is not None}
+        return {name: value for name, value in body.items() if value is not None}
 
     @property
     def credits(self) -> float | None:

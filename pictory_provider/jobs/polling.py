@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 import random
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pictory_provider.api.errors import (
     AuthenticationError,
@@ -55,8 +55,6 @@ UNKNOWN_JOB_GRACE = 60.0
 """Seconds from the start of the wait in which Pictory may not know its own job yet."""
 MISSING_URL_GRACE = 60.0
 """Seconds in which a completed job may still lack its URL."""
-_QUIET = 60.0
-"""Seconds in which a job that runs is no news for whoever carries a wait on."""
 SHORTEST_INTERVAL = 1.0
 """Seconds between two looks at one job, whatever a task asks for."""
 SHORTEST_POLITE_INTERVAL = 10.0
@@ -70,20 +68,17 @@ class Wait(NamedTuple):
 
     :param reason: a line for the log.
     :param is_normal: whether the reason is the usual one; a warning otherwise.
-    :param is_news: whether it is worth a line: the same reason is told again after twice the time, and not
-        at every look.
-    :param hold: stay in this process: the poller knows something that a new one would not.
+    :param status: Pictory's word for a job that has not ended; ``None`` where the reason is another.
+    :param stay_in_process: the poller knows something that a new one would not.
     :param renew_connection: read the Airflow connection again before the next look.
-    :param is_running: Pictory says that the job has not ended.
     """
 
     seconds: float
     reason: str
     is_normal: bool = True
-    is_news: bool = True
-    hold: bool = False
+    status: str | None = None
+    stay_in_process: bool = False
     renew_connection: bool = False
-    is_running: bool = False
 
 
 class Finished(NamedTuple):
@@ -125,7 +120,6 @@ class JobPoller:
     :param poll_interval: seconds between two looks; never less than :data:`SHORTEST_INTERVAL`.
     :param exponential_backoff: let the interval double with the time waited.
     :param max_wait: seconds that the doubled interval may reach.
-    :param is_carried_on: whether another process has begun the wait, and said so.
     :param chance: gives numbers from 0 to 1, for the jitter after faults.
     """
 
@@ -138,7 +132,6 @@ class JobPoller:
         poll_interval: float,
         exponential_backoff: bool = False,
         max_wait: float | None = None,
-        is_carried_on: bool = False,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.job_id = job_id
@@ -152,9 +145,6 @@ class JobPoller:
         self._last_failure: PictoryError | None = None
         self._renewed = False
         self._without_url_since: float | None = None
-        self._told: tuple[str | None, float] = (
-            (JobState.IN_PROGRESS.value, _QUIET / 2) if is_carried_on else (None, 0.0)
-        )
 
     @property
     def timeout(self) -> float:
@@ -204,16 +194,8 @@ class JobPoller:
             now,
             f"Job {job.job_id} is {status} after {now - self.started_at:.0f} s",
             is_normal=state is JobState.IN_PROGRESS,
-            is_news=self._is_news(status, now),
-            is_running=True,
+            status=status,
         )
-
-    def _is_news(self, status: str, now: float) -> bool:
-        told, after = self._told
-        if status == told and now - self.started_at < 2 * after:
-            return False
-        self._told = status, now - self.started_at
-        return True
 
     def _after_missing_url(self, job: Job, now: float) -> Wait | Finished:
         if self._without_url_since is None:
@@ -228,7 +210,9 @@ class JobPoller:
                     status=200,
                 )
             )
-        return self._wait(now, f"Job {job.job_id} is completed, but has no URL yet", is_normal=False, hold=True)
+        return self._wait(
+            now, f"Job {job.job_id} is completed, but has no URL yet", is_normal=False, stay_in_process=True
+        )
 
     def _after_error(self, error: PictoryError, now: float) -> Wait | Finished:
         if isinstance(error, AuthenticationError) and not self._renewed:
@@ -237,7 +221,7 @@ class JobPoller:
                 0,
                 "Pictory refused the API key; reading the connection again",
                 is_normal=False,
-                hold=True,
+                stay_in_process=True,
                 renew_connection=True,
             )
         if isinstance(error, JobNotFound):
@@ -265,7 +249,7 @@ class JobPoller:
             is_normal=False,
         )
 
-    def _wait(self, now: float, reason: str, **more: bool) -> Wait:
+    def _wait(self, now: float, reason: str, **more: Any) -> Wait:
         return Wait(self._within_deadline(self._interval(now), now), reason, **more)
 
     def _within_deadline(self, seconds: float, now: float) -> float:

@@ -210,7 +210,7 @@ def fingerprint(conn_id: str, request: ImageRequest) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def begin(
+def first_step(
     value: Any,
     *,
     wanted: str,

@@ -5,38 +5,23 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import (
-    AirflowFailException,
-    AirflowTaskTimeout,
-    BaseOperator,
-)
+from airflow.providers.common.compat.sdk import BaseOperator
 
-from pictory_provider.api.errors import JobError, PictoryError, RequestInvalid, SubmitOutcomeUnknown
+from pictory_provider.api.errors import RequestInvalid
 from pictory_provider.api.models import DEFAULT_MODEL, ImageRequest
 from pictory_provider.compat import TaskDeferralError, TaskDeferralTimeout, airflow_line
-from pictory_provider.durable import SubmissionRecord
+from pictory_provider.durable import JOB_ID_KEY, SubmissionRecord
 from pictory_provider.exceptions import airflow_errors
 from pictory_provider.images.store import DEFAULT_MAX_BYTES
 from pictory_provider.jobs import events
-from pictory_provider.jobs.evidence import Evidence, report
 from pictory_provider.jobs.polling import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, Wait
-from pictory_provider.jobs.submission import (
-    PAID_AND_LOST,
-    Adopt,
-    LookFirst,
-    Submit,
-    after_look,
-    asked_for,
-    begin,
-    fingerprint,
-    paid_and_then,
-    runs_on,
-)
+from pictory_provider.jobs.submission import runs_on
 from pictory_provider.links.pictory import PictoryJobLink
+from pictory_provider.looking import Watch
 from pictory_provider.provider_info import DEFAULT_CONN_ID
+from pictory_provider.purchase import Purchase, check_policy
 from pictory_provider.waiting import (
     JobWait,
     conclude,
@@ -47,17 +32,17 @@ from pictory_provider.waiting import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from datetime import timedelta
 
     from airflow.providers.common.compat.sdk import Context
 
+    from pictory_provider.api.errors import PictoryError
     from pictory_provider.api.models import Job
-    from pictory_provider.hooks.pictory import PictoryHook, SavedImage
+    from pictory_provider.hooks.pictory import PictoryHook
+    from pictory_provider.images.download import SavedImage
 
-JOB_ID_KEY = "jobId"
 IMAGE_KEY = "image"
-UNKNOWN_SUBMIT_POLICIES = ("fail", "resubmit")
 
 
 class GenerateImageOperator(BaseOperator):
@@ -145,28 +130,20 @@ class GenerateImageOperator(BaseOperator):
         self.timeout = timeout
         self.durable = durable
         self.on_unknown_submit = on_unknown_submit
-        self._job_id: str | None = None
+        self._purchase: Purchase | None = None
 
     def execute(self, context: Context) -> str:
         """Check; adopt the job of an earlier try, or submit; publish the jobId; wait if that was asked for."""
         with airflow_errors():
-            request = ImageRequest(
-                prompt=self.prompt,
-                model=self.model,
-                aspect_ratio=self.aspect_ratio,
-                style=self.style,
-                reference_image_url=self.reference_image_url,
-                webhook=self.webhook,
-                allow_unlisted=self.allow_unlisted,
-            )
+            request = ImageRequest.of(self)
             poll_interval = seconds("poll_interval", self.poll_interval)
             timeout = seconds("timeout", self.timeout)
-            _check_policy(self.on_unknown_submit)
+            check_policy(self.on_unknown_submit)
             self._check_what_follows(context)
         limit = self.execution_timeout
         ends_at = None if limit is None else time.monotonic() + limit.total_seconds()
-        record = self._record(context)
-        if self.durable and not record.is_possible:
+        purchase = self._purchase_of(context)
+        if self.durable and not purchase.record.is_possible:
             self.log.warning(
                 "Airflow %s keeps no state of a task (3.3 and later do). So a retry after a crash cannot know of "
                 "this submission, and would buy the picture again: keep retries=0 on this task. Nor does it tell "
@@ -175,12 +152,17 @@ class GenerateImageOperator(BaseOperator):
             )
         from pictory_provider.hooks.pictory import PictoryHook
 
-        with self._after_purchase(record), PictoryHook(self.pictory_conn_id) as hook:
-            job = self._obtain(hook, request, record, ends_at)
-            self._job_id = job.job_id
+        with purchase.guarded(), PictoryHook(self.pictory_conn_id) as hook:
+            job = purchase.obtain(
+                hook.get_conn(),
+                request,
+                conn_id=self.pictory_conn_id,
+                on_unknown_submit=self.on_unknown_submit,
+                ends_at=ends_at,
+            )
             self._publish(context, job.job_id)
             if not self.wait_for_completion:
-                return self._end(record)
+                return self._end(purchase)
             warn_if_impolite(self, "poll_interval", poll_interval)
             wait = JobWait(
                 job_id=job.job_id,
@@ -189,54 +171,38 @@ class GenerateImageOperator(BaseOperator):
                 timeout=timeout,
                 poll_interval=poll_interval,
             )
-            return self._finish(context, record, self._wait(hook, wait, job.answer))
+            return self._finish(context, purchase, self._wait(hook, wait, job.answer))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
         """Go on after the trigger's event."""
-        record = self._record(context)
-        with self._after_purchase(record, is_bought=True):
+        purchase = self._purchase_of(context)
+        with purchase.guarded(is_bought=True):
             ended = events.read(event)
-            self._job_id = ended.job_id
+            purchase.job_id = ended.job_id
             poll_interval = seconds("poll_interval", self.poll_interval)
             job = conclude(ended, pictory_conn_id=self.pictory_conn_id, poll_interval=poll_interval)
-            return self._finish(context, record, job)
+            return self._finish(context, purchase, job)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral; one that Airflow itself ended badly gets a late look at the job."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralTimeout, TaskDeferralError) as error:
-            record = self._record(context)
-            with self._after_purchase(record, is_bought=True):
-                # The arguments of the deferral are gone by now.
-                job_id = self._job_id = self._find_job_id(context, record)
+            purchase = self._purchase_of(context)
+            with purchase.guarded(is_bought=True):
+                job_id = purchase.recall()
                 ended = ended_by_airflow(job_id, error) if isinstance(error, TaskDeferralTimeout) else error
-                return self._finish(context, record, late_look(self.pictory_conn_id, job_id, ended))
-
-    @staticmethod
-    def _find_job_id(context: Context, record: SubmissionRecord) -> str:
-        """Return the jobId of this try: from the record, else from the XCom that it pushed."""
-        unread: Exception | None = None
-        with suppress(Exception):
-            record.find()
-        if record.latest.job_id:
-            return record.latest.job_id
-        ti = context["ti"]
-        try:
-            job_id = ti.xcom_pull(task_ids=ti.task_id, key=JOB_ID_KEY, map_indexes=ti.map_index)
-        except Exception as error:
-            job_id, unread = None, error
-        if not isinstance(job_id, str):
-            raise AirflowFailException(PAID_AND_LOST) from unread
-        return job_id
+                return self._finish(context, purchase, late_look(self.pictory_conn_id, job_id, ended))
 
     def on_kill(self) -> None:
         """Say what happens to the job. Pictory knows no cancel, and nothing is cleaned."""
-        if self._job_id:
-            self.log.warning("The task was killed. %s", runs_on(self._job_id))
+        if self._purchase and self._purchase.job_id:
+            self.log.warning("The task was killed. %s", runs_on(self._purchase.job_id))
 
-    def _record(self, context: Context) -> SubmissionRecord:
-        return SubmissionRecord(context, durable=self.durable, retries=self.retries)
+    def _purchase_of(self, context: Context) -> Purchase:
+        record = SubmissionRecord(context, durable=self.durable, retries=self.retries)
+        self._purchase = Purchase(record, log=self.log)
+        return self._purchase
 
     def _check_what_follows(self, context: Context) -> None:
         """Refuse, before anything is bought, what Airflow would refuse after it: the result is a string."""
@@ -255,143 +221,40 @@ class GenerateImageOperator(BaseOperator):
                 fields=["multiple_outputs" if self.multiple_outputs else "job_id"],
             )
 
-    def _obtain(  # noqa: C901  a loop over the verdicts of jobs/submission
-        self, hook: PictoryHook, request: ImageRequest, record: SubmissionRecord, ends_at: float | None
-    ) -> Adopt:
-        """Return the job of this task: that of an earlier try, or a new one."""
-        wanted, asked = fingerprint(self.pictory_conn_id, request), asked_for(request)
-        may_resubmit = self.on_unknown_submit == "resubmit"
-        step: Submit | LookFirst | Adopt | PictoryError = begin(
-            record.find(),
-            wanted=wanted,
-            max_tries=record.max_tries,
-            is_mapped=record.is_mapped,
-            retries=self.retries,
-            request=asked,
-        )
-        if isinstance(step, LookFirst):
-            step = after_look(step, hook.ask(step.job_id), time.time())
-        if isinstance(step, SubmitOutcomeUnknown):
-            hook.count("pictory.submit_outcome_unknown")
-        while True:
-            if isinstance(step, Adopt):
-                return self._adopt(hook, record, step, wanted, asked)
-            if isinstance(step, Submit):
-                if step.warning:
-                    self.log.warning("%s", step.warning)
-                record.draft(wanted, asked)
-                record.note_credits(hook.credits_used())
-                try:
-                    return Adopt(hook.submit(request, recorder=record, ends_at=ends_at), time.time())
-                except SubmitOutcomeUnknown as error:
-                    step = error
-            elif isinstance(step, SubmitOutcomeUnknown) and may_resubmit:
-                may_resubmit = False
-                if step.is_out_of_time:
-                    later = "on_unknown_submit is 'resubmit', but this try's time is up: a retry buys it."
-                    raise AirflowTaskTimeout(f"{step.message} {later}") from step
-                self.log.warning("%s on_unknown_submit is 'resubmit', so it is bought again.", step.message)
-                step = Submit()
-            elif isinstance(step, SubmitOutcomeUnknown):
-                raise self._reported(hook, request, record, step) from step.__cause__
-            else:
-                raise step
-
-    def _adopt(
-        self, hook: PictoryHook, record: SubmissionRecord, job: Adopt, wanted: str, asked: dict[str, Any]
-    ) -> Adopt:
-        if job.warning:
-            self.log.warning("%s", job.warning)
-        self.log.info("Adopting job %s, which is on record: nothing is submitted.", job.job_id)
-        if job.is_by_hand:
-            record.draft(wanted, asked)
-            record.keep(job.job_id, job.submitted_at)
-        hook.count("pictory.adopted")
-        return job
-
-    @staticmethod
-    def _reported(
-        hook: PictoryHook, request: ImageRequest, record: SubmissionRecord, unknown: SubmitOutcomeUnknown
-    ) -> SubmitOutcomeUnknown:
-        """Return an unknown outcome with all that can be said about it."""
-        known = {"since": record.latest.intended_at, "credits_before": record.latest.credits_before}
-        try:
-            evidence = hook.find_evidence(request, **known)
-        except (Exception, AirflowTaskTimeout):
-            # Nothing may hide the report: without a record a retry would buy the picture again.
-            evidence = Evidence(**known, credits_now=None, matches=None)
-        return report(unknown, evidence, record.how_to_adopt())
-
     def _publish(self, context: Context, job_id: str) -> None:
         ti = context["ti"]
         ti.xcom_push(key=JOB_ID_KEY, value=job_id)
         if self.do_xcom_push:
             ti.xcom_push(key="return_value", value=job_id)
 
-    def _end(self, record: SubmissionRecord) -> str:
-        """Return the task's result, now that nothing of ours can fail any more."""
-        record.end()
-        if not record.is_possible:
-            # Airflow pushes the result once more. Where that fails the task is retried, and without a record would
-            # buy again; it was pushed when it became known.
-            self.do_xcom_push = False
-        return str(self._job_id)
-
     def _wait(self, hook: PictoryHook, wait: JobWait, answer: Job | PictoryError | None) -> Job:
-        poller = wait.poller()
-        decision = hook.look(poller) if answer is None else hook.decide(poller, answer)
+        watch = Watch(wait.poller(), hook, log=self.log)
+        decision = watch.look() if answer is None else watch.take(answer)
         while isinstance(decision, Wait):
             if self.deferrable:
                 wait.defer(self, decision.seconds)
             time.sleep(decision.seconds)
-            decision = hook.look(poller)
+            decision = watch.look()
         return decision.job()
 
-    def _finish(self, context: Context, record: SubmissionRecord, job: Job) -> str:
-        self._job_id = job.job_id
+    def _finish(self, context: Context, purchase: Purchase, job: Job) -> str:
         self.image_url = job.url
         context["ti"].xcom_push(key=IMAGE_KEY, value=job.record())
-        return self._end(record)
+        return self._end(purchase)
 
-    @contextmanager
-    def _after_purchase(self, record: SubmissionRecord, *, is_bought: bool = False) -> Iterator[None]:
-        """Let what fails after a purchase be retried only where the retry will find the job on record.
-
-        :param is_bought: whether the purchase was made before, in an earlier leg of this try.
-        """
-        try:
-            with airflow_errors():
-                yield
-        except AirflowFailException as error:
-            job_id = self._job_id or record.latest.job_id
-            if job_id and not isinstance(error, JobError):
-                self.log.warning("%s", runs_on(job_id))
-            record.end()
-            raise
-        except (Exception, AirflowTaskTimeout) as error:
-            job_id = self._job_id or record.latest.job_id
-            if job_id is None and not is_bought:
-                raise
-            if job_id is None:
-                raise AirflowFailException(PAID_AND_LOST) from error
-            if record.holds(job_id):
-                self.log.warning("Job %s is on record: a retry of this task adopts it, and buys nothing.", job_id)
-                raise
-            raise AirflowFailException(paid_and_then(job_id, error)) from error
+    def _end(self, purchase: Purchase) -> str:
+        """Return the task's result, now that nothing of ours can fail any more."""
+        purchase.record.end()
+        if not purchase.record.is_possible:
+            # Airflow pushes the result once more. Where that fails the task is retried, and without a record would
+            # buy again; it was pushed when it became known.
+            self.do_xcom_push = False
+        return str(purchase.job_id)
 
 
 def _is_mapped(context: Context) -> bool:
     map_index = context["ti"].map_index
     return map_index is not None and map_index >= 0
-
-
-def _check_policy(on_unknown_submit: object) -> None:
-    if on_unknown_submit not in UNKNOWN_SUBMIT_POLICIES:
-        raise RequestInvalid(
-            f"on_unknown_submit is {on_unknown_submit!r}; it takes one of {', '.join(UNKNOWN_SUBMIT_POLICIES)}. "
-            "Nothing was sent and nothing was spent.",
-            fields=["on_unknown_submit"],
-        )
 
 
 class DownloadImageOperator(BaseOperator):

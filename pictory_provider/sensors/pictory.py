@@ -38,6 +38,7 @@ from pictory_provider.exceptions import (
 from pictory_provider.jobs import events
 from pictory_provider.jobs.polling import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, Wait, deferral_timeout
 from pictory_provider.links.pictory import PictoryJobLink
+from pictory_provider.looking import Watch
 from pictory_provider.provider_info import DEFAULT_CONN_ID
 from pictory_provider.waiting import JobWait, conclude, ended_by_airflow, late_look, warn_if_impolite
 
@@ -222,12 +223,12 @@ class PictoryJobSensor(BaseSensorOperator):
     def _wait(self, wait: JobWait) -> Job:
         from pictory_provider.hooks.pictory import PictoryHook
 
-        poller = wait.poller()
         with PictoryHook(self.pictory_conn_id) as hook:
-            while isinstance(decision := hook.look(poller, silent_fail=self.silent_fail), Wait):
+            watch = Watch(wait.poller(), hook, log=self.log, silent_fail=self.silent_fail)
+            while isinstance(decision := watch.look(), Wait):
                 if self.deferrable:
                     wait.defer(self, decision.seconds)
-                if self.reschedule and not decision.hold:
+                if self.reschedule and not decision.stay_in_process:
                     raise _come_back_in(decision.seconds)
                 time.sleep(decision.seconds)
         return decision.job()

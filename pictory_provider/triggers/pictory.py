@@ -20,6 +20,7 @@ from pictory_provider.jobs import events
 from pictory_provider.jobs.polling import SHORTEST_POLITE_INTERVAL, JobPoller, Wait, deferral_timeout, impolite
 from pictory_provider.jobs.submission import runs_on
 from pictory_provider.links.pictory import PictoryJobLink
+from pictory_provider.looking import SharedWatch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -157,13 +158,12 @@ class PictoryJobTrigger(BaseTrigger):
             poll_interval=self.poll_interval,
             exponential_backoff=self.exponential_backoff,
             max_wait=self.max_wait,
-            is_carried_on=True,
         )
         hook, not_before = PictoryHook(self.pictory_conn_id), first_poll_at
         try:
-            while isinstance(
-                decision := await hook.alook(poller, not_before=not_before, silent_fail=self.silent_fail), Wait
-            ):
+            waiter = hook.lease().waiter(poller)
+            watch = SharedWatch(poller, waiter, log=self.log, silent_fail=self.silent_fail, is_carried_on=True)
+            while isinstance(decision := await watch.look(not_before), Wait):
                 not_before = time.time() + decision.seconds
         finally:
             await hook.aclose()

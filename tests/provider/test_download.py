@@ -311,7 +311,7 @@ def test_a_completed_job_without_a_url_is_asked_for_again(context, hook, pictory
     def arrive(_):
         pictory.account.jobs[job_id].fate = "completed"
 
-    monkeypatch.setattr("pictory_provider.hooks.pictory.time.sleep", arrive)
+    monkeypatch.setattr("time.sleep", arrive)
     save(context, tmp_path / "a.png", job_id=job_id)
     assert os.listdir(tmp_path) == ["a.png"]
 
@@ -365,19 +365,19 @@ def test_the_query_of_a_url_is_in_no_error_of_a_lost_connection(
 
 
 def test_the_saved_file_is_reported_to_lineage(context, pictory, job_id, tmp_path, mocker):
-    collector = mocker.patch("pictory_provider.hooks.pictory.get_hook_lineage_collector").return_value
+    collector = mocker.patch("airflow.providers.common.compat.sdk.get_hook_lineage_collector").return_value
     save(context, tmp_path / "a.png", job_id=job_id)
     assert collector.add_output_asset.call_args.kwargs["uri"] == f"file://{tmp_path}/a.png"
 
 
 def test_lineage_names_the_file_as_it_is_called_on_disk(context, job_id, tmp_path, mocker):
-    collector = mocker.patch("pictory_provider.hooks.pictory.get_hook_lineage_collector").return_value
+    collector = mocker.patch("airflow.providers.common.compat.sdk.get_hook_lineage_collector").return_value
     path = tmp_path / "manual__2026-11-21T04:15:34+00:00" / "über 100%.png"
     save(context, path, job_id=job_id)
     assert collector.add_output_asset.call_args.kwargs["uri"] == f"file://{path}"
 
 
 def test_a_picture_that_lineage_cannot_be_told_of_is_saved_all_the_same(context, job_id, tmp_path, mocker):
-    collector = mocker.patch("pictory_provider.hooks.pictory.get_hook_lineage_collector").return_value
+    collector = mocker.patch("airflow.providers.common.compat.sdk.get_hook_lineage_collector").return_value
     collector.add_output_asset.side_effect = RuntimeError("the collector is away")
     assert save(context, tmp_path / "a.png", job_id=job_id)["path"] == str(tmp_path / "a.png")

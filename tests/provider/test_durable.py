@@ -11,6 +11,7 @@ from datetime import timedelta
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 
+from pictory_provider import purchase
 from pictory_provider.api import retry
 from pictory_provider.api.models import Job
 from pictory_provider.exceptions import (
@@ -22,7 +23,6 @@ from pictory_provider.exceptions import (
     PictoryUnavailable,
     PictoryWaitTimeout,
 )
-from pictory_provider.hooks import pictory as hooks
 from pictory_provider.jobs import events
 from pictory_provider.jobs.submission import KEY
 from pictory_provider.operators.pictory import GenerateImageOperator
@@ -123,9 +123,7 @@ def test_a_request_that_never_left_takes_the_intent_away(pictory, context, store
 def test_nothing_is_on_record_between_two_attempts(pictory, context, store, mocker):
     pictory.script("submit", "rate-limited", times=2)
     between = []
-    mocker.patch(
-        "pictory_provider.hooks.pictory.time.sleep", side_effect=lambda _: between.append(dict(store.rows))
-    )
+    mocker.patch("time.sleep", side_effect=lambda _: between.append(dict(store.rows)))
     run(context)
     assert between == [{}, {}]
     assert len(jobs(pictory)) == 1
@@ -410,8 +408,8 @@ def test_evidence_that_cannot_be_gathered_hides_nothing(pictory, context, fault)
 
 
 def test_the_evidence_does_not_wait_for_what_is_slow(pictory, context, monkeypatch):
-    monkeypatch.setattr(hooks, "EVIDENCE_TIME", 0.2)
-    monkeypatch.setattr(hooks, "CREDITS_TIME", 0.2)
+    monkeypatch.setattr(purchase, "EVIDENCE_TIME", 0.2)
+    monkeypatch.setattr(purchase, "CREDITS_TIME", 0.2)
     pictory.script("submit", "drop-after")
     pictory.script("quota", "slow", times=-1, seconds=3)
     begun = time.monotonic()
@@ -685,7 +683,7 @@ def test_an_airflow_without_a_store_says_once_that_a_crash_may_buy_again(pictory
 
 
 def test_adoptions_are_counted(pictory, context, mocker):
-    counted = mocker.patch("pictory_provider.hooks.pictory.Stats.incr")
+    counted = mocker.patch("pictory_provider.telemetry.Stats.incr")
     run(context)
     run(context)
     names = [call.args[0] for call in counted.call_args_list]
@@ -693,7 +691,7 @@ def test_adoptions_are_counted(pictory, context, mocker):
 
 
 def test_unknown_outcomes_are_counted_where_they_happen_and_where_they_are_found(pictory, context, mocker):
-    counted = mocker.patch("pictory_provider.hooks.pictory.Stats.incr")
+    counted = mocker.patch("pictory_provider.telemetry.Stats.incr")
     pictory.script("submit", "drop-after")
     for _ in range(2):
         with pytest.raises(PictorySubmitOutcomeUnknown):

@@ -186,7 +186,7 @@ def test_a_post_that_never_left_is_sent_again(monkeypatch, mocker):
         host = f"http://127.0.0.1:{port}/pictoryapis"
         connection = {"conn_type": "pictory", "host": host, "password": late.api_key}
         monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", json.dumps(connection))
-        pause = mocker.patch("pictory_provider.hooks.pictory.time.sleep")
+        pause = mocker.patch("time.sleep")
         pause.side_effect = lambda _: stack.enter_context(late)
 
         assert PictoryHook().generate_image(PROMPT) in late.account.jobs
@@ -396,7 +396,7 @@ def test_get_conn_gives_one_client_and_close_lets_go_of_it(hook, pictory):
 
 
 def test_what_happens_is_counted(hook, pictory, mocker):
-    incr = mocker.patch("pictory_provider.hooks.pictory.Stats.incr")
+    incr = mocker.patch("pictory_provider.telemetry.Stats.incr")
     hook.wait_for_job(hook.generate_image(PROMPT, model="flux-schnell"))
     pictory.script("submit", "drop-after")
     with pytest.raises(PictorySubmitOutcomeUnknown):
@@ -410,5 +410,5 @@ def test_what_happens_is_counted(hook, pictory, mocker):
 
 
 def test_metrics_that_fail_do_not_cost_the_job_id(hook, pictory, mocker):
-    mocker.patch("pictory_provider.hooks.pictory.Stats.incr", side_effect=OSError("statsd is away"))
+    mocker.patch("pictory_provider.telemetry.Stats.incr", side_effect=OSError("statsd is away"))
     assert hook.generate_image(PROMPT) in pictory.account.jobs

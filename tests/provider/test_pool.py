@@ -18,6 +18,7 @@ from pictory_provider.client.aio import AsyncClient
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs import pacing
 from pictory_provider.jobs.pacing import Pace
+from pictory_provider.jobs.polling import JobPoller
 from tests.provider.waits import buy, trigger
 
 
@@ -312,17 +313,18 @@ def test_a_connection_that_cannot_be_read_again_leaves_the_client_as_it_was(pict
         async def read():
             return await next(answers)()
 
-        member = await pool.join("c", read)
+        lease = pool.lease("c", read)
+        waiter = lease.waiter()
         try:
-            await member.send(get_job("j"))
-            member.renew()
-            before = member._shared.opened
+            await waiter.send(get_job("j"))
+            waiter.renew()
+            before = waiter._shared.opened
             with pytest.raises(AuthenticationError, match="gone"):
-                await member.send(get_job("j"))
-            assert (await member.send(get_job("j"))).status == 404
-            assert member._shared.opened is before
+                await waiter.send(get_job("j"))
+            assert (await waiter.send(get_job("j"))).status == 404
+            assert waiter._shared.opened is before
         finally:
-            await member.leave()
+            await lease.leave()
 
     asyncio.run(read_again())
 
@@ -339,9 +341,56 @@ def test_a_group_of_looks_is_small_enough_for_the_loop(pictory, monkeypatch):
 
 def test_a_crowded_pace_is_told_in_the_log_of_the_task(pictory, monkeypatch, mocker):
     connect(monkeypatch, pictory, requests_per_second=8)
-    log = mocker.patch("pictory_provider.hooks.pictory.PictoryHook.log")
+    log = mocker.patch("pictory_provider.triggers.pictory.PictoryJobTrigger.log")
     long_ago = time.time() - 100
     job_ids = [buy(pictory, "stuck") for _ in range(8)]
     run(*(trigger(job_id, started_at=long_ago, end_time=time.time() + 0.5) for job_id in job_ids))
     assert log.info.call_args_list[-1].args[0] == "%s. Next look in %.0f s."
     assert max(call.args[2] for call in log.info.call_args_list if len(call.args) == 3) == 1
+
+
+def test_one_lease_serves_many_jobs_and_gives_all_their_places_back(pictory, opened):
+    job_ids = [buy(pictory) for _ in range(5)]
+
+    async def ask_all():
+        hook = PictoryHook()
+        lease = hook.lease()
+        try:
+            waiters = [
+                lease.waiter(JobPoller(job_id=job_id, started_at=0, end_time=1_200, poll_interval=1))
+                for job_id in job_ids
+            ]
+            replies = await asyncio.gather(
+                *(waiter.send(get_job(job_id)) for waiter, job_id in zip(waiters, job_ids, strict=True))
+            )
+            assert [reply.status for reply in replies] == [200] * 5
+            assert waiters[0].stretched_interval == pytest.approx(5 / 10)
+            waiters[0].close()
+            waiters[0].close()
+            assert waiters[1].stretched_interval == pytest.approx(4 / 10)
+        finally:
+            await hook.aclose()
+
+    asyncio.run(ask_all())
+    assert opened.call_count == 1
+
+
+def test_each_job_of_a_lease_renews_its_own_refusal_and_the_connection_is_read_once(pictory, monkeypatch, lookups):
+    async def ask_all():
+        hook = PictoryHook()
+        try:
+            waiters = [hook.lease().waiter() for _ in range(3)]
+            for waiter in waiters:
+                await waiter.send(get_job("j"))
+            monkeypatch.setattr(pictory, "api_key", "pictai_renewed")
+            monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json())
+            for waiter in waiters:
+                assert (await waiter.send(get_job("j"))).status == 401
+            for waiter in waiters:
+                waiter.renew()
+                assert (await waiter.send(get_job("j"))).status == 404
+        finally:
+            await hook.aclose()
+
+    asyncio.run(ask_all())
+    assert lookups.call_count == 2

@@ -58,6 +58,12 @@ def test_a_picture_cut_anywhere_is_found_out(kind, content):
             check(content[:length])
 
 
+def test_sizes_of_more_than_a_byte_are_read_whole():
+    frame = struct.pack(">BHHB", 8, 0x0102, 0x0304, 1) + b"\x01\x11\x00"
+    large = b"\xff\xd8" + segment(0xE1, b"\xff\xd9" * 400) + segment(0xC0, frame) + SCAN + b"\xff\xd9"
+    assert check(large) == Picture("JPEG", 0x0304, 0x0102)
+
+
 @pytest.mark.parametrize("step", [1, 1000])
 @pytest.mark.parametrize(("kind", "content"), EACH)
 def test_what_follows_the_end_is_counted(kind, content, step):

@@ -65,8 +65,7 @@ def test_a_value_takes_no_other_field_and_cannot_be_changed(value):
     "cls", [ImageRequest, Job, GeneratedImage, Quota, Evidence, ConnectionSettings, Submission]
 )
 def test_values_of_many_fields_are_made_by_name(cls):
-    with pytest.raises(TypeError, match="positional"):
-        cls("a", "b", "c", "d")
+    assert all(field.kw_only for field in dataclasses.fields(cls))
 
 
 @pytest.mark.parametrize("length", [5, 5_000])
@@ -85,6 +84,17 @@ def test_a_prompt_that_pictory_would_not_take_is_refused_with_the_limits(prompt)
 def test_a_prompt_whose_template_found_nothing_says_so():
     with pytest.raises(RequestInvalid, match="its template found nothing"):
         ImageRequest(prompt="None")
+
+
+def test_an_unlisted_model_may_have_any_ratio_where_pictory_is_to_decide():
+    made = ImageRequest(prompt=PROMPT, model="dall-e-9", aspect_ratio="21:9", allow_unlisted=True)
+    assert made.body()["aspectRatio"] == "21:9"
+
+
+@pytest.mark.parametrize("url", ["", "None"])
+def test_a_url_whose_template_found_nothing_says_so(url):
+    with pytest.raises(RequestInvalid, match="webhook is empty; a template that finds nothing"):
+        ImageRequest(prompt=PROMPT, webhook=url)
 
 
 def test_every_documented_model_style_and_ratio_passes():
@@ -216,4 +226,5 @@ def test_the_image_record_invents_nothing():
 
 
 def test_a_logged_url_has_no_query_fragment_or_credentials():
+    assert without_query("https://h/a?b?c#d#e") == "https://h/a"
     assert without_query("https://u:p@example.com/a.png?X-Signature=1#top") == "https://example.com/a.png"

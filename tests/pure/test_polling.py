@@ -20,7 +20,16 @@ from pictory_provider.api.errors import (
     WaitTimeout,
 )
 from pictory_provider.api.models import Job
-from pictory_provider.jobs.polling import Finished, JobPoller, Wait, deferral_timeout, impolite
+from pictory_provider.jobs.news import News
+from pictory_provider.jobs.polling import (
+    DEFAULT_POLL_INTERVAL,
+    DEFAULT_TIMEOUT,
+    Finished,
+    JobPoller,
+    Wait,
+    deferral_timeout,
+    impolite,
+)
 
 START = 1_000.0
 URL = "https://h/a.png"
@@ -49,6 +58,22 @@ def test_airflow_may_give_a_deferral_up_three_minutes_after_the_last_look():
     assert deferral_timeout(600, 15) == 600 + 15 + 180
 
 
+def test_what_is_not_as_usual_is_a_warning():
+    usual = poller().after(job(), START)
+    for answer in (
+        job("hibernating"),
+        job("completed"),
+        JobNotFound("x"),
+        Unavailable("x"),
+        AuthenticationError("x"),
+    ):
+        assert (usual.is_normal, poller().after(answer, START).is_normal) == (True, False), answer
+
+
+def test_a_wait_looks_every_15_seconds_for_20_minutes_unless_told_otherwise():
+    assert (DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT) == (15, 1_200)
+
+
 def test_a_job_is_unknown_for_good_at_the_end_of_its_first_minute():
     assert isinstance(poller().after(JobNotFound("x"), START + 59.9), Wait)
     assert isinstance(poller().after(JobNotFound("x"), START + 60).result, JobNotFound)
@@ -56,7 +81,7 @@ def test_a_job_is_unknown_for_good_at_the_end_of_its_first_minute():
 
 def test_a_job_in_progress_waits_for_the_interval():
     decision = poller().after(job(), START)
-    assert (decision.seconds, decision.is_normal, decision.hold) == (15, True, False)
+    assert (decision.seconds, decision.is_normal, decision.stay_in_process) == (15, True, False)
 
 
 def test_a_completed_job_with_a_url_is_done():
@@ -71,7 +96,7 @@ def test_a_job_completed_long_after_the_deadline_is_a_success():
 
 def test_a_completed_job_without_a_url_has_a_minute_and_is_then_an_error_that_names_the_gallery():
     p = poller()
-    assert p.after(job("completed"), START + 100).hold
+    assert p.after(job("completed"), START + 100).stay_in_process
     assert isinstance(p.after(job("completed"), START + 145), Wait)
     result = p.after(job("completed"), START + 160).result
     assert isinstance(result, ProtocolError)
@@ -225,23 +250,31 @@ def test_looks_are_never_closer_than_the_interval():
             assert isinstance(decision, Finished) or decision.seconds >= 15
 
 
-def told_at(made, times, status="in-progress"):
-    return [at for at in times if made.after(job(status), START + at).is_news]
+def told_at(news, times, status="in-progress"):
+    made = poller()
+    return [at for at in times if news.is_worth_a_line(made.after(job(status), START + at), START + at)]
 
 
 def test_a_job_that_goes_on_running_is_told_again_after_twice_the_time():
-    assert told_at(poller(), range(15, 1_000, 15)) == [15, 30, 60, 120, 240, 480, 960]
+    assert told_at(News(START), range(15, 1_000, 15)) == [15, 30, 60, 120, 240, 480, 960]
 
 
 def test_whoever_carries_a_wait_on_says_nothing_of_a_running_job_in_its_first_minute():
-    assert told_at(poller(is_carried_on=True), range(15, 1_000, 15)) == [60, 120, 240, 480, 960]
+    assert told_at(News(START, is_carried_on=True), range(15, 1_000, 15)) == [60, 120, 240, 480, 960]
 
 
 def test_a_status_that_changes_is_told_at_once():
-    made = poller(is_carried_on=True)
-    assert told_at(made, [15]) == []
-    assert told_at(made, [30, 45], status="hibernating") == [30]
-    assert told_at(made, [46]) == [46]
+    news = News(START, is_carried_on=True)
+    assert told_at(news, [15]) == []
+    assert told_at(news, [30, 45], status="hibernating") == [30]
+    assert told_at(news, [46]) == [46]
+
+
+def test_what_keeps_pictory_from_answering_is_told_each_time():
+    made, news = poller(), News(START)
+    assert all(
+        news.is_worth_a_line(made.after(Unavailable("away"), START + at), START + at) for at in range(15, 90, 15)
+    )
 
 
 @pytest.mark.parametrize("interval", [0, 0.02, 0.99])
@@ -265,9 +298,9 @@ def test_a_download_waits_for_the_graces_of_its_job_and_for_nothing_else():
     made = JobPoller.for_download("j", START)
     early = made.after(JobNotFound("no"), START + 40)
     assert isinstance(early, Wait)
-    assert (early.seconds, early.is_running) == (10, False)
+    assert (early.seconds, early.status) == (10, None)
     assert isinstance(made.after(JobNotFound("no"), START + 60), Finished)
     running = made.after(job(), START)
     assert isinstance(running, Wait)
-    assert running.is_running
-    assert not made.after(job("completed"), START).is_running
+    assert running.status == "in-progress"
+    assert made.after(job("completed"), START).status is None

@@ -199,3 +199,8 @@ def test_a_reading_request_is_repeated_after_whatever_may_pass_and_only_then():
         if not issubclass(cls, (Unavailable, ProtocolError, EdgeBlocked)):
             error = cls(name)
             assert after_read(error) is error
+
+
+def test_no_pause_of_our_own_is_longer_than_five_minutes():
+    assert retry.backoff(40, chance=0, first=1) == 300
+    assert retry.backoff(40, chance=1, first=1) == 375

@@ -29,8 +29,8 @@ from pictory_provider.jobs.submission import (
     Submit,
     after_look,
     asked_for,
-    begin,
     fingerprint,
+    first_step,
 )
 
 NOW = 1_800_000_000.0
@@ -52,7 +52,7 @@ def kept(job_id="j", **changes):
 
 
 def first(value, **more):
-    return begin(value, **{"wanted": WANTED, "max_tries": 2, "is_mapped": False, **more})
+    return first_step(value, **{"wanted": WANTED, "max_tries": 2, "is_mapped": False, **more})
 
 
 # What is on record ---------------------------------------------------------------------------------------
@@ -328,10 +328,15 @@ def test_a_time_without_a_zone_is_utc_wherever_the_worker_stands(zone, monkeypat
             image(id="now, as told elsewhere", created="2027-01-15T20:00:00+12:00"),
             image(id="long before", created="2027-01-15T07:00:00"),
         ]
+        gallery.append(image(id="long before, as told elsewhere", created="2027-01-15T09:00:00+12:00"))
         assert [match.id for match in matching(gallery, REQUEST, NOW)] == ["now", "now, as told elsewhere"]
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_a_time_that_is_not_known_is_not_told():
+    assert "picture of this request; one that" in evidence(since=None).text()
 
 
 def test_clocks_may_differ_by_five_minutes():
