@@ -9,9 +9,27 @@ import os
 import shutil
 import tempfile
 
+import pytest
+
 for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
     del os.environ[name]
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+
+
+@pytest.fixture(scope="session")
+def fresh_simulator():
+    """Return what empties and returns a local Pictory, for the fixtures of the tiers. Jobs are done at once."""
+    from pictory_provider.simulator import Simulator
+
+    with Simulator(seconds=0) as pictory:
+
+        def fresh():
+            pictory.reset()
+            pictory.account.seconds = 0
+            pictory.account.credits_limit = 22_000
+            return pictory
+
+        yield fresh

@@ -24,7 +24,8 @@ from __future__ import annotations
 
 from pictory_provider.simulator.account import FATES, Account, SimulatedJob
 from pictory_provider.simulator.faults import FAULTS, PLACES, ScriptedFault
-from pictory_provider.simulator.server import LoggedRequest, Simulator
+from pictory_provider.simulator.replies import LoggedRequest
+from pictory_provider.simulator.server import Simulator
 from pictory_provider.simulator.shapes import SHAPES
 
 __all__ = [

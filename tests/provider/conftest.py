@@ -9,7 +9,6 @@ import pytest
 from pictory_provider.api import retry
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs import polling
-from pictory_provider.simulator import Simulator
 from tests.stand_ins import StateStore, TaskInstance
 
 
@@ -19,20 +18,12 @@ def _often(monkeypatch):
     monkeypatch.setattr(polling, "SHORTEST_INTERVAL", 0.0)
 
 
-@pytest.fixture(scope="session")
-def running_simulator():
-    with Simulator(seconds=0) as pictory:
-        yield pictory
-
-
 @pytest.fixture
-def pictory(running_simulator, monkeypatch):
+def pictory(fresh_simulator, monkeypatch):
     """Return a fresh account at a local Pictory, to which ``pictory_default`` leads. Jobs are done at once."""
-    running_simulator.reset()
-    running_simulator.account.seconds = 0
-    running_simulator.account.credits_limit = 22_000
-    monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", running_simulator.connection_json())
-    return running_simulator
+    simulator = fresh_simulator()
+    monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", simulator.connection_json())
+    return simulator
 
 
 @pytest.fixture

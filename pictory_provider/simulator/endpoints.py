@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""The documented endpoints: a request in, what the account says to it out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pictory_provider.simulator import rules, shapes
+from pictory_provider.simulator.replies import paged, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp import web
+
+    from pictory_provider.simulator.account import Account, SimulatedJob
+    from pictory_provider.simulator.background import Background
+    from pictory_provider.simulator.replies import LoggedRequest
+
+    Answer = Callable[[web.Request, LoggedRequest], shapes.Reply]
+
+
+class Endpoints:
+    """What the API answers, each endpoint a method.
+
+    :param chosen: the shapes, by their names.
+    :param origin: gives the origin of the pictures' host.
+    """
+
+    def __init__(
+        self, account: Account, chosen: dict[str, str], background: Background, origin: Callable[[], str]
+    ) -> None:
+        self.account = account
+        self.shapes = chosen
+        self._background = background
+        self._origin = origin
+
+    def url_of(self, job: SimulatedJob) -> str:
+        """Return where the picture of a job can be downloaded."""
+        signature = "?Expires=1&Signature=simulated" if self.shapes["url"] == "signed" else ""
+        return f"{self._origin()}/images/user/{job.job_id}/{job.image_id}.png{signature}"
+
+    def submit(self, request: web.Request, entry: LoggedRequest) -> shapes.Reply:
+        """POST of a picture."""
+        if request.content_type != "application/json":
+            return refused(400, "Content-Type must be application/json")
+        body = entry.body
+        if not isinstance(body, dict):
+            return shapes.invalid({"body": "must be a JSON object"}, self.shapes["invalid"])
+        entry.ignored = tuple(sorted(set(body) - set(rules.FIELDS)))
+        found = rules.problems(body)
+        if found:
+            return shapes.invalid(found, self.shapes["invalid"])
+        shape = self.shapes["insufficient"]
+        if shape != "failed-job" and not self.account.can_pay(body):
+            return shapes.insufficient(shape)
+        job = self.account.accept(body)
+        if "referenceImageUrl" in job.body:
+            job.waits_for_reference = True
+            self._background.start(self._background.fetch_reference(job))
+        if "webhook" in job.body:
+            self._background.start(self._background.call_webhook(job, lambda: self._told(job)[1]))
+        return shapes.accepted(job)
+
+    def job(self, request: web.Request, _: LoggedRequest) -> shapes.Reply:
+        """How a job stands."""
+        job = self.account.find(request.match_info["job_id"])
+        if job is None:
+            return shapes.missing(self.shapes["missing"])
+        return self._told(job)
+
+    def clean(self, request: web.Request, _: LoggedRequest) -> shapes.Reply:
+        """Take a finished job's output away."""
+        job = self.account.find(request.match_info["job_id"])
+        if job is None:
+            return shapes.missing(self.shapes["missing"])
+        if job.status(self.account.clock()) == "in-progress":
+            return refused(400, "only a completed or failed job can be cleaned")
+        job.is_cleaned = True
+        return 200, {"success": True}
+
+    def images(self, request: web.Request, _: LoggedRequest) -> shapes.Reply:
+        """The gallery."""
+        items = [shapes.image(job, self.url_of(job)) for job in self.account.gallery()]
+        return paged(items, request, always=False)
+
+    def jobs(self, request: web.Request, _: LoggedRequest) -> shapes.Reply:
+        """All jobs."""
+        now = self.account.clock()
+        found = sorted(self.account.jobs.values(), key=lambda job: job.created, reverse=True)
+        return paged([shapes.listed_job(job, now) for job in found], request, always=True)
+
+    def quota(self, *_: object) -> shapes.Reply:
+        """The subscription."""
+        return shapes.quota(self.account)
+
+    def usage(self, request: web.Request, _: LoggedRequest) -> shapes.Reply:
+        """The ledger."""
+        try:
+            year, month = (int(v) if (v := request.query.get(n)) else None for n in ("year", "month"))
+        except ValueError:
+            return refused(400, "year and month must be numbers")
+        if (year is not None and month is None) or (month is not None and not 1 <= month <= 12):
+            return 400, {"code": "INVALID_REQUEST", "message": "month must be given, from 1 to 12"}
+        return 200, self.account.usage(year, month)
+
+    def _told(self, job: SimulatedJob) -> shapes.Reply:
+        return shapes.job(job, self.account.clock(), self.url_of(job), self.shapes["failed"])

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Replies on the wire, and the log of the requests that they answer."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from pictory_provider.simulator.account import page
+
+if TYPE_CHECKING:
+    from pictory_provider.simulator import shapes
+
+
+@dataclass
+class LoggedRequest:
+    """One request that arrived.
+
+    :param at: epoch seconds.
+    :param port: of the connection's other end: requests over one connection have the same.
+    :param host: ``api`` or ``images``.
+    :param body: the JSON of the body, ``None`` where there was none.
+    :param ignored: names of body fields that the documentation does not know, silently dropped.
+    :param status: of the reply; 0 where the connection was dropped instead.
+    :param fault: the scripted fault that it met.
+    """
+
+    at: float
+    port: int
+    host: str
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str] = field(repr=False)
+    body: Any = None
+    ignored: tuple[str, ...] = ()
+    status: int = 0
+    fault: str | None = None
+
+
+def logged(request: web.Request, host: str, path: str, raw: bytes) -> LoggedRequest:
+    """Return a request as the log keeps it."""
+    body: Any = None
+    if raw:
+        try:
+            body = json.loads(raw)
+        except ValueError:
+            body = raw.decode("utf-8", "replace")
+    peer = request.transport and request.transport.get_extra_info("peername")
+    return LoggedRequest(
+        at=time.time(),
+        port=int(peer[1]) if peer else 0,
+        host=host,
+        method=request.method,
+        path=path,
+        query=dict(request.query),
+        headers=dict(request.headers),
+        body=body,
+    )
+
+
+def refused(status: int, message: str) -> shapes.Reply:
+    """Refuse what no page of the vendor knows."""
+    return status, {"code": "REFUSED_BY_THE_SIMULATOR", "message": message}
+
+
+def paged(items: list[Any], request: web.Request, *, always: bool) -> shapes.Reply:
+    """Return one page of a list.
+
+    :param always: name the next page where there is none, too.
+    """
+    try:
+        shown, following = page(items, request.query.get("nextPageKey"))
+    except ValueError:
+        return refused(400, "no such nextPageKey")
+    body: dict[str, Any] = {"items": shown}
+    if following or always:
+        body["nextPageKey"] = following
+    return 200, body
+
+
+def encode(body: Any) -> bytes:
+    """Return a body as bytes: pictures as they are, pages as text, all else as JSON."""
+    if isinstance(body, bytes):
+        return body
+    return body.encode() if isinstance(body, str) else json.dumps(body).encode()
+
+
+def content_type(body: Any) -> str:
+    """Return the content type that fits a body."""
+    if isinstance(body, bytes):
+        return "image/png"
+    return "text/html" if isinstance(body, str) else "application/json"
+
+
+def reply(
+    entry: LoggedRequest,
+    answer: shapes.Reply,
+    *,
+    headers: dict[str, str] | None = None,
+    retry_after: object = None,
+) -> web.Response:
+    """Answer a request, and log with what status."""
+    status, body = answer
+    entry.status = status
+    sent = dict(headers or {})
+    if retry_after is not None:
+        sent["Retry-After"] = str(retry_after)
+    return web.Response(status=status, body=encode(body), content_type=content_type(body), headers=sent)
