@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pendulum
 from airflow.sdk import DAG, Asset, Metadata, task
 
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
@@ -13,7 +14,14 @@ from pictory_provider.operators.pictory import DownloadImageOperator, GenerateIm
 # [START asset]
 cover = Asset("pictory_cover")
 
-with DAG(dag_id="pictory_publish_cover", doc_md=__doc__, schedule="@daily", catchup=False, tags=["pictory"]):
+with DAG(
+    dag_id="pictory_publish_cover",
+    doc_md=__doc__,
+    schedule="@daily",
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    tags=["pictory"],
+):
     generate = GenerateImageOperator(
         task_id="generate",
         prompt="A magazine cover for {{ dag_run.run_after | ds }}: one paper boat on calm water, aerial view",

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, NoReturn
 
+import pendulum
+
 from pictory_provider.api.errors import RequestInvalid, WaitTimeout
 from pictory_provider.api.models import Job
 from pictory_provider.api.retry import is_passing
@@ -78,7 +80,7 @@ class JobWait:
         task.defer(
             trigger=self.trigger(first_poll_at),
             method_name="execute_complete",
-            timeout=timedelta(seconds=deferral_timeout(left, self.poll_interval)),
+            timeout=pendulum.duration(seconds=deferral_timeout(left, self.poll_interval)),
         )
 
 
@@ -122,13 +124,13 @@ def ended_by_airflow(job_id: str, error: TaskDeferralTimeout) -> WaitTimeout:
 def seconds(name: str, value: object) -> float:
     """Return a duration in seconds.
 
-    :raises RequestInvalid: for anything but a non-negative number or ``timedelta``.
+    :raises RequestInvalid: for anything but a non-negative number, ``timedelta`` or ``pendulum.Duration``.
     """
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
         raise RequestInvalid(
-            f"{name} is {value!r}; it takes a number of seconds or a timedelta. "
+            f"{name} is {value!r}; it takes a number of seconds or a duration. "
             "Nothing was sent and nothing was spent.",
             fields=[name],
         )

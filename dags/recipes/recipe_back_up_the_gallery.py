@@ -3,12 +3,19 @@
 """Every picture of the gallery is copied to object storage; what is there already is not fetched twice."""
 
 # [START recipe]
+import pendulum
 from airflow.sdk import DAG, ObjectStoragePath, Variable, task
 
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.operators.pictory import DownloadImageOperator
 
-with DAG(dag_id="recipe_back_up_the_gallery", schedule="@weekly", catchup=False, tags=["pictory", "recipe"]):
+with DAG(
+    dag_id="recipe_back_up_the_gallery",
+    schedule="@weekly",
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    tags=["pictory", "recipe"],
+):
 
     @task(show_return_value_in_logs=False)  # with such a URL anyone can read the picture
     def missing() -> list[dict[str, str]]:

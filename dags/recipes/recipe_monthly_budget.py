@@ -3,8 +3,7 @@
 """Nothing is bought once the month's AI credits are spent."""
 
 # [START recipe]
-from datetime import UTC, datetime
-
+import pendulum
 from airflow.sdk import DAG, Param, task
 
 from pictory_provider.api.models import MODELS
@@ -23,7 +22,7 @@ with DAG(
 
     @task.short_circuit
     def within_budget(params: dict) -> bool:
-        today = datetime.now(UTC)
+        today = pendulum.now("UTC")
         with PictoryHook() as hook:
             ledger = hook.get_credit_usage(today.year, today.month)
             left = hook.get_quota().ai_credits_left

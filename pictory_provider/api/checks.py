@@ -7,6 +7,7 @@ Limits are those of https://docs.pictory.ai/api-reference/ai-studio/generate-ima
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from pictory_provider.api.errors import RequestInvalid
@@ -24,6 +25,12 @@ def check_job_id(job_id: object) -> str:
     :raises RequestInvalid: for anything but a string, for an empty one, and for ``"None"``, which is
         what Jinja makes of a missing XCom.
     """
+    if isinstance(job_id, Sequence) and not isinstance(job_id, (str, bytes)):
+        raise RequestInvalid(
+            f"job_id is a list of {len(job_id)}, and takes one jobId. No request was made. Map the task over the "
+            "list: PictoryJobSensor.partial(task_id=...).expand(job_id=generate.output).",
+            fields=["job_id"],
+        )
     if not isinstance(job_id, str) or job_id.strip() in ("", "None"):
         raise RequestInvalid(
             f"job_id is missing: got {job_id!r}. No request was made. Usually the task that submits the "

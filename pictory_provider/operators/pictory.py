@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
@@ -69,8 +69,8 @@ class GenerateImageOperator(BaseOperator):
     :param allow_unlisted: let a model, style or ratio pass that this release does not know.
     :param wait_for_completion: end the task when the picture is ready, and not when the job is accepted.
     :param deferrable: wait in the triggerer, without a worker slot. Only with ``wait_for_completion``.
-    :param poll_interval: seconds, or a timedelta, between two looks at the job.
-    :param timeout: seconds, or a timedelta, to wait for the job, from its submission on; a retry does not
+    :param poll_interval: seconds, or a duration, between two looks at the job.
+    :param timeout: seconds, or a duration, to wait for the job, from its submission on; a retry does not
         start it again.
     :param durable: keep the submission on record in the task's state store (Airflow 3.3 and later), so that a
         retry adopts the job. Without a record whatever fails after the submission is not retried, and a
@@ -92,6 +92,7 @@ class GenerateImageOperator(BaseOperator):
         "webhook",
         "pictory_conn_id",
     )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"prompt": "md"}
     operator_extra_links = (PictoryJobLink(),)
     image_url: str | None = None
     ui_color = "#efe7fb"

@@ -7,14 +7,15 @@ from __future__ import annotations
 import re
 import time
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import pendulum
 from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
     BaseSensorOperator,
+    PokeReturnValue,
     XComArg,
 )
 
@@ -33,6 +34,7 @@ from pictory_provider.exceptions import (
     PictoryJobCleaned,
     PictoryJobFailed,
     PictoryJobNotFound,
+    airflow_errors,
     as_airflow_error,
 )
 from pictory_provider.jobs import events
@@ -44,6 +46,7 @@ from pictory_provider.waiting import JobWait, conclude, ended_by_airflow, late_l
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from datetime import timedelta
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -70,8 +73,8 @@ class PictoryJobSensor(BaseSensorOperator):
     :param job_id: the job to wait for, usually ``generate.output``. (templated)
     :param pictory_conn_id: the Airflow connection. (templated)
     :param deferrable: wait in the triggerer, without a worker slot. Wins over ``mode``.
-    :param poke_interval: seconds, or a timedelta, between two looks. Pictory recommends 10 to 30 s.
-    :param timeout: seconds, or a timedelta, to wait in all.
+    :param poke_interval: seconds, or a duration, between two looks. Pictory recommends 10 to 30 s.
+    :param timeout: seconds, or a duration, to wait in all.
     :param soft_fail: skip the task on a timeout (``execution_timeout`` too) and for a job that failed, was
         cleaned or does not exist; never for a bad key or a blocked client.
     :param never_fail: skip the task on any error.
@@ -121,7 +124,7 @@ class PictoryJobSensor(BaseSensorOperator):
                 trigger_cls="pictory_provider.triggers.pictory.PictoryJobTrigger",
                 trigger_kwargs=arguments,
                 next_method="execute_complete",
-                timeout=timedelta(seconds=deferral_timeout(self.timeout, self.poke_interval)),
+                timeout=pendulum.duration(seconds=deferral_timeout(self.timeout, self.poke_interval)),
             )
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -133,6 +136,20 @@ class PictoryJobSensor(BaseSensorOperator):
             )
         with self._own_ending():
             return self._finish(self._wait(self._begin(context)))
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look once: done with the image record, not done, or the error that ends the wait.
+
+        :meth:`execute` has a loop of its own, which knows deadline, graces and pauses. This is for those who ask a
+        sensor from their own code.
+        """
+        from pictory_provider.hooks.pictory import PictoryHook
+
+        with airflow_errors(), PictoryHook(self.pictory_conn_id) as hook:
+            decision = Watch(self._begin(context).poller(), hook, log=self.log).look()
+            if isinstance(decision, Wait):
+                return PokeReturnValue(is_done=False)
+            return PokeReturnValue(is_done=True, xcom_value=self._finish(decision.job()))
 
     def execute_complete(self, context: Context, event: dict[str, Any] | str) -> dict[str, Any]:  # noqa: ARG002  Airflow calls it so
         """Go on after the trigger's event.
@@ -290,5 +307,5 @@ def in_triggerer(value: Any) -> str | None:
 
 
 def _come_back_in(pause: float) -> AirflowRescheduleException:
-    at = datetime.now(UTC) + timedelta(seconds=max(pause, shortest_absence()))
+    at = pendulum.now("UTC") + pendulum.duration(seconds=max(pause, shortest_absence()))
     return AirflowRescheduleException(at)  # type: ignore[no-untyped-call]

@@ -256,6 +256,7 @@ def occurrences(pictory, monkeypatch, tmp_path):
     yield lambda: hook.generate_image(PROMPT, model="dall-e")
     yield lambda: hook.generate_image(PROMPT, reference_image_url="a.png")
     yield lambda: hook.get_job("None")
+    yield lambda: hook.get_job(["a", "b"])
     yield lambda: save(pictory, path="a.png")
     yield lambda: save(pictory, path=str(there))
     yield lambda: save(pictory, path="file://host/a.png")

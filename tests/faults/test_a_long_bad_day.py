@@ -22,10 +22,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from pictory_provider import durable, pool, waiting
+from pictory_provider import durable, looking, pool, purchase, waiting
+from pictory_provider.client import asking
 from pictory_provider.client.sync import SyncClient
 from pictory_provider.exceptions import PictorySubmitOutcomeUnknown
-from pictory_provider.hooks import pictory as hooks
 from pictory_provider.jobs import events
 from pictory_provider.jobs.submission import KEY, Submission
 from pictory_provider.operators import pictory as operators
@@ -407,7 +407,7 @@ def world(monkeypatch):
     """Return a day whose clock, whose Pictory and whose crashes are in the hands of the test."""
     clock, world = Clock(), World()
     fake = SimpleNamespace(time=clock.time, monotonic=clock.monotonic, sleep=clock.sleep)
-    for module in (hooks, durable, waiting, operators, triggers, pool):
+    for module in (asking, durable, looking, operators, pool, purchase, triggers, waiting):
         monkeypatch.setattr(module, "time", fake)
     monkeypatch.setattr(pool, "_Queue", clocked(clock))
     send = SyncClient.send

@@ -199,6 +199,6 @@ WINDOW = {
     "/client/__init__.py",
     "/client/sync.py",
     "/durable.py",
-    "/hooks/pictory.py",
     "/jobs/submission.py",
+    "/purchase.py",
 }

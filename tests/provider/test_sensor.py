@@ -56,6 +56,26 @@ def test_a_missing_job_id_is_told_without_a_request(pictory, context, way, job_i
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_a_list_of_job_ids_is_told_to_be_expanded_over(pictory, context, way):
+    with pytest.raises(PictoryRequestInvalid, match=r"a list of 2, and takes one jobId.*\.expand\(job_id="):
+        run(sensor(["a", "b"], way), context)
+    assert pictory.requests == []
+
+
+def test_a_poke_looks_once_and_says_whether_the_job_is_done(pictory, context):
+    made = sensor(buy(pictory, "stuck"))
+    assert not made.poke(context)
+    assert len(pictory.polls) == 1
+    done = sensor(buy(pictory)).poke(context)
+    assert (bool(done), done.xcom_value["status"]) == (True, "completed")
+
+
+def test_a_poke_raises_what_the_wait_would(pictory, context):
+    with pytest.raises(PictoryJobFailed):
+        sensor(buy(pictory, "failed")).poke(context)
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_a_job_id_that_is_no_uuid_is_for_pictory_to_decide(pictory, context, monkeypatch, way):
     monkeypatch.setattr(polling, "UNKNOWN_JOB_GRACE", 0)
     with pytest.raises(PictoryJobNotFound):

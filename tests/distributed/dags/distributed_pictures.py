@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import os
-from datetime import timedelta
 
+import pendulum
 from airflow.sdk import DAG
 
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
@@ -19,7 +19,7 @@ with DAG(
     dag_id="distributed_pictures",
     schedule=None,
     max_active_tasks=PICTURES,
-    default_args={"retries": 4, "retry_delay": timedelta(seconds=5)},
+    default_args={"retries": 4, "retry_delay": pendulum.duration(seconds=5)},
 ):
     generate = GenerateImageOperator.partial(
         task_id="generate", model="flux-schnell", map_index_template="{{ task.prompt }}"

@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 import os
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pendulum
 from airflow.sdk import DAG
 
 from pictory_provider.operators.pictory import GenerateImageOperator
@@ -36,7 +36,7 @@ for way, retries in (AFTER if (MARKERS / "retries_are_edited").exists() else BEF
     with DAG(
         dag_id=f"faults_{way}",
         schedule=None,
-        default_args={"retries": retries, "retry_delay": timedelta(seconds=1)},
+        default_args={"retries": retries, "retry_delay": pendulum.duration(seconds=1)},
     ):
         for kind, options in KINDS.items():
             GenerateImageOperator(

@@ -11,10 +11,10 @@ import http.client
 import os
 import signal
 import time
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pendulum
 from airflow.sdk import DAG
 from airflow.sdk.execution_time import task_runner
 
@@ -110,7 +110,7 @@ with DAG(
     dag_id="faults_kills",
     schedule=None,
     max_active_tasks=4,
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=1)},
+    default_args={"retries": 2, "retry_delay": pendulum.duration(seconds=1)},
 ):
     for victim, kind, point in CASES:
         GenerateImageOperator(

@@ -4,15 +4,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
+import pendulum
 from airflow.sdk import DAG
 
 from pictory_provider.operators.pictory import GenerateImageOperator
 
 PROMPT = "Done after the deadline, {} simulate:seconds=25"
 
-with DAG(dag_id="faults_late", schedule=None, default_args={"retries": 1, "retry_delay": timedelta(seconds=20)}):
+with DAG(
+    dag_id="faults_late", schedule=None, default_args={"retries": 1, "retry_delay": pendulum.duration(seconds=20)}
+):
     for kind, deferrable in {"wait": False, "defer": True}.items():
         GenerateImageOperator(
             task_id=kind,

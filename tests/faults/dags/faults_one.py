@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
+import pendulum
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG
 
@@ -22,7 +21,7 @@ for kind, options in KINDS.items():
         dag_id=f"faults_{kind}",
         schedule=None,
         params={"prompt": "A lighthouse at dawn"},
-        default_args={"retries": 2, "retry_delay": timedelta(seconds=1)},
+        default_args={"retries": 2, "retry_delay": pendulum.duration(seconds=1)},
     ):
         GenerateImageOperator(
             task_id="generate", prompt="{{ params.prompt }}", pictory_conn_id="pictory_quiet", **options

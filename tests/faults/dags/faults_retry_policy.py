@@ -5,8 +5,7 @@
 from __future__ import annotations
 
 # [START retry_policy]
-from datetime import timedelta
-
+import pendulum
 from airflow.sdk import DAG, ExceptionRetryPolicy, RetryAction, RetryRule
 
 from pictory_provider.operators.pictory import GenerateImageOperator
@@ -15,9 +14,13 @@ ERRORS = "pictory_provider.exceptions"
 patient = ExceptionRetryPolicy(
     rules=[
         # Nothing was bought: come back when Pictory has room again.
-        RetryRule(f"{ERRORS}.PictoryRateLimited", RetryAction.RETRY, timedelta(seconds=20), "Pictory is busy"),
+        RetryRule(
+            f"{ERRORS}.PictoryRateLimited", RetryAction.RETRY, pendulum.duration(seconds=20), "Pictory is busy"
+        ),
         # The job runs on: look again later, which buys nothing.
-        RetryRule(f"{ERRORS}.PictoryWaitTimeout", RetryAction.RETRY, timedelta(minutes=10), "the job runs on"),
+        RetryRule(
+            f"{ERRORS}.PictoryWaitTimeout", RetryAction.RETRY, pendulum.duration(minutes=10), "the job runs on"
+        ),
         # Someone has to change the user agent: do not knock again.
         RetryRule(f"{ERRORS}.PictoryEdgeBlocked", RetryAction.FAIL, reason="the firewall blocks this client"),
     ]
@@ -29,7 +32,7 @@ with DAG(dag_id="pictory_patient", schedule=None, params={"prompt": "A lighthous
         prompt="{{ params.prompt }}",
         pictory_conn_id="pictory_quiet",
         retries=3,
-        retry_delay=timedelta(hours=1),
+        retry_delay=pendulum.duration(hours=1),
         retry_policy=patient,
     )
 # [END retry_policy]

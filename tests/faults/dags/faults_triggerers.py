@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
+import pendulum
 from airflow.sdk import DAG
 
 from pictory_provider.operators.pictory import GenerateImageOperator
@@ -18,7 +17,7 @@ with DAG(
     dag_id="faults_triggerers",
     schedule=None,
     max_active_tasks=16,
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=1)},
+    default_args={"retries": 2, "retry_delay": pendulum.duration(seconds=1)},
 ):
     GenerateImageOperator.partial(task_id="generate", wait_for_completion=True, poll_interval=2).expand(
         prompt=[PROMPT.format(n) for n in range(OPERATORS)]

@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
+import pendulum
 from airflow.sdk import DAG, Asset, task, task_group
 
 from pictory_provider.operators.pictory import GenerateImageOperator
@@ -36,7 +35,9 @@ with DAG(
         sensor("worker_slice", PULLED.format(""), **start),
         sensor("worker_multiple", generate.output, multiple_outputs=True, **start),
         sensor("worker_outlet", generate.output, outlets=[Asset("system_picture")], **start),
-        sensor("worker_execution_timeout", generate.output, execution_timeout=timedelta(minutes=5), **start),
+        sensor(
+            "worker_execution_timeout", generate.output, execution_timeout=pendulum.duration(minutes=5), **start
+        ),
         PictoryJobSensor.partial(task_id="worker_mapped", poke_interval=3, **start).expand(
             job_id=[generate.output]
         ),
