@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, NoReturn
 
-import pendulum
-
 from pictory_provider.api.errors import RequestInvalid, WaitTimeout
 from pictory_provider.api.models import Job
 from pictory_provider.api.retry import is_passing
@@ -80,7 +78,8 @@ class JobWait:
         task.defer(
             trigger=self.trigger(first_poll_at),
             method_name="execute_complete",
-            timeout=pendulum.duration(seconds=deferral_timeout(left, self.poll_interval)),
+            # A pendulum.Duration does not cross to the supervisor (Airflow 3.3.2), and the task would fail.
+            timeout=timedelta(seconds=deferral_timeout(left, self.poll_interval)),
         )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 import time
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pendulum
@@ -46,7 +47,6 @@ from pictory_provider.waiting import JobWait, conclude, ended_by_airflow, late_l
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from datetime import timedelta
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -124,7 +124,7 @@ class PictoryJobSensor(BaseSensorOperator):
                 trigger_cls="pictory_provider.triggers.pictory.PictoryJobTrigger",
                 trigger_kwargs=arguments,
                 next_method="execute_complete",
-                timeout=pendulum.duration(seconds=deferral_timeout(self.timeout, self.poke_interval)),
+                timeout=timedelta(seconds=deferral_timeout(self.timeout, self.poke_interval)),
             )
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -307,5 +307,5 @@ def in_triggerer(value: Any) -> str | None:
 
 
 def _come_back_in(pause: float) -> AirflowRescheduleException:
-    at = pendulum.now("UTC") + pendulum.duration(seconds=max(pause, shortest_absence()))
+    at = pendulum.now("UTC") + timedelta(seconds=max(pause, shortest_absence()))
     return AirflowRescheduleException(at)  # type: ignore[no-untyped-call]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime, timedelta
 
+import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -53,6 +54,21 @@ def test_a_missing_job_id_is_told_without_a_request(pictory, context, way, job_i
     with pytest.raises(PictoryRequestInvalid, match="job_id is missing"):
         run(sensor(job_id, way), context)
     assert pictory.requests == []
+
+
+def test_durations_may_be_pendulums_and_none_of_them_crosses_to_airflow(pictory, context):
+    """Airflow 3.3.2 cannot send one from a task to its supervisor."""
+    made = sensor(buy(pictory, "stuck"), "deferrable", poke_interval=pendulum.duration(seconds=20),
+                  timeout=pendulum.duration(hours=1))  # fmt: skip
+    with pytest.raises(TaskDeferred) as deferred:
+        made.execute(context)
+    assert type(deferred.value.timeout) is timedelta
+    assert deferred.value.trigger.poll_interval == 20
+    assert deferred.value.trigger.end_time - deferred.value.trigger.started_at == 3_600
+    assert all(
+        type(value) in (str, float, int, bool, type(None))
+        for value in deferred.value.trigger.serialize()[1].values()
+    )
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -49,7 +49,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"airflow", "asgiref", "wtforms"},
     ),
     "triggers": ({"api", "jobs", "compat", "exceptions", "hooks", "links", "looking"}, {"airflow", "asgiref"}),
-    "waiting": ({"api", "jobs", "compat", "exceptions", "hooks", "looking", "triggers"}, {"airflow", "pendulum"}),
+    "waiting": ({"api", "jobs", "compat", "exceptions", "hooks", "looking", "triggers"}, {"airflow"}),
     "operators": (
         {
             "api",
