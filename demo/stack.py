@@ -144,11 +144,19 @@ class AirflowStack:
         self._session.close()
 
     def call(self, method: str, path: str, **json_body: Any) -> Any:
-        """Call Airflow's REST API and return its JSON."""
-        try:
-            reply = self._session.request(method, f"{self.url}/api/v2{path}", json=json_body or None, timeout=30)
-        except requests.RequestException as error:
-            raise StackError(f"{method} {path}: {error}") from error
+        """Call Airflow's REST API and return its JSON.
+
+        A 500 is a SQLite that was locked for too long; what changes nothing twice is asked again.
+        """
+        for _ in self.until(15):
+            try:
+                reply = self._session.request(
+                    method, f"{self.url}/api/v2{path}", json=json_body or None, timeout=30
+                )
+            except requests.RequestException as error:
+                raise StackError(f"{method} {path}: {error}") from error
+            if reply.status_code != 500 or method not in ("GET", "PATCH"):
+                break
         if reply.status_code >= 400:
             raise StackError(f"{method} {path}: {reply.status_code} {reply.text[:500]}")
         return reply.json() if reply.content else None

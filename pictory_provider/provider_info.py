@@ -44,7 +44,7 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["login", "schema", "port", "extra"],
     "relabeling": {"password": "API key", "host": "Base URL"},
     "placeholders": {
-        "password": "pictai_... from https://app.pictory.ai/api-access, without Bearer",
+        "password": "pictai_... without Bearer, from https://app.pictory.ai/api-access",
         "host": "https://api.pictory.ai/pictoryapis",
     },
 }
@@ -60,7 +60,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-pictory",
         "name": name,
-        "description": "Image generation with Pictory AI Studio (https://pictory.ai).",
+        "description": "Image generation with Pictory AI Studio, https://pictory.ai",
         "integrations": [
             {"integration-name": name, "external-doc-url": "https://docs.pictory.ai", "tags": ["service"]}
         ],

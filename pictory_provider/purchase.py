@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
@@ -20,7 +21,7 @@ from pictory_provider.api import endpoints, responses, retry
 from pictory_provider.api.errors import JobError, PictoryError, RequestInvalid, SubmitOutcomeUnknown
 from pictory_provider.api.retry import Fate
 from pictory_provider.client.asking import ask_all, get_job, repeat
-from pictory_provider.exceptions import airflow_errors
+from pictory_provider.exceptions import airflow_errors, failure
 from pictory_provider.jobs.evidence import Evidence, matching, report
 from pictory_provider.jobs.submission import (
     PAID_AND_LOST,
@@ -134,6 +135,7 @@ def _after_no_answer(error: BaseException, recorder: Recorder | None, log: Log) 
         unknown.is_out_of_time = True
         raise unknown from error
     elif isinstance(error, Exception):
+        log.error("An error that nobody foresaw, after the request began to leave:", exc_info=error)
         raise SubmitOutcomeUnknown.because(f"an error that nobody foresaw ({type(error).__name__})") from error
 
 
@@ -142,7 +144,7 @@ def _keep_once_more(recorder: Recorder, job_id: str, error: BaseException) -> No
     try:
         recorder.keep(job_id)
     except Exception:
-        raise AirflowFailException(paid_and_then(job_id, error)) from error
+        raise failure(paid_and_then(job_id, error)) from error
 
 
 def _withdraw(recorder: Recorder, log: Log) -> None:
@@ -159,11 +161,13 @@ class Purchase:
     """The picture of one task: bought by this try, or by an earlier one that left it on record.
 
     :param record: of the task.
+    :param conn_id: of the Airflow connection that buys.
     :ivar job_id: as soon as it is known.
     """
 
-    def __init__(self, record: SubmissionRecord, *, log: Log) -> None:
+    def __init__(self, record: SubmissionRecord, *, conn_id: str, log: Log) -> None:
         self.record = record
+        self.conn_id = conn_id
         self.job_id: str | None = None
         self._log = log
 
@@ -172,7 +176,6 @@ class Purchase:
         client: SyncClient,
         request: ImageRequest,
         *,
-        conn_id: str,
         on_unknown_submit: str = "fail",
         ends_at: float | None = None,
     ) -> Adopt:
@@ -183,7 +186,7 @@ class Purchase:
         :raises SubmitOutcomeUnknown: with all that could be found out about it.
         """
         record = self.record
-        wanted, asked = fingerprint(conn_id, request), asked_for(request)
+        wanted, asked = fingerprint(self.conn_id, request), asked_for(request)
         may_resubmit = on_unknown_submit == "resubmit"
         step = self._first_step(client, wanted, asked)
         while not isinstance(step, Adopt):
@@ -214,7 +217,7 @@ class Purchase:
         :param is_bought: whether it was made before, in an earlier leg of this try.
         """
         try:
-            with airflow_errors():
+            with airflow_errors(self.conn_id, log=self._log):
                 yield
         except AirflowFailException as error:
             job_id = self.job_id or self.record.latest.job_id
@@ -227,11 +230,13 @@ class Purchase:
             if job_id is None and not is_bought:
                 raise
             if job_id is None:
-                raise AirflowFailException(PAID_AND_LOST) from error
+                self._log.error("What failed after the purchase:", exc_info=error)
+                raise failure(PAID_AND_LOST) from None
             if self.record.holds(job_id):
                 self._log.warning("Job %s is on record: a retry of this task adopts it, and buys nothing.", job_id)
                 raise
-            raise AirflowFailException(paid_and_then(job_id, error)) from error
+            self._log.error("What failed after the purchase:", exc_info=error)
+            raise failure(paid_and_then(job_id, error)) from None
 
     def recall(self) -> str:
         """Return the jobId of this try where the arguments of its deferral are gone.
@@ -240,7 +245,7 @@ class Purchase:
         """
         self.job_id, unread = self.record.recall()
         if self.job_id is None:
-            raise AirflowFailException(PAID_AND_LOST) from unread
+            raise failure(PAID_AND_LOST) from unread
         return self.job_id
 
     def _first_step(self, client: SyncClient, wanted: str, asked: dict[str, str]) -> Submit | Adopt | PictoryError:
@@ -291,7 +296,9 @@ class Purchase:
     ) -> SubmitOutcomeUnknown:
         """Return an unknown outcome with all that can be said about it."""
         since, before = self.record.latest.intended_at, self.record.latest.credits_before
-        evidence = Evidence(since=since, credits_before=before, credits_now=None, matches=None)
+        evidence = Evidence(
+            since=since, credits_before=before, credits_now=None, price=request.credits, matches=None
+        )
         try:
             quota, page = ask_all(
                 client.settings,
@@ -300,9 +307,8 @@ class Purchase:
                 within=EVIDENCE_TIME,
                 log=self._log,
             )
-            evidence = Evidence(
-                since=since,
-                credits_before=before,
+            evidence = replace(
+                evidence,
                 credits_now=quota.ai_credits_used if quota else None,
                 matches=matching(page[0], request, since) if page else None,
             )

@@ -91,7 +91,9 @@ def check_prompt(prompt: object) -> None:
     :raises RequestInvalid: for anything but a string of 5 to 5,000 characters.
     """
     problem: str | None = None
-    if not isinstance(prompt, str):
+    if prompt is None:
+        problem = "is None: what it was given is empty. Did the task that makes it return nothing"
+    elif not isinstance(prompt, str):
         problem = f"is {type(prompt).__name__}, not a string"
     elif prompt.strip() in ("", "None"):
         problem = f"rendered to {prompt!r}: its template found nothing"

@@ -157,7 +157,7 @@ def _api_key(conn_id: str, password: str | None) -> str:
     if not key.isascii() or not key.isprintable() or " " in key:
         raise AuthenticationError(
             f"Connection {conn_id!r} has blanks, line breaks or other characters in its API key that no "
-            "key has. No request was made. Copy the key again from https://app.pictory.ai/api-access."
+            "key has. No request was made. Copy the key from https://app.pictory.ai/api-access again."
         )
     return key
 
@@ -174,14 +174,14 @@ def _base_url(conn_id: str, host: str | None) -> str:
     if "@" in base_url:
         raise RequestInvalid(
             f"Connection {conn_id!r} has a user name or a password in its base URL. No request was made. Pictory "
-            "knows none: the API key goes into the connection's password, and its host field takes a URL such as "
-            f"{DEFAULT_BASE_URL}; leave it empty for that one.",
+            "knows none: the API key goes into the connection's password. Leave the host field empty for "
+            f"{DEFAULT_BASE_URL}",
             fields=["host"],
         )
     if not fits or parts.query or parts.fragment or any(c.isspace() for c in base_url):
         raise RequestInvalid(
             f"Connection {conn_id!r} has {host!r} as its base URL. No request was made. The host field "
-            f"takes a whole URL with its scheme, such as {DEFAULT_BASE_URL}; leave it empty for that one.",
+            f"takes a whole URL with its scheme. Leave it empty for {DEFAULT_BASE_URL}",
             fields=["host"],
         )
     return base_url
@@ -231,7 +231,7 @@ def _proxy(who: str, value: str, variable: str | None = None) -> str:
     if not fits or parts.path not in ("", "/") or parts.query or parts.fragment or any(c.isspace() for c in url):
         raise RequestInvalid(
             f"{who} has a {variable or 'proxy'} that cannot be used. No request was made. It takes the URL of an "
-            "HTTP proxy, such as http://proxy.example:3128, or with http://user:password@ before the host; no "
+            "HTTP proxy, such as http://proxy.example:3128 or http://user:password@proxy.example:3128 and no "
             "SOCKS. In the password, write characters such as / @ # ? : as %2F %40 %23 %3F %3A."
             + (" The connection's own proxy wins over the environment's." if variable else ""),
             fields=["proxy"],

@@ -145,8 +145,7 @@ class SubmitOutcomeUnknown(PictoryError):
         """
         error = cls(
             f"It is unknown whether Pictory accepted this request: {why}. If it did, a picture was or will be "
-            "paid for. Airflow does not retry this task by itself, because a retry could buy the picture a second "
-            f"time. {what_now or _WHERE_TO_LOOK}"
+            f"paid for. {what_now or _WHERE_TO_LOOK}"
         )
         error.why, error.evidence = why, evidence
         return error

@@ -165,13 +165,13 @@ def check_picture(response: Response, url: str) -> None:
     status, where = response.status, without_query(url)
     if status >= 500 or status == 429:
         raise Unavailable(
-            f"The picture's host could not answer ({status}) for {where}.",
+            f"The picture's host could not answer ({status}) for {where} just now.",
             status=status,
             retry_after=response.headers.get("retry-after"),
         )
     if status != 200:
         raise ImageInvalid(
-            f"The picture's host answered {status} for {where}. Result URLs do not live for ever: pass "
+            f"The picture's host answered {status} for {where} this time. Result URLs do not live for ever: pass "
             "job_id instead of url, which asks Pictory for a fresh one."
         )
 

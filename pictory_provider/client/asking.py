@@ -30,6 +30,7 @@ class Log(Protocol):
     def debug(self, event: Any, /, *args: Any, **kwargs: Any) -> Any: ...  # noqa: D102
     def info(self, event: Any, /, *args: Any, **kwargs: Any) -> Any: ...  # noqa: D102
     def warning(self, event: Any, /, *args: Any, **kwargs: Any) -> Any: ...  # noqa: D102
+    def error(self, event: Any, /, *args: Any, **kwargs: Any) -> Any: ...  # noqa: D102
     def exception(self, event: Any, /, *args: Any, **kwargs: Any) -> Any: ...  # noqa: D102
 
 

@@ -81,7 +81,7 @@ class PictoryHook(BaseHook):
         :raises PictorySubmitOutcomeUnknown: where it cannot be known whether Pictory accepted it.
         :raises PictoryRateLimited: where Pictory refused for longer than a minute.
         """
-        with airflow_errors():
+        with airflow_errors(self.pictory_conn_id):
             request = ImageRequest(prompt=prompt, **options)
             return submit(self.get_conn(), request, log=self.log)
 
@@ -90,7 +90,7 @@ class PictoryHook(BaseHook):
 
         :raises PictoryJobNotFound: where Pictory knows no such job.
         """
-        with airflow_errors():
+        with airflow_errors(self.pictory_conn_id):
             known = check_job_id(job_id)
         return self._read(endpoints.get_job, lambda reply: responses.parse_job(reply, known), known)
 
@@ -99,7 +99,7 @@ class PictoryHook(BaseHook):
 
         All hooks of a loop and a connection share one client and one pace (:mod:`pictory_provider.pool`).
         """
-        with airflow_errors():
+        with airflow_errors(self.pictory_conn_id):
             reply = await self.lease().waiter().send(endpoints.get_job(job_id))
             return responses.parse_job(reply, job_id)
 
@@ -122,7 +122,7 @@ class PictoryHook(BaseHook):
         :raises PictoryWaitTimeout: where the job is still running at the deadline.
         """
         begun = time.time() if started_at is None else started_at
-        with airflow_errors():
+        with airflow_errors(self.pictory_conn_id):
             poller = JobPoller(
                 job_id=check_job_id(job_id),
                 started_at=begun,
@@ -171,7 +171,8 @@ class PictoryHook(BaseHook):
             with self:
                 quota = responses.parse_quota(self._send(endpoints.get_quota()))
         except PictoryError as error:
-            return False, error.message
+            # Airflow's Test button asks under a throw-away name, which says nothing to anyone.
+            return False, error.message.replace(f"Connection {self.pictory_conn_id!r}", "This connection")
         except Exception as error:
             return False, f"{type(error).__name__}: {error}"
         return True, (
@@ -205,7 +206,7 @@ class PictoryHook(BaseHook):
         :raises PictoryUnavailable: for a job that still runs.
         :raises PictoryStorageFailed: where it cannot be written.
         """
-        with airflow_errors():
+        with airflow_errors(self.pictory_conn_id):
             if (job_id is None) == (url is None):
                 raise RequestInvalid(
                     "Pass either job_id or url, and not both. Nothing was downloaded.", fields=["job_id", "url"]
@@ -300,7 +301,7 @@ class PictoryHook(BaseHook):
 
     def _read(self, endpoint: Callable[..., Request], parse: Callable[[Response], T], *arguments: Any) -> T:
         """Send a free request, again where that may help, and parse its reply."""
-        with airflow_errors():
+        with airflow_errors(self.pictory_conn_id):
             request = endpoint(*arguments)
             return repeat(lambda: parse(self._send(request)), retry.after_read, log=self.log)
 

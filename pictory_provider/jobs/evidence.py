@@ -30,6 +30,7 @@ class Evidence:
     :param since: epoch seconds of the intent; ``None`` where it is not known.
     :param credits_before: AI credits used right before the request; ``None`` where Pictory did not say.
     :param credits_now: AI credits used now; the same.
+    :param price: AI credits that this picture costs, as listed; ``None`` where that is not known.
     :param matches: pictures of this request on the first page of the gallery; ``None`` where it could not
         be read.
     """
@@ -37,28 +38,53 @@ class Evidence:
     since: float | None
     credits_before: float | None
     credits_now: float | None
+    price: float | None = None
     matches: tuple[GeneratedImage, ...] | None
 
     def text(self) -> str:
         """Return the evidence in plain words."""
-        before, now = (
-            "unknown" if value is None else f"{value:,.10g}" for value in (self.credits_before, self.credits_now)
-        )
-        credits = f"AI credits used, by all of the account: {before} before the request, {now} now."
+        return f"{self._credits()} {self._gallery()}"
+
+    def _credits(self) -> str:
+        if self.credits_before is None or self.credits_now is None:
+            before, now = (_plain(value) for value in (self.credits_before, self.credits_now))
+            return f"AI credits used, by all of the account: {before} before the request, {now} now."
+        used = f"{_plain(self.credits_before)} before, {_plain(self.credits_now)} now"
+        more = round(self.credits_now - self.credits_before, 2)
+        costs = "" if self.price is None else f"; this picture costs {_plain(self.price)}"
+        if more == 0:
+            return f"No AI credits were used since, by all of the account ({used}){costs}."
+        if more == self.price:
+            costs = ": exactly the price of this picture"
+        return f"The account has used {_plain(more)} AI credits more ({used}){costs}."
+
+    def _gallery(self) -> str:
         if self.matches is None:
-            return f"{credits} The gallery could not be read."
+            return "The gallery could not be read."
         when = (
             "" if self.since is None else f" since {datetime.fromtimestamp(self.since, UTC):%Y-%m-%d %H:%M:%S} UTC"
         )
         if not self.matches:
             return (
-                f"{credits} The gallery shows no picture of this request{when}; one that is still being drawn "
-                "is not there yet."
+                f"The gallery shows no picture of this request{when}. One that is still being drawn is not there "
+                "yet."
             )
         shown = ", ".join(
             f"{match.created_date} {without_query(match.url)}" for match in self.matches[:MATCHES_SHOWN]
         )
-        return f"{credits} Pictures of this request in the gallery{when}: {len(self.matches)} ({shown})."
+        return f"Pictures of this request in the gallery{when}: {len(self.matches)} ({shown} )."
+
+    def how_to_save(self) -> str:
+        """Say how to get at a picture that the gallery shows; nothing where it shows none."""
+        if not self.matches:
+            return ""
+        url = self.matches[0].url or ""
+        if "?" in url:
+            url = "<its url in PictoryHook().list_images()>"
+        return (
+            "To take a picture of the gallery for this one, which buys nothing: "
+            f'`DownloadImageOperator(url="{url}", path=...)`.'
+        )
 
 
 def matching(
@@ -80,14 +106,15 @@ def matching(
 
 
 def report(unknown: SubmitOutcomeUnknown, evidence: Evidence, adoption: str) -> SubmitOutcomeUnknown:
-    """Return an unknown outcome with its evidence and its two ways on.
+    """Return an unknown outcome with its evidence and its ways on.
 
     :param adoption: how to adopt a job whose jobId was found (:func:`by_hand` or :func:`by_sensor`).
     """
+    lines = [evidence.text(), "To buy the picture again, clear the task.", adoption, evidence.how_to_save()]
     return SubmitOutcomeUnknown.because(
         unknown.why,
         evidence=evidence,
-        what_now=f"{evidence.text()} There are two ways on. To buy the picture again, clear the task. {adoption}",
+        what_now="\n".join(line for line in lines if line),
     )
 
 
@@ -106,6 +133,10 @@ def by_hand(*, dag_id: str, run_id: str, task_id: str, map_index: int | None) ->
 def by_sensor(job_id: str = "<its jobId>") -> str:
     """Say how a user gets at a job without a record."""
     return f'PictoryJobSensor(job_id="{job_id}") waits for a job whose jobId you have.'
+
+
+def _plain(number: float | None) -> str:
+    return "unknown" if number is None else f"{number:,.10g}"
 
 
 def _made_at(image: GeneratedImage, otherwise: float) -> float:

@@ -206,7 +206,7 @@ class JobPoller:
                 ProtocolError(
                     f"Job {job.job_id} is completed, but Pictory gave no URL for its picture in "
                     f"{waited:.0f} s. It was paid for. Look for it in the gallery: "
-                    "`PictoryHook().list_images()`, or https://app.pictory.ai.",
+                    "`PictoryHook().list_images()`, or https://app.pictory.ai in a browser.",
                     status=200,
                 )
             )

@@ -304,8 +304,9 @@ def runs_on(job_id: str) -> str:
 
 def paid_and_then(job_id: str, error: BaseException) -> str:
     """Say what failed after a job was submitted, where a retry would not find it on record."""
+    said = getattr(error, "message", str(error)).rstrip(".")
     return (
-        f"Job {job_id} was submitted and is paid for, and then: {type(error).__name__}: {str(error).rstrip('.')}. "
+        f"Job {job_id} was submitted and is paid for, and then: {type(error).__name__}: {said}. "
         "The task is not retried: the job is not on record, so a retry would buy the picture again, or ask what "
         f'became of it. PictoryJobSensor(job_id="{job_id}") waits for it.'
     )

@@ -157,7 +157,6 @@ class GenerateImageOperator(BaseOperator):
             job = purchase.obtain(
                 hook.get_conn(),
                 request,
-                conn_id=self.pictory_conn_id,
                 on_unknown_submit=self.on_unknown_submit,
                 ends_at=ends_at,
             )
@@ -202,7 +201,7 @@ class GenerateImageOperator(BaseOperator):
 
     def _purchase_of(self, context: Context) -> Purchase:
         record = SubmissionRecord(context, durable=self.durable, retries=self.retries)
-        self._purchase = Purchase(record, log=self.log)
+        self._purchase = Purchase(record, conn_id=self.pictory_conn_id, log=self.log)
         return self._purchase
 
     def _check_what_follows(self, context: Context) -> None:
@@ -307,7 +306,7 @@ class DownloadImageOperator(BaseOperator):
         """Download, check and save."""
         from pictory_provider.hooks.pictory import PictoryHook
 
-        with PictoryHook(self.pictory_conn_id) as hook:
+        with airflow_errors(log=self.log), PictoryHook(self.pictory_conn_id) as hook:
             saved = hook.download_image(
                 self.path,
                 job_id=self.job_id,

@@ -22,6 +22,7 @@ from airflow.providers.common.compat.sdk import (
 
 from pictory_provider.api.checks import check_job_id
 from pictory_provider.api.errors import PictoryError, Unavailable, WaitTimeout
+from pictory_provider.api.wording import laid_out, urls
 from pictory_provider.compat import (
     AirflowRescheduleException,
     TaskDeferralError,
@@ -268,13 +269,16 @@ class PictoryJobSensor(BaseSensorOperator):
                 raise AirflowSkipException(f"Skipped, because {which} is set. {ending}") from error
             if ending is error:
                 raise
-            raise ending from error.__cause__
+            for url in urls(str(ending)):
+                self.log.warning("See %s", url)
+            raise ending from None
 
     def _as_airflow_says(self, error: BaseException) -> BaseException:
         if isinstance(error, WaitTimeout):
-            return AirflowSensorTimeout(error.message)
+            not_retried = "Airflow does not retry this task: no sensor is, once it has timed out."
+            return AirflowSensorTimeout(laid_out(f"{error.message}\n{not_retried}"))
         if isinstance(error, PictoryError):
-            return as_airflow_error(error)
+            return as_airflow_error(error, self.pictory_conn_id)
         return error
 
 

@@ -11,6 +11,7 @@ import sys
 from importlib import import_module
 from importlib.metadata import entry_points, version
 from pathlib import Path
+from types import SimpleNamespace
 
 import certifi
 import pytest
@@ -101,7 +102,7 @@ def test_every_error_of_the_tree_has_its_class_for_airflow():
         assert isinstance(twin, AirflowException), name
         assert isinstance(twin, errors.PictoryError), name
         assert type(twin).__module__ == exceptions.__name__
-        assert str(twin) == "what happened"
+        assert str(twin).splitlines() == ["what happened", type(twin).a_retry]
 
 
 def test_an_error_for_airflow_keeps_what_the_error_knew():
@@ -116,14 +117,42 @@ def test_errors_survive_pickling():
     assert type(pickle.loads(pickle.dumps(error))) is exceptions.PictoryJobFailed
 
 
-def test_the_table_of_retries_is_true():
+def test_what_each_error_says_of_a_retry_is_what_airflow_does():
     from airflow.providers.common.compat.sdk import AirflowFailException
 
-    rows = [line.split("`") for line in exceptions.__doc__.splitlines() if line.startswith(":class:")]
-    table = {row[1]: row[2].split()[0] for row in rows}
-    assert set(table) == {name for name in vars(exceptions) if name.startswith("Pictory")}
-    for name, retried in table.items():
-        assert issubclass(getattr(exceptions, name), AirflowFailException) == (retried == "no"), name
+    kinds = [kind for name, kind in vars(exceptions).items() if name.startswith("Pictory")]
+    assert len(kinds) > 10
+    for kind in kinds:
+        is_failed_at_once = issubclass(kind, AirflowFailException)
+        assert is_failed_at_once == kind.a_retry.startswith("Airflow does not retry this task: "), kind
+        assert is_failed_at_once != kind.a_retry.startswith("If retries are left, Airflow tries again"), kind
+
+
+def test_an_error_is_laid_out_in_lines_and_names_its_connection():
+    error = errors.AuthenticationError("Pictory refused the API key (401). This request cost nothing.")
+    twin = exceptions.as_airflow_error(error, "pictory_covers")
+    assert str(twin).splitlines() == [
+        "Pictory refused the API key (401).",
+        "This request cost nothing.",
+        "Airflow does not retry this task: someone must mend the connection first.",
+        "The connection is 'pictory_covers'.",
+    ]
+    assert twin.message == error.message
+
+
+def test_an_error_shows_no_cause_and_the_log_has_its_urls():
+    told = []
+    log = SimpleNamespace(warning=lambda text, *more: told.append(text % more))
+
+    @exceptions.airflow_errors("c", log=log)
+    def fail():
+        raise errors.Unavailable("Look at https://app.pictory.ai first.") from OSError("frames that nobody reads")
+
+    with pytest.raises(exceptions.PictoryUnavailable) as caught:
+        fail()
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    assert told == ["See https://app.pictory.ai"]
 
 
 def link_of(task):
@@ -141,10 +170,10 @@ def test_the_link_leads_to_the_picture_of_every_task(pictory, context, tmp_path)
     assert [link_of(task) for task in (generate, wait, save)] == [url, url, url]
 
 
-def test_the_link_is_empty_while_there_is_no_picture(pictory, context):
+def test_while_there_is_no_picture_the_link_leads_to_the_accounts_pictures(pictory, context):
     generate = GenerateImageOperator(task_id="generate", prompt="A lighthouse")
     generate.execute(context)
-    assert link_of(generate) == link_of(PictoryJobSensor(task_id="wait", job_id="j")) == ""
+    assert link_of(generate) == link_of(PictoryJobSensor(task_id="wait", job_id="j")) == "https://app.pictory.ai"
 
 
 def test_a_resumed_task_has_its_link(pictory, context):

@@ -73,7 +73,7 @@ def test_durations_may_be_pendulums_and_none_of_them_crosses_to_airflow(pictory,
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_list_of_job_ids_is_told_to_be_expanded_over(pictory, context, way):
-    with pytest.raises(PictoryRequestInvalid, match=r"a list of 2, and takes one jobId.*\.expand\(job_id="):
+    with pytest.raises(PictoryRequestInvalid, match=r"(?s)a list of 2, and takes one jobId.*\.expand\(job_id="):
         run(sensor(["a", "b"], way), context)
     assert pictory.requests == []
 

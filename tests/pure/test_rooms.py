@@ -24,7 +24,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "client": ({"api"}, {"requests", "aiohttp", "certifi"}),
     "pool": ({"api", "jobs", "client"}, set()),
     "compat": (set(), {"airflow"}),
-    "exceptions": ({"api"}, {"airflow"}),
+    "exceptions": ({"api", "client"}, {"airflow"}),
     "telemetry": ({"api"}, {"airflow"}),
     "durable": ({"jobs", "compat"}, {"airflow"}),
     "links": (set(), {"airflow"}),

@@ -336,7 +336,7 @@ def test_a_time_without_a_zone_is_utc_wherever_the_worker_stands(zone, monkeypat
 
 
 def test_a_time_that_is_not_known_is_not_told():
-    assert "picture of this request; one that" in evidence(since=None).text()
+    assert "picture of this request. One that" in evidence(since=None).text()
 
 
 def test_clocks_may_differ_by_five_minutes():
@@ -369,11 +369,35 @@ def evidence(**fields):
 
 
 def test_the_evidence_is_told_in_plain_words_without_the_query_of_a_url():
-    assert "690 before the request, 692 now" in evidence().text()
-    assert "since 2027-01-15 08:00:00 UTC; one that is still being drawn is not there yet" in evidence().text()
+    assert "used 2 AI credits more (690 before, 692 now)." in evidence().text()
+    assert "since 2027-01-15 08:00:00 UTC. One that is still being drawn is not there yet" in evidence().text()
     found = evidence(matches=(image(),)).text()
-    assert "1 (2027-01-15T08:00:00.000Z https://h/a.png)" in found
+    assert "1 (2027-01-15T08:00:00.000Z https://h/a.png )" in found
     assert "sig" not in found
+
+
+@pytest.mark.parametrize(
+    ("used", "told"),
+    [
+        (690.6, "used 0.6 AI credits more (690 before, 690.6 now): exactly the price of this picture."),
+        (
+            690,
+            "No AI credits were used since, by all of the account (690 before, 690 now); this picture costs 0.6.",
+        ),
+        (694, "used 4 AI credits more (690 before, 694 now); this picture costs 0.6."),
+    ],
+)
+def test_the_evidence_does_the_arithmetic(used, told):
+    assert told in evidence(credits_now=used, price=0.6).text()
+
+
+def test_a_picture_of_the_gallery_can_be_saved_in_place_of_the_unknown_one():
+    assert evidence().how_to_save() == ""
+    ready = evidence(matches=(image(url="https://h/a.png"),)).how_to_save()
+    assert '`DownloadImageOperator(url="https://h/a.png", path=...)`' in ready
+    signed = evidence(matches=(image(url="https://h/a.png?sig=1"),)).how_to_save()
+    assert "list_images()" in signed
+    assert "sig" not in signed
 
 
 def test_what_could_not_be_found_out_is_said():

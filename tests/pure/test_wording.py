@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""A text in a log: a sentence a line, and no line runs off the page."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pictory_provider.api.wording import WIDTH, laid_out, urls
+
+PACKAGE = Path(__file__).resolve().parents[2] / "pictory_provider"
+
+
+def test_each_sentence_has_a_line():
+    assert laid_out("It failed. Nothing was spent! Is it 1.5 s? `x` will do.") == (
+        "It failed.\nNothing was spent!\nIs it 1.5 s?\n`x` will do."
+    )
+
+
+def test_a_long_sentence_is_wrapped_and_indented():
+    first, *rest = laid_out("This is a sentence of many words " * 10).splitlines()
+    assert first.startswith("This is")
+    assert rest
+    assert all(line.startswith("    ") for line in rest)
+
+
+@given(st.lists(st.text("abc.A ?", max_size=60).filter(lambda word: len(word.split()) > 0), max_size=30))
+def test_nothing_is_lost_and_no_line_is_longer_than_its_longest_word_needs(words):
+    text = " ".join(words)
+    laid = laid_out(text)
+    assert laid.split() == text.split()
+    longest = max(map(len, text.split()), default=0)
+    assert all(len(line) <= max(WIDTH, longest + 4) for line in laid.splitlines())
+
+
+def test_lines_that_a_text_has_are_kept():
+    assert laid_out("one\ntwo") == "one\ntwo"
+
+
+def test_urls_are_found_once_each():
+    assert urls('Look at https://a.b/c and `https://d` and https://a.b/c or "http://e".') == [
+        "https://a.b/c",
+        "https://d",
+        "http://e",
+    ]
+
+
+def test_no_text_of_ours_ends_a_url_with_punctuation():
+    """Airflow's log makes a link of it, the full stop included."""
+    found = []
+    for file in PACKAGE.rglob("*.py"):
+        tree = ast.parse(file.read_text())
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+                found += [
+                    (file.name, url)
+                    for url in re.findall(r"https?://[^\s`'\"<>]+[.,;:)](?=[\s'\"`]|$)", node.value)
+                    if not url.endswith("://")
+                ]
+    assert found == []
