@@ -133,21 +133,22 @@ def as_airflow_error(error: api.PictoryError, conn_id: str | None = None) -> api
     is_of_this_machine = isinstance(error, api.RequestInvalid) and error.status is None
     if conn_id and not is_of_this_machine and repr(conn_id) not in error.message:
         lines.append(f"The connection is {conn_id!r}.")
-    twin = cls(laid_out("\n".join(lines)))
+    twin = cls(laid_out("\n".join(lines), after=f"{cls.__name__}: "))
     twin.__dict__.update(error.__dict__)
-    return twin.with_traceback(error.__traceback__)
+    return twin
 
 
 def failure(text: str) -> AirflowFailException:
     """Return what fails a task for good, its text laid out."""
-    return AirflowFailException(laid_out(text))
+    return AirflowFailException(laid_out(text, after="AirflowFailException: "))
 
 
 @contextmanager
 def airflow_errors(conn_id: str | None = None, *, log: Log | None = None) -> Iterator[None]:
     """Let every error of the tree leave the block as the class that Airflow understands.
 
-    The cause stays behind: its innermost text is in the error's, and Airflow would show its frames first.
+    Cause and frames stay behind: the innermost text is in the error's, and in Airflow's log frames would push it
+    out of sight.
 
     :param log: told the URLs of the error's text; in a log they can be clicked, in an exception they cannot.
     """
@@ -157,4 +158,8 @@ def airflow_errors(conn_id: str | None = None, *, log: Log | None = None) -> Ite
         if log is not None:
             for url in urls(error.message):
                 log.warning("See %s", url)
-        raise as_airflow_error(error, conn_id) from None
+            log.debug("Where it came from:", exc_info=error)
+        shown = as_airflow_error(error, conn_id)
+    else:
+        return
+    raise shown.with_traceback(None) from None

@@ -7,21 +7,29 @@ from __future__ import annotations
 import re
 import textwrap
 
-WIDTH = 100
+WIDTH = 92
 """Characters that Airflow's log shows of a line on a common screen."""
 _BETWEEN_SENTENCES = re.compile(r"(?<=[.?!])\s+(?=[A-Z`\"'])")
 _URL = re.compile(r"https?://[^\s`\"'<>]+")
 
 
-def laid_out(text: str) -> str:
-    """Return a text with each sentence on a line of its own, and what is longer wrapped and indented."""
+def laid_out(text: str, *, after: str = "") -> str:
+    """Return a text with each sentence on a line of its own, and what is longer wrapped and indented.
+
+    :param after: what stands before the text in its first line, such as the name of an error's class.
+    """
     lines: list[str] = []
     for line in text.splitlines():
         for sentence in _BETWEEN_SENTENCES.split(line):
             lines += textwrap.wrap(
-                sentence, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+                sentence.rstrip(),
+                WIDTH,
+                initial_indent="" if lines else " " * len(after),
+                subsequent_indent="    ",
+                break_long_words=False,
+                break_on_hyphens=False,
             )
-    return "\n".join(lines)
+    return "\n".join(lines).lstrip()
 
 
 def urls(text: str) -> list[str]:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from pictory_provider.api.checks import without_query
 from pictory_provider.api.errors import SubmitOutcomeUnknown
 from pictory_provider.jobs.submission import KEY
 
@@ -69,22 +68,18 @@ class Evidence:
                 f"The gallery shows no picture of this request{when}. One that is still being drawn is not there "
                 "yet."
             )
-        shown = ", ".join(
-            f"{match.created_date} {without_query(match.url)}" for match in self.matches[:MATCHES_SHOWN]
-        )
-        return f"Pictures of this request in the gallery{when}: {len(self.matches)} ({shown} )."
+        made = ", ".join(str(match.created_date) for match in self.matches[:MATCHES_SHOWN])
+        return f"Pictures of this request in the gallery{when}: {len(self.matches)}, made {made}."
 
     def how_to_save(self) -> str:
         """Say how to get at a picture that the gallery shows; nothing where it shows none."""
         if not self.matches:
             return ""
-        url = self.matches[0].url or ""
-        if "?" in url:
-            url = "<its url in PictoryHook().list_images()>"
-        return (
-            "To take a picture of the gallery for this one, which buys nothing: "
-            f'`DownloadImageOperator(url="{url}", path=...)`.'
-        )
+        urls = [match.url or "" for match in self.matches[:MATCHES_SHOWN]]
+        if any("?" in url for url in urls):  # which is a key to the picture
+            urls = ["<its url in PictoryHook().list_images()>"]
+        ways = "\n".join(f'    DownloadImageOperator(url="{url}", path=...)' for url in urls)
+        return f"To take a picture of the gallery for this one, which buys nothing:\n{ways}"
 
 
 def matching(

@@ -271,12 +271,14 @@ class PictoryJobSensor(BaseSensorOperator):
                 raise
             for url in urls(str(ending)):
                 self.log.warning("See %s", url)
-            raise ending from None
+            raise ending.with_traceback(None) from None
 
     def _as_airflow_says(self, error: BaseException) -> BaseException:
         if isinstance(error, WaitTimeout):
             not_retried = "Airflow does not retry this task: no sensor is, once it has timed out."
-            return AirflowSensorTimeout(laid_out(f"{error.message}\n{not_retried}"))
+            return AirflowSensorTimeout(
+                laid_out(f"{error.message}\n{not_retried}", after="AirflowSensorTimeout: ")
+            )
         if isinstance(error, PictoryError):
             return as_airflow_error(error, self.pictory_conn_id)
         return error

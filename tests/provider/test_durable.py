@@ -386,7 +386,7 @@ def test_an_unknown_outcome_tells_the_credits_and_the_pictures_that_match(pictor
 
 def test_an_error_that_nobody_foresaw_after_the_request_is_an_unknown_outcome(pictory, context, mocker):
     mocker.patch("pictory_provider.api.responses.parse_submission", side_effect=ZeroDivisionError)
-    with pytest.raises(PictorySubmitOutcomeUnknown, match="nobody foresaw \\(ZeroDivisionError\\)"):
+    with pytest.raises(PictorySubmitOutcomeUnknown, match=r"nobody foresaw\s+\(ZeroDivisionError\)"):
         run(context)
     assert len(jobs(pictory)) == 1
 

@@ -38,8 +38,13 @@ def test_nothing_is_lost_and_no_line_is_longer_than_its_longest_word_needs(words
     assert all(len(line) <= max(WIDTH, longest + 4) for line in laid.splitlines())
 
 
-def test_lines_that_a_text_has_are_kept():
-    assert laid_out("one\ntwo") == "one\ntwo"
+def test_lines_and_indents_that_a_text_has_are_kept():
+    assert laid_out("one\n    two = 2\nthree") == "one\n    two = 2\nthree"
+
+
+def test_the_first_line_leaves_room_for_the_name_of_the_error():
+    first, *_ = laid_out("word " * 40, after="PictoryUnavailable: ").splitlines()
+    assert WIDTH - 5 < len("PictoryUnavailable: " + first) <= WIDTH
 
 
 def test_urls_are_found_once_each():
