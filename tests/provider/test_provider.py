@@ -142,7 +142,7 @@ def test_an_error_is_laid_out_in_lines_and_names_its_connection():
 
 def test_an_error_shows_no_cause_and_the_log_has_its_urls():
     told = []
-    log = SimpleNamespace(warning=lambda text, *more: told.append(text % more))
+    log = SimpleNamespace(warning=lambda text, *more: told.append(text % more), debug=lambda *_, **__: None)
 
     @exceptions.airflow_errors("c", log=log)
     def fail():
