@@ -90,3 +90,35 @@ def is_deferred(ti: Any) -> bool:
 def task_state_store(context: Context) -> Any | None:
     """Return the store of this task instance that survives its retries; ``None`` before Airflow 3.3."""
     return context.get("task_state_store")
+
+
+def keeps_state() -> bool:
+    """Return whether this Airflow has a task state store."""
+    return AIRFLOW_VERSION >= (3, 3)
+
+
+def keep_state_of(dag_id: str, run_id: str, task_id: str, map_index: int, *, key: str, value: str) -> str | None:
+    """Put something into the state store of a task instance, from a command with Airflow's database.
+
+    :param value: JSON.
+    :return: why it could not be put there.
+    """
+    if not keeps_state():
+        return f"Airflow {airflow_line()} keeps no state of a task; 3.3 and later do."
+    from airflow._shared.state import TaskScope
+    from airflow.state.metastore import MetastoreBackend
+
+    scope = TaskScope(dag_id=dag_id, run_id=run_id, task_id=task_id, map_index=map_index)
+    try:
+        MetastoreBackend().set(scope, key, value)
+    except Exception as error:
+        return f"The job could not be put on the record of {dag_id} {run_id} {task_id} {map_index}: {error}."
+    return None
+
+
+def living_triggerers() -> bool:
+    """Return whether a triggerer has given a sign of life lately, from a command with Airflow's database."""
+    from airflow.jobs.job import most_recent_job
+
+    newest = most_recent_job("TriggererJob")
+    return newest is not None and newest.is_alive()

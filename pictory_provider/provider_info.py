@@ -74,5 +74,6 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": CONNECTION_FIELDS,
             }
         ],
+        "cli": ["pictory_provider.cli.definitions.get_pictory_cli_commands"],
         "extra-links": ["pictory_provider.links.pictory.PictoryJobLink"],
     }

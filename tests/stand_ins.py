@@ -49,3 +49,8 @@ class StateStore:
 
     def delete(self, key: str) -> None:
         self.rows.pop(key, None)
+
+
+def says(pattern: str) -> str:
+    """Return a regular expression for words of an error, wherever its lines break."""
+    return pattern.replace(" ", r"\s+")

@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from pictory_provider.api.errors import SubmitOutcomeUnknown
 from pictory_provider.jobs.submission import KEY
@@ -115,13 +115,12 @@ def report(unknown: SubmitOutcomeUnknown, evidence: Evidence, adoption: str) -> 
 
 def by_hand(*, dag_id: str, run_id: str, task_id: str, map_index: int | None) -> str:
     """Say how a user makes a task with a record adopt a job."""
-    instance = f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}/taskInstances/{quote(task_id)}"
-    of_index = "" if map_index is None else f"?map_index={map_index}"
+    names = " ".join(shlex.quote(name) for name in (dag_id, run_id, task_id))
+    of_index = "" if map_index is None else f" --map-index {map_index}"
     return (
-        f'To adopt a job whose jobId you have found, put {{"jobId": "<its jobId>"}} under the key {KEY} into the '
-        f"task's state store (Task State Store on the page of the task instance, or PUT {instance}/state-store/"
-        f'{KEY}{of_index} with {{"value": {{"jobId": "<its jobId>"}}}}), and then clear the task; Airflow 3.4 and '
-        "later must be told to keep the task's state."
+        "To adopt a job whose jobId you have found, and clear the task then:\n"
+        f"    python -m pictory_provider adopt {names} JOBID{of_index}\n"
+        f'or put {{"jobId": "<its jobId>"}} under {KEY} into its Task State Store, on the task\'s page.'
     )
 
 

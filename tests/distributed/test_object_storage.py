@@ -12,6 +12,7 @@ import pytest
 from pictory_provider.exceptions import PictoryImageInvalid, PictoryRequestInvalid, PictoryStorageFailed
 from pictory_provider.hooks.pictory import PictoryHook
 from tests.distributed.conftest import ACCESS_KEY
+from tests.stand_ins import says
 
 PATH = "s3://media@pictures/covers/today.png"
 KEY = "covers/today.png"
@@ -40,7 +41,7 @@ def test_another_picture_is_refused_and_replaces_it_only_where_that_is_wanted(ho
     first = hook.download_image(PATH, job_id=hook.generate_image("The first cover"), overwrite=True)
     second = hook.generate_image("The second cover")
 
-    with pytest.raises(PictoryRequestInvalid, match="already holds something else"):
+    with pytest.raises(PictoryRequestInvalid, match=says("already holds something else")):
         hook.download_image(PATH, job_id=second)
     assert hashlib.sha256(storage.objects[KEY]).hexdigest() == first["sha256"]
     replaced = hook.download_image(PATH, job_id=second, overwrite=True)
@@ -86,7 +87,7 @@ def test_whoever_reads_while_it_is_replaced_sees_one_whole_picture_or_the_other(
 
 
 def test_a_bucket_that_does_not_exist_is_told_and_is_not_made(hook):
-    with pytest.raises(PictoryStorageFailed, match="could not be written"):
+    with pytest.raises(PictoryStorageFailed, match=says("could not be written")):
         hook.download_image("s3://media@elsewhere/a.png", job_id=hook.generate_image("A lighthouse at dawn"))
     with pytest.raises(PictoryStorageFailed):
         hook.download_image("s3://media@elsewhere/b.png", job_id=hook.generate_image("A lighthouse at dusk"))
@@ -94,5 +95,5 @@ def test_a_bucket_that_does_not_exist_is_told_and_is_not_made(hook):
 
 def test_a_storage_without_credentials_is_told_as_what_it_is(hook, monkeypatch):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises(PictoryStorageFailed, match=r"credentials.* saving it again is free"):
+    with pytest.raises(PictoryStorageFailed, match=says(r"credentials.* saving it again is free")):
         hook.download_image("s3://pictures/a.png", job_id=hook.generate_image("A lighthouse at dawn"))

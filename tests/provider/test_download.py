@@ -30,6 +30,7 @@ from pictory_provider.images import store
 from pictory_provider.jobs import polling
 from pictory_provider.operators.pictory import DownloadImageOperator
 from pictory_provider.simulator import Simulator
+from tests.stand_ins import says
 
 
 def url_of(job_id):
@@ -142,16 +143,16 @@ def test_a_picture_that_drips_for_ever_is_given_up(context, pictory, job_id, tmp
     monkeypatch.setattr(retry, "READ_BUDGET", 0.0)
     monkeypatch.setattr("pictory_provider.client.sync.DOWNLOAD_TIMEOUT", 0.2)
     pictory.script("picture", "drip", seconds=0.05)
-    with pytest.raises(PictoryImageInvalid, match="the reply is too slow"):
+    with pytest.raises(PictoryImageInvalid, match=says("the reply is too slow")):
         save(context, tmp_path / "a.png", job_id=job_id)
     assert os.listdir(tmp_path) == []
 
 
 def test_a_picture_larger_than_allowed_is_not_saved(context, job_id, tmp_path, monkeypatch):
-    with pytest.raises(PictoryImageInvalid, match="max_bytes, 1,000 bytes"):
+    with pytest.raises(PictoryImageInvalid, match=says("max_bytes, 1,000 bytes")):
         save(context, tmp_path / "a.png", job_id=job_id, max_bytes=1_000)
     monkeypatch.setattr("pictory_provider.client.sync._head", headers_without_length)
-    with pytest.raises(PictoryImageInvalid, match="max_bytes, 1,000 bytes"):
+    with pytest.raises(PictoryImageInvalid, match=says("max_bytes, 1,000 bytes")):
         save(context, tmp_path / "a.png", job_id=job_id, max_bytes=1_000)
     assert os.listdir(tmp_path) == []
 
@@ -207,19 +208,19 @@ def test_a_relative_path_is_refused_before_any_request(context, pictory, job_id,
 
 def test_storage_that_airflow_does_not_know_is_told_before_any_request(context, pictory, job_id):
     pictory.requests.clear()
-    with pytest.raises(PictoryRequestInvalid, match="no filesystem for"):
+    with pytest.raises(PictoryRequestInvalid, match=says("no filesystem for")):
         save(context, "gs://bucket/a.png", job_id=job_id)
     assert pictory.requests == []
 
 
 def test_a_folder_that_cannot_be_made_is_told_with_its_cause(context, job_id, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(PictoryStorageFailed, match="still at Pictory"):
+    with pytest.raises(PictoryStorageFailed, match=says("still at Pictory")):
         save(context, tmp_path / "file" / "a.png", job_id=job_id)
 
 
 def test_a_folder_that_cannot_be_written_is_told_with_its_cause(context, job_id):
-    with pytest.raises(PictoryStorageFailed, match=r"could not be written to '/proc/a.png'"):
+    with pytest.raises(PictoryStorageFailed, match=says(r"could not be written to '/proc/a.png'")):
         save(context, "/proc/a.png", job_id=job_id)
 
 
@@ -254,14 +255,14 @@ def test_folders_are_made_in_a_storage_that_has_them(context, job_id, tmp_path):
 
 
 def test_a_bucket_that_does_not_exist_is_not_made(context, job_id):
-    with pytest.raises(PictoryStorageFailed, match="could not be written"):
+    with pytest.raises(PictoryStorageFailed, match=says("could not be written")):
         save(context, "local:///no-such-bucket/a.png", job_id=job_id)
     assert not Path("/no-such-bucket").exists()
 
 
 @pytest.mark.parametrize("arguments", [{}, {"job_id": "j", "url": "https://h/a.png"}])
 def test_either_a_job_or_a_url_is_needed(context, tmp_path, arguments):
-    with pytest.raises(PictoryRequestInvalid, match="either job_id or url"):
+    with pytest.raises(PictoryRequestInvalid, match=says("either job_id or url")):
         save(context, tmp_path / "a.png", **arguments)
 
 
@@ -320,7 +321,7 @@ def test_a_job_that_still_runs_is_told_at_the_first_look(context, hook, pictory,
     pictory.plan("stuck")
     job_id = hook.generate_image("A lighthouse")
     pictory.requests.clear()
-    with pytest.raises(PictoryUnavailable, match="Put a PictoryJobSensor before the download"):
+    with pytest.raises(PictoryUnavailable, match=says("Put a PictoryJobSensor before the download")):
         save(context, tmp_path / "a.png", job_id=job_id)
     assert len(pictory.polls) == 1
 
@@ -328,7 +329,7 @@ def test_a_job_that_still_runs_is_told_at_the_first_look(context, hook, pictory,
 @pytest.mark.parametrize("path", ["file://host/srv/a.png", "file:///srv/a.png?b", "file:///srv/a#b.png"])
 def test_a_file_url_that_names_another_file_than_it_seems_to_is_refused(context, pictory, job_id, path):
     pictory.requests.clear()
-    with pytest.raises(PictoryRequestInvalid, match="names another file") as caught:
+    with pytest.raises(PictoryRequestInvalid, match=says("names another file")) as caught:
         save(context, path, job_id=job_id)
     assert caught.value.fields == ("path",)
     assert pictory.requests == []
@@ -347,7 +348,7 @@ def test_every_character_of_a_plain_path_and_of_an_object_is_part_of_its_name(
 
 def test_a_url_that_has_died_says_what_to_do_and_hides_its_query(context, pictory, tmp_path):
     url = f"{pictory.images_url}/images/user/a/gone.png?Signature=secret"
-    with pytest.raises(PictoryImageInvalid, match="pass job_id instead of url") as caught:
+    with pytest.raises(PictoryImageInvalid, match=says("pass job_id instead of url")) as caught:
         save(context, tmp_path / "a.png", url=url)
     assert "secret" not in str(caught.value)
 

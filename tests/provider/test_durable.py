@@ -26,6 +26,7 @@ from pictory_provider.exceptions import (
 from pictory_provider.jobs import events
 from pictory_provider.jobs.submission import KEY
 from pictory_provider.operators.pictory import GenerateImageOperator
+from tests.stand_ins import says
 
 PROMPT = "A lighthouse at dawn"
 KINDS = {
@@ -266,7 +267,7 @@ def test_a_mapped_retry_that_renders_differently_is_refused_and_a_clear_buys(pic
     ti.map_index = 3
     first = run(context, prompt="Written at one o'clock")
     for _ in range(2):
-        with pytest.raises(PictoryRequestInvalid, match="Written at one o'clock") as caught:
+        with pytest.raises(PictoryRequestInvalid, match=says("Written at one o'clock")) as caught:
             run(context, prompt="Written at two o'clock")
         assert "Written at two o'clock" in caught.value.message
     assert jobs(pictory) == [first]
@@ -381,12 +382,12 @@ def test_an_unknown_outcome_tells_the_credits_and_the_pictures_that_match(pictor
     assert (error.evidence.credits_before, error.evidence.credits_now) == (2, 4)
     assert [match.prompt for match in error.evidence.matches] == [PROMPT]
     assert "2 AI credits more (2 before, 4 now): exactly the price of this picture" in error.message
-    assert "/taskInstances/generate/state-store/pictory_submission" in error.message
+    assert "python -m pictory_provider adopt" in error.message
 
 
 def test_an_error_that_nobody_foresaw_after_the_request_is_an_unknown_outcome(pictory, context, mocker):
     mocker.patch("pictory_provider.api.responses.parse_submission", side_effect=ZeroDivisionError)
-    with pytest.raises(PictorySubmitOutcomeUnknown, match=r"nobody foresaw\s+\(ZeroDivisionError\)"):
+    with pytest.raises(PictorySubmitOutcomeUnknown, match=says(r"nobody foresaw\s+\(ZeroDivisionError\)")):
         run(context)
     assert len(jobs(pictory)) == 1
 
@@ -406,7 +407,7 @@ def test_evidence_that_cannot_be_gathered_hides_nothing(pictory, context, fault)
     pictory.script("submit", "drop-after")
     pictory.script("quota", fault, times=-1)
     pictory.script("images", fault, times=-1)
-    with pytest.raises(PictorySubmitOutcomeUnknown, match="The gallery could not be read") as caught:
+    with pytest.raises(PictorySubmitOutcomeUnknown, match=says("The gallery could not be read")) as caught:
         run(context)
     assert "unknown before the request, unknown now" in caught.value.message
 
@@ -417,7 +418,9 @@ def test_the_evidence_does_not_wait_for_what_is_slow(pictory, context, monkeypat
     pictory.script("submit", "drop-after")
     pictory.script("quota", "slow", times=-1, seconds=3)
     begun = time.monotonic()
-    with pytest.raises(PictorySubmitOutcomeUnknown, match="unknown before the request, unknown now") as caught:
+    with pytest.raises(
+        PictorySubmitOutcomeUnknown, match=says("unknown before the request, unknown now")
+    ) as caught:
         run(context)
     assert time.monotonic() - begun < 2.5
     assert len(caught.value.evidence.matches) == 1, "what was answered in time is told"
@@ -449,7 +452,7 @@ def test_the_second_way_on_is_the_job_id_in_the_store_which_is_adopted(pictory, 
 
 def test_a_wrong_job_id_in_the_store_is_told_and_buys_nothing(pictory, context, store):
     store.set(KEY, {"jobId": "4d82d040"})
-    with pytest.raises(PictorySubmitOutcomeUnknown, match="job 4d82d040 is on record"):
+    with pytest.raises(PictorySubmitOutcomeUnknown, match=says("job 4d82d040 is on record")):
         run(context)
     assert pictory.submissions == []
 
@@ -505,7 +508,9 @@ def timeout_after():
 def test_an_execution_timeout_while_the_answer_is_awaited_is_an_unknown_outcome(pictory, context, timeout_after):
     pictory.script("submit", "slow-reply", seconds=2)
     timeout_after(0.5)
-    with pytest.raises(PictorySubmitOutcomeUnknown, match=r"execution_timeout ran out before an answer\s+came"):
+    with pytest.raises(
+        PictorySubmitOutcomeUnknown, match=says(r"execution_timeout ran out before an answer\s+came")
+    ):
         run(context)
     assert len(jobs(pictory)) == 1
 
@@ -513,14 +518,14 @@ def test_an_execution_timeout_while_the_answer_is_awaited_is_an_unknown_outcome(
 def test_nothing_is_bought_after_the_time_is_up_though_it_should_be_resubmitted(pictory, context, timeout_after):
     pictory.script("submit", "slow-reply", seconds=1)
     timeout_after(0.4)
-    with pytest.raises(AirflowTaskTimeout, match="this try's time is up: a retry buys it"):
+    with pytest.raises(AirflowTaskTimeout, match=says("this try's time is up: a retry buys it")):
         run(context, on_unknown_submit="resubmit")
     assert len(pictory.submissions) == 1
 
 
 def test_nothing_is_bought_after_the_time_is_up_though_airflows_exception_was_lost(pictory, context, store):
     """A signal that strikes in a destructor is printed, and forgotten."""
-    with pytest.raises(AirflowTaskTimeout, match="nothing is bought any more"):
+    with pytest.raises(AirflowTaskTimeout, match=says("nothing is bought any more")):
         run(context, execution_timeout=timedelta(0))
     assert (pictory.submissions, store.rows) == ([], {})
 
@@ -551,7 +556,7 @@ def test_an_execution_timeout_while_the_evidence_is_gathered_hides_nothing(
     pictory.script("submit", "drop-after")
     pictory.script("images", "slow", seconds=2)
     timeout_after(0.7)
-    with pytest.raises(PictorySubmitOutcomeUnknown, match="The gallery could not be read"):
+    with pytest.raises(PictorySubmitOutcomeUnknown, match=says("The gallery could not be read")):
         run(context_without_store)
 
 
@@ -619,7 +624,7 @@ def test_without_a_record_an_execution_timeout_right_after_the_answer_is_not_ret
 ):
     context, more = without_record
     mocker.patch.object(GenerateImageOperator, "_publish", side_effect=AirflowTaskTimeout("Timeout"))
-    with pytest.raises(AirflowFailException, match="was submitted and is paid for"):
+    with pytest.raises(AirflowFailException, match=says("was submitted and is paid for")):
         run(context, **more)
 
 
@@ -646,7 +651,7 @@ def test_where_neither_record_nor_xcom_can_be_read_a_given_up_deferral_is_not_re
     pictory.plan("stuck")
     run(context, **more)
     mocker.patch.object(ti, "xcom_pull", side_effect=RuntimeError("the API server is away"))
-    with pytest.raises(AirflowFailException, match="neither the record nor the XCom"):
+    with pytest.raises(AirflowFailException, match=says("neither the record nor the XCom")):
         operator(**more).resume_execution("__fail__", {"error": reason}, context)
 
 
@@ -663,7 +668,7 @@ def test_without_a_record_a_deferral_that_airflow_gave_up_is_not_retried(pictory
     context, more = without_record
     pictory.plan("stuck")
     run(context, **more)
-    with pytest.raises(AirflowFailException, match="was submitted and is paid for"):
+    with pytest.raises(AirflowFailException, match=says("was submitted and is paid for")):
         operator(**more).resume_execution("__fail__", {"error": reason}, context)
 
 
@@ -712,7 +717,7 @@ def test_an_intent_that_arrived_though_its_writing_failed_is_taken_away_again(pi
         raise RuntimeError("the answer was lost")
 
     failing = mocker.patch.object(store, "set", arrive_and_fail)
-    with pytest.raises(RuntimeError, match="the answer was lost"):
+    with pytest.raises(RuntimeError, match=says("the answer was lost")):
         operator().execute(context)
     assert pictory.submissions == []
     assert store.rows == {}, "nothing was sent, and nothing says that anything was"

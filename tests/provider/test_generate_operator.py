@@ -27,6 +27,7 @@ from pictory_provider.exceptions import (
 from pictory_provider.jobs import events
 from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.sensors.pictory import PictoryJobSensor
+from tests.stand_ins import says
 
 PROMPT = "A lighthouse at dawn"
 
@@ -152,7 +153,7 @@ def test_an_event_of_another_form_is_never_a_success(pictory, context, event):
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_a_failed_job_fails_the_task_without_a_retry(pictory, context, deferrable):
     pictory.plan("failed", error_code="POLICY", error_message="not that")
-    with pytest.raises(PictoryJobFailed, match="POLICY: not that") as caught:
+    with pytest.raises(PictoryJobFailed, match=says("POLICY: not that")) as caught:
         operator(wait_for_completion=True, deferrable=deferrable).execute(context)
     assert isinstance(caught.value, AirflowFailException)
     assert caught.value.job.error_code == "POLICY"
@@ -184,14 +185,14 @@ def test_a_job_that_completed_after_the_triggers_deadline_is_a_success(pictory, 
 
 def test_a_timeout_just_after_the_triggers_last_look_is_taken_as_it_is(pictory, context):
     _, event = timeout_event(pictory, context, ago=1.0, fate="completed")
-    with pytest.raises(PictoryWaitTimeout, match="too late"):
+    with pytest.raises(PictoryWaitTimeout, match=says("too late")):
         operator().execute_complete(context, event)
     assert pictory.polls == []
 
 
 def test_a_job_that_runs_on_after_the_triggers_deadline_is_a_timeout(pictory, context):
     _, event = timeout_event(pictory, context, fate="stuck")
-    with pytest.raises(PictoryWaitTimeout, match="too late"):
+    with pytest.raises(PictoryWaitTimeout, match=says("too late")):
         operator().execute_complete(context, event)
 
 
@@ -260,7 +261,7 @@ def test_init_only_assigns():
 
 
 def test_multiple_outputs_is_refused_before_anything_is_bought(pictory, context):
-    with pytest.raises(PictoryRequestInvalid, match="multiple_outputs is on"):
+    with pytest.raises(PictoryRequestInvalid, match=says("multiple_outputs is on")):
         GenerateImageOperator(task_id="generate", prompt=PROMPT, multiple_outputs=True).execute(context)
     assert pictory.requests == []
 
@@ -269,7 +270,7 @@ def test_a_task_that_expands_over_one_job_id_is_refused_before_anything_is_bough
     with DAG("covers", schedule=None):
         generate = GenerateImageOperator(task_id="generate", prompt=PROMPT)
         PictoryJobSensor.partial(task_id="wait").expand(job_id=generate.output)
-    with pytest.raises(PictoryRequestInvalid, match="another task expands over it"):
+    with pytest.raises(PictoryRequestInvalid, match=says("another task expands over it")):
         generate.execute(context)
     assert pictory.requests == []
     ti.map_index = 0

@@ -26,6 +26,7 @@ from pictory_provider.exceptions import (
 )
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.simulator import Simulator
+from tests.stand_ins import says
 
 PROMPT = "A lighthouse at dawn"
 
@@ -115,7 +116,7 @@ def test_a_400_is_told_with_its_fields_in_every_shape(hook, pictory, shape):
 def test_missing_credits_are_told_as_such(hook, pictory, shape):
     pictory.account.credits_limit = 1
     pictory.shape("insufficient", shape)
-    with pytest.raises(PictoryRequestInvalid, match="Not enough AI credits"):
+    with pytest.raises(PictoryRequestInvalid, match=says("Not enough AI credits")):
         hook.generate_image(PROMPT)
     assert len(pictory.submissions) == 1
 
@@ -150,7 +151,7 @@ def test_missing_credits_may_also_come_as_a_failed_job(hook, pictory):
 )
 def test_a_post_that_may_have_been_accepted_is_never_sent_again(hook, pictory, fault, options, billed):
     pictory.script("submit", fault, **options)
-    with pytest.raises(PictorySubmitOutcomeUnknown, match="could buy the picture a second time"):
+    with pytest.raises(PictorySubmitOutcomeUnknown, match=says("could buy the picture a second time")):
         hook.generate_image(PROMPT)
     assert (len(pictory.submissions), len(pictory.account.jobs)) == (1, billed)
 
@@ -166,7 +167,7 @@ def test_a_reply_slower_than_the_timeout_is_an_unknown_outcome(pictory, monkeypa
 def test_a_reply_that_drips_longer_than_the_timeout_is_an_unknown_outcome(pictory, monkeypatch):
     connect(monkeypatch, pictory, extra={"timeout": 0.3})
     pictory.script("submit", "drip", seconds=0.05)
-    with pytest.raises(PictorySubmitOutcomeUnknown, match="too slow"):
+    with pytest.raises(PictorySubmitOutcomeUnknown, match=says("too slow")):
         PictoryHook().generate_image(PROMPT)
     assert len(pictory.submissions) == 1
 
@@ -284,7 +285,7 @@ def test_a_look_up_that_never_succeeds_says_so(hook, pictory, impatient, monkeyp
     monkeypatch.setattr(retry, "READ_BUDGET", 0.05)
     job_id = hook.generate_image(PROMPT)
     pictory.script("job", "server-error", times=-1)
-    with pytest.raises(PictoryUnavailable, match="could not answer"):
+    with pytest.raises(PictoryUnavailable, match=says("could not answer")):
         hook.get_job(job_id)
 
 
@@ -310,13 +311,13 @@ def test_a_wait_ends_with_the_job(hook, pictory):
 def test_a_wait_ends_at_its_deadline(hook, pictory):
     pictory.plan("stuck")
     job_id = hook.generate_image(PROMPT)
-    with pytest.raises(PictoryWaitTimeout, match="runs on at Pictory"):
+    with pytest.raises(PictoryWaitTimeout, match=says("runs on at Pictory")):
         hook.wait_for_job(job_id, poll_interval=0.02, timeout=0.05)
 
 
 @pytest.mark.parametrize("job_id", ["", None, "None"])
 def test_a_wait_for_no_job_makes_no_request(hook, pictory, job_id):
-    with pytest.raises(PictoryRequestInvalid, match="job_id is missing"):
+    with pytest.raises(PictoryRequestInvalid, match=says("job_id is missing")):
         hook.wait_for_job(job_id)
     assert pictory.requests == []
 
@@ -363,7 +364,7 @@ def test_the_ledger_shows_what_was_billed(hook, pictory):
 
 
 def test_a_year_of_the_ledger_without_a_month_is_refused_here(hook, pictory):
-    with pytest.raises(PictoryRequestInvalid, match="without a month"):
+    with pytest.raises(PictoryRequestInvalid, match=says("without a month")):
         hook.get_credit_usage(2026)
     assert pictory.requests == []
 
@@ -377,14 +378,14 @@ def test_a_finished_job_is_cleaned_twice_without_harm(hook, pictory):
 
 def test_a_running_job_cannot_be_cleaned(hook, pictory):
     pictory.plan("stuck")
-    with pytest.raises(PictoryRequestInvalid, match="completed or failed"):
+    with pytest.raises(PictoryRequestInvalid, match=says("completed or failed")):
         hook.clean_job(hook.generate_image(PROMPT))
 
 
 def test_a_list_that_is_none_is_an_error(hook, pictory, impatient, monkeypatch):
     monkeypatch.setattr(retry, "READ_BUDGET", 0.02)
     pictory.script("images", "empty", times=-1)
-    with pytest.raises(PictoryProtocolError, match="without items"):
+    with pytest.raises(PictoryProtocolError, match=says("without items")):
         next(hook.list_images())
 
 

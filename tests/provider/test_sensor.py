@@ -32,6 +32,7 @@ from pictory_provider.exceptions import (
 from pictory_provider.jobs import polling
 from pictory_provider.sensors.pictory import PictoryJobSensor
 from tests.provider.waits import SENSOR_WAYS, buy, run
+from tests.stand_ins import says
 
 WAYS = SENSOR_WAYS
 
@@ -51,7 +52,7 @@ def sensor(job_id, way="poke", **more):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("job_id", ["", "None", None])
 def test_a_missing_job_id_is_told_without_a_request(pictory, context, way, job_id):
-    with pytest.raises(PictoryRequestInvalid, match="job_id is missing"):
+    with pytest.raises(PictoryRequestInvalid, match=says("job_id is missing")):
         run(sensor(job_id, way), context)
     assert pictory.requests == []
 
@@ -73,7 +74,9 @@ def test_durations_may_be_pendulums_and_none_of_them_crosses_to_airflow(pictory,
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_list_of_job_ids_is_told_to_be_expanded_over(pictory, context, way):
-    with pytest.raises(PictoryRequestInvalid, match=r"(?s)a list of 2, and takes one jobId.*\.expand\(job_id="):
+    with pytest.raises(
+        PictoryRequestInvalid, match=says(r"(?s)a list of 2, and takes one jobId.*\.expand\(job_id=")
+    ):
         run(sensor(["a", "b"], way), context)
     assert pictory.requests == []
 
@@ -186,7 +189,7 @@ def test_every_option_of_the_wait_survives_deferral(pictory, context):
 def test_a_rescheduled_sensor_keeps_the_deadline_of_its_first_look(pictory, context, ti):
     job_id = buy(pictory, "stuck")
     ti.first_reschedule_date = datetime.now(UTC) - timedelta(seconds=100)
-    with pytest.raises(AirflowSensorTimeout, match="the deadline was 90 s"):
+    with pytest.raises(AirflowSensorTimeout, match=says("the deadline was 90 s")):
         sensor(job_id, "reschedule", timeout=90).execute(context)
 
 

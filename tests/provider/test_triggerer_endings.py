@@ -22,7 +22,7 @@ from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.sensors.pictory import PictoryJobSensor
 from pictory_provider.triggers.pictory import PictoryJobTrigger
 from tests.provider.waits import buy, events_of, trigger
-from tests.stand_ins import TaskInstance
+from tests.stand_ins import TaskInstance, says
 
 
 def sensor(job_id="j", **more):
@@ -320,7 +320,7 @@ def test_a_job_id_that_rendered_to_nothing_is_told_without_a_request(pictory, co
     made, _ = started(job_id)
     (event,) = events_of(made)
     assert pictory.requests == []
-    with pytest.raises(PictoryRequestInvalid, match="job_id is missing"):
+    with pytest.raises(PictoryRequestInvalid, match=says("job_id is missing")):
         sensor(job_id).execute_complete(context, event.payload)
 
 

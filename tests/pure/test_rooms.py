@@ -14,6 +14,8 @@ PACKAGE = ROOT / "pictory_provider"
 ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # room: (rooms of ours, libraries beside the standard one)
     "__init__": (set(), set()),
+    "__main__": ({"cli"}, set()),
+    "cli": ({"api", "jobs", "compat", "hooks", "provider_info"}, {"airflow", "pendulum"}),
     "provider_info": (set(), set()),
     "simulator": (set(), {"aiohttp", "PIL"}),
     "api": (set(), set()),

@@ -352,8 +352,12 @@ def test_the_first_three_matches_are_shown():
 
 
 def test_a_task_that_is_not_mapped_is_named_without_an_index():
-    assert "map_index" not in by_hand(dag_id="d", run_id="r", task_id="t", map_index=None)
-    assert "?map_index=0 with" in by_hand(dag_id="d", run_id="r", task_id="t", map_index=0)
+    assert "map-index" not in by_hand(dag_id="d", run_id="r", task_id="t", map_index=None)
+    assert "JOBID --map-index 0\n" in by_hand(dag_id="d", run_id="r", task_id="t", map_index=0)
+
+
+def test_a_name_with_a_blank_is_quoted_for_the_shell():
+    assert "adopt d 'my run' t JOBID\n" in by_hand(dag_id="d", run_id="my run", task_id="t", map_index=None)
 
 
 def test_an_unknown_outcome_may_be_bought_again_unless_the_time_is_up():
@@ -412,7 +416,6 @@ def test_the_report_names_the_cause_the_evidence_and_both_ways_on():
     assert (told.why, told.evidence) == ("the cable was cut", evidence())
     assert "the cable was cut. If it did, a picture was or will be paid for." in told.message
     assert "To buy the picture again, clear the task." in told.message
-    path = "/api/v2/dags/d/dagRuns/manual__2026-11-21T04%3A15%3A34%2B00%3A00/taskInstances/g.t/state-store"
-    assert (
-        f'PUT {path}/pictory_submission?map_index=3 with {{"value": {{"jobId": "<its jobId>"}}}}' in told.message
-    )
+    command = "python -m pictory_provider adopt d manual__2026-11-21T04:15:34+00:00 g.t JOBID --map-index 3"
+    assert f"    {command}\n" in told.message
+    assert '{"jobId": "<its jobId>"} under pictory_submission' in told.message
