@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -211,9 +212,9 @@ class AirflowStack:
         return self.call("GET", f"{path}?map_index={map_index}&deserialize=true")["value"]
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, *, try_number: int = 1) -> str:
-        """Return the log of one try of a task."""
+        """Return the log of one try of a task, as one line, however its texts are broken into lines."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
-        return json.dumps(self.call("GET", path)["content"])
+        return re.sub(r"(\\n|\s)+", " ", json.dumps(self.call("GET", path)["content"]))
 
     def until(self, timeout: float) -> Iterator[None]:
         """Yield about twice a second for so many seconds, while every component lives."""
