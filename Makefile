@@ -1,18 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
 #
-# make demo    two pictures from a simulated Pictory, made by a real Airflow
-# make test    the tests
-# The rest is in CONTRIBUTING.md.
+# make demo              two pictures from a simulated Pictory, made by a real Airflow
+# make test              the tests
+#
+# make ui                the same Airflow in your browser, until Ctrl-C
+# make test-pure         the pure rules alone, without Airflow
+# make test-browser      what a user sees, in a headless Chromium
+# make test-faults       the long runs: kills, lost replies, two triggerers
+# make test-distributed  200 pictures on Celery, Redis and PostgreSQL
+# make matrix            every supported Airflow
+# make lint, format      ruff and mypy
+# make docs, site        the website, and what its code does; docs-update quotes it anew
+# make screenshots       the docs' pictures of Airflow
+# make bench             every figure of docs/performance.md
+# make clean             all of it away
+#
+# CONTRIBUTING.md tells more of each.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-pure test-faults test-distributed matrix lint format docs site docs-update screenshots bench clean
+.PHONY: help demo ui test test-pure test-browser test-faults test-distributed matrix lint format docs site docs-update screenshots bench clean
 
 help:
-	@sed -n '4,6s/^# //p' Makefile
+	@sed -n '4,19s/^# \{0,1\}//p' Makefile
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.11 demo")'
@@ -33,6 +46,10 @@ test: .venv/.installed
 
 test-pure: .venv/.installed
 	@$(BIN)/python -m pytest tests/pure
+
+test-browser: .venv/.installed
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group screenshots
+	@$(BIN)/python -m pytest tests/browser
 
 test-faults: .venv/.installed
 	@$(BIN)/python -m pytest tests/faults
@@ -69,6 +86,7 @@ site: .venv/.installed
 screenshots: .venv/.installed
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group screenshots
 	@$(BIN)/python docs/screenshots.py
+	@PICTORY_SCREENSHOTS=1 $(BIN)/python -m pytest tests/browser
 
 bench: .venv/.installed
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group bench

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import os
 import re
@@ -19,7 +21,7 @@ import pytest
 from airflow.sdk import DAG
 
 from pictory_provider.api import retry
-from pictory_provider.api.models import MODELS, STYLES
+from pictory_provider.api.models import MODELS, STYLES, ImageOptions, ImageRequest
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs import polling
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
@@ -309,3 +311,26 @@ def test_every_error_that_a_user_can_meet_has_its_heading_and_every_heading_its_
         assert long == []
         met.add(heading_of(getattr(caught.value, "message", " ".join(str(caught.value).split()))))
     assert met == set(HEADINGS)
+
+
+def test_make_help_names_every_target():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)[1].split()) - {"help"}
+    told = re.findall(r"[\w-]+", " ".join(re.findall(r"^# make (.+)$", makefile, re.MULTILINE)))
+    assert targets - set(told) == set()
+
+
+@pytest.mark.parametrize("cls", [GenerateImageOperator, PictoryJobSensor, DownloadImageOperator])
+def test_every_argument_is_documented_with_its_class(cls):
+    own = {name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "kwargs")}
+    assert own - set(re.findall(r":param (\w+):", cls.__doc__)) == set()
+
+
+def test_every_field_of_a_request_can_be_given_to_operator_and_hook():
+    fields = {field.name for field in dataclasses.fields(ImageRequest)}
+    assert fields <= set(inspect.signature(GenerateImageOperator.__init__).parameters)
+    assert fields - {"prompt"} == set(ImageOptions.__annotations__)
+    assert all(f"``{name}``" in PictoryHook.generate_image.__doc__ for name in ImageOptions.__annotations__)
+    assert fields - {"allow_unlisted"} <= set(GenerateImageOperator.template_fields)
+    readme = (ROOT / "README.md").read_text()
+    assert [name for name in fields - {"allow_unlisted"} if f"\n| `{name}` | `" not in readme] == []
