@@ -129,7 +129,9 @@ def lease(conn_id: str, find_settings: FindSettings) -> Lease:
     for loop in [loop for loop in _shared if loop.is_closed()]:
         del _shared[loop]
     clients = _shared.setdefault(asyncio.get_running_loop(), {})
-    shared = clients.setdefault(conn_id, _SharedClient(conn_id))
+    if conn_id not in clients:
+        clients[conn_id] = _SharedClient(conn_id)
+    shared = clients[conn_id]
     shared.members += 1
     return Lease(shared, find_settings)
 

@@ -19,8 +19,8 @@ with DAG(
 
     @task(show_return_value_in_logs=False)  # with such a URL anyone can read the picture
     def missing() -> list[dict[str, str]]:
-        # s3://<connection>@<bucket>/<folder>: the credentials are those of the Airflow connection.
-        folder = ObjectStoragePath(Variable.get("pictory_backup", "s3://media@pictures/gallery"))
+        # A bucket is s3://<connection>@<bucket>/<folder>: the credentials are those of the Airflow connection.
+        folder = ObjectStoragePath(Variable.get("pictory_backup", "file:///tmp/pictory/gallery"))
         there = {path.name for path in folder.iterdir()} if folder.exists() else set()
         with PictoryHook() as hook:
             gallery = [image for image in hook.list_images() if image.id and image.url]

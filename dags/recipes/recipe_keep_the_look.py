@@ -1,27 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""One reference image gives a whole series its look."""
+"""One reference image gives a whole series its look. A scene that fails takes no other along."""
 
 # [START recipe]
 from airflow.sdk import DAG
 
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
 
-SCENES = ["A harbour at dawn", "A narrow street after rain", "A market in the afternoon"]
+SCENES = {
+    "harbour": "A harbour at dawn",
+    "street": "A narrow street after rain",
+    "market": "A market in the afternoon",
+}
 
 with DAG(dag_id="recipe_keep_the_look", schedule=None, tags=["pictory", "recipe"]):
-    generate = GenerateImageOperator.partial(
-        task_id="generate",
-        # At a URL that Pictory can reach; a private one fails.
-        reference_image_url="{{ var.value.pictory_reference_image }}",
-        wait_for_completion=True,
-        map_index_template="{{ task.prompt }}",
-    ).expand(
-        prompt=[f"{scene}, in the style of the provided image: its colours and its light" for scene in SCENES]
-    )
-    DownloadImageOperator.partial(
-        task_id="save",
-        path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}/series/{{ ti.map_index }}.png",
-        overwrite=True,
-    ).expand(job_id=generate.output)
+    for name, scene in SCENES.items():
+        generate = GenerateImageOperator(
+            task_id=f"generate_{name}",
+            prompt=f"{scene}, in the style of the provided image: its colours and its light",
+            # At a URL that Pictory can reach; a private one fails.
+            reference_image_url="{{ var.value.pictory_reference_image }}",
+            wait_for_completion=True,
+        )
+        DownloadImageOperator(
+            task_id=f"save_{name}",
+            job_id=generate.output,
+            path=f"{{{{ var.value.get('pictory_pictures', '/tmp/pictory') }}}}/series/{name}.png",
+            overwrite=True,
+        )
 # [END recipe]

@@ -5,9 +5,12 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from tests.system.conftest import BATCH
 
 
 def size_of(path: str) -> tuple[int, int]:
@@ -67,16 +70,27 @@ def test_a_job_is_submitted_in_one_task_group_and_waited_for_in_another(airflow,
 
 def test_a_batch_saves_what_did_not_fail_and_says_why_the_rest_did(airflow, runs):
     states = airflow.finish(*runs["batch"])
-    assert states["generate[2]"] == "failed"
-    assert sorted(s for t, s in states.items() if t.startswith("wait")) == ["failed", "success", "success"]
+    assert airflow.run_state(*runs["batch"]) == "failed"
+    bad = [index for index in range(len(BATCH)) if states[f"picture.generate[{index}]"] == "failed"]
+    assert len(bad) == 2
 
-    summary = airflow.xcom(*runs["batch"], "summary")
+    summary = airflow.xcom(*runs["batch"], "summary", key="summary")
+    assert [Path(path).stem for path in summary["saved"]] == [str(n) for n in range(len(BATCH)) if n not in bad]
     assert [size_of(path) for path in summary["saved"]] == [(1024, 1024)] * 2
     assert summary["ai_credits_used"] == 1.2
-    assert [failure["why"] for failure in summary["failed"]] == [
-        "failed: IMAGE_GENERATION_FAILED The image could not be generated.",
-        "not submitted; see the log of its generate task",
+    assert summary["failed"] == [
+        f"{index}, {BATCH[index]!r}: {why}"
+        for index, why in zip(
+            bad,
+            (
+                "failed IMAGE_GENERATION_FAILED The image could not be generated.",
+                "not submitted; the log of its generate task says why",
+            ),
+            strict=True,
+        )
     ]
+    log = airflow.task_log(*runs["batch"], "summary")
+    assert "AirflowFailException: These failed, and the others are saved: " in log
 
 
 def values(airflow, dag_id: str, task_id: str) -> list:

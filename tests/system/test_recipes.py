@@ -23,6 +23,22 @@ def test_every_row_has_its_picture_under_its_own_name(airflow, runs, pictures):
     assert saved(pictures, "rows") == {"mug-01.png": (1024, 1024), "mug-02.png": (1024, 1024)}
 
 
+def test_a_row_that_fails_takes_no_other_along(airflow, runs, pictures):
+    dag_id, _ = runs["picture_for_every_row"]
+    rows = [
+        {"sku": "cup-01", "product": "a cup that fails simulate:failed"},
+        {"sku": "cup-02", "product": "a green cup"},
+        {"sku": "cup-03", "product": "a red cup"},
+    ]
+    run = dag_id, airflow.trigger(dag_id, rows=rows)
+    states = airflow.finish(*run)
+    assert airflow.run_state(*run) == "failed"
+    assert [states[f"picture.generate[{index}]"] for index in range(3)] == ["failed", "success", "success"]
+    assert {name for name in saved(pictures, "rows") if name.startswith("cup")} == {"cup-02.png", "cup-03.png"}
+    failed = next(t for t in airflow.tasks(*run) if t["state"] == "failed")
+    assert failed["rendered_map_index"] == "cup-01"
+
+
 def test_the_cover_lies_under_its_date_and_as_todays(airflow, runs, pictures):
     assert set(airflow.finish(*runs["nightly_cover"]).values()) == {"success"}
     today, dated = (airflow.xcom(*runs["nightly_cover"], task_id) for task_id in ("today", "dated"))
@@ -33,7 +49,7 @@ def test_the_cover_lies_under_its_date_and_as_todays(airflow, runs, pictures):
 
 def test_a_series_is_guided_by_one_reference_image(airflow, runs, pictures, simulator):
     assert set(airflow.finish(*runs["keep_the_look"]).values()) == {"success"}
-    assert set(saved(pictures, "series")) == {"0.png", "1.png", "2.png"}
+    assert set(saved(pictures, "series")) == {"harbour.png", "street.png", "market.png"}
     asked = [r.body for r in simulator.submissions if "in the style of the provided image" in r.body["prompt"]]
     assert [body["referenceImageUrl"] for body in asked] == [simulator.reference_image_url] * 3
 
