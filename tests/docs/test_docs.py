@@ -97,6 +97,7 @@ def test_every_shell_block_runs(block, tmp_path, airflows_api):
         env = os.environ | {
             "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
             "AIRFLOW": airflows_api,
+            "AIRFLOW_CONN_PICTORY_DEFAULT": pictory.connection_json(),
             **dict.fromkeys(("DAG", "RUN", "TASK", "TOKEN"), "x"),
         }
         block = block.replace("127.0.0.1:41797", pictory.base_url.split("/")[2])
