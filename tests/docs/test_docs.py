@@ -120,7 +120,8 @@ STAND_INS = {
     "pip": f'exec {sys.executable} {ROOT}/tests/docs/stand_in_for_pip.py "$@"',
     "airflow": f'exec {sys.executable} -c "from airflow.cli.cli_parser import get_parser as g; g().parse_args()" "$@"',
     # It serves until it is stopped.
-    "python": f'[ "$*" = "-m pictory_provider.simulator" ] && timeout 5 {sys.executable} "$@" | grep -q export',
+    "python": f'[ "$*" = "-m pictory_provider.simulator" ] || exec {sys.executable} "$@"\n'
+    f'timeout 5 {sys.executable} "$@" | grep -q export',
 }
 
 
