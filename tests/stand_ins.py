@@ -53,4 +53,4 @@ class StateStore:
 
 def says(pattern: str) -> str:
     """Return a regular expression for words of an error, wherever its lines break."""
-    return pattern.replace(" ", r"\s+")
+    return "(?s)" + pattern.replace(" ", r"\s+")
