@@ -47,6 +47,7 @@ def findings(out):
 
 
 def test_the_check_finds_connection_key_credits_and_records(pictory, run, monkeypatch):
+    monkeypatch.setattr(compat, "AIRFLOW_VERSION", (3, 3))
     monkeypatch.setattr(compat, "living_triggerers", lambda: True)
     code, out, _ = run("check", "-o", "json")
     found = findings(out)
