@@ -8,11 +8,13 @@ With ``PICTORY_SCREENSHOTS=1`` the pictures in the docs are taken anew.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images" / "errors"
+ROOT = Path(__file__).resolve().parents[2]
+IMAGES = ROOT / "docs" / "images" / "errors"
 SHOWN = {
     "lost_reply": (
         "It is unknown whether Pictory accepted this request",
@@ -60,12 +62,20 @@ def test_an_error_is_read_without_scrolling(airflow, page, run, task_id):
     page.get_by_text(SHOWN[task_id][0], exact=False).first.wait_for(timeout=30_000)
     page.wait_for_timeout(1_500)  # the page scrolls to the end of the log, and then stands still
     if os.environ.get("PICTORY_SCREENSHOTS"):
+        for here, anywhere in ((str(ROOT), "/opt/airflow"), (sys.base_prefix, "/usr")):
+            page.evaluate(SAY_INSTEAD, [here, anywhere])
         IMAGES.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=IMAGES / f"{task_id.replace('_', '-')}.png")
     unseen = [text for text in SHOWN[task_id] if not is_in_view(page, text)]
     assert unseen == []
 
 
+SAY_INSTEAD = """([here, anywhere]) => {
+    const nodes = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    for (let node; (node = nodes.nextNode());) {
+        if (node.data.includes(here)) node.data = node.data.replaceAll(here, anywhere);
+    }
+}"""
 IN_VIEW = """text => {
     const nodes = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     for (let node; (node = nodes.nextNode());) {
