@@ -9,6 +9,7 @@ import textwrap
 
 WIDTH = 92
 """Characters that Airflow's log shows of a line on a common screen."""
+_INDENT = " " * 4
 _BETWEEN_SENTENCES = re.compile(r"(?<=[.?!])\s+(?=[A-Z`\"'])")
 _URL = re.compile(r"https?://[^\s`\"'<>]+")
 
@@ -16,16 +17,21 @@ _URL = re.compile(r"https?://[^\s`\"'<>]+")
 def laid_out(text: str, *, after: str = "") -> str:
     """Return a text with each sentence on a line of its own, and what is longer wrapped and indented.
 
+    A line that begins with four blanks is something to copy, and stays as it is.
+
     :param after: what stands before the text in its first line, such as the name of an error's class.
     """
     lines: list[str] = []
     for line in text.splitlines():
+        if line.startswith(_INDENT):
+            lines.append(line)
+            continue
         for sentence in _BETWEEN_SENTENCES.split(line):
             lines += textwrap.wrap(
-                sentence.rstrip(),
+                sentence,
                 WIDTH,
                 initial_indent="" if lines else " " * len(after),
-                subsequent_indent="    ",
+                subsequent_indent=_INDENT,
                 break_long_words=False,
                 break_on_hyphens=False,
             )

@@ -29,7 +29,7 @@ def test_a_long_sentence_is_wrapped_and_indented():
     assert all(line.startswith("    ") for line in rest)
 
 
-@given(st.lists(st.text("abc.A ?", max_size=60).filter(lambda word: len(word.split()) > 0), max_size=30))
+@given(st.lists(st.text("abc.A ?", max_size=60).map(str.strip).filter(bool), max_size=30))
 def test_nothing_is_lost_and_no_line_is_longer_than_its_longest_word_needs(words):
     text = " ".join(words)
     laid = laid_out(text)
@@ -40,6 +40,11 @@ def test_nothing_is_lost_and_no_line_is_longer_than_its_longest_word_needs(words
 
 def test_lines_and_indents_that_a_text_has_are_kept():
     assert laid_out("one\n    two = 2\nthree") == "one\n    two = 2\nthree"
+
+
+def test_what_is_to_be_copied_is_not_broken():
+    command = "    python -m pictory_provider adopt " + "a_long_name " * 12
+    assert command in laid_out(f"Do this.\n{command}\nThen that.").splitlines()
 
 
 def test_the_first_line_leaves_room_for_the_name_of_the_error():
