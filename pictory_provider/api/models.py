@@ -33,8 +33,10 @@ MODELS: dict[str, Model] = {
         Model("nanobanana-pro", ("1:1", "16:9", "9:16"), 14),
     )
 }
+"""The models that this release knows, by name."""
 
 STYLES = ("photorealistic", "artistic", "cartoon", "minimalist", "vintage", "futuristic")
+"""The styles that this release knows."""
 
 
 class ImageOptions(TypedDict, total=False):

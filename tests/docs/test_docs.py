@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from airflow.sdk import DAG
 
+from pictory_provider import exceptions
 from pictory_provider.api import retry
 from pictory_provider.api.models import MODELS, STYLES, ImageOptions, ImageRequest
 from pictory_provider.hooks.pictory import PictoryHook
@@ -336,3 +337,11 @@ def test_every_field_of_a_request_can_be_given_to_operator_and_hook():
     assert fields - {"allow_unlisted"} <= set(GenerateImageOperator.template_fields)
     readme = (ROOT / "README.md").read_text()
     assert [name for name in fields - {"allow_unlisted"} if f"\n| `{name}` | `" not in readme] == []
+
+
+def test_the_page_on_the_operators_says_what_a_retry_does_after_each_error():
+    page = (ROOT / "docs" / "operators.md").read_text()
+    kinds = [kind for name, kind in vars(exceptions).items() if name.startswith("Pictory")]
+    assert re.findall(r"^\| `(Pictory\w+)` \| (.*) \|$", page, re.MULTILINE) == [
+        (kind.__name__, kind.a_retry) for kind in kinds
+    ]
