@@ -298,7 +298,7 @@ def test_a_job_that_pictory_does_not_know_yet_is_asked_for_again(context, hook, 
 
 def test_a_job_that_pictory_never_knows_is_told_after_its_grace(context, pictory, tmp_path, monkeypatch):
     monkeypatch.setattr(polling, "SHORTEST_POLITE_INTERVAL", 0.02)
-    monkeypatch.setattr(polling, "UNKNOWN_JOB_GRACE", 0.05)
+    monkeypatch.setattr(polling, "UNKNOWN_JOB_GRACE", 0.5)
     with pytest.raises(PictoryJobNotFound):
         save(context, tmp_path / "a.png", job_id="no-such-job")
     assert len(pictory.polls) > 1

@@ -82,7 +82,7 @@ def test_a_list_of_job_ids_is_told_to_be_expanded_over(pictory, context, way):
 
 
 def test_a_poke_looks_once_and_says_whether_the_job_is_done(pictory, context):
-    made = sensor(buy(pictory, "stuck"))
+    made = sensor(buy(pictory, "stuck"), timeout=60)
     assert not made.poke(context)
     assert len(pictory.polls) == 1
     done = sensor(buy(pictory)).poke(context)
