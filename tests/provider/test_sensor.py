@@ -156,15 +156,15 @@ def test_an_execution_timeout_is_skipped_as_with_any_other_sensor(pictory, conte
     job_id = buy(pictory, "stuck")
     mocker.patch("pictory_provider.sensors.pictory.time.sleep", side_effect=AirflowTaskTimeout("too slow"))
     with pytest.raises(AirflowSkipException):
-        sensor(job_id, **{option: True}).execute(context)
+        sensor(job_id, timeout=60, **{option: True}).execute(context)
     with pytest.raises(AirflowTaskTimeout):
-        sensor(job_id).execute(context)
+        sensor(job_id, timeout=60).execute(context)
 
 
 def test_deferrable_wins_over_mode(pictory, context):
     job_id = buy(pictory, "stuck")
     with pytest.raises(TaskDeferred):
-        sensor(job_id, "deferrable", mode="reschedule").execute(context)
+        sensor(job_id, "deferrable", mode="reschedule", timeout=60).execute(context)
 
 
 def test_every_option_of_the_wait_survives_deferral(pictory, context):
