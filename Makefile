@@ -7,6 +7,7 @@
 # make ui                the same Airflow in your browser, until Ctrl-C
 # make test-pure         the pure rules alone, without Airflow
 # make test-browser      what a user sees, in a headless Chromium
+# make test-newcomer     the quickstart as written, in an empty environment
 # make test-faults       the long runs: kills, lost replies, two triggerers
 # make test-distributed  200 pictures on Celery, Redis and PostgreSQL
 # make matrix            every supported Airflow
@@ -22,10 +23,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-pure test-browser test-faults test-distributed matrix lint format docs site docs-update screenshots bench clean
+.PHONY: help demo ui test test-pure test-browser test-newcomer test-faults test-distributed matrix lint format docs site docs-update screenshots bench clean
 
 help:
-	@sed -n '4,19s/^# \{0,1\}//p' Makefile
+	@sed -n '4,20s/^# \{0,1\}//p' Makefile
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.11 demo")'
@@ -47,7 +48,10 @@ test: .venv/.installed
 test-pure: .venv/.installed
 	@$(BIN)/python -m pytest tests/pure
 
-test-browser: .venv/.installed
+test-newcomer: .venv/.installed
+	@$(BIN)/python -m pytest tests/newcomer
+
+test-browser: .venv/.installed site
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group screenshots
 	@$(BIN)/python -m pytest tests/browser
 

@@ -24,6 +24,8 @@ PROMPTS = {
 }
 # [END prompts]
 
+PRICES = {name: f"{name}: {model.credits:g} AI credits" for name, model in MODELS.items()}
+
 with DAG(
     dag_id="pictory_reference_image",
     doc_md=__doc__,
@@ -32,19 +34,34 @@ with DAG(
     tags=["pictory"],
     user_defined_macros={"prompts": PROMPTS},
     params={
-        "use": Param("style transfer", enum=list(PROMPTS)),
-        "reference_image_url": Param(None, type=["null", "string"]),
-        "model": Param("seedream3.0", enum=list(MODELS)),
-        "style": Param("artistic", enum=list(STYLES)),
+        "use": Param("style transfer", enum=list(PROMPTS), description="What to make of the reference image."),
+        "reference_image_url": Param(
+            None,
+            type=["null", "string"],
+            title="Reference image",
+            description="A public http(s) URL. Left empty, it is the variable pictory_reference_image.",
+        ),
+        "model": Param(
+            "seedream3.0",
+            enum=list(MODELS),
+            values_display=PRICES,
+            description="Each picture costs what stands beside its model.",
+        ),
+        "style": Param(
+            "artistic",
+            type=["null", "string"],
+            enum=[None, *STYLES],
+            values_display={"null": "no style"},
+        ),
     },
-):
+) as dag:
     # [START reference_image]
     generate = GenerateImageOperator(
         task_id="generate",
         prompt="{{ prompts[params.use] }}",
         reference_image_url="{{ params.reference_image_url or var.value.pictory_reference_image }}",
         model="{{ params.model }}",
-        style="{{ params.style }}",
+        style=dag.param("style"),
         wait_for_completion=True,
     )
     save = DownloadImageOperator(

@@ -13,6 +13,8 @@ from pictory_provider.api.models import MODELS, STYLES
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
 from pictory_provider.sensors.pictory import PictoryJobSensor
 
+PRICES = {name: f"{name}: {model.credits:g} AI credits" for name, model in MODELS.items()}
+
 with DAG(
     dag_id="pictory_text_to_image",
     doc_md=__doc__,
@@ -20,19 +22,36 @@ with DAG(
     catchup=False,
     tags=["pictory"],
     params={
-        "prompt": Param("A lighthouse at dawn, wide shot, soft light", type="string", minLength=5),
-        "model": Param("flux-schnell", enum=list(MODELS)),
-        "aspect_ratio": Param("16:9", enum=["1:1", "16:9", "9:16"]),
-        "style": Param("photorealistic", enum=list(STYLES)),
+        "prompt": Param(
+            "A lighthouse at dawn, wide shot, soft light",
+            type="string",
+            format="multiline",
+            minLength=5,
+            maxLength=5000,
+            description="What to draw, in 5 to 5,000 characters.",
+        ),
+        "model": Param(
+            "flux-schnell",
+            enum=list(MODELS),
+            values_display=PRICES,
+            description="Each picture costs what stands beside its model.",
+        ),
+        "aspect_ratio": Param("16:9", enum=["1:1", "16:9", "9:16"], title="Aspect ratio"),
+        "style": Param(
+            "photorealistic",
+            type=["null", "string"],
+            enum=[None, *STYLES],
+            values_display={"null": "no style"},
+        ),
     },
-):
+) as dag:
     # [START text_to_image]
     generate = GenerateImageOperator(
         task_id="generate",
         prompt="{{ params.prompt }}",
         model="{{ params.model }}",
         aspect_ratio="{{ params.aspect_ratio }}",
-        style="{{ params.style }}",
+        style=dag.param("style"),  # no style stays None, where a template would make it a word
     )
     wait = PictoryJobSensor(task_id="wait", job_id=generate.output)
     save = DownloadImageOperator(

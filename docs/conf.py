@@ -10,6 +10,12 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from docutils import nodes
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -60,3 +66,14 @@ html_theme_options = {
     "pygments_dark_style": "monokai",
 }
 html_context = {"default_mode": "auto"}
+
+
+def open_large(_: Sphinx, doctree: nodes.document) -> None:
+    """Let a picture fill its column, which links it to itself in full size."""
+    for image in doctree.findall(nodes.image):
+        image.setdefault("width", "100%")
+
+
+def setup(app: Sphinx) -> None:
+    """Tell Sphinx of it."""
+    app.connect("doctree-read", open_large)

@@ -160,6 +160,10 @@ class PictoryHook(BaseHook):
     def get_credit_usage(self, year: int | None = None, month: int | None = None) -> list[dict[str, Any]]:
         """Return the ledger of AI credits as Pictory writes it, newest first, kept for 12 months.
 
+        A row has ``transactionId``, ``type`` (such as ``debit``), ``amount`` (AI credits, may be fractional),
+        ``source`` (such as ``Text-to-Image``), ``description``, ``plan`` and ``transactionDate`` (ISO 8601).
+        https://docs.pictory.ai/api-reference/aicredits/usage
+
         :param year: only together with ``month``.
         :param month: 1 to 12.
         """

@@ -108,11 +108,13 @@ def _landscape(body: dict[str, Any], size: tuple[int, int]) -> Image.Image:
 
 
 def _on_reference(reference: bytes, size: tuple[int, int]) -> Image.Image:
-    from PIL import Image, ImageOps
+    """The reference image, blurred: whatever is written on it must not be read beside the caption."""
+    from PIL import Image, ImageFilter, ImageOps
 
     with Image.open(io.BytesIO(reference)) as found:
         fitted = ImageOps.fit(found.convert("RGB"), size)
-    return Image.blend(fitted, ImageOps.posterize(fitted, 3), 0.6)
+    blurred = fitted.filter(ImageFilter.GaussianBlur(size[0] / 40))
+    return Image.blend(blurred, ImageOps.posterize(blurred, 3), 0.6)
 
 
 def _colour(hue: float, saturation: float, value: float) -> tuple[int, int, int]:

@@ -13,6 +13,7 @@ from demo.stack import AirflowStack
 from pictory_provider.simulator import Simulator
 
 DAGS = Path(__file__).parent / "dags"
+EXAMPLE = Path(__file__).resolve().parents[2] / "dags" / "pictory_text_to_image.py"
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 
 
@@ -34,21 +35,31 @@ def losing():
 def airflow(simulator, losing, tmp_path_factory):
     env = {
         "AIRFLOW_CONN_PICTORY_DEFAULT": simulator.connection_json(),
+        "AIRFLOW_VAR_PICTORY_PICTURES": str(tmp_path_factory.mktemp("pictures")),
         "AIRFLOW_CONN_PICTORY_LOST": losing.connection_json(),
         "AIRFLOW_CONN_PICTORY_WRONG_KEY": simulator.connection_json().replace(simulator.api_key, "pictai_wrong"),
     }
-    with AirflowStack(tmp_path_factory.mktemp("browser") / "home", DAGS, env=env) as stack:
+    dags = tmp_path_factory.mktemp("dags")
+    for file in (*DAGS.glob("*.py"), EXAMPLE):
+        (dags / file.name).symlink_to(file)
+    with AirflowStack(tmp_path_factory.mktemp("browser") / "home", dags, env=env) as stack:
         yield stack
 
 
 @pytest.fixture(scope="session")
-def page():
-    """Return a page of a headless Chromium, as large as a common laptop's."""
+def chromium():
+    """Return a headless Chromium."""
     sync_api = pytest.importorskip("playwright.sync_api")
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no Chromium on this machine")
     with sync_api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=QUIET)
-        yield chromium.new_page(viewport={"width": 1440, "height": 900}, color_scheme="light")
+        yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="session")
+def page(chromium):
+    """Return a page as large as a common laptop's."""
+    return chromium.new_page(viewport={"width": 1440, "height": 900}, color_scheme="light")

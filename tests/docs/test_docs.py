@@ -157,6 +157,12 @@ def test_every_link_leads_somewhere(page):
             assert not anchor or anchor in [heading.lower().replace(" ", "-") for heading in headings], target
 
 
+def test_every_example_and_every_recipe_can_be_had_from_its_page():
+    pages = (ROOT / "docs" / "examples.md").read_text() + (ROOT / "docs" / "recipes.md").read_text()
+    for file in (ROOT / "dags").rglob("*.py"):
+        assert f"]({Path('..') / file.relative_to(ROOT)})" in pages, file
+
+
 def test_the_readme_lists_every_model_with_its_credits_every_ratio_and_every_style():
     readme = (ROOT / "README.md").read_text()
     for model in MODELS.values():

@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from pictory_provider.jobs.submission import KEY
@@ -159,13 +162,22 @@ def test_after_an_unknown_outcome_a_clear_buys_again(airflow, quiet, start):
     assert_bought_again(airflow, quiet, run, prompt)
 
 
+def put_on_record(airflow, run, job_id, way):
+    """Do what the error's text says: on the task's page, or by the command."""
+    if way == "page":
+        airflow.call("PUT", store(airflow, run), value={"jobId": job_id})
+        return
+    command = [sys.executable, "-m", "pictory_provider", "adopt", *run, "generate", job_id]
+    subprocess.run(command, env=airflow.env, check=True)
+
+
 @pytest.mark.usefixtures("lost_reply")
-@pytest.mark.parametrize("kind", ["submit", "defer"])
-def test_after_an_unknown_outcome_the_job_id_in_the_store_is_adopted(airflow, quiet, start, kind):
-    run = start(kind, prompt := "A reply was lost, and its job was found")
+@pytest.mark.parametrize(("kind", "way"), [("submit", "page"), ("defer", "page"), ("submit", "command")])
+def test_after_an_unknown_outcome_the_job_id_in_the_store_is_adopted(airflow, quiet, start, kind, way):
+    run = start(kind, prompt := f"A reply was lost, and its job was found ({kind}, {way})")
     job_id = unknown(airflow, quiet, run)
     assert "jobId" not in airflow.call("GET", store(airflow, run))["value"]
-    airflow.call("PUT", store(airflow, run), value={"jobId": job_id})
+    put_on_record(airflow, run, job_id, way)
     clear(airflow, run)
     assert airflow.finish(*run)["generate"] == "success"
     assert airflow.xcom(*run, "generate") == job_id
