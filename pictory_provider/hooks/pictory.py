@@ -194,6 +194,7 @@ class PictoryHook(BaseHook):
         url: str | None = None,
         overwrite: bool = False,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        mark_ai_generated: bool = False,
     ) -> SavedImage:
         """Save a finished picture: streamed, checked, and written whole or not at all.
 
@@ -205,6 +206,8 @@ class PictoryHook(BaseHook):
         :param url: download this.
         :param overwrite: replace what is at ``path``. The same bytes already there are always a success.
         :param max_bytes: refuse larger pictures.
+        :param mark_ai_generated: write IPTC's ``trainedAlgorithmicMedia`` into a PNG file that says nothing of its
+            origin yet.
         :raises PictoryImageInvalid: for what is no whole picture. A whole one that is not what Pictory promised
             (JPEG, WebP, another size) is saved, with a warning.
         :raises PictoryUnavailable: for a job that still runs.
@@ -221,7 +224,13 @@ class PictoryHook(BaseHook):
             else:
                 job = Job(job_id="", url=check_url("url", url))
             saved = save_picture(
-                self.get_conn(), job, target, overwrite=overwrite, max_bytes=max_bytes, log=self.log
+                self.get_conn(),
+                job,
+                target,
+                overwrite=overwrite,
+                max_bytes=max_bytes,
+                mark_ai_generated=mark_ai_generated,
+                log=self.log,
             )
         report_lineage(self, job, target.uri)
         self.log.info("Saved %s (%s bytes) from %s.", path, f"{saved['size']:,}", without_query(job.url))

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, TypedDict
 from pictory_provider.api import responses, retry
 from pictory_provider.api.errors import Fault, ImageInvalid, TransportError
 from pictory_provider.client.asking import repeat
+from pictory_provider.images.mark import AFTER_HEADER, mark, why_not
 from pictory_provider.images.store import too_large
 
 if TYPE_CHECKING:
     from pictory_provider.api.models import Job
     from pictory_provider.client.asking import Log
     from pictory_provider.client.sync import SyncClient
-    from pictory_provider.images.store import Target
+    from pictory_provider.images.store import Received, Target
 
 _NOTHING_SAVED = "Nothing was saved, and downloading again is free."
 
@@ -38,17 +39,39 @@ class SavedImage(TypedDict):
 
 
 def save_picture(
-    client: SyncClient, job: Job, target: Target, *, overwrite: bool, max_bytes: int, log: Log
+    client: SyncClient,
+    job: Job,
+    target: Target,
+    *,
+    overwrite: bool,
+    max_bytes: int,
+    mark_ai_generated: bool = False,
+    log: Log,
 ) -> SavedImage:
     """Stream, check and place a finished job's picture. The job is not asked for again.
 
+    :param mark_ai_generated: say in the file that a machine made it (:mod:`pictory_provider.images.mark`).
     :raises ImageInvalid: for what is no whole picture, or larger than ``max_bytes``.
     :raises StorageFailed: where it cannot be written.
     :raises Unavailable: where its host cannot be reached.
     """
+    picture_url = job.url
+    assert picture_url is not None
 
     def save() -> SavedImage:
-        return _save(client, job, target, overwrite=overwrite, max_bytes=max_bytes, log=log)
+        with client.stream(picture_url) as (reply, pieces):
+            responses.check_picture(reply, picture_url)
+            announced = reply.headers.get("content-length", "")
+            if announced.isdigit() and int(announced) > max_bytes:
+                raise too_large(max_bytes)
+            with target.receive(pieces, max_bytes=max_bytes) as received:
+                unmarked = why_not(received.picture)
+                if mark_ai_generated and unmarked is None:
+                    target.insert(received, AFTER_HEADER, mark())
+                target.place(received, overwrite=overwrite)
+        if mark_ai_generated and unmarked:
+            log.warning("The picture at %s is not marked as made by AI: %s.", target.path, unmarked)
+        return _record(job, target, received, log)
 
     try:
         return repeat(save, retry.after_read, log=log)
@@ -60,17 +83,7 @@ def save_picture(
         raise ImageInvalid(f"{error.message} {_NOTHING_SAVED}") from error.__cause__
 
 
-def _save(
-    client: SyncClient, job: Job, target: Target, *, overwrite: bool, max_bytes: int, log: Log
-) -> SavedImage:
-    assert job.url is not None
-    with client.stream(job.url) as (reply, pieces):
-        responses.check_picture(reply, job.url)
-        announced = reply.headers.get("content-length", "")
-        if announced.isdigit() and int(announced) > max_bytes:
-            raise too_large(max_bytes)
-        with target.receive(pieces, max_bytes=max_bytes) as received:
-            target.place(received, overwrite=overwrite)
+def _record(job: Job, target: Target, received: Received, log: Log) -> SavedImage:
     picture = received.picture
     if surprises := picture.surprises(job):
         log.warning(

@@ -27,12 +27,14 @@ class Picture(NamedTuple):
 
     :param kind: ``PNG``, ``JPEG`` or ``WebP``.
     :param trailing: bytes that came after its end.
+    :param marks: what a PNG says of its origin (:class:`~pictory_provider.images.png.PngChecker`), sorted.
     """
 
     kind: str
     width: int
     height: int
     trailing: int = 0
+    marks: tuple[str, ...] = ()
 
     def surprises(self, job: Job) -> list[str]:
         """Say in what it differs from what Pictory promised; nothing where it said nothing."""
@@ -112,7 +114,7 @@ class _PngChecker:
 
     def finish(self) -> Picture:
         width, height = self._png.finish()
-        return Picture("PNG", width, height, self._png.trailing)
+        return Picture("PNG", width, height, self._png.trailing, tuple(sorted(self._png.marks)))
 
 
 class _JpegChecker:

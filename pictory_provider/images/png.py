@@ -16,6 +16,9 @@ from pictory_provider.api.errors import ImageInvalid
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _IHDR_LENGTH = 13
+_TEXT = (b"iTXt", b"tEXt", b"zTXt")
+_MARKS = {b"XML:com.adobe.xmp": "xmp", b"Raw profile type xmp": "xmp", b"AIGC": "aigc"}
+_LONGEST_KEYWORD = 79
 
 
 class PngChecker:
@@ -29,11 +32,14 @@ class PngChecker:
         width, height = checker.finish()
 
     :ivar trailing: bytes that came after the end of the picture.
+    :ivar marks: what the file says of its origin: ``c2pa`` (a signed manifest), ``xmp``, ``aigc`` (China's label).
     """
 
     def __init__(self) -> None:
         self.size = 0
         self.trailing = 0
+        self.marks: set[str] = set()
+        self._text = b""
         self.width: int | None = None
         self.height: int | None = None
         self._head = bytearray()
@@ -59,6 +65,8 @@ class PngChecker:
             if self._left:
                 piece = view[: self._left]
                 self._crc = zlib.crc32(piece, self._crc)
+                if self._chunk in _TEXT and len(self._text) <= _LONGEST_KEYWORD:
+                    self._text += bytes(piece[: _LONGEST_KEYWORD + 1])
                 self._left -= len(piece)
                 view = view[len(piece) :]
                 continue
@@ -91,6 +99,9 @@ class PngChecker:
             raise ImageInvalid("The picture is damaged: its header is not where it belongs.")
         self._chunk, self._crc = kind, zlib.crc32(kind)
         self._has_data = self._has_data or kind == b"IDAT"
+        self._text = b""
+        if kind == b"caBX":
+            self.marks.add("c2pa")
         if kind == b"IHDR":
             self._expect(self._image_header, length)
         else:
@@ -107,6 +118,8 @@ class PngChecker:
     def _checksum(self, head: bytes) -> None:
         if int.from_bytes(head, "big") != self._crc:
             raise ImageInvalid(f"The picture is damaged: the checksum of its {self._chunk.decode()} is wrong.")
+        if self._chunk in _TEXT and (mark := _MARKS.get(self._text.partition(b"\0")[0])):
+            self.marks.add(mark)
         if self._chunk == b"IEND":
             if not self._has_data:
                 raise ImageInvalid("The picture is damaged: it holds no pixels.")

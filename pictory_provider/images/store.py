@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -35,6 +36,25 @@ class Received:
         self.picture = picture
         self.size = size
         self.sha256 = sha256
+
+    def insert(self, offset: int, data: bytes) -> None:
+        """Put bytes into the middle of it. The checked picture keeps its description.
+
+        :raises OSError: where it cannot be written.
+        """
+        whole, digest = self.file.with_suffix(".whole"), hashlib.sha256()
+        try:
+            with self.file.open("rb") as old, whole.open("xb") as new:
+                for piece in chain((old.read(offset), data), iter(lambda: old.read(_PIECE), b"")):
+                    digest.update(piece)
+                    new.write(piece)
+                new.flush()
+                os.fsync(new.fileno())
+            whole.replace(self.file)
+        finally:
+            whole.unlink(missing_ok=True)
+        self.size += len(data)
+        self.sha256 = digest.hexdigest()
 
 
 class Target:
@@ -93,6 +113,14 @@ class Target:
             yield received
         finally:
             part.unlink(missing_ok=True)
+
+    def insert(self, received: Received, offset: int, data: bytes) -> None:
+        """Put bytes into the middle of a received picture.
+
+        :raises StorageFailed: where it cannot be written.
+        """
+        with self._storing():
+            received.insert(offset, data)
 
     def place(self, received: Received, *, overwrite: bool) -> None:
         """Put a received picture in its place, in one step.

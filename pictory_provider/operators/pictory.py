@@ -271,6 +271,9 @@ class DownloadImageOperator(BaseOperator):
     :param path: an absolute local path, or any URL that ``ObjectStoragePath`` takes. (templated)
     :param overwrite: replace what is there. The same bytes already there are always a success.
     :param max_bytes: refuse larger pictures; 100 MiB.
+    :param mark_ai_generated: write into the PNG file that a machine made it: IPTC's Digital Source Type
+        ``trainedAlgorithmicMedia``, as XMP. A file that says something of its origin already (C2PA, XMP, AIGC) is
+        left as it came, and so is a JPEG or a WebP, with a warning.
     :param pictory_conn_id: the Airflow connection. (templated)
     :raises PictoryRequestInvalid: for a path that is relative or already holds something else.
     :raises PictoryImageInvalid: for what is no whole picture.
@@ -291,6 +294,7 @@ class DownloadImageOperator(BaseOperator):
         url: str | None = None,
         overwrite: bool = False,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        mark_ai_generated: bool = False,
         pictory_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
@@ -300,6 +304,7 @@ class DownloadImageOperator(BaseOperator):
         self.url = url
         self.overwrite = overwrite
         self.max_bytes = max_bytes
+        self.mark_ai_generated = mark_ai_generated
         self.pictory_conn_id = pictory_conn_id
 
     def execute(self, context: Context) -> SavedImage:  # noqa: ARG002  Airflow calls it so
@@ -313,6 +318,7 @@ class DownloadImageOperator(BaseOperator):
                 url=self.url,
                 overwrite=self.overwrite,
                 max_bytes=self.max_bytes,
+                mark_ai_generated=self.mark_ai_generated,
             )
         self.image_url = saved["url"]
         return saved

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import fsspec
 import pytest
+from airflow.sdk.io import attach
 
 from pictory_provider.api import retry
 from pictory_provider.hooks.pictory import PictoryHook
@@ -59,3 +61,9 @@ def context(ti, store):
 def context_without_store(ti):
     """Return the context of a task on Airflow 3.1 and 3.2."""
     return {"ti": ti}
+
+
+@pytest.fixture
+def memory():
+    """Let Airflow know fsspec's own storage in memory, as a provider would make s3 known."""
+    attach("memory", fs=fsspec.filesystem("memory"))

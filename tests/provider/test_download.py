@@ -12,7 +12,6 @@ from pathlib import Path
 import fsspec
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
-from airflow.sdk.io import attach
 
 from pictory_provider.api import retry
 from pictory_provider.exceptions import (
@@ -227,12 +226,6 @@ def test_a_folder_that_cannot_be_written_is_told_with_its_cause(context, job_id)
 def test_a_file_url_is_a_local_path(context, job_id, tmp_path):
     save(context, (tmp_path / "a b.png").as_uri(), job_id=job_id)
     assert os.listdir(tmp_path) == ["a b.png"]
-
-
-@pytest.fixture
-def memory():
-    """Let Airflow know fsspec's own storage in memory, as a provider would make s3 known."""
-    attach("memory", fs=fsspec.filesystem("memory"))
 
 
 def test_object_storage_takes_a_picture_once(context, job_id, memory):

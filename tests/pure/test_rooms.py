@@ -22,6 +22,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "jobs": ({"api"}, set()),
     "images.png": ({"api"}, set()),
     "images.formats": ({"api", "images.png"}, set()),
+    "images.mark": ({"images.formats"}, set()),
     "images.__init__": (set(), set()),
     "client": ({"api"}, {"requests", "aiohttp", "certifi"}),
     "pool": ({"api", "jobs", "client"}, set()),
@@ -31,7 +32,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "durable": ({"jobs", "compat"}, {"airflow"}),
     "links": (set(), {"airflow"}),
     "images.store": ({"api", "images.formats"}, {"airflow"}),
-    "images.download": ({"api", "client", "images.store"}, set()),
+    "images.download": ({"api", "client", "images.store", "images.mark"}, set()),
     "looking": ({"api", "jobs", "client", "pool", "telemetry"}, set()),
     "purchase": ({"api", "jobs", "client", "durable", "exceptions", "telemetry"}, {"airflow"}),
     "hooks": (

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""The mark of a picture that a machine made, and the marks that a file brings along."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from pictory_provider.images.formats import Picture, PictureChecker
+from pictory_provider.images.mark import AFTER_HEADER, mark, why_not
+from pictory_provider.images.png import SIGNATURE
+from tests.pure.test_png import DATA, END, WHOLE, chunk, header
+
+IPTC = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
+
+
+def picture(content: bytes, step: int = 1000) -> Picture:
+    checker = PictureChecker()
+    for start in range(0, len(content), step):
+        checker.feed(content[start : start + step])
+    return checker.finish()
+
+
+def with_chunk(kind: bytes, content: bytes) -> bytes:
+    return SIGNATURE + header() + chunk(kind, content) + DATA + END
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_a_marked_png_is_whole_and_says_so_before_its_pixels(step):
+    marked = WHOLE[:AFTER_HEADER] + mark() + WHOLE[AFTER_HEADER:]
+    assert picture(marked, step) == Picture("PNG", 3, 2, marks=("xmp",))
+    assert marked.index(mark()) < marked.index(b"IDAT")
+
+
+def test_the_mark_is_an_xmp_packet_with_the_words_of_iptc():
+    packet = mark()[8 + len("XML:com.adobe.xmp") + 5 : -4].decode()
+    (description,) = ET.fromstring(packet.strip("\ufeff")).iter(
+        "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description"
+    )
+    said = {child.tag.removeprefix(IPTC): child.text for child in description}
+    assert said == {
+        "DigitalSourceType": "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia",
+        "AISystemUsed": "Pictory AI Studio",
+    }
+
+
+@pytest.mark.parametrize("step", [1, 3, 1000])
+@pytest.mark.parametrize(
+    ("kind", "content", "marks"),
+    [
+        (b"caBX", b"a signed manifest", ("c2pa",)),
+        (b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + b"<x:xmpmeta/>", ("xmp",)),
+        (b"zTXt", b"Raw profile type xmp\0\0...", ("xmp",)),
+        (b"tEXt", b"AIGC\0{}", ("aigc",)),
+        (b"tEXt", b"Comment\0AIGC", ()),
+        (b"tEXt", b"A" * 200, ()),
+        (b"iTXt", b"", ()),
+    ],
+)
+def test_what_a_file_says_of_its_origin_is_found(kind, content, marks, step):
+    assert picture(with_chunk(kind, content), step).marks == marks
+
+
+def test_a_mark_after_the_pixels_is_found_too():
+    assert picture(SIGNATURE + header() + DATA + chunk(b"caBX", b"x") + END).marks == ("c2pa",)
+
+
+@pytest.mark.parametrize(
+    ("picture", "why"),
+    [
+        (Picture("PNG", 1, 1), None),
+        (Picture("PNG", 1, 1, marks=("c2pa",)), "c2pa"),
+        (Picture("JPEG", 1, 1), "JPEG"),
+        (Picture("WebP", 1, 1), "WebP"),
+    ],
+)
+def test_only_a_png_that_says_nothing_yet_is_marked(picture, why):
+    said = why_not(picture)
+    assert said is None if why is None else why in said
