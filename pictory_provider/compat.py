@@ -28,7 +28,16 @@ else:
     except ImportError:  # Airflow 3.1
         from airflow.exceptions import AirflowRescheduleException, TaskDeferralError, TaskDeferralTimeout
 
+if TYPE_CHECKING:
+    SET_DURING_EXECUTION: Any
+else:
+    try:
+        from airflow.providers.common.compat.sdk import SET_DURING_EXECUTION
+    except ImportError:  # common.compat 1.14
+        from airflow.sdk.definitions._internal.types import SET_DURING_EXECUTION
+
 __all__ = [
+    "SET_DURING_EXECUTION",
     "AirflowRescheduleException",
     "TaskDeferralError",
     "TaskDeferralTimeout",

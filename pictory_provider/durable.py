@@ -74,7 +74,7 @@ class SubmissionRecord:
         self.latest = Submission.read(self._there) or Submission()
         return self._there
 
-    def prepare_intent(self, fingerprint: str, request: dict[str, Any]) -> None:
+    def prepare_intent(self, fingerprint: str | None, request: dict[str, Any]) -> None:
         """Say what the next intent is for. What was found is left behind."""
         self.latest = Submission(
             fingerprint=fingerprint, request=request, max_tries=self.max_tries, retries=self.retries

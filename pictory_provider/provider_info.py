@@ -74,6 +74,9 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": CONNECTION_FIELDS,
             }
         ],
+        "task-decorators": [
+            {"name": "pictory_image", "class-name": "pictory_provider.decorators.pictory.pictory_image"}
+        ],
         "cli": ["pictory_provider.cli.definitions.get_pictory_cli_commands"],
         "extra-links": ["pictory_provider.links.pictory.PictoryJobLink"],
     }

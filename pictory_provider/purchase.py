@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
@@ -33,12 +33,13 @@ from pictory_provider.jobs.submission import (
     fingerprint,
     first_step,
     paid_and_then,
+    request_of,
     runs_on,
 )
 from pictory_provider.telemetry import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pictory_provider.api.models import ImageRequest, Job
     from pictory_provider.client.asking import Log
@@ -157,6 +158,22 @@ def _withdraw(recorder: Recorder, log: Log) -> None:
         )
 
 
+class Order(NamedTuple):
+    """What a task wants to have drawn.
+
+    :param identity: what tells it from another; JSON that is the same at every try.
+    :param request: called at most once a try, right before the purchase, and not where a job is adopted.
+    """
+
+    identity: dict[str, Any]
+    request: Callable[[], ImageRequest]
+
+    @classmethod
+    def of(cls, request: ImageRequest) -> Order:
+        """Return the order of a request that is known."""
+        return cls(asked_for(request), lambda: request)
+
+
 class Purchase:
     """The picture of one task: bought by this try, or by an earlier one that left it on record.
 
@@ -174,7 +191,7 @@ class Purchase:
     def obtain(
         self,
         client: SyncClient,
-        request: ImageRequest,
+        order: Order,
         *,
         on_unknown_submit: str = "fail",
         ends_at: float | None = None,
@@ -186,14 +203,16 @@ class Purchase:
         :raises SubmitOutcomeUnknown: with all that could be found out about it.
         """
         record = self.record
-        wanted, asked = fingerprint(self.conn_id, request), asked_for(request)
+        wanted = fingerprint(self.conn_id, order.identity)
+        request: ImageRequest | None = None
         may_resubmit = on_unknown_submit == "resubmit"
-        step = self._first_step(client, wanted, asked)
+        step = self._first_step(client, wanted, order.identity)
         while not isinstance(step, Adopt):
             if isinstance(step, Submit):
                 if step.warning:
                     self._log.warning("%s", step.warning)
-                record.prepare_intent(wanted, asked)
+                request = request or self._requested(order)
+                record.prepare_intent(wanted, asked_for(request))
                 record.note_credits(self._credits_used(client))
                 try:
                     job_id = submit(client, request, recorder=record, ends_at=ends_at, log=self._log)
@@ -206,7 +225,7 @@ class Purchase:
                 may_resubmit = False
                 step = self._once_more(step)
             else:
-                raise self._reported(client, request, step) from step.__cause__
+                raise self._reported(client, order, step) from step.__cause__
         self.job_id = step.job_id
         return step
 
@@ -281,6 +300,11 @@ class Purchase:
         self._log.warning("%s on_unknown_submit is 'resubmit', so it is bought again.", unknown.message)
         return Submit()
 
+    def _requested(self, order: Order) -> ImageRequest:
+        """Return the request: it may take a user's function, whose failure is none of an earlier job's."""
+        self.record.prepare_intent(None, order.identity)
+        return order.request()
+
     def _credits_used(self, client: SyncClient) -> float | None:
         """Return the AI credits used so far; ``None`` where Pictory does not say within five seconds."""
         (quota,) = ask_all(
@@ -291,15 +315,12 @@ class Purchase:
         )
         return quota.ai_credits_used if quota else None
 
-    def _reported(
-        self, client: SyncClient, request: ImageRequest, unknown: SubmitOutcomeUnknown
-    ) -> SubmitOutcomeUnknown:
+    def _reported(self, client: SyncClient, order: Order, unknown: SubmitOutcomeUnknown) -> SubmitOutcomeUnknown:
         """Return an unknown outcome with all that can be said about it."""
         since, before = self.record.latest.intended_at, self.record.latest.credits_before
-        evidence = Evidence(
-            since=since, credits_before=before, credits_now=None, price=request.credits, matches=None
-        )
+        evidence = Evidence(since=since, credits_before=before, credits_now=None, matches=None)
         try:
+            request = request_of(self.record.latest.request or order.identity)
             quota, page = ask_all(
                 client.settings,
                 (endpoints.get_quota(), responses.parse_quota),
@@ -310,7 +331,8 @@ class Purchase:
             evidence = replace(
                 evidence,
                 credits_now=quota.ai_credits_used if quota else None,
-                matches=matching(page[0], request, since) if page else None,
+                price=request.credits if request else None,
+                matches=matching(page[0], request, since) if page and request else None,
             )
         except (Exception, AirflowTaskTimeout) as error:
             # Nothing may hide the report: without a record a retry would buy the picture again.

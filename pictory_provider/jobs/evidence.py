@@ -59,7 +59,7 @@ class Evidence:
 
     def _gallery(self) -> str:
         if self.matches is None:
-            return "The gallery could not be read."
+            return "The gallery could not be searched."
         when = (
             "" if self.since is None else f" since {datetime.fromtimestamp(self.since, UTC):%Y-%m-%d %H:%M:%S} UTC"
         )

@@ -45,16 +45,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pictory_provider.api.checks import without_query
 from pictory_provider.api.errors import JobNotFound, PictoryError, RequestInvalid, SubmitOutcomeUnknown
-from pictory_provider.api.models import Job, JobState
+from pictory_provider.api.models import ImageRequest, Job, JobState
 from pictory_provider.api.retry import is_passing
 from pictory_provider.jobs.polling import UNKNOWN_JOB_GRACE
-
-if TYPE_CHECKING:
-    from pictory_provider.api.models import ImageRequest
 
 KEY = "pictory_submission"
 """The key of the record in the state store of a task."""
@@ -200,13 +197,22 @@ def asked_for(request: ImageRequest) -> dict[str, Any]:
     return body
 
 
-def fingerprint(conn_id: str, request: ImageRequest) -> str:
+def request_of(asked: dict[str, Any]) -> ImageRequest | None:
+    """Return prompt and model of what :func:`asked_for` gave; ``None`` where it does not tell them."""
+    if not all(isinstance(asked.get(name), str) for name in ("prompt", "model")):
+        return None
+    return ImageRequest(prompt=asked["prompt"], model=asked["model"], allow_unlisted=True)
+
+
+def fingerprint(conn_id: str, asked: dict[str, Any]) -> str:
     """Return what tells one purchase from another: the connection, and all that decides the picture.
+
+    :param asked: of :func:`asked_for`; JSON.
 
     It is made of what was asked for and of nothing else, so a field that a later release knows changes none that
     was made without it.
     """
-    body = {**asked_for(request), "conn_id": conn_id}
+    body = {**asked, "conn_id": conn_id}
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -21,7 +21,7 @@ from pictory_provider.jobs.submission import runs_on
 from pictory_provider.links.pictory import PictoryJobLink
 from pictory_provider.looking import Watch
 from pictory_provider.provider_info import DEFAULT_CONN_ID
-from pictory_provider.purchase import Purchase, check_policy
+from pictory_provider.purchase import Order, Purchase, check_policy
 from pictory_provider.waiting import (
     JobWait,
     conclude,
@@ -136,7 +136,7 @@ class GenerateImageOperator(BaseOperator):
     def execute(self, context: Context) -> str:
         """Check; adopt the job of an earlier try, or submit; publish the jobId; wait if that was asked for."""
         with airflow_errors():
-            request = ImageRequest.of(self)
+            order = self._order(context)
             poll_interval = seconds("poll_interval", self.poll_interval)
             timeout = seconds("timeout", self.timeout)
             check_policy(self.on_unknown_submit)
@@ -156,7 +156,7 @@ class GenerateImageOperator(BaseOperator):
         with purchase.guarded(), PictoryHook(self.pictory_conn_id) as hook:
             job = purchase.obtain(
                 hook.get_conn(),
-                request,
+                order,
                 on_unknown_submit=self.on_unknown_submit,
                 ends_at=ends_at,
             )
@@ -198,6 +198,9 @@ class GenerateImageOperator(BaseOperator):
         """Say what happens to the job. Pictory knows no cancel, and nothing is cleaned."""
         if self._purchase and self._purchase.job_id:
             self.log.warning("The task was killed. %s", runs_on(self._purchase.job_id))
+
+    def _order(self, context: Context) -> Order:  # noqa: ARG002  a decorated function is given it
+        return Order.of(ImageRequest.of(self))
 
     def _purchase_of(self, context: Context) -> Purchase:
         record = SubmissionRecord(context, durable=self.durable, retries=self.retries)

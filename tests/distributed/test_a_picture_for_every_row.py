@@ -105,7 +105,14 @@ def run(airflow, pictory, storage, request):
     refused = sum(request.status == 429 for request in pictory.requests)
     told(f"Pictory works again, after {refused} refusals")
 
-    wait_until(airflow, lambda: states(airflow, run, "wait")["deferred"] == len(ROWS), timeout=1200)
+    def all_are_waited_for() -> bool:
+        return states(airflow, run, "wait")["deferred"] == len(ROWS)
+
+    # Nothing waits before every row is submitted, so an unknown outcome ends the run here.
+    wait_until(airflow, lambda: all_are_waited_for() or airflow.run_state(*run) == "failed", timeout=1200)
+    if unknown := adopt_what_is_unknown(airflow, pictory, run):
+        told(f"{unknown} submissions of the killed worker have an unknown outcome; a person adopts their jobs")
+    wait_until(airflow, all_are_waited_for, timeout=1200)
     held = holdings(airflow.database)
     airflow.kill_component(max(held, key=held.get))
     told(f"{len(ROWS)} pictures are waited for; of the triggerers, which hold {held}, the busier is killed")
@@ -113,9 +120,6 @@ def run(airflow, pictory, storage, request):
         job.seconds = 0
 
     airflow.finish(*run, timeout=1800)
-    if unknown := adopt_what_is_unknown(airflow, pictory, run):
-        told(f"{unknown} submissions of the killed worker have an unknown outcome; a person adopts their jobs")
-        airflow.finish(*run, timeout=600)
     told(f"{len(storage.objects)} pictures are saved")
     return run, refused, held
 

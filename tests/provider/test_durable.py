@@ -407,7 +407,7 @@ def test_evidence_that_cannot_be_gathered_hides_nothing(pictory, context, fault)
     pictory.script("submit", "drop-after")
     pictory.script("quota", fault, times=-1)
     pictory.script("images", fault, times=-1)
-    with pytest.raises(PictorySubmitOutcomeUnknown, match=says("The gallery could not be read")) as caught:
+    with pytest.raises(PictorySubmitOutcomeUnknown, match=says("The gallery could not be searched")) as caught:
         run(context)
     assert "unknown before the request, unknown now" in caught.value.message
 
@@ -556,7 +556,7 @@ def test_an_execution_timeout_while_the_evidence_is_gathered_hides_nothing(
     pictory.script("submit", "drop-after")
     pictory.script("images", "slow", seconds=2)
     timeout_after(0.7)
-    with pytest.raises(PictorySubmitOutcomeUnknown, match=says("The gallery could not be read")):
+    with pytest.raises(PictorySubmitOutcomeUnknown, match=says("The gallery could not be searched")):
         run(context_without_store)
 
 

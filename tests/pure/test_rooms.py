@@ -71,6 +71,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         },
         {"airflow"},
     ),
+    "decorators": ({"api", "compat", "jobs", "operators", "purchase"}, {"airflow"}),
     "sensors": (
         {"api", "jobs", "compat", "exceptions", "hooks", "links", "looking", "waiting", "provider_info"},
         {"airflow", "pendulum"},

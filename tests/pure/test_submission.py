@@ -35,7 +35,7 @@ from pictory_provider.jobs.submission import (
 
 NOW = 1_800_000_000.0
 REQUEST = ImageRequest(prompt="A lighthouse at dawn")
-WANTED = fingerprint("pictory_default", REQUEST)
+WANTED = fingerprint("pictory_default", asked_for(REQUEST))
 
 
 def kept(job_id="j", **changes):
@@ -218,7 +218,7 @@ def test_a_job_adopted_by_hand_is_waited_for_from_now_on():
 
 
 def print_of(conn_id="pictory_default", **fields):
-    return fingerprint(conn_id, ImageRequest(**{"prompt": REQUEST.prompt, **fields}))
+    return fingerprint(conn_id, asked_for(ImageRequest(**{"prompt": REQUEST.prompt, **fields})))
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_a_fingerprint_is_the_same_in_every_release():
         style="vintage",
         reference_image_url="https://h/a.png",
     )
-    assert fingerprint("elsewhere", everything) == "178b231ad52f614e3962612b02199f4d"
+    assert fingerprint("elsewhere", asked_for(everything)) == "178b231ad52f614e3962612b02199f4d"
 
 
 def test_the_record_says_what_was_asked_for_without_the_webhook_and_without_signatures():
@@ -407,7 +407,7 @@ def test_a_picture_of_the_gallery_can_be_saved_in_place_of_the_unknown_one():
 def test_what_could_not_be_found_out_is_said():
     text = evidence(since=None, credits_before=None, credits_now=None, matches=None).text()
     assert "unknown before the request, unknown now" in text
-    assert "The gallery could not be read." in text
+    assert "The gallery could not be searched." in text
 
 
 def test_the_report_names_the_cause_the_evidence_and_both_ways_on():

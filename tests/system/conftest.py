@@ -68,6 +68,7 @@ def runs(airflow):
 
 RECIPES = (
     "picture_for_every_row",
+    "covers_for_articles",
     "nightly_cover",
     "keep_the_look",
     "variations",

@@ -39,6 +39,13 @@ def test_a_row_that_fails_takes_no_other_along(airflow, runs, pictures):
     assert failed["rendered_map_index"] == "cup-01"
 
 
+def test_every_article_has_a_cover_of_the_prompt_that_a_function_wrote(airflow, runs, pictures, simulator):
+    assert set(airflow.finish(*runs["covers_for_articles"]).values()) == {"success"}
+    assert saved(pictures, "articles") == {"tea.png": (720, 1280), "rain.png": (720, 1280)}
+    prompts = {request.body["prompt"] for request in simulator.submissions}
+    assert "A magazine cover about what to do when it rains, paper cut, two colours" in prompts
+
+
 def test_the_cover_lies_under_its_date_and_as_todays(airflow, runs, pictures):
     assert set(airflow.finish(*runs["nightly_cover"]).values()) == {"success"}
     today, dated = (airflow.xcom(*runs["nightly_cover"], task_id) for task_id in ("today", "dated"))

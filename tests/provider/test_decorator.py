@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""``@task.pictory_image``: a function says what to draw."""
+
+from __future__ import annotations
+
+import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.sdk import DAG, task
+
+from pictory_provider.decorators.pictory import DecoratedImageOperator, pictory_image
+from pictory_provider.exceptions import PictoryRequestInvalid, PictorySubmitOutcomeUnknown
+from pictory_provider.provider_info import get_provider_info
+from tests.stand_ins import says
+
+ARTICLE = {"title": "Tea, and how to take the time for it"}
+
+
+def operator_of(function, *arguments, **options):
+    """Return the task that a decorated function becomes in a DAG."""
+    with DAG(dag_id="covers", schedule=None):
+        return pictory_image(**options)(function)(*arguments).operator
+
+
+def cover(article):
+    return f"A magazine cover about {article['title']}"
+
+
+def test_the_functions_result_is_the_prompt(pictory, context, ti):
+    job_id = operator_of(cover, ARTICLE, model="flux-schnell").execute(context)
+    assert pictory.submissions[0].body == {
+        "prompt": f"A magazine cover about {ARTICLE['title']}",
+        "model": "flux-schnell",
+    }
+    assert ti.xcoms == {"jobId": job_id, "return_value": job_id}
+
+
+def test_a_dict_gives_other_fields_too_and_they_win(pictory, context):
+    def said(article) -> dict[str, str]:
+        return {"prompt": cover(article), "style": "vintage", "aspect_ratio": "9:16"}
+
+    made = operator_of(said, ARTICLE, style="cartoon")
+    assert made.multiple_outputs is False, "a dict annotation must not turn it on"
+    made.execute(context)
+    body = pictory.submissions[0].body
+    assert (body["style"], body["aspectRatio"]) == ("vintage", "9:16")
+
+
+@pytest.mark.parametrize(
+    ("returned", "why"),
+    [
+        (None, "The function returned None"),
+        ({"style": "vintage"}, "It returns the prompt"),
+        ({"prompt": "A lighthouse", "aspectRatio": "1:1"}, "dict with aspectRatio"),
+        ("Tea", "prompt"),
+        ({"prompt": "A lighthouse", "style": "gothic"}, "gothic"),
+        (["A lighthouse"], "The function returned"),
+    ],
+)
+def test_a_result_that_is_no_request_is_refused_before_anything_is_sent(pictory, context, store, returned, why):
+    def said():
+        return returned
+
+    with pytest.raises(PictoryRequestInvalid, match=says(why)):
+        operator_of(said).execute(context)
+    assert (pictory.submissions, store.rows) == ([], {})
+
+
+def test_what_is_wrong_with_the_decorators_own_arguments_is_said_before_the_function_is_called(pictory, context):
+    calls = []
+
+    def unwanted():
+        calls.append(1)
+
+    with pytest.raises(PictoryRequestInvalid, match="gothic"):
+        operator_of(unwanted, style="gothic").execute(context)
+    assert calls == []
+
+
+def test_a_retry_adopts_the_job_and_does_not_call_the_function(pictory, context):
+    calls = []
+
+    def dreamed(article):  # as by a language model: another prompt at every call
+        calls.append(article)
+        return f"{cover(article)}, version {len(calls)}"
+
+    first = operator_of(dreamed, ARTICLE).execute(context)
+    assert operator_of(dreamed, ARTICLE).execute(context) == first
+    assert (len(calls), len(pictory.submissions)) == (1, 1)
+
+
+def test_a_mapped_retry_of_the_same_argument_adopts_and_one_of_another_refuses(pictory, context, ti):
+    ti.map_index = 3
+    first = operator_of(cover, ARTICLE).execute(context)
+    assert operator_of(cover, ARTICLE).execute(context) == first
+    with pytest.raises(PictoryRequestInvalid, match=says("was bought for another request")) as caught:
+        operator_of(cover, {"title": "Coffee"}).execute(context)
+    assert "Coffee" in str(caught.value)
+    assert len(pictory.submissions) == 1
+
+
+def test_an_argument_that_is_no_json_does_not_look_like_another_at_every_try(pictory, context, ti):
+    ti.map_index = 0
+
+    class Article(dict):
+        title = "Tea"
+
+    def named(article, other):
+        return f"A cover about {article['title']}"
+
+    first = operator_of(named, Article(ARTICLE), object()).execute(context)
+    assert operator_of(named, Article(ARTICLE), object()).execute(context) == first
+
+
+def test_a_function_that_fails_buys_nothing_and_may_be_retried(pictory, context, store):
+    def failing():
+        raise KeyError("title")
+
+    with pytest.raises(KeyError):
+        operator_of(failing).execute(context)
+    assert (pictory.submissions, store.rows) == ([], {})
+
+
+def test_a_lost_reply_is_told_with_the_gallerys_pictures_of_the_functions_prompt(pictory, context):
+    pictory.script("submit", "drop-after")
+    with pytest.raises(PictorySubmitOutcomeUnknown):
+        operator_of(cover, ARTICLE).execute(context)
+    calls = []
+
+    def unwanted(article):
+        calls.append(article)
+
+    with pytest.raises(PictorySubmitOutcomeUnknown, match=says("Pictures of this request in the gallery")):
+        operator_of(unwanted, ARTICLE).execute(context)
+    assert (calls, len(pictory.submissions)) == ([], 1)
+
+
+def test_it_defers_and_comes_back_like_the_operator(pictory, context, ti):
+    pictory.plan(seconds=60)
+    made = operator_of(cover, ARTICLE, wait_for_completion=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        made.execute(context)
+    assert deferred.value.method_name == "execute_complete"
+
+
+def test_context_and_keyword_arguments_reach_the_function(pictory, context):
+    context["run_id"] = "manual__1"
+
+    def named(article, *, colour, run_id=None):
+        return f"{article['title']} in {colour} for {run_id}"
+
+    with DAG(dag_id="covers", schedule=None):
+        made = pictory_image(named)(ARTICLE, colour="blue").operator
+    made.execute(context)
+    assert pictory.submissions[0].body["prompt"] == f"{ARTICLE['title']} in blue for manual__1"
+
+
+async def _coroutine():
+    return "A lighthouse"
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "error"),
+    [
+        (cover, {"prompt": "A lighthouse"}, TypeError),
+        (cover, {"multiple_outputs": True}, ValueError),
+        (_coroutine, {}, TypeError),
+    ],
+)
+def test_what_cannot_work_is_refused_when_the_dag_is_read(function, options, error):
+    with pytest.raises(error, match=r"@task\.pictory_image"):
+        operator_of(function, *([ARTICLE] if function is cover else []), **options)
+
+
+def test_it_maps_over_what_an_earlier_task_returns():
+    with DAG(dag_id="covers", schedule=None) as dag:
+
+        @task
+        def articles():
+            return [ARTICLE]
+
+        pictory_image(model="flux-schnell")(cover).expand(article=articles())
+    assert dag.get_task("cover").is_mapped
+
+
+def test_airflow_is_told_of_the_decorator():
+    (told,) = get_provider_info()["task-decorators"]
+    assert told["name"] == "pictory_image"
+    assert told["class-name"] == f"{pictory_image.__module__}.{pictory_image.__qualname__}"
+    assert DecoratedImageOperator.custom_operator_name == "@task.pictory_image"
