@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pendulum
-from airflow.sdk import DAG, Asset, Metadata, task
+from airflow.sdk import DAG, Asset, task
 
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
 
@@ -34,13 +34,9 @@ with DAG(
         job_id=generate.output,
         path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}"
         "/covers/{{ ti.xcom_pull(task_ids='generate') }}.png",
+        outlets=[cover],  # its event says where the picture lies
     )
-
-    @task(outlets=[cover])
-    def publish(picture: dict[str, Any]) -> Any:
-        yield Metadata(cover, extra={"path": picture["path"], "sha256": picture["sha256"]})
-
-    publish(save.output)
+    generate >> save
 
 with DAG(dag_id="pictory_use_cover", doc_md=__doc__, schedule=[cover], catchup=False, tags=["pictory"]):
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What is told to metrics and to lineage. Neither may cost a picture, or the jobId of a paid job."""
+"""What is told to metrics, to lineage and to assets. None of it may cost a picture, or the jobId of a paid job."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from airflow.providers.common.compat.sdk import Stats
 from pictory_provider.api.checks import without_query
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import BaseHook
+    from collections.abc import Mapping, Sequence
+
+    from airflow.providers.common.compat.sdk import BaseHook, Context
 
     from pictory_provider.api.models import Job
 
@@ -25,6 +27,18 @@ def count(name: str, **more: Any) -> None:
         Stats.incr(name, **more)
     except Exception:
         log.debug("Could not count %s.", name, exc_info=True)
+
+
+def report_assets(context: Context, outlets: Sequence[Any], record: Mapping[str, Any]) -> None:
+    """Give the events of a task's outlets the image record, without the query of its URL, as their ``extra``.
+
+    https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/assets.html
+    """
+    for outlet in outlets:
+        try:
+            context["outlet_events"][outlet].extra.update({**record, "url": without_query(record["url"])})
+        except Exception as error:
+            log.warning("The picture is there, and the event of %r says nothing of it: %r", outlet, error)
 
 
 def report_lineage(hook: BaseHook, job: Job, uri: str) -> None:

@@ -22,6 +22,7 @@ from pictory_provider.links.pictory import PictoryJobLink
 from pictory_provider.looking import Watch
 from pictory_provider.provider_info import DEFAULT_CONN_ID
 from pictory_provider.purchase import Order, Purchase, check_policy
+from pictory_provider.telemetry import report_assets
 from pictory_provider.waiting import (
     JobWait,
     conclude,
@@ -50,7 +51,8 @@ class GenerateImageOperator(BaseOperator):
 
     The task's XCom ``return_value`` is the jobId, a string; it also lies under the key ``jobId``. Both are
     there as soon as Pictory has named it and it is on record. With ``wait_for_completion`` the image record
-    lies under ``image`` when the task succeeds.
+    lies under ``image`` when the task succeeds, and an asset in ``outlets`` gets it as the ``extra`` of its event,
+    without the query of the URL.
 
     A retry adopts the job that is on record; a user's clear buys again
     (:mod:`pictory_provider.jobs.submission`).
@@ -243,6 +245,7 @@ class GenerateImageOperator(BaseOperator):
     def _finish(self, context: Context, purchase: Purchase, job: Job) -> str:
         self.image_url = job.url
         context["ti"].xcom_push(key=IMAGE_KEY, value=job.record())
+        report_assets(context, self.outlets, job.record())
         return self._end(purchase)
 
     def _end(self, purchase: Purchase) -> str:
@@ -267,7 +270,8 @@ class DownloadImageOperator(BaseOperator):
     one that is not what Pictory promised (JPEG, WebP, another size) is saved with a warning: it was paid for. The
     API key is not sent to the picture's host.
 
-    Returns the image record with ``path``, ``size`` (bytes) and ``sha256``.
+    Returns the image record with ``path``, ``size`` (bytes) and ``sha256``; an asset in ``outlets`` gets the same,
+    without the query of the URL, as the ``extra`` of its event.
 
     :param job_id: the job whose picture to save. (templated) Pictory is asked for a URL that lives. Or
     :param url: the picture's URL. (templated)
@@ -310,7 +314,7 @@ class DownloadImageOperator(BaseOperator):
         self.mark_ai_generated = mark_ai_generated
         self.pictory_conn_id = pictory_conn_id
 
-    def execute(self, context: Context) -> SavedImage:  # noqa: ARG002  Airflow calls it so
+    def execute(self, context: Context) -> SavedImage:
         """Download, check and save."""
         from pictory_provider.hooks.pictory import PictoryHook
 
@@ -324,4 +328,5 @@ class DownloadImageOperator(BaseOperator):
                 mark_ai_generated=self.mark_ai_generated,
             )
         self.image_url = saved["url"]
+        report_assets(context, self.outlets, saved)
         return saved

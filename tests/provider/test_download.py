@@ -12,6 +12,8 @@ from pathlib import Path
 import fsspec
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
+from airflow.sdk import Asset
+from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from pictory_provider.api import retry
 from pictory_provider.exceptions import (
@@ -375,3 +377,20 @@ def test_a_picture_that_lineage_cannot_be_told_of_is_saved_all_the_same(context,
     collector = mocker.patch("airflow.providers.common.compat.sdk.get_hook_lineage_collector").return_value
     collector.add_output_asset.side_effect = RuntimeError("the collector is away")
     assert save(context, tmp_path / "a.png", job_id=job_id)["path"] == str(tmp_path / "a.png")
+
+
+def test_the_event_of_an_asset_has_the_record_without_the_query_of_the_url(context, pictory, hook, tmp_path):
+    pictory.shape("url", "signed")
+    job_id = hook.generate_image("A lighthouse at dawn")
+    cover, other = Asset("cover"), Asset("other")
+    events = context["outlet_events"] = OutletEventAccessors()
+    saved = save(context, tmp_path / "a.png", job_id=job_id, outlets=[cover])
+    assert "?" in saved["url"]
+    assert events[cover].extra == {**saved, "url": saved["url"].partition("?")[0]}
+    assert events[other].extra == {}
+
+
+def test_an_outlet_that_is_no_asset_costs_no_picture(context, job_id, tmp_path):
+    context["outlet_events"] = OutletEventAccessors()
+    save(context, tmp_path / "a.png", job_id=job_id, outlets=["cover"])
+    assert (tmp_path / "a.png").exists()

@@ -10,6 +10,8 @@ from datetime import timedelta
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskDeferred
+from airflow.sdk import Asset
+from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from pictory_provider import compat
 from pictory_provider.api.errors import WaitTimeout
@@ -275,3 +277,10 @@ def test_a_task_that_expands_over_one_job_id_is_refused_before_anything_is_bough
     assert pictory.requests == []
     ti.map_index = 0
     assert [generate.execute(context)] == list(pictory.account.jobs)
+
+
+def test_the_event_of_an_asset_has_the_image_record_of_a_task_that_waited(pictory, context, ti):
+    cover = Asset("cover")
+    events = context["outlet_events"] = OutletEventAccessors()
+    operator(wait_for_completion=True, outlets=[cover]).execute(context)
+    assert events[cover].extra == ti.xcoms["image"]

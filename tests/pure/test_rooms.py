@@ -66,6 +66,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
             "links",
             "looking",
             "purchase",
+            "telemetry",
             "waiting",
             "provider_info",
         },
