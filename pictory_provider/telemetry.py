@@ -34,9 +34,10 @@ def report_assets(context: Context, outlets: Sequence[Any], record: Mapping[str,
 
     https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/assets.html
     """
+    told: dict[str, Any] = {**record, "url": without_query(record["url"])}
     for outlet in outlets:
         try:
-            context["outlet_events"][outlet].extra.update({**record, "url": without_query(record["url"])})
+            context["outlet_events"][outlet].extra.update(told)
         except Exception as error:
             log.warning("The picture is there, and the event of %r says nothing of it: %r", outlet, error)
 
