@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 from dataclasses import fields
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from airflow.sdk.bases.decorator import TaskDecorator
 
 _FIELDS = tuple(field.name for field in fields(ImageRequest))
+_LONGEST_TOLD = 500
 _ANY_PROMPT = "Whatever the function is going to return."
 
 
@@ -75,11 +77,9 @@ class DecoratedImageOperator(DecoratedOperator, GenerateImageOperator):
         given = {**{name: getattr(self, name) for name in _FIELDS}, "prompt": _ANY_PROMPT}
         identity = asked_for(ImageRequest(**given))
         del identity["prompt"]
-        arguments = {"args": list(self.op_args), "kwargs": dict(self.op_kwargs)}
-        identity["arguments"] = json.dumps(arguments, sort_keys=True, default=lambda value: type(value).__name__)
+        identity["arguments"] = _told({"args": list(self.op_args), "kwargs": dict(self.op_kwargs)})
 
         def request() -> ImageRequest:
-            self.prompt = _ANY_PROMPT
             for name, value in self._returned(context).items():
                 setattr(self, name, value)
             return ImageRequest.of(self)
@@ -108,6 +108,19 @@ class DecoratedImageOperator(DecoratedOperator, GenerateImageOperator):
                 fields=unknown,
             )
         return returned
+
+
+def _told(arguments: dict[str, Any]) -> str:
+    """Return what a function is given, the same at every try; long ones as a digest.
+
+    Of what is no JSON only the type is told: its ``repr`` may hold an address in memory. Where nothing can be told
+    all arguments look alike, and a job on record is adopted.
+    """
+    try:
+        told = json.dumps(arguments, sort_keys=True, default=lambda value: type(value).__name__)
+    except (TypeError, ValueError):  # keys of different types, a list within itself
+        return "that are no JSON"
+    return told if len(told) <= _LONGEST_TOLD else hashlib.sha256(told.encode()).hexdigest()
 
 
 def pictory_image(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:

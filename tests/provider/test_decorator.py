@@ -4,12 +4,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow.sdk import DAG, task
 
 from pictory_provider.decorators.pictory import DecoratedImageOperator, pictory_image
 from pictory_provider.exceptions import PictoryRequestInvalid, PictorySubmitOutcomeUnknown
+from pictory_provider.hooks.pictory import PictoryHook
+from pictory_provider.jobs.submission import KEY
 from pictory_provider.provider_info import get_provider_info
 from tests.stand_ins import says
 
@@ -110,6 +114,24 @@ def test_an_argument_that_is_no_json_does_not_look_like_another_at_every_try(pic
 
     first = operator_of(named, Article(ARTICLE), object()).execute(context)
     assert operator_of(named, Article(ARTICLE), object()).execute(context) == first
+
+
+@pytest.mark.parametrize("argument", [{1: "a", "b": 2}, {("a", "b"): 1}, {"words": "tea " * 1000}])
+def test_a_retry_adopts_whatever_the_function_is_given(pictory, context, ti, argument):
+    ti.map_index = 0
+
+    def drawn(given):
+        return f"A cover about {len(given)} things"
+
+    first = operator_of(drawn, argument).execute(context)
+    assert operator_of(drawn, argument).execute(context) == first
+
+
+def test_a_long_argument_is_put_on_record_as_a_digest(pictory, context, store):
+    job_id = PictoryHook().generate_image("A cup")
+    store.set(KEY, {"jobId": job_id})
+    assert operator_of(cover, {"title": "tea " * 1000}).execute(context) == job_id
+    assert len(json.dumps(store.get(KEY))) < 1000
 
 
 def test_a_function_that_fails_buys_nothing_and_may_be_retried(pictory, context, store):
