@@ -21,7 +21,8 @@ def test_the_form_shows_prices_and_takes_a_long_prompt_and_no_style(airflow, sim
     page.get_by_role("button", name="Trigger").last.click()
 
     for _ in airflow.until(60):
-        if simulator.submissions:
+        mine = [request for request in simulator.submissions if request.body["prompt"] == PROMPT]
+        if mine:
             break
-    (submission,) = simulator.submissions
+    (submission,) = mine
     assert submission.body == {"prompt": PROMPT, "model": "flux-schnell", "aspectRatio": "16:9"}
