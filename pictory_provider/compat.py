@@ -29,12 +29,17 @@ else:
         from airflow.exceptions import AirflowRescheduleException, TaskDeferralError, TaskDeferralTimeout
 
 if TYPE_CHECKING:
-    SET_DURING_EXECUTION: Any
+    from airflow.providers.common.compat.sdk import SET_DURING_EXECUTION, determine_kwargs
 else:
     try:
-        from airflow.providers.common.compat.sdk import SET_DURING_EXECUTION
-    except ImportError:  # common.compat 1.14
+        from airflow.providers.common.compat.sdk import SET_DURING_EXECUTION, determine_kwargs
+    except ImportError:  # common.compat 1.14, or Airflow 3.1
         from airflow.sdk.definitions._internal.types import SET_DURING_EXECUTION
+
+        try:
+            from airflow.sdk.bases.decorator import determine_kwargs
+        except ImportError:
+            from airflow.utils.operator_helpers import determine_kwargs
 
 __all__ = [
     "SET_DURING_EXECUTION",
@@ -42,6 +47,7 @@ __all__ = [
     "TaskDeferralError",
     "TaskDeferralTimeout",
     "airflow_line",
+    "determine_kwargs",
     "has_mapped_dependants",
     "is_deferred",
     "shortest_absence",

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import (
     DecoratedOperator,
     context_merge,
-    determine_kwargs,
     task_decorator_factory,
 )
 
 from pictory_provider.api.errors import RequestInvalid
 from pictory_provider.api.models import ImageRequest
-from pictory_provider.compat import SET_DURING_EXECUTION
+from pictory_provider.compat import SET_DURING_EXECUTION, determine_kwargs
 from pictory_provider.jobs.submission import asked_for
 from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.purchase import Order
