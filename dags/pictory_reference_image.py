@@ -61,7 +61,7 @@ with DAG(
         prompt="{{ prompts[params.use] }}",
         reference_image_url="{{ params.reference_image_url or var.value.pictory_reference_image }}",
         model="{{ params.model }}",
-        style=dag.param("style"),
+        style=dag.param("style", default="artistic"),
         wait_for_completion=True,
     )
     save = DownloadImageOperator(
