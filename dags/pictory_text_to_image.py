@@ -51,7 +51,9 @@ with DAG(
         prompt="{{ params.prompt }}",
         model="{{ params.model }}",
         aspect_ratio="{{ params.aspect_ratio }}",
-        style=dag.param("style", default="photorealistic"),  # no style stays None, where a template would make it a word
+        style=dag.param(
+            "style", default="photorealistic"
+        ),  # no style stays None, where a template would make it a word
     )
     wait = PictoryJobSensor(task_id="wait", job_id=generate.output)
     save = DownloadImageOperator(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pictory_provider.api.errors import RequestInvalid, WaitTimeout
 from pictory_provider.api.models import Job
@@ -66,11 +66,12 @@ class JobWait:
         arguments["end_time"] = self.started_at + arguments.pop("timeout")
         return PictoryJobTrigger(**arguments, first_poll_at=first_poll_at)
 
-    def defer(self, task: BaseOperator, pause: float) -> NoReturn:
+    def defer(self, task: BaseOperator, pause: float, kwargs: dict[str, Any] | None = None) -> NoReturn:
         """Hand the wait to the triggerer.
 
         :param pause: seconds until the trigger may look; more where Airflow cannot bear an early event
             (:func:`pictory_provider.compat.shortest_absence`).
+        :param kwargs: what ``execute_complete`` is given beside the event.
         """
         now = time.time()
         first_poll_at = now + max(pause, shortest_absence())
@@ -78,6 +79,7 @@ class JobWait:
         task.defer(
             trigger=self.trigger(first_poll_at),
             method_name="execute_complete",
+            kwargs=kwargs,
             # A pendulum.Duration does not cross to the supervisor (Airflow 3.3.2), and the task would fail.
             timeout=timedelta(seconds=deferral_timeout(left, self.poll_interval)),
         )

@@ -75,6 +75,23 @@ def check_url(field: str, url: object) -> str:
     return url
 
 
+def is_object(url: str) -> bool:
+    """Whether this names an object of a storage, such as ``s3://bucket/key.png``, and no URL of the web."""
+    scheme, separator, rest = url.partition("://")
+    bucket, _, key = rest.partition("/")
+    return bool(separator and bucket and key) and scheme.lower() not in ("http", "https", "file", "ftp")
+
+
+def check_reference(field: str, url: object) -> str:
+    """Return the URL of a reference image: of the web, or of an object that can be signed.
+
+    :raises RequestInvalid: names the field.
+    """
+    if isinstance(url, str) and is_object(url) and not any(ord(character) < 32 for character in url):
+        return url
+    return check_url(field, url)
+
+
 def without_query(url: object) -> object:
     """Return a URL fit for a log line: no query string, no fragment, no credentials."""
     if not isinstance(url, str):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, NamedTuple, TypedDict
 
-from pictory_provider.api.checks import check_listed, check_prompt, check_url
+from pictory_provider.api.checks import check_listed, check_prompt, check_reference, check_url
 
 DEFAULT_MODEL = "seedream3.0"
 
@@ -58,7 +58,8 @@ class ImageRequest:
     :param model: one of :data:`MODELS`.
     :param aspect_ratio: one of the model's ratios; ``None`` lets Pictory take the model's first.
     :param style: one of :data:`STYLES`, or ``None``.
-    :param reference_image_url: absolute ``http(s)`` URL that Pictory can read without logging in.
+    :param reference_image_url: absolute ``http(s)`` URL that Pictory can read without logging in; or an object of
+        a storage that can sign, such as ``s3://bucket/key.png``.
     :param webhook: absolute ``http(s)`` URL that Pictory calls when the job ends.
     :param allow_unlisted: let a model, style or ratio pass that this release does not know. Pictory
         answers an unknown one with 400, at no cost.
@@ -88,10 +89,10 @@ class ImageRequest:
             )
         if self.style is not None:
             check_listed("style", self.style, STYLES, allow_unlisted=self.allow_unlisted)
-        for field in ("reference_image_url", "webhook"):
-            url = getattr(self, field)
-            if url is not None:
-                check_url(field, url)
+        if self.reference_image_url is not None:
+            check_reference("reference_image_url", self.reference_image_url)
+        if self.webhook is not None:
+            check_url("webhook", self.webhook)
 
     @classmethod
     def of(cls, holder: object) -> ImageRequest:

@@ -21,7 +21,7 @@ from pictory_provider.api.models import ImageRequest
 from pictory_provider.compat import SET_DURING_EXECUTION, determine_kwargs
 from pictory_provider.jobs.submission import asked_for
 from pictory_provider.operators.pictory import GenerateImageOperator
-from pictory_provider.purchase import Order
+from pictory_provider.order import Order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence

@@ -231,7 +231,7 @@ class PictoryHook(BaseHook):
                 max_bytes=max_bytes,
                 mark_ai_generated=mark_ai_generated,
                 log=self.log,
-            )
+            ).image
         report_lineage(self, job, target.uri)
         self.log.info("Saved %s (%s bytes) from %s.", path, f"{saved['size']:,}", without_query(job.url))
         return saved

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 AFTER_HEADER = 33
 """The offset of a PNG's second chunk: the signature and ``IHDR`` lie before it."""
 
+MARKS = ("xmp",)
+"""What a marked file then says of its origin."""
+
 _PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
  <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">

@@ -13,19 +13,30 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 from pictory_provider.api.errors import ImageInvalid, PictoryError, RequestInvalid, StorageFailed
 from pictory_provider.images.formats import Picture, PictureChecker
+from pictory_provider.images.paths import check_path, local_file, object_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 DEFAULT_MAX_BYTES = 100 * 1024 * 1024
 _PIECE = 1024 * 1024
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 """What a file system answers that knows no hard links, the only way to place a file without replacing one."""
+
+
+_PLACING = (
+    "The picture could not be written to",
+    "It is still at Pictory, and saving it again is free. Check the folder, its permissions and its space.",
+)
+_READING = ("It could not be read what lies at", "Check the folder and its permissions.")
+_NOTING = (
+    "The record beside the picture could not be written:",
+    "Nothing is bought without it. Check the folder, its permissions and its space.",
+)
 
 
 class Received:
@@ -68,22 +79,9 @@ class Target:
     """
 
     def __init__(self, path: str) -> None:
-        if not isinstance(path, (str, os.PathLike)) or str(path).strip() in ("", "None"):
-            raise RequestInvalid(f"path is missing: got {path!r}. Nothing was downloaded.", fields=["path"])
-        self.path = str(path)
-        scheme = urlsplit(self.path).scheme if "://" in self.path else ""
-        self.local: Path | None = None
-        self._remote: Any = None
-        if scheme in ("", "file"):
-            self.local = Path(_path_of_file_url(self.path) if scheme else self.path)
-            if not self.local.is_absolute():
-                raise RequestInvalid(
-                    f"path {self.path!r} is relative. Nothing was downloaded. Workers differ in their "
-                    "working directory: use an absolute path, or a URL such as s3://bucket/key.png.",
-                    fields=["path"],
-                )
-        else:
-            self._remote = _object_storage(self.path)
+        self.path = check_path(path)
+        self.local = local_file(self.path)
+        self._remote: Any = object_storage("path", self.path) if self.local is None else None
 
     @property
     def uri(self) -> str:
@@ -122,19 +120,84 @@ class Target:
         with self._storing():
             received.insert(offset, data)
 
-    def place(self, received: Received, *, overwrite: bool) -> None:
+    def place(self, received: Received, *, overwrite: bool) -> bool:
         """Put a received picture in its place, in one step.
 
-        The same bytes already there are a success.
-
-        :raises RequestInvalid: where something else is there and ``overwrite`` is off.
+        :return: whether it lies there; ``False`` where something else does and ``overwrite`` is off. The same
+            bytes already there are a success.
         :raises StorageFailed: where it cannot be written.
         """
         with self._storing():
             if self.local:
-                self._place_locally(received, self.local, overwrite=overwrite)
+                return self._place_locally(received, self.local, overwrite=overwrite)
+            return self._upload(received, overwrite=overwrite)
+
+    def size(self) -> int | None:
+        """Return the bytes that lie here; ``None`` for nothing.
+
+        :raises RequestInvalid: for a folder.
+        :raises StorageFailed: where it cannot be told.
+        """
+        with self._storing(_READING):
+            try:
+                if self.local:
+                    is_folder, size = self.local.is_dir(), self.local.stat().st_size
+                else:
+                    self._remote.fs.invalidate_cache()
+                    info = self._remote.fs.info(self._remote.path)
+                    is_folder, size = info.get("type") == "directory", int(info["size"] or 0)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        if is_folder:
+            raise RequestInvalid(
+                f"path {self.path!r} is a folder. Nothing was sent or saved. Name the picture too.",
+                fields=["path"],
+            )
+        return size
+
+    def pieces(self) -> Iterator[bytes]:
+        """Read what lies here, piece by piece.
+
+        :raises StorageFailed: where it cannot be read.
+        """
+        with self._storing(_READING), (self.local or self._remote).open("rb") as file:
+            while piece := file.read(_PIECE):
+                yield piece
+
+    def write(self, data: bytes, *, is_new: bool = False) -> bool:
+        """Put a small file in its place, in one step; the folders above it are made.
+
+        :param is_new: leave alone what lies there. On a local disk that holds even where two write at once.
+        :return: whether it was written.
+        :raises StorageFailed: where it cannot be written.
+        """
+        with self._storing(_NOTING):
+            if self.local is None:
+                if is_new and self.size() is not None:
+                    return False
+                self._with_its_folder(lambda: self._remote.fs.pipe_file(self._remote.path, data))
+                return True
+            self.local.parent.mkdir(parents=True, exist_ok=True)
+            part = self.local.parent / f".pictory-{uuid4().hex}.part"
+            try:
+                with part.open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                return _move(part, self.local, overwrite=not is_new)
+            finally:
+                part.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Take away what lies here.
+
+        :raises StorageFailed: where it cannot be done.
+        """
+        with self._storing(_NOTING):
+            if self.local:
+                self.local.unlink(missing_ok=True)
             else:
-                self._upload(received, overwrite=overwrite)
+                self._remote.fs.rm_file(self._remote.path)
 
     def _fill(self, file: BinaryIO, part: Path, pieces: Iterable[bytes], max_bytes: int) -> Received:
         checker, digest = PictureChecker(), hashlib.sha256()
@@ -151,88 +214,77 @@ class Target:
             os.fsync(file.fileno())
         return Received(part, picture, size=checker.size, sha256=digest.hexdigest())
 
-    def _place_locally(self, received: Received, target: Path, *, overwrite: bool) -> None:
-        if overwrite:
-            received.file.replace(target)
-            return
-        try:
-            os.link(received.file, target)
-        except FileExistsError:
-            with target.open("rb") as there:
-                self._accept_if_same(there, received)
-        except OSError as error:
-            if error.errno not in _NO_HARD_LINKS or target.exists():
-                raise
-            received.file.replace(target)
+    def _place_locally(self, received: Received, target: Path, *, overwrite: bool) -> bool:
+        if _move(received.file, target, overwrite=overwrite):
+            return True
+        return self._holds(received)
 
-    def _upload(self, received: Received, *, overwrite: bool) -> None:
+    def _upload(self, received: Received, *, overwrite: bool) -> bool:
         target = self._remote
-        if not overwrite and target.exists():
-            with target.open("rb") as there:
-                self._accept_if_same(there, received)
-            return
+        if not overwrite and self.size() is not None:
+            return self._holds(received)
+        self._with_its_folder(lambda: target.fs.put_file(str(received.file), target.path))
+        return True
+
+    def _with_its_folder(self, write: Callable[[], object]) -> None:
+        """Write to object storage. Folders are made where a storage has them, but never its root, a new bucket."""
+        target = self._remote
         try:
-            target.fs.put_file(str(received.file), target.path)
+            write()
         except FileNotFoundError:
-            # Folders are made where a storage has them, but never its root: that would be a new bucket.
             root = re.match("/?[^/]*", target.path)
             if root is None or not target.fs.exists(root[0]):
                 raise
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.fs.put_file(str(received.file), target.path)
+            write()
 
-    def _accept_if_same(self, there: BinaryIO, received: Received) -> None:
+    def _holds(self, received: Received) -> bool:
         digest = hashlib.sha256()
-        while piece := there.read(_PIECE):
+        for piece in self.pieces():
             digest.update(piece)
-        if digest.hexdigest() != received.sha256:
-            raise RequestInvalid(
-                f"path {self.path!r} already holds something else. It was left as it is, and the new "
-                "picture was not saved. Choose another path, one with the run in it for example, or set "
-                "overwrite=True.",
-                fields=["path"],
-            )
+        return digest.hexdigest() == received.sha256
 
     @contextmanager
-    def _storing(self) -> Iterator[None]:
+    def _storing(self, what: tuple[str, str] = _PLACING) -> Iterator[None]:
         try:
             yield
         except PictoryError:
             raise
         except Exception as error:  # the clients of object storages have errors of their own kinds
             why = getattr(error, "strerror", None) or error
-            raise StorageFailed(
-                f"The picture could not be written to {self.path!r}: {why}. It is still "
-                "at Pictory, and saving it again is free. Check the folder, its permissions and its space."
-            ) from error
+            failed, what_now = what
+            raise StorageFailed(f"{failed} {self.path!r}: {why}. {what_now}") from error
 
 
-def _path_of_file_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.netloc not in ("", "localhost") or "?" in url or "#" in url:
-        raise RequestInvalid(
-            f"path {url!r} names another file than it seems to. Nothing was downloaded. A file URL has three "
-            "slashes and no host (file:///srv/a.png), and `?` and `#` in it are written %3F and %23; or pass the "
-            "plain path, in which every character is part of the name.",
-            fields=["path"],
-        )
-    return unquote(parts.path)
+def _move(file: Path, target: Path, *, overwrite: bool) -> bool:
+    """Move a file into its place, in one step.
+
+    :return: ``False`` where something is there and ``overwrite`` is off.
+    """
+    if not overwrite:
+        try:
+            os.link(file, target)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            if target.exists():
+                return False
+        else:
+            return True
+    file.replace(target)
+    return True
 
 
-def _object_storage(path: str) -> Any:
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-    target: Any = ObjectStoragePath(path)
-    try:
-        target.fs  # noqa: B018  found, or not, by looking
-    except (ValueError, ImportError) as error:
-        raise RequestInvalid(
-            f"path {path!r} has a scheme that Airflow knows no filesystem for: {error}. Nothing was "
-            "downloaded. Install its provider on the workers, as with airflow-provider-pictory[s3], [gcs] "
-            "or [azure].",
-            fields=["path"],
-        ) from error
-    return target
+def occupied(path: str) -> RequestInvalid:
+    """Return the error for a place where something else lies."""
+    return RequestInvalid(
+        f"path {path!r} already holds something else. It was left as it is, and the new "
+        "picture was not saved. Choose another path, one with the run in it for example, or set "
+        "overwrite=True.",
+        fields=["path"],
+    )
 
 
 def too_large(max_bytes: int) -> ImageInvalid:

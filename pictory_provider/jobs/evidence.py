@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What to tell whoever has to decide about a submission whose outcome is unknown."""
+"""What to tell whoever has to decide about a job that is, or may be, paid for."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
     from pictory_provider.api.models import GeneratedImage, ImageRequest
 
+PAID_AND_LOST = (
+    "A job was submitted by this try and is paid for, and neither the record nor the XCom jobId of this task can "
+    "be read now, so it is not known which. The task is not retried, because a retry could buy the picture again. "
+    "The log of this task names the jobId: PictoryJobSensor(job_id=...) waits for it."
+)
+"""What to say where Airflow itself has ended a deferral, and nothing tells the jobId."""
 CLOCK_SLACK = 300.0
 """Seconds by which Pictory's clock may differ from the worker's."""
 MATCHES_SHOWN = 3
@@ -124,9 +130,37 @@ def by_hand(*, dag_id: str, run_id: str, task_id: str, map_index: int | None) ->
     )
 
 
+def by_sidecar(path: str) -> str:
+    """Say how a user makes a task adopt a job whose record lies beside its picture alone."""
+    return (
+        "To adopt a job whose jobId you have found, and clear the task then:\n"
+        f'put "job_id": "<its jobId>" into {path}, in place of null.'
+    )
+
+
 def by_sensor(job_id: str = "<its jobId>") -> str:
     """Say how a user gets at a job without a record."""
     return f'PictoryJobSensor(job_id="{job_id}") waits for a job whose jobId you have.'
+
+
+def runs_on(job_id: str) -> str:
+    """Say what becomes of a job whose wait was ended."""
+    return (
+        f"Job {job_id} runs on at Pictory, and what it costs is committed. On Airflow 3.3 and later a retry of "
+        "the GenerateImageOperator that submitted it adopts it, unless durable is off; clearing that task buys "
+        "another. "
+        f'PictoryJobSensor(job_id="{job_id}") waits for it.'
+    )
+
+
+def paid_and_then(job_id: str, error: BaseException) -> str:
+    """Say what failed after a job was submitted, where a retry would not find it on record."""
+    said = getattr(error, "message", str(error)).rstrip(".")
+    return (
+        f"Job {job_id} was submitted and is paid for, and then: {type(error).__name__}: {said}. "
+        "The task is not retried: the job is not on record, so a retry would buy the picture again, or ask what "
+        f'became of it. PictoryJobSensor(job_id="{job_id}") waits for it.'
+    )
 
 
 def _plain(number: float | None) -> str:

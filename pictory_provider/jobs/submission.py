@@ -57,12 +57,6 @@ KEY = "pictory_submission"
 """The key of the record in the state store of a task."""
 VERSION = 1
 """Of the record's form. The first release wrote none; what it wrote reads the same."""
-PAID_AND_LOST = (
-    "A job was submitted by this try and is paid for, and neither the record nor the XCom jobId of this task can "
-    "be read now, so it is not known which. The task is not retried, because a retry could buy the picture again. "
-    "The log of this task names the jobId: PictoryJobSensor(job_id=...) waits for it."
-)
-"""What to say where Airflow itself has ended a deferral, and nothing tells the jobId."""
 _SHOWN = 160
 """How many characters of a prompt an error text shows."""
 
@@ -80,6 +74,7 @@ class Submission:
     :param retries: of the task in the try that wrote it.
     :param request: what was asked for (:func:`asked_for`).
     :param has_ended: whether the try that wrote it has ended for good, well or not.
+    :param path: where the picture was to be saved, as the try that wrote it rendered it.
     """
 
     job_id: str | None = None
@@ -91,11 +86,17 @@ class Submission:
     intended_at: float | None = None
     submitted_at: float | None = None
     credits_before: float | None = None
+    path: str | None = None
 
     @property
     def is_by_hand(self) -> bool:
         """Whether a user put the jobId there: the operator writes it together with its time."""
         return self.job_id is not None and self.submitted_at is None
+
+    def is_before_a_clear(self, *, max_tries: int, retries: int | None) -> bool:
+        """Whether a user has cleared the task since it was written; see the top of this module."""
+        was_lowered = self.has_ended and None not in (retries, self.retries) and retries != self.retries
+        return not self.is_by_hand and (self.max_tries != max_tries or was_lowered)
 
     def plain(self) -> dict[str, Any]:
         """Return the JSON that is kept."""
@@ -110,6 +111,7 @@ class Submission:
             "intended_at": self.intended_at,
             "submitted_at": self.submitted_at,
             "credits_before": self.credits_before,
+            "path": self.path,
         }
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -126,7 +128,7 @@ class Submission:
         job_id = value.get("jobId", value.get("job_id"))
         if job_id is not None and not (isinstance(job_id, str) and job_id.strip() not in ("", "None")):
             return None
-        request = value.get("request")
+        request, path = value.get("request"), value.get("path")
         found = cls(
             job_id=job_id.strip() if job_id else None,
             fingerprint=value.get("fingerprint"),
@@ -137,6 +139,7 @@ class Submission:
             intended_at=_seconds(value.get("intended_at")),
             submitted_at=_seconds(value.get("submitted_at")),
             credits_before=_seconds(value.get("credits_before")),
+            path=path if isinstance(path, str) else None,
         )
         return found if found.job_id or found.max_tries is not None else None
 
@@ -151,11 +154,15 @@ class Submit(NamedTuple):
 
 
 class LookFirst(NamedTuple):
-    """Ask how the job on record stands, and hand the answer to :func:`after_look`."""
+    """Ask how the job on record stands, and hand the answer to :func:`after_look`.
+
+    :param if_gone: why nothing may be bought where Pictory has no such job any more; ``None`` where it may.
+    """
 
     found: Submission
     job_id: str
     warning: str | None = None
+    if_gone: str | None = None
 
 
 class Adopt(NamedTuple):
@@ -163,12 +170,13 @@ class Adopt(NamedTuple):
 
     :param submitted_at: epoch seconds at which the wait for it began.
     :param answer: what Pictory said of it now; a first look that need not be repeated.
+    :param found: what is on record of it, where it was found there.
     """
 
     job_id: str
     submitted_at: float
     answer: Job | PictoryError | None = None
-    is_by_hand: bool = False
+    found: Submission = Submission()
     warning: str | None = None
 
 
@@ -243,8 +251,7 @@ def first_step(
         )
     if found.job_id and found.is_by_hand:
         return LookFirst(found, found.job_id)
-    was_lowered = found.has_ended and None not in (retries, found.retries) and retries != found.retries
-    if found.max_tries != max_tries or was_lowered:
+    if found.is_before_a_clear(max_tries=max_tries, retries=retries):
         return Submit(
             f"This task was cleared, so the picture is bought again. The job of before the clear, "
             f"{found.job_id or 'whose jobId is not known'}, is left behind."
@@ -259,7 +266,7 @@ def first_step(
     if is_mapped:
         return RequestInvalid(
             f"Job {found.job_id} is on record for this map index, and was bought for another request. "
-            f"It was bought for {_told(found.request)}. This try asks for {_told(request)}. Either the mapped "
+            f"It was bought for {told(found.request)}. This try asks for {told(request)}. Either the mapped "
             "list has changed, or a template renders differently at every try. Nothing was sent and nothing was "
             "spent. To buy this request, clear the task. "
             f'PictoryJobSensor(job_id="{found.job_id}") waits for the other picture.',
@@ -278,6 +285,9 @@ def after_look(look: LookFirst, answer: Job | PictoryError, now: float) -> Adopt
 
     :param now: epoch seconds.
     """
+    is_gone = isinstance(answer, JobNotFound) or (isinstance(answer, Job) and answer.state is JobState.CLEANED)
+    if look.if_gone and is_gone:
+        return RequestInvalid(look.if_gone, fields=["path"])
     if isinstance(answer, Job) and answer.state in (JobState.FAILED, JobState.CLEANED):
         return Submit(
             f"Job {look.job_id}, which an earlier try submitted, is {answer.state.value}; the picture is bought "
@@ -293,33 +303,13 @@ def after_look(look: LookFirst, answer: Job | PictoryError, now: float) -> Adopt
         look.job_id,
         now if submitted_at is None else submitted_at,
         answer,
-        is_by_hand=look.found.is_by_hand,
+        look.found,
         warning=look.warning,
     )
 
 
-def runs_on(job_id: str) -> str:
-    """Say what becomes of a job whose wait was ended."""
-    return (
-        f"Job {job_id} runs on at Pictory, and what it costs is committed. On Airflow 3.3 and later a retry of "
-        "the GenerateImageOperator that submitted it adopts it, unless durable is off; clearing that task buys "
-        "another. "
-        f'PictoryJobSensor(job_id="{job_id}") waits for it.'
-    )
-
-
-def paid_and_then(job_id: str, error: BaseException) -> str:
-    """Say what failed after a job was submitted, where a retry would not find it on record."""
-    said = getattr(error, "message", str(error)).rstrip(".")
-    return (
-        f"Job {job_id} was submitted and is paid for, and then: {type(error).__name__}: {said}. "
-        "The task is not retried: the job is not on record, so a retry would buy the picture again, or ask what "
-        f'became of it. PictoryJobSensor(job_id="{job_id}") waits for it.'
-    )
-
-
-def _told(request: dict[str, Any] | None) -> str:
-    """Return a request in one line; the first release kept none."""
+def told(request: dict[str, Any] | None) -> str:
+    """Return what :func:`asked_for` gave in one line; the first release kept none."""
     if request is None:
         return "a request that is not on record"
     shown = {name: value if len(str(value)) <= _SHOWN else f"{value[:_SHOWN]}…" for name, value in request.items()}

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Submit an image generation job, and save its picture."""
+"""Have a picture made: submit the job, wait for it, save it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from pictory_provider.api.models import DEFAULT_MODEL, ImageRequest
 from pictory_provider.compat import TaskDeferralError, TaskDeferralTimeout, airflow_line
 from pictory_provider.durable import JOB_ID_KEY, SubmissionRecord
 from pictory_provider.exceptions import airflow_errors
-from pictory_provider.images.store import DEFAULT_MAX_BYTES
+from pictory_provider.images.reuse import Reuse
+from pictory_provider.images.shelf import Shelf
 from pictory_provider.jobs import events
+from pictory_provider.jobs.evidence import runs_on
 from pictory_provider.jobs.polling import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, Wait
-from pictory_provider.jobs.submission import runs_on
 from pictory_provider.links.pictory import PictoryJobLink
-from pictory_provider.looking import Watch
+from pictory_provider.looking import Watch, finished_job
+from pictory_provider.operators.download import DownloadImageOperator
+from pictory_provider.order import Order, Purchase, check_policy
 from pictory_provider.provider_info import DEFAULT_CONN_ID
-from pictory_provider.purchase import Order, Purchase, check_policy
-from pictory_provider.telemetry import report_assets
+from pictory_provider.telemetry import report_assets, report_lineage
 from pictory_provider.waiting import (
     JobWait,
     conclude,
@@ -41,21 +43,24 @@ if TYPE_CHECKING:
     from pictory_provider.api.errors import PictoryError
     from pictory_provider.api.models import Job
     from pictory_provider.hooks.pictory import PictoryHook
-    from pictory_provider.images.download import SavedImage
+
+__all__ = ["DownloadImageOperator", "GenerateImageOperator"]
 
 IMAGE_KEY = "image"
 
 
 class GenerateImageOperator(BaseOperator):
-    """Submit one image generation job to Pictory AI Studio.
+    """Have Pictory AI Studio make one picture; with ``path`` it is waited for and saved in the same task.
 
     The task's XCom ``return_value`` is the jobId, a string; it also lies under the key ``jobId``. Both are
-    there as soon as Pictory has named it and it is on record. With ``wait_for_completion`` the image record
-    lies under ``image`` when the task succeeds, and an asset in ``outlets`` gets it as the ``extra`` of its event,
-    without the query of the URL.
+    there as soon as Pictory has named it and it is on record. With ``wait_for_completion`` or ``path`` the image
+    record lies under ``image`` when the task succeeds, and an asset in ``outlets`` gets it as the ``extra`` of its
+    event, without the query of the URL. With ``path`` it also holds ``path``, ``size``, ``sha256``, ``reused``,
+    ``prompt`` and ``model``.
 
-    A retry adopts the job that is on record; a user's clear buys again
-    (:mod:`pictory_provider.jobs.submission`).
+    A retry adopts the job that is on record. Without ``path`` a user's clear buys again
+    (:mod:`pictory_provider.jobs.submission`). With it the same request at the same path is bought once, over
+    retries, clears and runs (:mod:`pictory_provider.images.reuse`).
 
     Everything is checked before anything is sent. Limits and prices:
     https://docs.pictory.ai/api-reference/ai-studio/generate-image.
@@ -65,12 +70,18 @@ class GenerateImageOperator(BaseOperator):
     :param aspect_ratio: ``1:1``, ``16:9`` or ``9:16``; the model's first where it is ``None``. (templated)
     :param style: ``photorealistic``, ``artistic``, ``cartoon``, ``minimalist``, ``vintage`` or
         ``futuristic``. (templated)
-    :param reference_image_url: a picture to start from, at a public ``http(s)`` URL. (templated)
+    :param reference_image_url: a picture to start from: at a public ``http(s)`` URL, or a private object such as
+        ``s3://bucket/key.png``, for which Pictory gets a signed URL that lives an hour. (templated)
     :param webhook: an ``http(s)`` URL that Pictory calls when the job ends. (templated)
     :param pictory_conn_id: the Airflow connection. (templated)
     :param allow_unlisted: let a model, style or ratio pass that this release does not know.
+    :param path: save the picture there: an absolute local path, or any URL that ``ObjectStoragePath`` takes. What
+        was asked for is kept beside it, as ``<path>.json``. It implies ``wait_for_completion``. (templated)
+    :param overwrite: buy and replace what lies at ``path``: once, and once more after each clear.
+    :param mark_ai_generated: write into the saved PNG file that a machine made it; see
+        :class:`~pictory_provider.operators.pictory.DownloadImageOperator`.
     :param wait_for_completion: end the task when the picture is ready, and not when the job is accepted.
-    :param deferrable: wait in the triggerer, without a worker slot. Only with ``wait_for_completion``.
+    :param deferrable: wait in the triggerer, without a worker slot.
     :param poll_interval: seconds, or a duration, between two looks at the job.
     :param timeout: seconds, or a duration, to wait for the job, from its submission on; a retry does not
         start it again.
@@ -79,9 +90,12 @@ class GenerateImageOperator(BaseOperator):
         retry after a crash buys the picture again.
     :param on_unknown_submit: what to do where Pictory may or may not have accepted the job: ``"fail"``, or
         ``"resubmit"``, which rather pays twice than waits for someone; once for each try.
-    :raises PictoryRequestInvalid: where a field is wrong; nothing was sent, or Pictory refused it.
+    :raises PictoryRequestInvalid: where a field is wrong, or something else lies at ``path``; nothing was sent, or
+        Pictory refused it.
     :raises PictorySubmitOutcomeUnknown: where Pictory may or may not have accepted the job.
-    :raises PictoryJobFailed: where the job failed; only with ``wait_for_completion``.
+    :raises PictoryUnavailable: where another task is buying the picture for ``path``; a retry takes that.
+    :raises PictoryStorageFailed: where ``path`` cannot be read or written; a retry buys nothing twice.
+    :raises PictoryJobFailed: where the job failed; only where it is waited for.
     :raises PictoryWaitTimeout: where it was still running after ``timeout``; a retry adopts it and looks once.
     """
 
@@ -92,6 +106,7 @@ class GenerateImageOperator(BaseOperator):
         "style",
         "reference_image_url",
         "webhook",
+        "path",
         "pictory_conn_id",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"prompt": "md"}
@@ -108,6 +123,9 @@ class GenerateImageOperator(BaseOperator):
         style: str | None = None,
         reference_image_url: str | None = None,
         webhook: str | None = None,
+        path: str | None = None,
+        overwrite: bool = False,
+        mark_ai_generated: bool = False,
         pictory_conn_id: str = DEFAULT_CONN_ID,
         allow_unlisted: bool = False,
         wait_for_completion: bool = False,
@@ -125,6 +143,9 @@ class GenerateImageOperator(BaseOperator):
         self.style = style
         self.reference_image_url = reference_image_url
         self.webhook = webhook
+        self.path = path
+        self.overwrite = overwrite
+        self.mark_ai_generated = mark_ai_generated
         self.pictory_conn_id = pictory_conn_id
         self.allow_unlisted = allow_unlisted
         self.wait_for_completion = wait_for_completion
@@ -136,21 +157,22 @@ class GenerateImageOperator(BaseOperator):
         self._purchase: Purchase | None = None
 
     def execute(self, context: Context) -> str:
-        """Check; adopt the job of an earlier try, or submit; publish the jobId; wait if that was asked for."""
+        """Check; take, adopt or submit; publish the jobId; wait and save if that was asked for."""
         with airflow_errors():
             order = self._order(context)
             poll_interval = seconds("poll_interval", self.poll_interval)
             timeout = seconds("timeout", self.timeout)
             check_policy(self.on_unknown_submit)
             self._check_what_follows(context)
+            purchase = self._purchase_of(context, self.path)
         limit = self.execution_timeout
         ends_at = None if limit is None else time.monotonic() + limit.total_seconds()
-        purchase = self._purchase_of(context)
         if self.durable and not purchase.record.is_possible:
             self.log.warning(
                 "Airflow %s keeps no state of a task (3.3 and later do). So a retry after a crash cannot know of "
-                "this submission, and would buy the picture again: keep retries=0 on this task. Nor does it tell "
-                "a trigger that its task was ended by hand, so nothing will say that the job runs on.",
+                "this submission, and would buy the picture again: keep retries=0 on this task, or give it a "
+                "path. Nor does it tell a trigger that its task was ended by hand, so nothing will say that the "
+                "job runs on.",
                 airflow_line(),
             )
         from pictory_provider.hooks.pictory import PictoryHook
@@ -159,11 +181,14 @@ class GenerateImageOperator(BaseOperator):
             job = purchase.obtain(
                 hook.get_conn(),
                 order,
+                overwrite=self.overwrite,
                 on_unknown_submit=self.on_unknown_submit,
                 ends_at=ends_at,
             )
-            self._publish(context, job.job_id)
-            if not self.wait_for_completion:
+            self._publish(context, str(purchase.job_id))
+            if isinstance(job, Reuse):
+                return self._take(context, purchase, job)
+            if not (self.wait_for_completion or purchase.shelf):
                 return self._end(purchase)
             warn_if_impolite(self, "poll_interval", poll_interval)
             wait = JobWait(
@@ -173,28 +198,40 @@ class GenerateImageOperator(BaseOperator):
                 timeout=timeout,
                 poll_interval=poll_interval,
             )
-            return self._finish(context, purchase, self._wait(hook, wait, job.answer))
+            carried = {"path": purchase.shelf.path} if purchase.shelf else None
+            return self._finish(context, purchase, hook, self._wait(hook, wait, job.answer, carried))
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
-        """Go on after the trigger's event."""
-        purchase = self._purchase_of(context)
-        with purchase.guarded(is_bought=True):
+    def execute_complete(self, context: Context, event: dict[str, Any], path: str | None = None) -> str:
+        """Go on after the trigger's event.
+
+        :param path: as it was rendered before the deferral.
+        """
+        from pictory_provider.hooks.pictory import PictoryHook
+
+        purchase = self._purchase_of(context, path)
+        with purchase.guarded(is_bought=True), PictoryHook(self.pictory_conn_id) as hook:
             ended = events.read(event)
             purchase.job_id = ended.job_id
             poll_interval = seconds("poll_interval", self.poll_interval)
             job = conclude(ended, pictory_conn_id=self.pictory_conn_id, poll_interval=poll_interval)
-            return self._finish(context, purchase, job)
+            if purchase.shelf:
+                purchase.remember()
+                job = finished_job(job.job_id, hook, log=self.log)  # with a URL that lives
+            return self._finish(context, purchase, hook, job)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral; one that Airflow itself ended badly gets a late look at the job."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralTimeout, TaskDeferralError) as error:
-            purchase = self._purchase_of(context)
-            with purchase.guarded(is_bought=True):
+            from pictory_provider.hooks.pictory import PictoryHook
+
+            purchase = self._purchase_of(context, self.path)
+            with purchase.guarded(is_bought=True), PictoryHook(self.pictory_conn_id) as hook:
                 job_id = purchase.recall()
                 ended = ended_by_airflow(job_id, error) if isinstance(error, TaskDeferralTimeout) else error
-                return self._finish(context, purchase, late_look(self.pictory_conn_id, job_id, ended))
+                job = late_look(self.pictory_conn_id, job_id, ended)
+                return self._finish(context, purchase, hook, job)
 
     def on_kill(self) -> None:
         """Say what happens to the job. Pictory knows no cancel, and nothing is cleaned."""
@@ -204,9 +241,10 @@ class GenerateImageOperator(BaseOperator):
     def _order(self, context: Context) -> Order:  # noqa: ARG002  a decorated function is given it
         return Order.of(ImageRequest.of(self))
 
-    def _purchase_of(self, context: Context) -> Purchase:
+    def _purchase_of(self, context: Context, path: str | None) -> Purchase:
         record = SubmissionRecord(context, durable=self.durable, retries=self.retries)
-        self._purchase = Purchase(record, conn_id=self.pictory_conn_id, log=self.log)
+        shelf = None if path is None else Shelf(path)
+        self._purchase = Purchase(record, conn_id=self.pictory_conn_id, log=self.log, shelf=shelf)
         return self._purchase
 
     def _check_what_follows(self, context: Context) -> None:
@@ -232,20 +270,46 @@ class GenerateImageOperator(BaseOperator):
         if self.do_xcom_push:
             ti.xcom_push(key="return_value", value=job_id)
 
-    def _wait(self, hook: PictoryHook, wait: JobWait, answer: Job | PictoryError | None) -> Job:
+    def _wait(
+        self, hook: PictoryHook, wait: JobWait, answer: Job | PictoryError | None, carried: dict[str, Any] | None
+    ) -> Job:
         watch = Watch(wait.poller(), hook, log=self.log)
         decision = watch.look() if answer is None else watch.take(answer)
         while isinstance(decision, Wait):
             if self.deferrable:
-                wait.defer(self, decision.seconds)
+                wait.defer(self, decision.seconds, kwargs=carried)
             time.sleep(decision.seconds)
             decision = watch.look()
         return decision.job()
 
-    def _finish(self, context: Context, purchase: Purchase, job: Job) -> str:
+    def _finish(self, context: Context, purchase: Purchase, hook: PictoryHook, job: Job) -> str:
         self.image_url = job.url
-        context["ti"].xcom_push(key=IMAGE_KEY, value=job.record())
-        report_assets(context, self.outlets, job.record())
+        if purchase.shelf is None:
+            return self._tell(context, purchase, job.record())
+        saved = purchase.shelf.save(
+            hook.get_conn(),
+            job,
+            purchase.record.sidecar(job.job_id),
+            overwrite=self.overwrite,
+            mark_ai_generated=self.mark_ai_generated,
+            log=self.log,
+        )
+        report_lineage(hook, job, purchase.shelf.target.uri)
+        self.log.info("Saved %s (%s bytes).", saved["path"], f"{saved['size']:,}")
+        return self._tell(context, purchase, {**saved, "reused": False})
+
+    def _take(self, context: Context, purchase: Purchase, found: Reuse) -> str:
+        assert purchase.shelf is not None
+        image = purchase.shelf.take(found.sidecar, mark_ai_generated=self.mark_ai_generated, log=self.log)
+        return self._tell(context, purchase, {**image, "reused": not found.is_own})
+
+    def _tell(self, context: Context, purchase: Purchase, image: dict[str, Any]) -> str:
+        """Publish what there is now, and return the task's result."""
+        if purchase.shelf:
+            request = purchase.record.latest.request or {}
+            image |= {name: request.get(name) for name in ("prompt", "model")}
+        context["ti"].xcom_push(key=IMAGE_KEY, value=image)
+        report_assets(context, self.outlets, image)
         return self._end(purchase)
 
     def _end(self, purchase: Purchase) -> str:
@@ -261,72 +325,3 @@ class GenerateImageOperator(BaseOperator):
 def _is_mapped(context: Context) -> bool:
     map_index = context["ti"].map_index
     return map_index is not None and map_index >= 0
-
-
-class DownloadImageOperator(BaseOperator):
-    """Save a finished picture to a local disk or to object storage.
-
-    The picture is streamed, checked to be whole, and written in one step; the folders above it are made. A whole
-    one that is not what Pictory promised (JPEG, WebP, another size) is saved with a warning: it was paid for. The
-    API key is not sent to the picture's host.
-
-    Returns the image record with ``path``, ``size`` (bytes) and ``sha256``; an asset in ``outlets`` gets the same,
-    without the query of the URL, as the ``extra`` of its event.
-
-    :param job_id: the job whose picture to save. (templated) Pictory is asked for a URL that lives. Or
-    :param url: the picture's URL. (templated)
-    :param path: an absolute local path, or any URL that ``ObjectStoragePath`` takes. (templated)
-    :param overwrite: replace what is there. The same bytes already there are always a success.
-    :param max_bytes: refuse larger pictures; 100 MiB.
-    :param mark_ai_generated: write into the PNG file that a machine made it: IPTC's Digital Source Type
-        ``trainedAlgorithmicMedia``, as XMP. A file that says something of its origin already (C2PA, XMP, AIGC) is
-        left as it came, and so is a JPEG or a WebP, with a warning.
-    :param pictory_conn_id: the Airflow connection. (templated)
-    :raises PictoryRequestInvalid: for a path that is relative or already holds something else.
-    :raises PictoryImageInvalid: for what is no whole picture.
-    :raises PictoryUnavailable: for a job that still runs; a retry looks again, and is free.
-    :raises PictoryStorageFailed: where it cannot be written.
-    """
-
-    template_fields: Sequence[str] = ("job_id", "url", "path", "pictory_conn_id")
-    operator_extra_links = (PictoryJobLink(),)
-    image_url: str | None = None
-    ui_color = "#efe7fb"
-
-    def __init__(
-        self,
-        *,
-        path: str,
-        job_id: str | None = None,
-        url: str | None = None,
-        overwrite: bool = False,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-        mark_ai_generated: bool = False,
-        pictory_conn_id: str = DEFAULT_CONN_ID,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.path = path
-        self.job_id = job_id
-        self.url = url
-        self.overwrite = overwrite
-        self.max_bytes = max_bytes
-        self.mark_ai_generated = mark_ai_generated
-        self.pictory_conn_id = pictory_conn_id
-
-    def execute(self, context: Context) -> SavedImage:
-        """Download, check and save."""
-        from pictory_provider.hooks.pictory import PictoryHook
-
-        with airflow_errors(log=self.log), PictoryHook(self.pictory_conn_id) as hook:
-            saved = hook.download_image(
-                self.path,
-                job_id=self.job_id,
-                url=self.url,
-                overwrite=self.overwrite,
-                max_bytes=self.max_bytes,
-                mark_ai_generated=self.mark_ai_generated,
-            )
-        self.image_url = saved["url"]
-        report_assets(context, self.outlets, saved)
-        return saved

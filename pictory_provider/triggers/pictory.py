@@ -17,8 +17,8 @@ from pictory_provider.api.models import Job
 from pictory_provider.compat import has_mapped_dependants, is_deferred
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs import events
+from pictory_provider.jobs.evidence import runs_on
 from pictory_provider.jobs.polling import SHORTEST_POLITE_INTERVAL, JobPoller, Wait, deferral_timeout, impolite
-from pictory_provider.jobs.submission import runs_on
 from pictory_provider.links.pictory import PictoryJobLink
 from pictory_provider.looking import SharedWatch
 

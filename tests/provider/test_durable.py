@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 
-from pictory_provider import purchase
+from pictory_provider import order as purchase
 from pictory_provider.api import retry
 from pictory_provider.api.models import Job
 from pictory_provider.exceptions import (

@@ -23,7 +23,6 @@ from pictory_provider.api.errors import (
 from pictory_provider.api.models import GeneratedImage, ImageRequest, Job
 from pictory_provider.jobs.evidence import Evidence, by_hand, matching, report
 from pictory_provider.jobs.submission import (
-    Adopt,
     LookFirst,
     Submission,
     Submit,
@@ -177,14 +176,14 @@ def after(answer, now=NOW, *, value=None):
 @pytest.mark.parametrize("status", ["in-progress", "completed", "hibernating", None])
 def test_a_job_that_runs_or_is_done_is_adopted_from_the_time_of_its_submission(status):
     answer = Job(job_id="j", status=status)
-    assert after(answer) == Adopt("j", NOW - 99, answer)
+    assert after(answer)[:3] == ("j", NOW - 99, answer)
 
 
 @pytest.mark.parametrize(
     "passing", [Unavailable("x"), RateLimited("x"), TransportError("x"), ProtocolError("x"), EdgeBlocked("x")]
 )
 def test_a_job_that_cannot_be_asked_for_now_is_adopted_all_the_same(passing):
-    assert after(passing) == Adopt("j", NOW - 99, passing)
+    assert after(passing)[:3] == ("j", NOW - 99, passing)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +200,7 @@ def test_what_someone_has_to_mend_is_raised_as_it_is(definite):
 
 def test_a_job_that_pictory_does_not_know_is_borne_in_its_first_minute_only():
     missing = JobNotFound("x")
-    assert after(missing, NOW - 99 + 59) == Adopt("j", NOW - 99, missing)
+    assert after(missing, NOW - 99 + 59)[:3] == ("j", NOW - 99, missing)
     assert isinstance(after(missing, NOW - 99 + 60), SubmitOutcomeUnknown)
 
 
@@ -211,7 +210,8 @@ def test_a_job_id_put_there_by_hand_that_pictory_does_not_know_is_never_adopted(
 
 def test_a_job_adopted_by_hand_is_waited_for_from_now_on():
     answer = Job(job_id="j", status="in-progress")
-    assert after(answer, value={"jobId": "j"}) == Adopt("j", NOW, answer, is_by_hand=True)
+    adopted = after(answer, value={"jobId": "j"})
+    assert (adopted[:3], adopted.found.is_by_hand) == (("j", NOW, answer), True)
 
 
 # The fingerprint -----------------------------------------------------------------------------------------

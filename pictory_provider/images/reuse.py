@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Take, adopt, buy, or refuse: what a task does about what lies where its picture is to go.
+
+The task's own purchase comes first. Its record (:mod:`pictory_provider.jobs.submission`) lies in the task state
+store, in the sidecar beside the picture, or in both:
+
+================================================  =====================================================
+of this task is on record                         the try
+================================================  =====================================================
+a job whose picture lies there                    takes the picture, without asking Pictory
+a job, on a retry                                 goes on as that record says
+a job of the same request, after a clear          adopts it; with ``overwrite`` it buys
+a job of another request, after a clear           does as below, as though another task had bought it
+an intent, on a retry                             :class:`SubmitOutcomeUnknown`
+an intent, after a clear                          buys: a person was told, and has decided
+================================================  =====================================================
+
+Then what lies there, by whomever:
+
+================================================  =====================================================
+beside the picture                                the try
+================================================  =====================================================
+nothing, and no picture                           buys
+nothing, and a picture                            is refused
+a sidecar that cannot be read                     is refused, with ``overwrite`` too
+``saved``, the same request, the picture there    takes the picture
+``saved``, but the picture is gone or another     is refused
+``bought``, the same request                      looks at that job, and adopts it
+``intent`` of another task                        fails, and may be retried; with ``overwrite`` too
+any other request                                 is refused, and both are shown
+================================================  =====================================================
+
+With ``overwrite`` what is refused for the picture or the request is bought and replaced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pictory_provider.api.errors import RequestInvalid, SubmitOutcomeUnknown, Unavailable
+from pictory_provider.images.mark import mark
+from pictory_provider.images.sidecar import BOUGHT, INTENT, SUFFIX, request_sha256
+from pictory_provider.jobs.submission import LookFirst, Submission, Submit, first_step, told
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pictory_provider.images.sidecar import MadeBy, Sidecar
+
+_NOTHING = "Nothing was sent and nothing was spent."
+_OTHER_WAYS = (
+    "Choose another path, one with the run in it for example, or set overwrite=True to buy and replace it."
+)
+
+
+class Lying(NamedTuple):
+    """What lies at a path.
+
+    :param sidecar: ``None`` for none, and for one that cannot be read.
+    :param problem: why a sidecar that is there cannot be read.
+    :param size: of the picture, in bytes; ``None`` for none.
+    """
+
+    path: str
+    sidecar: Sidecar | None = None
+    problem: str | None = None
+    size: int | None = None
+
+    @property
+    def has_its_picture(self) -> bool:
+        """Whether the picture is there that the sidecar tells of. It may have been marked since."""
+        if self.sidecar is None or self.sidecar.saved is None:
+            return False
+        size = self.sidecar.saved.size
+        return self.size in ((size,) if self.sidecar.saved.marks else (size, size + len(mark())))
+
+    @property
+    def described(self) -> str:
+        """What is there, in words that follow a colon."""
+        if self.sidecar is None:
+            return "no picture" if self.size is None else f"a file of {self.size:,} bytes"
+        there = self.sidecar
+        picture = "and the picture is gone"
+        if there.saved is None:
+            picture = "and no picture" if self.size is None else f"beside a file of {self.size:,} bytes"
+        elif self.has_its_picture:
+            picture = "with its picture"
+        elif self.size is not None:
+            picture = f"and the picture has {self.size:,} bytes in place of {there.saved.size:,}"
+        return (
+            f"a sidecar in state `{there.state}` {picture}, job {there.submission.job_id or 'not known'}, of "
+            f"{there.made_by}, for {told(there.submission.request)}"
+        )
+
+
+class Wish(NamedTuple):
+    """What a task asks for, as far as it is known before anything is bought.
+
+    :param fingerprint: of the task's order, the same at every try.
+    :param order: what the fingerprint was made of.
+    :param request: gives what decides the picture (:func:`~pictory_provider.jobs.submission.asked_for`). It is
+        called only where another task's picture has to be compared with it.
+    """
+
+    me: MadeBy
+    fingerprint: str
+    order: dict[str, Any]
+    request: Callable[[], dict[str, Any]]
+    max_tries: int
+    retries: int | None
+    overwrite: bool = False
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether it is one instance of a mapped task."""
+        return self.me.map_index >= 0
+
+
+class Reuse(NamedTuple):
+    """Take the picture that lies there.
+
+    :param is_own: whether this task has bought it, and was not cleared since.
+    """
+
+    sidecar: Sidecar
+    is_own: bool
+    warning: str | None = None
+
+
+Step = Submit | LookFirst | Reuse | SubmitOutcomeUnknown | RequestInvalid | Unavailable
+
+
+def first_step_at(there: Lying, on_record: Any, wish: Wish) -> Step:
+    """Decide what a try does first whose picture goes to a path. The tables are at the top of this module.
+
+    :param on_record: of this task, in the task state store; ``None`` for nothing.
+    """
+    if there.problem:
+        return _refused(
+            f"its sidecar {there.path}{SUFFIX} cannot be read: {there.problem}",
+            there,
+            "Who wrote it? Move it away, with the picture, to have another one bought.",
+        )
+    own = there.sidecar if there.sidecar and there.sidecar.made_by == wish.me else None
+    value = latest(on_record, own)
+    if value is None:
+        return _as_another(there, wish)
+    found = Submission.read(value)
+    was_cleared = found is not None and found.is_before_a_clear(max_tries=wish.max_tries, retries=wish.retries)
+    same = found is not None and found.fingerprint == wish.fingerprint
+    record = _on_record(value, wish)
+    if own and found and own.submission.job_id == found.job_id and not (was_cleared and wish.overwrite):
+        if there.has_its_picture and (same or not (was_cleared or wish.is_mapped)):
+            warning = None if same else getattr(record, "warning", None)
+            return Reuse(own, is_own=not was_cleared, warning=warning)
+        if own.saved and there.size is not None and not there.has_its_picture and not wish.overwrite:
+            return _refused("the picture there is not the one that its sidecar tells of", there, _OTHER_WAYS)
+    if not was_cleared:
+        return _as_seen(record, there)
+    if found and found.job_id and same and not wish.overwrite:
+        # The wait begins anew, as for a job that a person has put there.
+        return _as_seen(LookFirst(replace(found, submitted_at=None), found.job_id), there)
+    otherwise = _as_another(there, wish, is_mine=own is not None)
+    return record if isinstance(otherwise, Submit) and isinstance(record, Submit) else otherwise
+
+
+def latest(on_record: Any, own: Sidecar | None) -> Any:
+    """Return what is on record of a task: in the store, or beside the picture where that knows more.
+
+    A worker may die between the two, or one of them may not take what the other has taken.
+    """
+    if own is None:
+        return on_record
+    beside = own.submission.plain()
+    if on_record is None:
+        return beside
+    stored = Submission.read(on_record)
+    knows_more = stored is not None and stored.job_id is None and own.submission.job_id is not None
+    is_same = stored is not None and (stored.fingerprint, stored.max_tries) == (
+        own.submission.fingerprint,
+        own.submission.max_tries,
+    )
+    return beside if knows_more and is_same else on_record
+
+
+def _on_record(value: Any, wish: Wish) -> Submit | LookFirst | SubmitOutcomeUnknown | RequestInvalid:
+    return first_step(
+        value,
+        wanted=wish.fingerprint,
+        max_tries=wish.max_tries,
+        is_mapped=wish.is_mapped,
+        retries=wish.retries,
+        request=wish.order,
+    )
+
+
+def _as_seen(step: Step, there: Lying) -> Step:
+    """Keep a job on record from being bought again by a worker that does not see where its picture lies."""
+    if not isinstance(step, LookFirst) or there.sidecar is not None:
+        return step
+    unseen = (
+        f"Job {step.job_id} is on record for this task, and this worker does not see its sidecar "
+        f"{there.path}{SUFFIX}"
+    )
+    return step._replace(
+        warning=f"{step.warning or ''} {unseen}: do the workers share this storage?".strip(),
+        if_gone=(
+            f"{unseen}, nor does Pictory have the job any more. If the workers do not share this storage, its "
+            f"picture may lie on another one. {_NOTHING} To buy it all the same, set overwrite=True and clear the "
+            "task."
+        ),
+    )
+
+
+def _as_another(there: Lying, wish: Wish, *, is_mine: bool = False) -> Step:
+    """Decide about what lies there, of which this task has nothing on record."""
+    sidecar = there.sidecar
+    if sidecar is None:
+        if there.size is None or wish.overwrite:
+            return Submit()
+        return _refused("something is there, without the sidecar that would tell what it is", there, _OTHER_WAYS)
+    if sidecar.state == INTENT:
+        return Submit() if is_mine else _somebody(sidecar, there)
+    is_same = not is_mine and sidecar.request_sha256 == request_sha256(wish.request())
+    job_id = sidecar.submission.job_id
+    if is_same and sidecar.state == BOUGHT:
+        gone = (
+            f"The sidecar {there.path}{SUFFIX} tells of job {job_id}, bought by {sidecar.made_by}. Pictory has no "
+            f"such job any more, or it is another account's. {_NOTHING} To buy the picture, delete the sidecar."
+        )
+        return LookFirst(
+            replace(sidecar.submission, fingerprint=wish.fingerprint),
+            str(job_id),
+            f"Job {job_id} was bought for this picture by {sidecar.made_by}.",
+            gone,
+        )
+    if wish.overwrite:
+        left = f"Job {job_id} of {sidecar.made_by} is left behind: its picture was not saved."
+        return Submit(left if sidecar.state == BOUGHT else None)
+    if is_same and there.has_its_picture:
+        return Reuse(sidecar, is_own=False)
+    if is_same:
+        return _refused(
+            "the picture there is not the one that its sidecar tells of",
+            there,
+            f'DownloadImageOperator(job_id="{job_id}", path=...) saves that one again, for free. {_OTHER_WAYS}',
+        )
+    asked = wish.order if is_mine else wish.request()
+    return _refused(f"it is taken by another request. This task asks for {told(asked)}", there, _OTHER_WAYS)
+
+
+def _somebody(sidecar: Sidecar, there: Lying) -> Unavailable:
+    return Unavailable(
+        f"A picture for {there.path!r} is being bought by another task, or its outcome is not known: "
+        f"{sidecar.made_by} has put its intent beside it, and no jobId yet. {_NOTHING} A retry takes that picture "
+        f"when it is there. If that task has ended, look at its log; to have this task buy it, delete "
+        f"{there.path}{SUFFIX} and clear this task."
+    )
+
+
+def _refused(why: str, there: Lying, what_now: str) -> RequestInvalid:
+    return RequestInvalid(
+        f"path {there.path!r} cannot be used: {why}. There is: {there.described}. {_NOTHING} {what_now}",
+        fields=["path"],
+    )

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""A place for one picture, and for the sidecar that tells of it.
+
+What a sidecar says is in :mod:`pictory_provider.images.sidecar`, and what follows from it in
+:mod:`pictory_provider.images.reuse`. Here both files are read and written, in an order that a crash at any point
+leaves true: the sidecar says ``saved`` only after the picture lies there.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pictory_provider.images.download import SavedImage, mark_in_place, save_picture
+from pictory_provider.images.reuse import Lying
+from pictory_provider.images.sidecar import SUFFIX, SavedFile, Sidecar, Unreadable
+from pictory_provider.images.store import DEFAULT_MAX_BYTES, Target
+
+if TYPE_CHECKING:
+    from pictory_provider.api.models import Job
+    from pictory_provider.client.asking import Log
+    from pictory_provider.client.sync import SyncClient
+
+_LARGEST_SIDECAR = 1024 * 1024
+
+
+class Shelf:
+    """A place for a picture and its sidecar.
+
+    :param path: of the picture, as for :class:`~pictory_provider.images.store.Target`.
+    :raises RequestInvalid: for a path that no picture can have.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.target = Target(path)
+        self._beside = Target(self.target.path + SUFFIX)
+        self._there: bytes | None = None
+
+    @property
+    def path(self) -> str:
+        """The picture's path, as it was given."""
+        return self.target.path
+
+    @property
+    def name(self) -> str:
+        """The picture's name, without its folder."""
+        return self.path.rpartition("/")[2]
+
+    def look(self) -> Lying:
+        """Say what lies here.
+
+        :raises RequestInvalid: for a folder.
+        :raises StorageFailed: where it cannot be told, which is never the same as nothing.
+        """
+        size, length = self.target.size(), self._beside.size()
+        self._there = None
+        if length is None:
+            return Lying(self.path, size=size)
+        if length > _LARGEST_SIDECAR:
+            return Lying(self.path, problem=f"it has {length:,} bytes", size=size)
+        self._there = b"".join(self._beside.pieces())
+        try:
+            return Lying(self.path, sidecar=Sidecar.read(self._there), size=size)
+        except Unreadable as error:
+            return Lying(self.path, problem=str(error), size=size)
+
+    def note(self, sidecar: Sidecar) -> bool:
+        """Write the sidecar, in one step. Where none was seen it takes the place of none.
+
+        :return: ``False`` where there is one by now.
+        :raises StorageFailed: where it cannot be written.
+        """
+        text = sidecar.text().encode()
+        if not self._beside.write(text, is_new=self._there is None):
+            return False
+        self._there = text
+        return True
+
+    @property
+    def there(self) -> bytes | None:
+        """The sidecar as it was seen or written last; ``None`` for none."""
+        return self._there
+
+    def put_back(self, seen: bytes | None) -> None:
+        """Let the sidecar be again what it was.
+
+        :raises StorageFailed: where it cannot be written.
+        """
+        if seen is None:
+            self._beside.remove()
+        else:
+            self._beside.write(seen)
+        self._there = seen
+
+    def save(
+        self,
+        client: SyncClient,
+        job: Job,
+        bought: Sidecar,
+        *,
+        overwrite: bool,
+        mark_ai_generated: bool,
+        log: Log,
+    ) -> SavedImage:
+        """Save a finished job's picture and say so beside it.
+
+        Where another task has taken the place meanwhile, both pictures are kept: this one goes to
+        ``<stem>.<jobId>.png``.
+
+        :param bought: what the sidecar says of the purchase.
+        """
+        there = self.look()
+        kept_apart = self._of_its_own(job.job_id)
+        shelf = self
+        if there.problem or not _is_of(there.sidecar, bought):
+            log.warning(
+                "%s is another task's by now: %s. The picture of job %s goes to %s.",
+                self.path,
+                there.problem or there.described,
+                job.job_id,
+                kept_apart.path,
+            )
+            shelf, overwrite = kept_apart, True
+        if there.sidecar and there.sidecar.submission.job_id == bought.submission.job_id:
+            bought = there.sidecar  # whoever has bought it
+        saved = save_picture(
+            client,
+            job,
+            shelf.target,
+            overwrite=overwrite,
+            max_bytes=DEFAULT_MAX_BYTES,
+            mark_ai_generated=mark_ai_generated,
+            otherwise=kept_apart.target,
+            log=log,
+        )
+        image = saved.image
+        is_here = image["path"] == self.path
+        if not is_here:
+            shelf = kept_apart
+            shelf.look()
+        shelf.note(
+            replace(
+                bought,
+                file=shelf.name,
+                saved=SavedFile(
+                    size=image["size"],
+                    sha256=image["sha256"],
+                    width=image["width"],
+                    height=image["height"],
+                    ai_credits_used=image["ai_credits_used"],
+                    marks=saved.marks,
+                    saved_at=time.time(),
+                ),
+            )
+        )
+        if not is_here and there.sidecar and _is_of(there.sidecar, bought):
+            self.put_back(None)  # what lies here is of somebody who left no sidecar
+        return image
+
+    def take(self, sidecar: Sidecar, *, mark_ai_generated: bool, log: Log) -> SavedImage:
+        """Return the picture that lies here, marked if that is asked for. Nothing is asked of Pictory.
+
+        :param sidecar: in state ``saved``.
+        """
+        saved = sidecar.saved
+        assert saved is not None
+        if not saved.marks and (mark_ai_generated or self.target.size() != saved.size):
+            size, sha256, marks = mark_in_place(self.target, log)
+            if marks:
+                saved = saved._replace(size=size, sha256=sha256, marks=marks)
+                self.note(replace(sidecar, saved=saved))
+        return SavedImage(
+            job_id=sidecar.submission.job_id,
+            status="completed",
+            url=None,
+            width=saved.width,
+            height=saved.height,
+            ai_credits_used=saved.ai_credits_used,
+            path=self.path,
+            size=saved.size,
+            sha256=saved.sha256,
+        )
+
+    def _of_its_own(self, job_id: str) -> Shelf:
+        folder, slash, name = self.path.rpartition("/")
+        stem, dot, kind = name.rpartition(".")
+        known = re.sub(r"[^\w.-]", "_", job_id)
+        return Shelf(f"{folder}{slash}{stem or kind}.{known}{dot and stem and '.' + kind}")
+
+
+def _is_of(there: Sidecar | None, bought: Sidecar) -> bool:
+    """Whether a sidecar tells of a purchase, or is gone."""
+    if there is None or there.submission.job_id == bought.submission.job_id:
+        return True
+    return there.submission.job_id is None and there.made_by == bought.made_by
