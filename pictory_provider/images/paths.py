@@ -15,7 +15,7 @@ from pictory_provider.api.errors import RequestInvalid
 def check_path(path: object) -> str:
     """Return a picture's path as a string, or say what is wrong with it.
 
-    :raises RequestInvalid: for an empty one, for ``"None"``, which is what Jinja makes of nothing, and for a folder.
+    :raises RequestInvalid: for an empty one, for ``"None"``, which is what Jinja makes of nothing, and a folder.
     """
     if not isinstance(path, (str, os.PathLike)) or str(path).strip() in ("", "None"):
         raise RequestInvalid(f"path is missing: got {path!r}. Nothing was sent or saved.", fields=["path"])
@@ -69,8 +69,8 @@ def object_storage(field: str, path: str) -> Any:
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    target: Any = ObjectStoragePath(path)
     try:
+        target: Any = ObjectStoragePath(path)
         target.fs  # noqa: B018  found, or not, by looking
     except (ValueError, ImportError) as error:
         raise RequestInvalid(

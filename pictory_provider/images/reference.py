@@ -2,9 +2,9 @@
 # Copyright The pictory_provider authors
 """Let Pictory read a reference image that is private.
 
-Pictory reads public ``http(s)`` URLs alone (https://docs.pictory.ai/api-reference/ai-studio/generate-image), and a
-catalogue's pictures are often private. So an object of a storage is signed right before the paid request: with that
-URL whoever has it may read this one object for an hour. It goes to Pictory, and nowhere else.
+Pictory reads public ``http(s)`` URLs alone (https://docs.pictory.ai/api-reference/ai-studio/generate-image), and
+pictures of a catalogue are often private. So an object of a storage is signed right before the paid request: for
+an hour whoever has that URL may read this one object. It goes to Pictory, and nowhere else.
 """
 
 from __future__ import annotations

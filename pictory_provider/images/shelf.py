@@ -73,10 +73,10 @@ class Shelf:
         :return: ``False`` where there is one by now.
         :raises StorageFailed: where it cannot be written.
         """
-        text = sidecar.text().encode()
-        if not self._beside.write(text, is_new=self._there is None):
+        content = sidecar.content()
+        if not self._beside.write(content, is_new=self._there is None):
             return False
-        self._there = text
+        self._there = content
         return True
 
     @property

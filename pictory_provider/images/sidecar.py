@@ -93,8 +93,8 @@ class Sidecar:
         """The digest of what was asked for."""
         return request_sha256(self.submission.request or {})
 
-    def text(self) -> str:
-        """Return the JSON text of the file."""
+    def content(self) -> bytes:
+        """Return the file: JSON in UTF-8."""
         bought, saved = self.submission, self.saved
         fields: dict[str, Any] = {
             "version": VERSION,
@@ -121,16 +121,17 @@ class Sidecar:
                 "marks": list(saved.marks),
                 "saved_at": _written(saved.saved_at),
             }
-        return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
+        # Half a surrogate pair, which UTF-8 does not know, is left as JSON's escape.
+        return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
     @classmethod
-    def read(cls, text: str | bytes) -> Sidecar:
+    def read(cls, content: str | bytes) -> Sidecar:
         """Read the file. By hand, a ``job_id`` may be written into one in state ``intent``.
 
         :raises Unreadable: says why.
         """
         try:
-            value = json.loads(text)
+            value = json.loads(content)
         except ValueError as error:
             raise Unreadable(f"it is no JSON ({error})") from None
         if not isinstance(value, dict):

@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Take, adopt, buy or refuse: what a task does about what lies where its picture is to go."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pictory_provider.api.errors import JobNotFound, RequestInvalid, SubmitOutcomeUnknown, Unavailable
+from pictory_provider.api.models import Job
+from pictory_provider.images.mark import mark
+from pictory_provider.images.reuse import Lying, Reuse, Wish, first_step_at, latest
+from pictory_provider.images.sidecar import MadeBy, SavedFile, Sidecar
+from pictory_provider.jobs.submission import LookFirst, Submission, Submit, after_look
+
+NOW = 1_800_000_000.0
+PATH = "/srv/a.png"
+ASKED = {"prompt": "A lighthouse at dawn", "model": "flux-schnell"}
+OTHERWISE = {"prompt": "A lighthouse at dusk", "model": "flux-schnell"}
+ME, ANOTHER = MadeBy("covers", "second", "cover", -1), MadeBy("covers", "first", "cover", -1)
+FINGERPRINT = "of the order"
+SIZE = 1000
+PURCHASE = Submission(
+    job_id="j",
+    fingerprint=FINGERPRINT,
+    request=ASKED,
+    max_tries=2,
+    retries=2,
+    intended_at=NOW - 100,
+    submitted_at=NOW - 99,
+)
+INTENT = replace(PURCHASE, job_id=None, submitted_at=None)
+FILE = SavedFile(SIZE, "ab", 1024, 1024, 0.6, (), NOW - 50)
+
+
+def sidecar(state="saved", made_by=ME, marks=(), **changes):
+    submission = replace(INTENT if state == "intent" else PURCHASE, **changes)
+    saved = FILE._replace(marks=marks) if state == "saved" else None
+    return Sidecar(file="a.png", submission=submission, made_by=made_by, saved=saved)
+
+
+def there(beside=None, size=None, problem=None):
+    return Lying(PATH, beside, problem, size)
+
+
+def wish(**changes):
+    fields = {
+        "me": ME,
+        "fingerprint": FINGERPRINT,
+        "order": ASKED,
+        "request": lambda: ASKED,
+        "max_tries": 2,
+        "retries": 2,
+        **changes,
+    }
+    return Wish(**fields)
+
+
+def stored(submission=PURCHASE, **changes):
+    return replace(submission, **changes).plain()
+
+
+CLEARED = {"max_tries": 5}
+WANTS_ANOTHER = {"fingerprint": "another", "order": OTHERWISE, "request": lambda: OTHERWISE}
+
+
+# Nothing is on record of this task -----------------------------------------------------------------------
+
+
+def test_where_nothing_lies_it_is_bought():
+    assert first_step_at(there(), None, wish()) == Submit()
+
+
+def test_a_file_that_nothing_tells_of_is_left_alone():
+    refused = first_step_at(there(size=7), None, wish())
+    assert isinstance(refused, RequestInvalid)
+    assert "a file of 7 bytes" in refused.message
+    assert refused.fields == ("path",)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("on_record", [None, stored(), stored(INTENT)])
+def test_a_sidecar_that_cannot_be_read_is_never_replaced(overwrite, on_record):
+    refused = first_step_at(there(problem="it is no JSON", size=SIZE), on_record, wish(overwrite=overwrite))
+    assert isinstance(refused, RequestInvalid)
+    assert "it is no JSON" in refused.message
+
+
+def test_the_picture_of_the_same_request_is_taken_whoever_had_it_made():
+    found = first_step_at(there(sidecar(made_by=ANOTHER), SIZE), None, wish())
+    assert found == Reuse(sidecar(made_by=ANOTHER), is_own=False)
+
+
+@pytest.mark.parametrize(
+    ("marks", "size", "is_taken"),
+    [
+        ((), SIZE, True),
+        ((), SIZE + len(mark()), True),  # marked, and the note of it is missing
+        (("xmp",), SIZE, True),
+        (("xmp",), SIZE + len(mark()), False),
+        ((), SIZE - 1, False),
+        ((), 0, False),
+        ((), None, False),
+    ],
+)
+def test_a_picture_is_taken_only_if_it_has_the_size_that_is_told(marks, size, is_taken):
+    found = first_step_at(there(sidecar(made_by=ANOTHER, marks=marks), size), None, wish())
+    assert isinstance(found, Reuse if is_taken else RequestInvalid)
+
+
+@pytest.mark.parametrize("state", ["bought", "saved"])
+def test_the_picture_of_another_request_is_refused_and_both_are_shown(state):
+    beside = sidecar(state, made_by=ANOTHER, request=OTHERWISE)
+    refused = first_step_at(there(beside, SIZE), None, wish())
+    assert isinstance(refused, RequestInvalid)
+    for shown in ("lighthouse at dawn", "lighthouse at dusk", "run first", "job j", "Nothing was sent"):
+        assert shown in refused.message
+
+
+def test_a_job_that_another_task_has_bought_for_the_same_picture_is_adopted():
+    step = first_step_at(there(sidecar("bought", made_by=ANOTHER)), None, wish())
+    assert (type(step), step.job_id, step.found.submitted_at) == (LookFirst, "j", NOW - 99)
+    assert "run first" in step.warning
+
+
+@pytest.mark.parametrize("answer", [JobNotFound("x"), Job(job_id="j", status="cleaned")])
+def test_where_pictory_does_not_have_another_tasks_job_nothing_is_bought(answer):
+    step = first_step_at(there(sidecar("bought", made_by=ANOTHER)), None, wish())
+    refused = after_look(step, answer, NOW)
+    assert isinstance(refused, RequestInvalid)
+    assert "delete the sidecar" in refused.message
+
+
+def test_where_another_tasks_job_has_failed_it_is_bought_again():
+    step = first_step_at(there(sidecar("bought", made_by=ANOTHER)), None, wish())
+    assert isinstance(after_look(step, Job(job_id="j", status="failed"), NOW), Submit)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("request_", [ASKED, OTHERWISE])
+def test_what_another_task_is_buying_may_be_there_for_a_retry(overwrite, request_):
+    beside = sidecar("intent", made_by=ANOTHER, request=request_)
+    refused = first_step_at(there(beside), None, wish(overwrite=overwrite))
+    assert isinstance(refused, Unavailable)
+    assert "run first" in refused.message
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        there(size=7),
+        there(sidecar(made_by=ANOTHER), SIZE),
+        there(sidecar(made_by=ANOTHER), SIZE - 1),
+        there(sidecar(made_by=ANOTHER), None),
+        there(sidecar(made_by=ANOTHER, request=OTHERWISE), SIZE),
+        there(sidecar("bought", made_by=ANOTHER, request=OTHERWISE), SIZE),
+    ],
+)
+def test_overwrite_buys_where_else_it_would_be_refused_or_taken(found):
+    assert isinstance(first_step_at(found, None, wish(overwrite=True)), Submit)
+
+
+def test_what_another_task_has_bought_and_not_saved_is_named_when_it_is_left_behind():
+    beside = sidecar("bought", made_by=ANOTHER, request=OTHERWISE)
+    step = first_step_at(there(beside), None, wish(overwrite=True))
+    assert "j of task cover of DAG covers, run first is left behind" in step.warning
+
+
+def test_the_request_of_a_function_is_asked_for_only_to_compare_it_with_another_tasks():
+    def never():
+        raise AssertionError
+
+    quiet = wish(request=never)
+    for found, on_record in (
+        (there(), None),
+        (there(size=7), None),
+        (there(sidecar("intent", made_by=ANOTHER)), None),
+        (there(sidecar("bought")), stored()),
+        (there(sidecar(), SIZE), stored()),
+        (there(sidecar("bought")), None),
+    ):
+        first_step_at(found, on_record, quiet)
+
+
+# A purchase of this task is on record --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on_record", [stored(), None], ids=["in both places", "beside the picture"])
+@pytest.mark.parametrize("is_cleared", [False, True])
+class TestOfThisTask:
+    def test_a_job_is_adopted_by_a_retry_and_by_a_clear(self, on_record, is_cleared):
+        step = first_step_at(there(sidecar("bought")), on_record, wish(**CLEARED if is_cleared else {}))
+        assert (type(step), step.job_id) == (LookFirst, "j")
+        assert step.found.submitted_at == (None if is_cleared else NOW - 99), "after a clear the wait begins anew"
+
+    def test_a_saved_picture_is_taken_and_pictory_is_not_asked(self, on_record, is_cleared):
+        step = first_step_at(there(sidecar(), SIZE), on_record, wish(**CLEARED if is_cleared else {}))
+        assert step == Reuse(sidecar(), is_own=not is_cleared)
+
+    def test_a_picture_that_is_gone_is_saved_again(self, on_record, is_cleared):
+        step = first_step_at(there(sidecar()), on_record, wish(**CLEARED if is_cleared else {}))
+        assert (type(step), step.job_id) == (LookFirst, "j")
+
+    def test_a_picture_that_someone_has_changed_is_not_replaced(self, on_record, is_cleared):
+        step = first_step_at(there(sidecar(), SIZE + 1), on_record, wish(**CLEARED if is_cleared else {}))
+        assert isinstance(step, RequestInvalid)
+
+    def test_with_overwrite_a_clear_buys_and_a_retry_does_not(self, on_record, is_cleared):
+        again = wish(overwrite=True, **CLEARED if is_cleared else {})
+        bought = first_step_at(there(sidecar("bought")), on_record, again)
+        saved = first_step_at(there(sidecar(), SIZE), on_record, again)
+        assert (type(bought), type(saved)) == ((Submit, Submit) if is_cleared else (LookFirst, Reuse))
+
+    def test_an_intent_is_unknown_to_a_retry_and_bought_again_after_a_clear(self, on_record, is_cleared):
+        value = on_record and stored(INTENT)
+        step = first_step_at(there(sidecar("intent")), value, wish(**CLEARED if is_cleared else {}))
+        assert isinstance(step, Submit if is_cleared else SubmitOutcomeUnknown)
+
+    def test_another_request_is_adopted_by_a_retry_and_refused_after_a_clear(self, on_record, is_cleared):
+        another = wish(**WANTS_ANOTHER, **CLEARED if is_cleared else {})
+        bought = first_step_at(there(sidecar("bought")), on_record, another)
+        saved = first_step_at(there(sidecar(), SIZE), on_record, another)
+        assert (type(bought), type(saved)) == (
+            (RequestInvalid, RequestInvalid) if is_cleared else (LookFirst, Reuse)
+        )
+        if not is_cleared:
+            assert "rendered differently" in saved.warning
+
+    def test_a_mapped_task_refuses_another_request(self, on_record, is_cleared):
+        mapped = MadeBy("covers", "second", "cover", 0)
+        another = wish(me=mapped, **WANTS_ANOTHER, **CLEARED if is_cleared else {})
+        for lying in (there(sidecar("bought", made_by=mapped)), there(sidecar(made_by=mapped), SIZE)):
+            assert isinstance(first_step_at(lying, on_record, another), RequestInvalid)
+
+
+def test_a_job_of_this_task_is_adopted_whatever_another_has_put_there():
+    for beside in (sidecar("intent", made_by=ANOTHER), sidecar(made_by=ANOTHER, request=OTHERWISE), None):
+        assert isinstance(first_step_at(there(beside, SIZE), stored(), wish()), LookFirst)
+
+
+@pytest.mark.parametrize("answer", [Job(job_id="j", status="cleaned"), JobNotFound("x")])
+def test_a_worker_that_does_not_see_the_sidecar_of_a_job_on_record_says_so_and_buys_nothing(answer):
+    step = first_step_at(there(), stored(), wish())
+    assert "do the workers share this storage" in step.warning
+    refused = after_look(step, answer, NOW)
+    assert isinstance(refused, RequestInvalid)
+    assert f"{PATH}.json" in refused.message
+
+
+def test_a_job_that_a_person_has_put_into_the_store_is_adopted():
+    step = first_step_at(there(sidecar("intent"), None), {"jobId": "found"}, wish(**CLEARED))
+    assert (type(step), step.job_id) == (LookFirst, "found")
+
+
+def test_after_a_clear_a_changed_request_with_a_changed_path_is_bought():
+    step = first_step_at(there(), stored(), wish(**WANTS_ANOTHER, **CLEARED))
+    assert isinstance(step, Submit)
+    assert "j, is left behind" in step.warning
+
+
+def test_a_record_in_the_store_that_cannot_be_read_is_an_unknown_outcome():
+    assert isinstance(first_step_at(there(), {"version": 9}, wish()), SubmitOutcomeUnknown)
+
+
+def test_what_one_place_has_taken_and_the_other_has_not_is_on_record():
+    assert latest(stored(INTENT), sidecar("bought"))["jobId"] == "j"
+    assert latest(stored(), sidecar("intent"))["jobId"] == "j"
+    assert "jobId" not in latest(stored(INTENT, max_tries=5), sidecar("bought"))
+    assert latest(None, None) is None
+
+
+# All of it together --------------------------------------------------------------------------------------
+
+states = st.sampled_from(["intent", "bought", "saved"])
+sidecars = st.none() | st.builds(
+    sidecar,
+    states,
+    made_by=st.sampled_from([ME, ANOTHER]),
+    request=st.sampled_from([ASKED, OTHERWISE]),
+    fingerprint=st.sampled_from([FINGERPRINT, "another"]),
+    max_tries=st.sampled_from([2, 5]),
+)
+records = st.none() | st.builds(
+    stored,
+    st.sampled_from([PURCHASE, INTENT]),
+    fingerprint=st.sampled_from([FINGERPRINT, "another"]),
+    max_tries=st.sampled_from([2, 5]),
+)
+
+
+@given(sidecars, records, st.sampled_from([None, SIZE, SIZE + 1]))
+def test_without_overwrite_nothing_is_bought_where_a_job_of_this_request_is_known(beside, on_record, size):
+    step = first_step_at(there(beside, size), on_record, wish())
+    if isinstance(step, Submit):
+        known = [beside.submission] if beside and beside.made_by == ME else []
+        known += [Submission.read(on_record)] if on_record else []
+        assert not [found for found in known if found.job_id and found.fingerprint == FINGERPRINT]
+        assert size is None or beside is not None, "nor where a file lies that nothing tells of"
+        if beside and beside.made_by != ME:
+            raise AssertionError("nor where another task's sidecar lies")
+
+
+@given(sidecars, records, st.sampled_from([None, SIZE]), st.booleans())
+def test_a_retry_after_an_intent_never_buys(beside, on_record, size, overwrite):
+    if on_record is None or Submission.read(on_record).max_tries != 2:
+        return
+    step = first_step_at(there(beside, size), on_record, wish(overwrite=overwrite))
+    assert not isinstance(step, Submit)

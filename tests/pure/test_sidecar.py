@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""The file beside a picture: what it says, and what it is read as."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pictory_provider.images.sidecar import MadeBy, SavedFile, Sidecar, Unreadable, request_sha256
+from pictory_provider.jobs.submission import Submission
+
+AT = 1_800_000_000.125
+REQUEST = {"prompt": "Ein Leuchtturm für alle 🗼", "model": "flux-schnell"}
+BOUGHT = Submission(
+    job_id="j",
+    fingerprint="f",
+    request=REQUEST,
+    max_tries=2,
+    retries=2,
+    intended_at=AT,
+    submitted_at=AT + 1,
+    credits_before=4.6,
+)
+SAVED = SavedFile(
+    size=12, sha256="ab", width=1024, height=576, ai_credits_used=0.6, marks=("xmp",), saved_at=AT + 9
+)
+SIDECAR = Sidecar(file="a.png", submission=BOUGHT, made_by=MadeBy("covers", "manual__1", "cover", 3), saved=SAVED)
+
+
+def changed(**changes):
+    return json.dumps({**json.loads(SIDECAR.content()), **changes})
+
+
+def test_it_is_read_as_what_was_written():
+    assert Sidecar.read(SIDECAR.content()) == SIDECAR
+
+
+def test_it_says_what_a_reader_of_the_folder_wants_to_know():
+    assert json.loads(SIDECAR.content()) == {
+        "version": 1,
+        "state": "saved",
+        "file": "a.png",
+        "job_id": "j",
+        "request": REQUEST,
+        "request_sha256": request_sha256(REQUEST),
+        "made_by": {"dag_id": "covers", "run_id": "manual__1", "task_id": "cover", "map_index": 3},
+        "fingerprint": "f",
+        "max_tries": 2,
+        "retries": 2,
+        "credits_before": 4.6,
+        "intended_at": "2027-01-15T08:00:00.125+00:00",
+        "submitted_at": "2027-01-15T08:00:01.125+00:00",
+        "sha256": "ab",
+        "size": 12,
+        "width": 1024,
+        "height": 576,
+        "ai_credits_used": 0.6,
+        "marks": ["xmp"],
+        "saved_at": "2027-01-15T08:00:09.125+00:00",
+    }
+    assert "für alle 🗼" in SIDECAR.content().decode()
+
+
+def test_the_digest_of_a_request_can_be_made_by_hand():
+    text = '{"request":{"model":"flux-schnell","prompt":"Ein Leuchtturm für alle 🗼"},"version":1}'
+    assert request_sha256(REQUEST) == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("submission", "saved", "state"),
+    [(Submission(max_tries=0), None, "intent"), (BOUGHT, None, "bought"), (BOUGHT, SAVED, "saved")],
+)
+def test_its_state_follows_from_what_is_known(submission, saved, state):
+    sidecar = Sidecar(file="a.png", submission=submission, made_by=MadeBy("d", "r", "t", -1), saved=saved)
+    assert (
+        sidecar.state == Sidecar.read(sidecar.content()).state == json.loads(sidecar.content())["state"] == state
+    )
+
+
+def test_a_job_id_that_a_person_wrote_into_an_intent_is_a_job():
+    intent = Sidecar(file="a.png", submission=Submission(max_tries=0), made_by=MadeBy("d", "r", "t", -1))
+    read = Sidecar.read(json.dumps({**json.loads(intent.content()), "job_id": "found"}))
+    assert (read.state, read.submission.job_id, read.submission.is_by_hand) == ("bought", "found", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "no JSON"),
+        ("[1]", "list"),
+        ('"saved"', "str"),
+        (changed(version=2), "version is 2"),
+        (changed(version=None), "version is None"),
+        (changed(request=None), "no request"),
+        (changed(made_by="me"), "by whom"),
+        (changed(request={**REQUEST, "prompt": "Another"}), "request_sha256"),
+        (changed(state="sold"), "sold"),
+        (changed(job_id=None), "job_id"),
+        (changed(job_id=7), "job_id"),
+        (changed(size=None), "size"),
+        (changed(sha256=None), "sha256"),
+    ],
+)
+def test_what_it_cannot_be_is_said(text, why):
+    with pytest.raises(Unreadable, match=why):
+        Sidecar.read(text)
+
+
+def test_half_a_character_in_a_prompt_is_kept():
+    half = replace(SIDECAR, submission=replace(BOUGHT, request={"prompt": "half \ud83d"}))
+    assert Sidecar.read(half.content().decode("utf-8")) == half
+
+
+json_like = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(json.loads(SIDECAR.content()))), json_like))
+def test_whatever_someone_has_written_into_it_it_is_read_or_refused(changes):
+    try:
+        read = Sidecar.read(changed(**changes))
+    except Unreadable:
+        return
+    assert Sidecar.read(read.content()).content() == read.content()
+
+
+@given(st.text(), st.text())
+def test_requests_that_differ_have_digests_that_differ(one, other):
+    assert (request_sha256({"prompt": one}) == request_sha256({"prompt": other})) == (one == other)
