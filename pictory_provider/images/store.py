@@ -53,7 +53,7 @@ class Received:
 
         :raises OSError: where it cannot be written.
         """
-        whole, digest = self.file.with_suffix(".whole"), hashlib.sha256()
+        whole, digest = self.file.with_suffix(".marked.part"), hashlib.sha256()
         try:
             with self.file.open("rb") as old, whole.open("xb") as new:
                 for piece in chain((old.read(offset), data), iter(lambda: old.read(_PIECE), b"")):

@@ -9,18 +9,21 @@ does survive is what Airflow keeps, here in files: the state store, and the argu
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import inspect
 import json
 import os
 import signal
 import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from PIL import Image
 
 import pictory_provider
 from pictory_provider.exceptions import PictorySubmitOutcomeUnknown
@@ -34,16 +37,26 @@ KINDS = {
     "wait": {"wait_for_completion": True, "deferrable": False, "poll_interval": 0.01},
     "defer": {"wait_for_completion": True, "poll_interval": 0.01},
 }
+SAVING = {
+    # kind: whether there is a task state store, and what the task is given
+    "save": (True, {}),
+    "save where there is no store": (False, {}),
+    "save and replace": (True, {"overwrite": True}),
+    "save and replace where there is no store": (False, {"overwrite": True}),
+    "save with a mark": (False, {"mark_ai_generated": True}),
+}
 KILLED = -signal.SIGKILL
 
 
 class Files:
     """Airflow's state store and XComs, as far as a task uses them, in a folder: each write whole or not at all."""
 
-    dag_id, run_id, task_id, map_index, max_tries = "d", "r", "generate", -1, 2
+    dag_id, run_id, task_id, map_index, max_tries, try_number = "d", "r", "generate", -1, 2, 1
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, run_id: str = "r", clears: int = 0) -> None:
         self.folder = folder
+        self.run_id = run_id
+        self.max_tries += clears
 
     def get(self, key: str, default: Any = None) -> Any:
         file = self.folder / key
@@ -202,3 +215,123 @@ WINDOW = {
     "/jobs/submission.py",
     "/purchase.py",
 }
+
+
+# A task that saves its picture ---------------------------------------------------------------------------
+
+
+def saving_try(folder: Path, kind: str, *, run_id: str = "r", clears: int = 0) -> None:
+    """Run one try of a task that saves its picture. Another run has a state store of its own."""
+    has_store, options = SAVING[kind]
+    ours = folder / run_id
+    ours.mkdir(exist_ok=True)
+    files = Files(ours, run_id=run_id, clears=clears)
+    context = {"ti": files, "task_state_store": files} if has_store else {"ti": files}
+    task = GenerateImageOperator(
+        task_id="generate",
+        prompt="A lighthouse at dawn",
+        path=str(folder / "pictures" / "a.png"),
+        deferrable=False,
+        poll_interval=0.01,
+        **options,
+    )
+    files.set("returned", task.execute(context))
+
+
+def turning_points(pictory: str, folder: Path, kind: str) -> list[tuple[int, str]]:
+    """Return the lines to be killed at: the first and the last that leave the same files and bills behind.
+
+    Whatever runs between two lines that leave the same behind, a kill there is a kill at either of them.
+    """
+    folder.mkdir()
+    lines = folder.with_name("lines")
+
+    def left() -> str:
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        digest = hashlib.sha256(repr([(str(file), file.read_bytes()) for file in files]).encode())
+        return f"{digest.hexdigest()} {len(billed(pictory))}"
+
+    def note(frame: Any, event: str, _: Any) -> Any:
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        if event == "line":
+            with lines.open("a") as file:
+                file.write(f"{frame.f_code.co_filename}:{frame.f_lineno} {left()}\n")
+        return note
+
+    def work() -> None:
+        sys.settrace(note)
+        saving_try(folder, kind)
+
+    requests.post(f"{pictory}/_simulator/reset", timeout=10)
+    assert in_a_child(work) == 0
+    run = [row.split(" ", 1) for row in lines.read_text().splitlines()]
+    alike = [list(group) for _, group in groupby(enumerate(run, start=1), key=lambda row: row[1][1])]
+    points = {number: line for group in alike for number, (line, _) in (group[0], group[-1])}
+    return sorted(points.items())
+
+
+def killed(pictory: str, folder: Path, kind: str, number: int) -> None:
+    requests.post(f"{pictory}/_simulator/reset", timeout=10)
+    folder.mkdir()
+
+    def work() -> None:
+        kill_at(number, folder)
+        saving_try(folder, kind)
+
+    assert in_a_child(work) == KILLED
+
+
+def is_whole(folder: Path, job_id: str) -> bool:
+    """Whether picture, sidecar and XCom tell the same, and nothing else lies there."""
+    picture = folder / "pictures" / "a.png"
+    said = json.loads(picture.with_name("a.png.json").read_text())
+    with Image.open(picture) as image:
+        image.load()
+    return (
+        (said["state"], said["job_id"], said["size"]) == ("saved", job_id, picture.stat().st_size)
+        and said["sha256"] == hashlib.sha256(picture.read_bytes()).hexdigest()
+        and {file.name for file in picture.parent.iterdir() if file.suffix != ".part"} == {"a.png", "a.png.json"}
+    )
+
+
+@pytest.mark.parametrize("kind", SAVING)
+def test_killed_anywhere_a_picture_is_billed_once_and_saved_once(pictory, tmp_path, kind):
+    """Killed, and then: a retry, a clear where the picture is not to be replaced, and another run."""
+    options = SAVING[kind][1]
+    points = turning_points(pictory, tmp_path / "counting", kind)
+    assert len(points) > 15
+    reported = []
+    for number, line in points:
+        folder = tmp_path / str(number)
+        killed(pictory, folder, kind, number)
+        ended = in_a_child(lambda folder=folder: saving_try(folder, kind))
+        jobs = billed(pictory)
+        assert len(jobs) <= 1, line
+        if ended:
+            assert ended == 3, line
+            reported.append(line)
+            continue
+        assert is_whole(folder, jobs[0]), line
+        if "overwrite" not in options:
+            assert in_a_child(lambda folder=folder: saving_try(folder, kind, clears=3)) == 0, line
+            assert in_a_child(lambda folder=folder: saving_try(folder, kind, run_id="next")) == 0, line
+            assert billed(pictory) == jobs, line
+            assert is_whole(folder, jobs[0]), line
+    assert {line.removeprefix(PACKAGE).split(":")[0] for line in reported} <= SAVING_WINDOW
+
+
+@pytest.mark.parametrize("kind", ["save", "save where there is no store"])
+def test_killed_anywhere_and_cleared_only_what_nobody_can_know_is_bought_again(pictory, tmp_path, kind):
+    for number, line in turning_points(pictory, tmp_path / "counting", kind):
+        folder = tmp_path / str(number)
+        killed(pictory, folder, kind, number)
+        sidecar = folder / "pictures" / "a.png.json"
+        left = json.loads(sidecar.read_text())["state"] if sidecar.exists() else None
+        assert in_a_child(lambda folder=folder: saving_try(folder, kind, clears=3)) == 0, line
+        jobs = billed(pictory)
+        assert len(jobs) == 1 or left == "intent", line
+        assert is_whole(folder, jobs[-1]), line
+
+
+SAVING_WINDOW = {*WINDOW, "/images/shelf.py", "/images/sidecar.py", "/images/store.py"}
