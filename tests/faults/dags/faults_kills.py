@@ -20,6 +20,7 @@ from airflow.sdk.execution_time import task_runner
 
 from pictory_provider import durable, waiting
 from pictory_provider.client import sync
+from pictory_provider.images import shelf, store
 from pictory_provider.operators.pictory import GenerateImageOperator
 
 POINTS = {
@@ -34,6 +35,9 @@ POINTS = {
     "while_deferring": (task_runner, "_defer_task", "after"),
     "while_resuming": (GenerateImageOperator, "execute_complete", "before"),
     "at_the_end_of_resuming": (GenerateImageOperator, "execute_complete", "after"),
+    "while_saving": (store.Target, "place", "before"),
+    "between_picture_and_sidecar": (store.Target, "place", "after"),
+    "between_sidecar_and_xcom": (shelf.Shelf, "save", "after"),
 }
 KINDS = {
     "submit": ({}, tuple(POINTS)[:5]),
@@ -41,8 +45,9 @@ KINDS = {
         {"wait_for_completion": True, "deferrable": False, "poll_interval": 1},
         (*tuple(POINTS)[:5], "while_waiting"),
     ),
-    "defer": ({"wait_for_completion": True, "poll_interval": 1}, (*tuple(POINTS)[:5], *tuple(POINTS)[6:])),
+    "defer": ({"wait_for_completion": True, "poll_interval": 1}, (*tuple(POINTS)[:5], *tuple(POINTS)[6:10])),
 }
+SAVING = [("process", "save", point) for point in POINTS if point != "while_waiting"]
 VICTIMS = {"process": tuple(KINDS), "worker": ("defer",)}
 FROZEN = tuple(POINTS)[:2]
 CASES = [
@@ -106,12 +111,19 @@ if os.environ.get("FAULTS_MARKERS"):
     for point, place in POINTS.items():
         watch(point, *place)
 
-with DAG(
-    dag_id="faults_kills",
-    schedule=None,
-    max_active_tasks=4,
-    default_args={"retries": 2, "retry_delay": pendulum.duration(seconds=1)},
-):
+RETRIED = {"retries": 2, "retry_delay": pendulum.duration(seconds=1)}
+
+with DAG(dag_id="faults_kills_saving", schedule=None, max_active_tasks=4, default_args=RETRIED):
+    for victim, kind, point in SAVING:
+        GenerateImageOperator(
+            task_id=f"{victim}__{kind}__{point}",
+            prompt=prompt(victim, kind, point),
+            path=os.environ.get("FAULTS_MARKERS", "") + f"/pictures/{point}.png",
+            poll_interval=1,
+            pre_execute=killer.aim,
+        )
+
+with DAG(dag_id="faults_kills", schedule=None, max_active_tasks=4, default_args=RETRIED):
     for victim, kind, point in CASES:
         GenerateImageOperator(
             task_id=f"{victim}__{kind}__{point}",
