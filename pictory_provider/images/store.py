@@ -221,7 +221,7 @@ class Target:
 
     def _upload(self, received: Received, *, overwrite: bool) -> bool:
         target = self._remote
-        if not overwrite and self.size() is not None:
+        if not overwrite and target.exists():
             return self._holds(received)
         self._with_its_folder(lambda: target.fs.put_file(str(received.file), target.path))
         return True
