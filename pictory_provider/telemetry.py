@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import BaseHook, Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from pictory_provider.api.models import Job
 
@@ -40,6 +41,38 @@ def report_assets(context: Context, outlets: Sequence[Any], record: Mapping[str,
             context["outlet_events"][outlet].extra.update(told)
         except Exception as error:
             log.warning("The picture is there, and the event of %r says nothing of it: %r", outlet, error)
+
+
+def openlineage_of(inputs: Sequence[str | None], outputs: Sequence[str | None]) -> OperatorLineage[Any, Any]:
+    """Return what OpenLineage is told of a task.
+
+    https://airflow.apache.org/docs/apache-airflow-providers-openlineage/stable/guides/developer.html
+
+    :param inputs: absolute local paths, and URLs; ``None`` is left out.
+    :param outputs: the same.
+    """
+    from airflow.providers.common.compat.openlineage.facet import Dataset
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    return OperatorLineage(
+        inputs=[Dataset(*dataset_name(place)) for place in inputs if place],
+        outputs=[Dataset(*dataset_name(place)) for place in outputs if place],
+    )
+
+
+def dataset_name(place: str) -> tuple[str, str]:
+    """Return namespace and name of what lies somewhere, as https://openlineage.io/docs/spec/naming wants them.
+
+    The name is the real one, unencoded; a URL of the web loses its query, which may be a key to the picture.
+    """
+    scheme, separator, rest = place.partition("://")
+    if not separator:
+        return "file", place
+    is_web = scheme in ("http", "https")
+    if is_web:
+        rest = str(without_query(place)).partition("://")[2]
+    authority, slash, name = rest.partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}", slash + name if is_web else name
 
 
 def report_lineage(hook: BaseHook, job: Job, uri: str) -> None:

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from pictory_provider.exceptions import airflow_errors
+from pictory_provider.images.paths import local_file
 from pictory_provider.images.store import DEFAULT_MAX_BYTES
 from pictory_provider.links.pictory import PictoryJobLink
 from pictory_provider.provider_info import DEFAULT_CONN_ID
-from pictory_provider.telemetry import report_assets
+from pictory_provider.telemetry import openlineage_of, report_assets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from pictory_provider.images.download import SavedImage
 
@@ -72,6 +74,7 @@ class DownloadImageOperator(BaseOperator):
         self.max_bytes = max_bytes
         self.mark_ai_generated = mark_ai_generated
         self.pictory_conn_id = pictory_conn_id
+        self._lineage: tuple[str | None, str | None] = None, None
 
     def execute(self, context: Context) -> SavedImage:
         """Download, check and save."""
@@ -87,5 +90,11 @@ class DownloadImageOperator(BaseOperator):
                 mark_ai_generated=self.mark_ai_generated,
             )
         self.image_url = saved["url"]
+        self._lineage = saved["url"], saved["path"]
         report_assets(context, self.outlets, saved)
         return saved
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
+        """Tell OpenLineage where the picture was read, and where it was saved."""
+        url, path = self._lineage
+        return openlineage_of([url], [path and str(local_file(path) or path)])

@@ -14,6 +14,7 @@ from pictory_provider.api.models import DEFAULT_MODEL, ImageRequest
 from pictory_provider.compat import TaskDeferralError, TaskDeferralTimeout, airflow_line
 from pictory_provider.durable import JOB_ID_KEY, SubmissionRecord
 from pictory_provider.exceptions import airflow_errors
+from pictory_provider.images.paths import local_file
 from pictory_provider.images.reuse import Reuse
 from pictory_provider.images.shelf import Shelf
 from pictory_provider.jobs import events
@@ -24,7 +25,7 @@ from pictory_provider.looking import Watch, finished_job
 from pictory_provider.operators.download import DownloadImageOperator
 from pictory_provider.order import Order, Purchase, check_policy
 from pictory_provider.provider_info import DEFAULT_CONN_ID
-from pictory_provider.telemetry import report_assets, report_lineage
+from pictory_provider.telemetry import openlineage_of, report_assets, report_lineage
 from pictory_provider.waiting import (
     JobWait,
     conclude,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from pictory_provider.api.errors import PictoryError
     from pictory_provider.api.models import Job
@@ -155,6 +157,7 @@ class GenerateImageOperator(BaseOperator):
         self.durable = durable
         self.on_unknown_submit = on_unknown_submit
         self._purchase: Purchase | None = None
+        self._lineage: tuple[str | None, str | None] = None, None
 
     def execute(self, context: Context) -> str:
         """Check; take, adopt or submit; publish the jobId; wait and save if that was asked for."""
@@ -233,6 +236,11 @@ class GenerateImageOperator(BaseOperator):
                 job = late_look(self.pictory_conn_id, job_id, ended)
                 return self._finish(context, purchase, hook, job)
 
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
+        """Tell OpenLineage of the reference image, and of the picture where it was saved."""
+        reference, path = self._lineage
+        return openlineage_of([reference], [path and str(local_file(path) or path)])
+
     def on_kill(self) -> None:
         """Say what happens to the job. Pictory knows no cancel, and nothing is cleaned."""
         if self._purchase and self._purchase.job_id:
@@ -308,6 +316,7 @@ class GenerateImageOperator(BaseOperator):
         if purchase.shelf:
             request = purchase.record.latest.request or {}
             image |= {name: request.get(name) for name in ("prompt", "model")}
+            self._lineage = (request.get("referenceImageUrl"), image["path"])
         context["ti"].xcom_push(key=IMAGE_KEY, value=image)
         report_assets(context, self.outlets, image)
         return self._end(purchase)

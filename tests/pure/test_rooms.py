@@ -79,6 +79,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {
             "api",
             "jobs",
+            "images.paths",
             "images.store",
             "images.download",
             "images.reuse",
