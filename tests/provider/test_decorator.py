@@ -10,9 +10,11 @@ import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow.sdk import DAG, task
 
+from pictory_provider.api.models import Job
 from pictory_provider.decorators.pictory import DecoratedImageOperator, pictory_image
 from pictory_provider.exceptions import PictoryRequestInvalid, PictorySubmitOutcomeUnknown
 from pictory_provider.hooks.pictory import PictoryHook
+from pictory_provider.jobs import events
 from pictory_provider.jobs.submission import KEY
 from pictory_provider.provider_info import get_provider_info
 from tests.stand_ins import says
@@ -210,3 +212,65 @@ def test_airflow_is_told_of_the_decorator():
     assert told["name"] == "pictory_image"
     assert told["class-name"] == f"{pictory_image.__module__}.{pictory_image.__qualname__}"
     assert DecoratedImageOperator.custom_operator_name == "@task.pictory_image"
+
+
+# With a path ---------------------------------------------------------------------------------------------
+
+
+def saving(function, path, *arguments, **options):
+    return operator_of(function, *arguments, path=str(path), deferrable=False, **options)
+
+
+@pytest.mark.parametrize("has_store", [True, False])
+def test_the_function_is_called_once_for_one_picture_over_retries_and_clears(
+    pictory, context, context_without_store, ti, tmp_path, has_store
+):
+    given, calls = context if has_store else context_without_store, []
+
+    def different_each_time(article):
+        calls.append(article)
+        return f"{cover(article)}, in the style of {len(calls)} painters"
+
+    job_id = saving(different_each_time, tmp_path / "a.png", ARTICLE).execute(given)
+    assert saving(different_each_time, tmp_path / "a.png", ARTICLE).execute(given) == job_id
+    ti.max_tries += 1
+    assert saving(different_each_time, tmp_path / "a.png", ARTICLE).execute(given) == job_id
+    assert (len(calls), len(pictory.submissions)) == (1, 1)
+    assert ti.xcoms["image"]["prompt"].endswith("1 painters")
+    assert json.loads((tmp_path / "a.png.json").read_text())["request"]["prompt"] == ti.xcoms["image"]["prompt"]
+
+
+def test_another_run_takes_the_picture_of_the_same_prompt_and_refuses_that_of_another(
+    pictory, ti, context_without_store, tmp_path
+):
+    saving(cover, tmp_path / "a.png", ARTICLE, model="flux-schnell").execute(context_without_store)
+    ti.run_id = "another"
+    saving(cover, tmp_path / "a.png", ARTICLE, model="flux-schnell").execute(context_without_store)
+    assert (ti.xcoms["image"]["reused"], len(pictory.submissions)) == (True, 1)
+
+    def rewritten(article):
+        return f"{cover(article)}, on linen"
+
+    with pytest.raises(PictoryRequestInvalid, match=says("on linen")):
+        saving(rewritten, tmp_path / "a.png", ARTICLE, model="flux-schnell").execute(context_without_store)
+    assert len(pictory.submissions) == 1
+
+
+def test_a_deferred_function_is_not_called_again_when_it_saves(pictory, context, ti, tmp_path):
+    pictory.account.seconds = 60
+    calls = []
+
+    def once(article):
+        calls.append(article)
+        return cover(article)
+
+    with pytest.raises(TaskDeferred) as deferral:
+        operator_of(once, ARTICLE, path=str(tmp_path / "a.png")).execute(context)
+    (job,) = pictory.account.jobs.values()
+    job.seconds = 0
+    event = events.build(
+        events.Ended(job.job_id, Job(job_id=job.job_id, status="completed", url="http://h/a"), 0.0)
+    )
+    resumed = operator_of(once, ARTICLE, path=str(tmp_path / "a.png"))
+    assert resumed.execute_complete(context, event, **deferral.value.kwargs) == job.job_id
+    assert (len(calls), ti.xcoms["image"]["prompt"]) == (1, cover(ARTICLE))
