@@ -10,9 +10,12 @@ moments at which it speaks to the world outside; after it nothing of that try ca
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import threading
 from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +25,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from pictory_provider import durable, looking, pool, purchase, waiting
+from pictory_provider import durable, looking, order, pool, purchase, waiting
 from pictory_provider.client import asking
 from pictory_provider.client.sync import SyncClient
 from pictory_provider.exceptions import PictorySubmitOutcomeUnknown
+from pictory_provider.images import shelf
+from pictory_provider.images.sidecar import Sidecar
+from pictory_provider.images.store import Target
 from pictory_provider.jobs import events
 from pictory_provider.jobs.submission import KEY, Submission
 from pictory_provider.operators import pictory as operators
@@ -36,6 +42,8 @@ from pictory_provider.triggers.pictory import PictoryJobTrigger
 from tests.faults.conftest import CANARY
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pictory_provider.jobs.pacing import Pace
 
 KINDS = {
@@ -44,7 +52,11 @@ KINDS = {
     "defer": {"wait_for_completion": True, "poll_interval": 60, "timeout": 600},
     "resubmit": {"on_unknown_submit": "resubmit"},
     "forgetful": {"durable": False},
+    "save": {"path": "a.png", "poll_interval": 60, "timeout": 600},
+    "save where no state is kept": {"path": "a.png", "deferrable": False, "poll_interval": 60, "timeout": 600},
+    "replace": {"path": "a.png", "overwrite": True, "poll_interval": 60, "timeout": 600},
 }
+SAVING = ("save", "save where no state is kept", "replace")
 SUBMIT_FAULTS = [
     ("rate-limited", {"retry_after": "2"}),
     ("unavailable", {"retry_after": "1"}),
@@ -135,6 +147,7 @@ class World:
     def __init__(self) -> None:
         self.begin_try(None)
         self.bought_late = False
+        self.tasks: list[Task] = []
 
     def begin_try(self, blow: Blow | None) -> None:
         self.blow, self.words = blow, 0
@@ -154,7 +167,9 @@ class World:
         if blow.kind == "timeout" and not self.is_out_of_time:
             self.is_out_of_time = True
             raise AirflowTaskTimeout("Timeout")
-        if to == "a store" and (blow.kind == "long away" or (blow.kind == "away" and word == blow.at)):
+        if to in ("a store", "a folder") and (
+            blow.kind == "long away" or (blow.kind == "away" and word == blow.at)
+        ):
             raise RuntimeError("the API server is away")
 
 
@@ -178,7 +193,9 @@ class Task:
     crashes: int = 0
     clears: int = 0
     of_before: set[str] = field(default_factory=set)
+    folder: Path | None = None
     trigger: dict[str, Any] | None = None
+    kwargs: dict[str, Any] = field(default_factory=dict)
     returned: str | None = None
     ended: BaseException | None = None
 
@@ -210,14 +227,39 @@ class Task:
 
     @property
     def record(self) -> Submission | None:
-        return Submission.read(json.loads(self.rows[KEY])) if KEY in self.rows else None
+        """What is on record in either place."""
+        stored = Submission.read(json.loads(self.rows[KEY])) if KEY in self.rows else None
+        beside = self.sidecar.submission if self.sidecar else None
+        return beside if beside and not (stored and stored.job_id) else stored
+
+    @property
+    def sidecar(self) -> Sidecar | None:
+        file = Path(f"{self.path}.json") if self.folder else None
+        return Sidecar.read(file.read_bytes()) if file and file.exists() else None
+
+    @property
+    def path(self) -> str:
+        return str(self.folder / "a.png")
 
     @property
     def context(self) -> Any:
-        return {"ti": self, "task_state_store": self}
+        return (
+            {"ti": self} if self.kind == "save where no state is kept" else {"ti": self, "task_state_store": self}
+        )
+
+    def adopt(self, job_id: str) -> None:
+        """Do what the error says."""
+        if self.kind == "save where no state is kept":
+            file = Path(f"{self.path}.json")
+            file.write_text(json.dumps({**json.loads(file.read_text()), "job_id": job_id}))
+        else:
+            self.rows[KEY] = json.dumps({"jobId": job_id})
 
     def operator(self) -> GenerateImageOperator:
-        return GenerateImageOperator(task_id="t", prompt=self.prompt, **KINDS[self.kind])
+        options = {**KINDS[self.kind]}
+        if self.folder:
+            options["path"] = self.path
+        return GenerateImageOperator(task_id="t", prompt=self.prompt, **options)
 
 
 class Day(RuleBasedStateMachine):
@@ -226,11 +268,15 @@ class Day(RuleBasedStateMachine):
     pictory: Simulator
     clock: Clock
     world: World
+    folders: Callable[[], Path]
 
     @initialize()
     def begin(self) -> None:
         self.pictory.reset()
-        self.tasks = [Task(kind, kind, self.world) for kind in KINDS]
+        self.tasks = [
+            Task(kind, kind, self.world, folder=self.folders() if kind in SAVING else None) for kind in KINDS
+        ]
+        self.world.tasks = self.tasks
         self.tasks.append(Task("one of many", "defer", self.world, map_index=2))
 
     def pick(self, index: int, *phases: str) -> Task | None:
@@ -247,6 +293,7 @@ class Day(RuleBasedStateMachine):
             task.phase, task.ended = "success", None
         except TaskDeferred as deferral:
             task.trigger = json.loads(json.dumps(deferral.trigger.serialize()[1]))
+            task.kwargs = json.loads(json.dumps(deferral.kwargs or {}))
             task.phase = "deferred"
         except Crash:
             task.phase = "ready"
@@ -261,7 +308,7 @@ class Day(RuleBasedStateMachine):
         assert len(self.billed(task)) - before <= (2 if task.kind == "resubmit" else 1), task.name
 
     @rule(
-        index=st.integers(0, 5),
+        index=st.integers(0, 8),
         blow=BLOWS,
         submit_fault=st.none() | st.sampled_from(SUBMIT_FAULTS),
         poll_fault=st.none() | st.sampled_from(POLL_FAULTS),
@@ -277,7 +324,7 @@ class Day(RuleBasedStateMachine):
             self.attempt(task, lambda: task.operator().execute(task.context), blow)
 
     @rule(
-        index=st.integers(0, 5),
+        index=st.integers(0, 8),
         triggerers=st.integers(1, 2),
         restarts=st.booleans(),
         poll_fault=st.none() | st.sampled_from(POLL_FAULTS),
@@ -297,7 +344,7 @@ class Day(RuleBasedStateMachine):
         assert [len(of_one) for of_one in sent] == [1] * triggerers
         payload = json.loads(json.dumps(sent[0][0].payload))
         assert events.read(payload).job_id == task.trigger["job_id"]
-        self.attempt(task, lambda: task.operator().execute_complete(task.context, payload), blow)
+        self.attempt(task, lambda: task.operator().execute_complete(task.context, payload, **task.kwargs), blow)
 
     async def _look_once_and_vanish(self, arguments: dict[str, Any]) -> None:
         running = asyncio.ensure_future(anext(PictoryJobTrigger(**arguments).run()))
@@ -311,23 +358,26 @@ class Day(RuleBasedStateMachine):
 
         return await asyncio.gather(*(run() for _ in range(triggerers)))
 
-    @rule(index=st.integers(0, 5))
+    @rule(index=st.integers(0, 8))
     def a_user_clears(self, index):
         if task := self.pick(index, "ready", "deferred", "success", "failed"):
             task.max_tries += 1
             task.clears += 1
-            task.of_before |= set(self.billed(task))
+            if not (task.kind in SAVING[:2] and task.record and task.record.job_id):
+                task.of_before |= set(
+                    self.billed(task)
+                )  # with a path, what is known to be bought is not bought again
             if (record := task.record) and record.is_by_hand:
                 task.of_before.discard(record.job_id)
             task.phase, task.trigger = "ready", None
 
-    @rule(index=st.integers(0, 5))
+    @rule(index=st.integers(0, 8))
     def a_user_finds_the_job_and_has_it_adopted(self, index):
         task = self.pick(index, "failed")
         if task and task.kind != "forgetful" and isinstance(task.ended, PictorySubmitOutcomeUnknown):
             lost = [job_id for job_id in self.billed(task) if job_id not in task.of_before]
             if len(lost) == 1 and self.is_known(lost[0]):
-                task.rows[KEY] = json.dumps({"jobId": lost[0]})
+                task.adopt(lost[0])
                 task.max_tries += 1
                 task.phase = "ready"
 
@@ -391,23 +441,44 @@ class Day(RuleBasedStateMachine):
             if task.phase == "success":
                 assert task.returned in self.billed(task)
                 assert task.xcoms["jobId"] == task.returned
-                if task.kind in ("wait", "defer"):
+                if task.kind in ("wait", "defer", *SAVING):
                     assert task.xcoms["image"]["status"] == "completed"
+                if task.kind in SAVING:
+                    assert task.sidecar.submission.job_id == task.returned
+                    assert task.sidecar.saved.sha256 == hashlib.sha256(Path(task.path).read_bytes()).hexdigest()
 
     @invariant()
     def the_deadline_is_that_of_the_submission_however_often_it_was_retried(self):
         for task in getattr(self, "tasks", ()):
             if task.phase == "deferred":
-                assert task.trigger["started_at"] == task.record.submitted_at
-                assert task.trigger["end_time"] == task.record.submitted_at + 600
+                assert task.trigger["started_at"] == pytest.approx(task.record.submitted_at, abs=0.01)
+                assert task.trigger["end_time"] == pytest.approx(task.record.submitted_at + 600, abs=0.01)
+
+
+def in_a_folder(world: World, name: str) -> Any:
+    """Return a method of a target that speaks to the world before and after it does what it does."""
+    original = getattr(Target, name)
+
+    def spoken(self: Target, *arguments: Any, **more: Any) -> Any:
+        with self._storing():
+            world.speak("a folder")
+        result = original(self, *arguments, **more)
+        if name == "write" and b'"state": "intent"' in arguments[0]:
+            (task,) = [task for task in world.tasks if task.folder and self.path == f"{task.path}.json"]
+            task.intents += task.kind == "save where no state is kept"
+        with self._storing():
+            world.speak("a folder")
+        return result
+
+    return spoken
 
 
 @pytest.fixture
-def world(monkeypatch):
+def world(monkeypatch, tmp_path):
     """Return a day whose clock, whose Pictory and whose crashes are in the hands of the test."""
     clock, world = Clock(), World()
     fake = SimpleNamespace(time=clock.time, monotonic=clock.monotonic, sleep=clock.sleep)
-    for module in (asking, durable, looking, operators, pool, purchase, triggers, waiting):
+    for module in (asking, durable, looking, operators, order, pool, purchase, shelf, triggers, waiting):
         monkeypatch.setattr(module, "time", fake)
     monkeypatch.setattr(pool, "_Queue", clocked(clock))
     send = SyncClient.send
@@ -419,9 +490,13 @@ def world(monkeypatch):
         return reply
 
     monkeypatch.setattr(SyncClient, "send", watched)
+    for name in ("size", "write", "place"):
+        monkeypatch.setattr(Target, name, in_a_folder(world, name))
     with Simulator(seconds=200, api_key=CANARY, clock=clock.time) as pictory:
         monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(timeout=5))
         Day.pictory, Day.clock, Day.world = pictory, clock, world
+        numbers = count()
+        Day.folders = staticmethod(lambda: tmp_path / str(next(numbers)))
         yield
 
 
