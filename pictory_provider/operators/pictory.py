@@ -207,11 +207,11 @@ class GenerateImageOperator(BaseOperator):
     def execute_complete(self, context: Context, event: dict[str, Any], path: str | None = None) -> str:
         """Go on after the trigger's event.
 
-        :param path: as it was rendered before the deferral.
+        :param path: as it was rendered before the deferral. ``dag.test()`` leaves it out.
         """
         from pictory_provider.hooks.pictory import PictoryHook
 
-        purchase = self._purchase_of(context, path)
+        purchase = self._purchase_of(context, self.path if path is None else path)
         with purchase.guarded(is_bought=True), PictoryHook(self.pictory_conn_id) as hook:
             ended = events.read(event)
             purchase.job_id = ended.job_id

@@ -184,6 +184,13 @@ def test_a_resumed_task_saves_where_it_had_rendered_to_with_a_url_that_lives(con
     assert (ti.xcoms["image"]["prompt"], ti.xcoms["image"]["job_id"]) == (PROMPT, job_id)
 
 
+def test_a_resumed_task_that_is_given_the_event_alone_saves_all_the_same(context, ti, path, deferred):
+    """``dag.test()`` hands over nothing else."""
+    job_id, _ = deferred
+    saving(path).execute_complete(context, event_of(job_id))
+    assert (beside(path)["state"], ti.xcoms["image"]["path"]) == ("saved", str(path))
+
+
 @pytest.mark.parametrize("where", ["the store", "the sidecar", "the XCom"])
 def test_a_deferral_that_airflow_ended_finds_its_job_in(where, pictory, context, store, ti, path, deferred):
     if where != "the store":
