@@ -12,7 +12,7 @@ PICTURES = Path(__file__).resolve().parent.parent / ".demo" / "pictures"
 EXPECTED = {"text_to_image": (1280, 720), "reference_image": (1024, 1024)}
 
 for folder, size in EXPECTED.items():
-    (file,) = (PICTURES / folder).iterdir()
+    (file,) = (PICTURES / folder).glob("*.png")
     with Image.open(file) as picture:
         picture.load()
         assert (picture.format, picture.size) == ("PNG", size), (file, picture.format, picture.size)

@@ -9,7 +9,7 @@ from typing import Any
 import pendulum
 from airflow.sdk import DAG, Asset, task
 
-from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
+from pictory_provider.operators.pictory import GenerateImageOperator
 
 # [START asset]
 cover = Asset("pictory_cover")
@@ -22,21 +22,14 @@ with DAG(
     catchup=False,
     tags=["pictory"],
 ):
-    generate = GenerateImageOperator(
+    GenerateImageOperator(
         task_id="generate",
         prompt="A magazine cover for {{ dag_run.run_after | ds }}: one paper boat on calm water, aerial view",
         aspect_ratio="9:16",
         style="minimalist",
-        wait_for_completion=True,
-    )
-    save = DownloadImageOperator(
-        task_id="save",
-        job_id=generate.output,
-        path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}"
-        "/covers/{{ ti.xcom_pull(task_ids='generate') }}.png",
+        path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}/published/{{ run_id }}.png",
         outlets=[cover],  # its event says where the picture lies
     )
-    generate >> save
 
 with DAG(dag_id="pictory_use_cover", doc_md=__doc__, schedule=[cover], catchup=False, tags=["pictory"]):
 

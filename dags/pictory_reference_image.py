@@ -2,8 +2,9 @@
 # Copyright The pictory_provider authors
 """An image guided by a reference image: a variation, another subject, or another style.
 
-The reference image must be at a public URL. It is the parameter ``reference_image_url``, or the Airflow
-variable ``pictory_reference_image`` where the parameter is empty.
+The reference image is at a public URL, or it is a private object such as ``s3://catalogue/mug.png``, which is
+signed for Pictory. It is the parameter ``reference_image_url``, or the Airflow variable
+``pictory_reference_image`` where the parameter is empty. One task has the picture made, and saves it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from airflow.sdk import DAG, Param
 
 from pictory_provider.api.models import MODELS, STYLES
-from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
+from pictory_provider.operators.pictory import GenerateImageOperator
 
 # [START prompts]
 PROMPTS = {
@@ -39,7 +40,8 @@ with DAG(
             None,
             type=["null", "string"],
             title="Reference image",
-            description="A public http(s) URL. Left empty, it is the variable pictory_reference_image.",
+            description="A public http(s) URL, or a private object such as s3://bucket/key.png. "
+            "Left empty, it is the variable pictory_reference_image.",
         ),
         "model": Param(
             "seedream3.0",
@@ -56,19 +58,12 @@ with DAG(
     },
 ) as dag:
     # [START reference_image]
-    generate = GenerateImageOperator(
+    GenerateImageOperator(
         task_id="generate",
         prompt="{{ prompts[params.use] }}",
         reference_image_url="{{ params.reference_image_url or var.value.pictory_reference_image }}",
         model="{{ params.model }}",
         style=dag.param("style", default="artistic"),
-        wait_for_completion=True,
+        path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}/reference_image/{{ run_id }}.png",
     )
-    save = DownloadImageOperator(
-        task_id="save",
-        job_id=generate.output,
-        path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}"
-        "/reference_image/{{ ti.xcom_pull(task_ids='generate') }}.png",
-    )
-    generate >> save
     # [END reference_image]

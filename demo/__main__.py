@@ -62,15 +62,11 @@ def _make_pictures() -> int:
         with AirflowStack(_home("demo"), ROOT / "dags", env=env, say=clock.say) as airflow:
             clock.say("Airflow is healthy")
             print("\nText to image (dags/pictory_text_to_image.py)")
-            first = _run(airflow, clock, "pictory_text_to_image", model=CHEAPEST.name)
-            print("\nThe same picture as the reference image of another (dags/pictory_reference_image.py)")
-            second = _run(
-                airflow,
-                clock,
-                "pictory_reference_image",
-                model=CHEAPEST.name,
-                reference_image_url=first["url"],
-            )
+            conf = {"model": CHEAPEST.name}
+            first = _run(airflow, clock, "pictory_text_to_image", ("save", "return_value"), conf)
+            print("\nIts picture guides another one, in one task (dags/pictory_reference_image.py)")
+            conf["reference_image_url"] = first["url"]
+            second = _run(airflow, clock, "pictory_reference_image", ("generate", "image"), conf)
             print()
             clock.say("stopping Airflow")
     print(f"\nDone in {clock.seconds:.0f} s. The pictures:")
@@ -96,8 +92,13 @@ def _show_ui() -> int:
                 time.sleep(1)
 
 
-def _run(airflow: AirflowStack, clock: Clock, dag_id: str, **conf: Any) -> dict[str, Any]:
-    """Run a DAG, tell what happens, and return what its last task saved."""
+def _run(
+    airflow: AirflowStack, clock: Clock, dag_id: str, where: tuple[str, str], conf: dict[str, Any]
+) -> dict[str, Any]:
+    """Run a DAG, tell what happens, and return the record of the saved picture.
+
+    :param where: the task and the key of the XCom that the record lies in.
+    """
     run_id = airflow.trigger(dag_id, **conf)
     seen: dict[str, str] = {}
     for states in airflow.watch(dag_id, run_id):
@@ -109,7 +110,7 @@ def _run(airflow: AirflowStack, clock: Clock, dag_id: str, **conf: Any) -> dict[
             clock.tick()
     if airflow.run_state(dag_id, run_id) != "success":
         raise StackError(f"{dag_id} failed; its logs are in {airflow.home / 'logs'}")
-    saved: dict[str, Any] = airflow.xcom(dag_id, run_id, "save")
+    saved: dict[str, Any] = airflow.xcom(dag_id, run_id, *where)
     return saved
 
 

@@ -7,7 +7,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG, Param
 
 from pictory_provider.api.models import MODELS
-from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
+from pictory_provider.operators.pictory import GenerateImageOperator
 
 with DAG(
     dag_id="recipe_approve_before_paying",
@@ -24,13 +24,11 @@ with DAG(
         subject="Buy a picture for {{ credits[params.model] }} AI credits?",
         body="{{ params.model }}: {{ params.prompt }}",
     )
-    generate = GenerateImageOperator(
-        task_id="generate", prompt="{{ params.prompt }}", model="{{ params.model }}", wait_for_completion=True
-    )
-    save = DownloadImageOperator(
-        task_id="save",
-        job_id=generate.output,
+    picture = GenerateImageOperator(
+        task_id="picture",
+        prompt="{{ params.prompt }}",
+        model="{{ params.model }}",
         path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}/approved/{{ run_id }}.png",
     )
-    approve >> generate >> save
+    approve >> picture
 # [END recipe]

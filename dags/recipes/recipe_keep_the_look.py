@@ -5,7 +5,7 @@
 # [START recipe]
 from airflow.sdk import DAG
 
-from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
+from pictory_provider.operators.pictory import GenerateImageOperator
 
 SCENES = {
     "harbour": "A harbour at dawn",
@@ -15,17 +15,11 @@ SCENES = {
 
 with DAG(dag_id="recipe_keep_the_look", schedule=None, tags=["pictory", "recipe"]):
     for name, scene in SCENES.items():
-        generate = GenerateImageOperator(
-            task_id=f"generate_{name}",
+        GenerateImageOperator(
+            task_id=name,
             prompt=f"{scene}, in the style of the provided image: its colours and its light",
-            # At a URL that Pictory can reach; a private one fails.
+            # At a public URL, or private in a storage that signs: s3://catalogue/look.png
             reference_image_url="{{ var.value.pictory_reference_image }}",
-            wait_for_completion=True,
-        )
-        DownloadImageOperator(
-            task_id=f"save_{name}",
-            job_id=generate.output,
             path=f"{{{{ var.value.get('pictory_pictures', '/tmp/pictory') }}}}/series/{name}.png",
-            overwrite=True,
         )
 # [END recipe]

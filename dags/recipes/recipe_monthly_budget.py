@@ -8,7 +8,7 @@ from airflow.sdk import DAG, Param, task
 
 from pictory_provider.api.models import MODELS
 from pictory_provider.hooks.pictory import PictoryHook
-from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
+from pictory_provider.operators.pictory import GenerateImageOperator
 
 MODEL = "seedream3.0"
 
@@ -31,13 +31,11 @@ with DAG(
         print(f"{spent:g} of {params['budget']:g} AI credits are spent this month; {left:g} are left in all.")
         return spent + price <= params["budget"] and price <= left
 
-    generate = GenerateImageOperator(
-        task_id="generate", prompt="A cup of tea beside an open book", model=MODEL, wait_for_completion=True
-    )
-    save = DownloadImageOperator(
-        task_id="save",
-        job_id=generate.output,
+    picture = GenerateImageOperator(
+        task_id="picture",
+        prompt="A cup of tea beside an open book",
+        model=MODEL,
         path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}/budget/{{ run_id }}.png",
     )
-    within_budget() >> generate >> save
+    within_budget() >> picture
 # [END recipe]

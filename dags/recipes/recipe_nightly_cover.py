@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A new cover every night, always in the same place, with a dated copy beside it."""
+"""A new cover every night under its date, and always the newest under the same name."""
 
 # [START recipe]
 import pendulum
@@ -15,23 +15,19 @@ with DAG(
     schedule="0 3 * * *",
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
+    max_active_runs=1,  # a second run of the same day finds the cover there, and buys none
     tags=["pictory", "recipe"],
 ) as dag:
-    generate = GenerateImageOperator(
-        task_id="generate",
+    cover = GenerateImageOperator(
+        task_id="cover",
         prompt="A magazine cover for {{ dag_run.run_after | ds }}: one paper boat on calm water, aerial view",
         aspect_ratio="9:16",
         style="minimalist",
-        wait_for_completion=True,
+        path=FOLDER + "{{ dag_run.run_after | ds }}.png",
         retries=3,  # a retry adopts the job that is on record, and buys nothing
         retry_delay=pendulum.duration(minutes=5),
     )
-    dated = DownloadImageOperator(
-        task_id="dated", job_id=generate.output, path=FOLDER + "{{ dag_run.run_after | ds }}.png", overwrite=True
-    )
-    today = DownloadImageOperator(
-        task_id="today", job_id=generate.output, path=FOLDER + "today.png", overwrite=True
-    )
     # Readers of today.png see the old cover or the new one, and never half of one.
-    dated >> today
+    today = DownloadImageOperator(task_id="today", job_id=cover.output, path=FOLDER + "today.png", overwrite=True)
+    cover >> today
 # [END recipe]

@@ -5,7 +5,7 @@
 # [START recipe]
 from airflow.sdk import DAG
 
-from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
+from pictory_provider.operators.pictory import GenerateImageOperator
 
 PLACES = {
     "kitchen": "on a kitchen counter, morning light",
@@ -15,16 +15,10 @@ PLACES = {
 
 with DAG(dag_id="recipe_variations", schedule=None, tags=["pictory", "recipe"]):
     for name, place in PLACES.items():
-        generate = GenerateImageOperator(
-            task_id=f"generate_{name}",
+        GenerateImageOperator(
+            task_id=name,
             prompt=f"The product of the referenced image {place}. Keep the product and its proportions unchanged.",
             reference_image_url="{{ var.value.pictory_reference_image }}",
-            wait_for_completion=True,
-        )
-        DownloadImageOperator(
-            task_id=f"save_{name}",
-            job_id=generate.output,
             path=f"{{{{ var.value.get('pictory_pictures', '/tmp/pictory') }}}}/variations/{name}.png",
-            overwrite=True,
         )
 # [END recipe]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -54,11 +55,13 @@ def test_the_job_id_lies_in_xcom_under_both_keys_and_the_link_leads_to_the_pictu
 def test_a_reference_image_guides_a_picture(airflow, runs, simulator, use):
     assert set(airflow.finish(*runs[use]).values()) == {"success"}
 
-    saved = airflow.xcom(*runs[use], "save")
+    saved = airflow.xcom(*runs[use], "generate", "image")
     assert size_of(saved["path"]) == (1024, 1024)
     job = simulator.account.jobs[saved["job_id"]]
     assert job.body["referenceImageUrl"] == simulator.reference_image_url
-    assert airflow.xcom(*runs[use], "generate", "image")["url"] == saved["url"]
+    assert airflow.xcom(*runs[use], "generate", "_link_PictoryJobLink") == saved["url"]
+    beside = json.loads(Path(saved["path"] + ".json").read_text())
+    assert (beside["state"], beside["request"]["prompt"]) == ("saved", job.body["prompt"])
     assert Image.open(io.BytesIO(job.reference)).size == (1024, 1024)
 
 
@@ -71,7 +74,7 @@ def test_a_job_is_submitted_in_one_task_group_and_waited_for_in_another(airflow,
 def test_a_batch_saves_what_did_not_fail_and_says_why_the_rest_did(airflow, runs):
     states = airflow.finish(*runs["batch"])
     assert airflow.run_state(*runs["batch"]) == "failed"
-    bad = [index for index in range(len(BATCH)) if states[f"picture.generate[{index}]"] == "failed"]
+    bad = [index for index in range(len(BATCH)) if states[f"picture[{index}]"] == "failed"]
     assert len(bad) == 2
 
     summary = airflow.xcom(*runs["batch"], "summary", key="summary")
@@ -84,7 +87,7 @@ def test_a_batch_saves_what_did_not_fail_and_says_why_the_rest_did(airflow, runs
             bad,
             (
                 "failed IMAGE_GENERATION_FAILED The image could not be generated.",
-                "not submitted; the log of its generate task says why",
+                "not submitted; the log of its task says why",
             ),
             strict=True,
         )
@@ -93,10 +96,10 @@ def test_a_batch_saves_what_did_not_fail_and_says_why_the_rest_did(airflow, runs
     assert "These failed, and the others are saved: 1, 'A bicycle" in log
 
 
-def values(airflow, dag_id: str, task_id: str) -> list:
-    """Return what a task of every successful run of a DAG returned."""
+def values(airflow, dag_id: str, task_id: str, key: str = "return_value") -> list:
+    """Return an XCom of a task of every successful run of a DAG."""
     done = airflow.call("GET", f"/dags/{dag_id}/dagRuns?state=success")["dag_runs"]
-    return [airflow.xcom(dag_id, run["dag_run_id"], task_id) for run in done]
+    return [airflow.xcom(dag_id, run["dag_run_id"], task_id, key) for run in done]
 
 
 def test_a_published_picture_starts_the_dag_that_waits_for_it(airflow, runs):
@@ -108,7 +111,7 @@ def test_a_published_picture_starts_the_dag_that_waits_for_it(airflow, runs):
     for _ in airflow.until(60):
         if used := values(airflow, "pictory_use_cover", "use"):
             break
-    saved = [picture["path"] for picture in values(airflow, "pictory_publish_cover", "save")]
+    saved = [picture["path"] for picture in values(airflow, "pictory_publish_cover", "generate", "image")]
     assert used
     assert set(used) <= set(saved)
     assert size_of(used[0]) == (720, 1280)

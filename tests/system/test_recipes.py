@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
@@ -33,10 +35,24 @@ def test_a_row_that_fails_takes_no_other_along(airflow, runs, pictures):
     run = dag_id, airflow.trigger(dag_id, rows=rows)
     states = airflow.finish(*run)
     assert airflow.run_state(*run) == "failed"
-    assert [states[f"picture.generate[{index}]"] for index in range(3)] == ["failed", "success", "success"]
+    assert [states[f"picture[{index}]"] for index in range(3)] == ["failed", "success", "success"]
     assert {name for name in saved(pictures, "rows") if name.startswith("cup")} == {"cup-02.png", "cup-03.png"}
     failed = next(t for t in airflow.tasks(*run) if t["state"] == "failed")
     assert failed["rendered_map_index"] == "cup-01"
+    assert "IMAGE_GENERATION_FAILED" in airflow.task_log(*run, "picture", map_index=0)
+
+
+def test_a_row_whose_picture_is_there_costs_nothing_in_the_next_run(airflow, runs, simulator):
+    dag_id, run_id = runs["picture_for_every_row"]
+    airflow.finish(dag_id, run_id)
+    rows = [{"sku": "mug-02", "product": "a white porcelain mug"}, {"sku": "mug-03", "product": "a tin mug"}]
+    next_run = dag_id, airflow.trigger(dag_id, rows=rows)
+    assert set(airflow.finish(*next_run).values()) == {"success"}
+    images = [airflow.xcom(*next_run, "picture", "image", map_index=index) for index in range(2)]
+    assert [image["reused"] for image in images] == [True, False]
+    assert images[0]["job_id"] == airflow.xcom(dag_id, run_id, "picture", map_index=1)
+    asked = [r.body["prompt"] for r in simulator.submissions]
+    assert asked.count("a white porcelain mug on a wooden table, studio light") == 1
 
 
 def test_every_article_has_a_cover_of_the_prompt_that_a_function_wrote(airflow, runs, pictures, simulator):
@@ -48,7 +64,9 @@ def test_every_article_has_a_cover_of_the_prompt_that_a_function_wrote(airflow, 
 
 def test_the_cover_lies_under_its_date_and_as_todays(airflow, runs, pictures):
     assert set(airflow.finish(*runs["nightly_cover"]).values()) == {"success"}
-    today, dated = (airflow.xcom(*runs["nightly_cover"], task_id) for task_id in ("today", "dated"))
+    dated = airflow.xcom(*runs["nightly_cover"], "cover", "image")
+    today = airflow.xcom(*runs["nightly_cover"], "today")
+    assert {Path(dated["path"]).name, "today.png"} <= set(saved(pictures, "covers"))
     assert today["path"].endswith("/covers/today.png")
     assert today["path"] != dated["path"]
     assert today["sha256"] == dated["sha256"]
@@ -96,7 +114,7 @@ def test_the_budget_lets_a_picture_through_and_then_no_more(airflow, runs, simul
 
     spent_up = dag_id, airflow.trigger(dag_id, budget=simulator.account.credits_used + 1)
     states = airflow.finish(*spent_up)
-    assert (states["within_budget"], states["generate"], states["save"]) == ("success", "skipped", "skipped")
+    assert (states["within_budget"], states["picture"]) == ("success", "skipped")
 
 
 def test_the_gallery_is_backed_up_and_the_next_time_only_what_is_new(airflow, runs, pictures, simulator):
