@@ -17,19 +17,25 @@ import tomllib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import fsspec
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, ObjectStoragePath
+from airflow.sdk.io import attach
+from fsspec.implementations.memory import MemoryFileSystem
 
 from pictory_provider import exceptions
 from pictory_provider.api import retry
 from pictory_provider.api.models import MODELS, STYLES, ImageOptions, ImageRequest
 from pictory_provider.hooks.pictory import PictoryHook
+from pictory_provider.images.sidecar import Sidecar
 from pictory_provider.jobs import polling
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
+from pictory_provider.order import Purchase
 from pictory_provider.provider_info import CONNECTION_FIELDS
 from pictory_provider.sensors.pictory import PictoryJobSensor
 from pictory_provider.simulator import Simulator
 from tests.docs.snippets import PAGES, QUOTATION, ROOT, quoted
+from tests.stand_ins import StateStore, TaskInstance
 from tests.versions import __main__ as matrix
 
 PROMPT = "A lighthouse at dawn"
@@ -249,8 +255,41 @@ def connect(pictory, monkeypatch, **changes):
         hook.generate_image(PROMPT)
 
 
-class NoApiServer:
-    def xcom_push(self, **_):
+def paint(path, prompt=PROMPT, *, run_id="first", store=None, **more):
+    """Run one try of a task with a path, whole."""
+    ti = TaskInstance()
+    ti.run_id = run_id
+    cover = GenerateImageOperator(
+        task_id="cover", prompt=prompt, path=str(path), deferrable=False, timeout=0.03, poll_interval=0.01, **more
+    )
+    cover.execute({"ti": ti, "task_state_store": store or StateStore()})
+
+
+def lose(call):
+    """Let a try fail, and leave behind what it leaves."""
+    with pytest.raises(Exception, match=r"unknown|deadline"):
+        call()
+
+
+def forbidden(*_, **__):
+    raise PermissionError("the role may not read this object")
+
+
+def both_look_at_once(monkeypatch, path):
+    """Let another run begin between a try's look and its purchase."""
+    asks = Purchase._credits_used
+    others = iter([lambda: paint(path, run_id="second")])
+
+    def credits_used(self, client):
+        next(others, lambda: None)()
+        return asks(self, client)
+
+    monkeypatch.setattr(Purchase, "_credits_used", credits_used)
+    paint(path)
+
+
+class NoApiServer(TaskInstance):
+    def xcom_push(self, *_, **__):
         raise RuntimeError("the API server is away")
 
 
@@ -259,6 +298,13 @@ def occurrences(pictory, monkeypatch, tmp_path):
     hook = PictoryHook()
     there = tmp_path / "there.png"
     there.write_text("precious")
+
+    spoilt, loop, taken = (tmp_path / name for name in ("spoilt.png", "loop.png", "taken.png"))
+    Path(f"{spoilt}.json").write_text("no JSON")
+    loop.symlink_to(loop)
+    attach("memory", fs=fsspec.filesystem("memory"))
+    with ObjectStoragePath("memory://bucket/private.png").open("wb") as file:
+        file.write(b"a picture")
 
     def sensor(job_id="j"):
         return PictoryJobSensor(task_id="wait", job_id=job_id)
@@ -272,6 +318,35 @@ def occurrences(pictory, monkeypatch, tmp_path):
     yield lambda: save(pictory, path=str(there))
     yield lambda: save(pictory, path="file://host/a.png")
     yield lambda: save(pictory, path="gs://bucket/a.png")
+    yield lambda: paint(None)
+    yield lambda: paint(tmp_path)
+    yield lambda: paint(loop)
+    yield lambda: paint("/proc/a.png")
+    yield lambda: paint(there)
+    yield lambda: paint(spoilt, overwrite=True)
+    yield lambda: (paint(taken), paint(taken, "A lighthouse at dusk", run_id="second"))
+    yield lambda: (taken.write_text("changed"), paint(taken, run_id="second"))
+    yield lambda: both_look_at_once(monkeypatch, tmp_path / "both.png")
+
+    bought, unseen, unknown = (tmp_path / name for name in ("bought.png", "unseen.png", "unknown.png"))
+    pictory.plan("stuck")
+    lose(lambda: paint(bought))
+    yield lambda: paint(bought, run_id="second")
+    store = StateStore()
+    paint(unseen, store=store)
+    for file in (unseen, Path(f"{unseen}.json")):
+        file.unlink()
+    yield lambda: paint(unseen, store=store)
+    pictory.script("submit", "drop-after", times=-1)
+    lose(lambda: paint(unknown))
+    yield lambda: paint(unknown, run_id="second")
+
+    def like(name):
+        return paint(tmp_path / "like.png", reference_image_url=f"memory://bucket/{name}.png")
+
+    yield lambda: like("nowhere")
+    yield lambda: like("private")
+    yield lambda: (monkeypatch.setattr(MemoryFileSystem, "sign", forbidden), like("private"))
     yield lambda: PictoryHook("nowhere").get_quota()
     yield lambda: connect(pictory, monkeypatch, password="")
     yield lambda: connect(pictory, monkeypatch, password="Bearer x")
@@ -320,6 +395,24 @@ def test_every_error_that_a_user_can_meet_has_its_heading_and_every_heading_its_
         assert long == []
         met.add(heading_of(getattr(caught.value, "message", " ".join(str(caught.value).split()))))
     assert met == set(HEADINGS)
+
+
+def test_the_sidecar_of_the_docs_can_be_read_and_its_digest_made_by_hand():
+    page = (ROOT / "docs" / "saving.md").read_text()
+    (text,) = re.findall(r"^```json\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    sidecar = Sidecar.read(text)
+    assert json.loads(sidecar.content()) == json.loads(text)
+    (block,) = (
+        block
+        for block in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+        if "def request_sha256" in block
+    )
+    names: dict = {}
+    exec(block, names)
+    assert names["request_sha256"](json.loads(text)) == sidecar.request_sha256
+    table = page.split("| field | what it says |")[1].split("\n\n")[0]
+    cells = [line.split("|")[1] for line in table.splitlines()[2:]]
+    assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} == set(json.loads(text))
 
 
 def test_make_help_names_every_target():

@@ -118,11 +118,16 @@ def until(seconds, what):
     return found
 
 
+def credits_left(said):
+    return float(re.search(r"([\d,.]+) AI credits left", said)[1].replace(",", ""))
+
+
 def test_a_newcomer_who_does_what_the_quickstart_says_has_a_picture(env, shell, background, place):
-    install, _, check, run, examples = blocks("bash")
-    (dag,) = blocks("python")
-    picture = Path(re.search(r'path="(/[^"]+)"', dag)[1])
-    picture.unlink(missing_ok=True)
+    install, _, check, run, again, run_tea, examples = blocks("bash")
+    cover, tea = blocks("python")
+    picture = Path(re.search(r'path="(/[^"]+)"', cover)[1])
+    for file in (picture, Path(f"{picture}.json")):
+        file.unlink(missing_ok=True)
 
     shell(install)
     simulate = "python -u -m pictory_provider.simulator --seconds 2"
@@ -137,7 +142,7 @@ def test_a_newcomer_who_does_what_the_quickstart_says_has_a_picture(env, shell, 
     folder = Path(shell("airflow config get-value core dags_folder 2>/dev/null").strip())
     folder.mkdir(parents=True)
     assert "`cover.py`" in PAGE
-    (folder / "cover.py").write_text(dag)
+    (folder / "cover.py").write_text(cover)
 
     background("airflow standalone")
     known = "airflow dags details cover >/dev/null 2>&1 && echo found || true"
@@ -145,7 +150,22 @@ def test_a_newcomer_who_does_what_the_quickstart_says_has_a_picture(env, shell, 
     shell(run)
     until(180, picture.exists)
     assert picture.read_bytes().startswith(b"\x89PNG")
-    until(60, lambda: "success" in shell("airflow dags list-runs cover -o plain 2>/dev/null"))
+    assert Path(f"{picture}.json").exists()
+
+    def succeeded(dag_id):
+        return len(re.findall("success", shell(f"airflow dags list-runs {dag_id} -o plain 2>/dev/null")))
+
+    until(60, lambda: succeeded("cover") == 1)
+    left = credits_left(shell(check))
+    shell(again)
+    until(120, lambda: succeeded("cover") == 2)
+    assert credits_left(shell(check)) == left, "the second run buys nothing"
+
+    assert "`tea.py`" in PAGE
+    (folder / "tea.py").write_text(tea)
+    shell(run_tea)
+    until(180, lambda: succeeded("tea") == 1)
+    assert credits_left(shell(check)) < left
     assert "it answers" in shell(check), "the triggerer, now that there is one"
 
     shell(f"{examples}\npython -c 'import os; os.stat(os.environ[\"AIRFLOW__CORE__DAGS_FOLDER\"])'")
