@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Text to image: submit a prompt, wait without holding a worker, save the picture.
+"""Text to image, in three tasks: submit a prompt, wait without holding a worker, save the picture.
 
 The folder for the pictures is the Airflow variable ``pictory_pictures``.
 """
