@@ -166,7 +166,7 @@ class Purchase:
                 yield
         except AirflowFailException as error:
             job_id = self.job_id or self.record.latest.job_id
-            if job_id and not isinstance(error, JobError):
+            if job_id and not isinstance(error, (JobError, RequestInvalid)):
                 self._log.warning("%s", runs_on(job_id))
             self.record.end()
             raise

@@ -28,7 +28,8 @@ a sidecar that cannot be read                     is refused, with ``overwrite``
 ``saved``, but the picture is gone or another     is refused
 ``bought``, the same request                      looks at that job, and adopts it
 ``intent`` of another task                        fails, and may be retried; with ``overwrite`` too
-any other request                                 is refused, and both are shown
+any other request, ``bought``                     looks at that job: buys where it failed, else is refused
+any other request, ``saved``                      is refused, and both are shown
 ================================================  =====================================================
 
 With ``overwrite`` what is refused for the picture or the request is bought and replaced.
@@ -193,6 +194,7 @@ def _on_record(value: Any, wish: Wish) -> Submit | LookFirst | SubmitOutcomeUnkn
         is_mapped=wish.is_mapped,
         retries=wish.retries,
         request=wish.order,
+        to_buy="choose another path or set overwrite=True, and clear the task",
     )
 
 
@@ -248,7 +250,10 @@ def _as_another(there: Lying, wish: Wish, *, is_mine: bool = False) -> Step:
             f'DownloadImageOperator(job_id="{job_id}", path=...) saves that one again, for free. {_OTHER_WAYS}',
         )
     asked = wish.order if is_mine else wish.request()
-    return _refused(f"it is taken by another request. This task asks for {told(asked)}", there, _OTHER_WAYS)
+    taken = _refused(f"it is taken by another request. This task asks for {told(asked)}", there, _OTHER_WAYS)
+    if sidecar.state == BOUGHT and there.size is None:
+        return LookFirst(sidecar.submission, str(job_id), unless_failed=taken.message)
+    return taken
 
 
 def _somebody(sidecar: Sidecar, there: Lying) -> Unavailable:

@@ -107,11 +107,12 @@ class Sidecar:
             "fingerprint": bought.fingerprint,
             "max_tries": bought.max_tries,
             "retries": bought.retries,
-            "credits_before": bought.credits_before,
             "intended_at": _written(bought.intended_at),
             "submitted_at": _written(bought.submitted_at),
         }
-        if saved:
+        if saved is None:
+            fields["credits_before"] = bought.credits_before  # until it is saved; a folder may be public
+        else:
             fields |= {
                 "sha256": saved.sha256,
                 "size": saved.size,

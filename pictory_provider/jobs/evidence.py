@@ -146,9 +146,9 @@ def by_sensor(job_id: str = "<its jobId>") -> str:
 def runs_on(job_id: str) -> str:
     """Say what becomes of a job whose wait was ended."""
     return (
-        f"Job {job_id} runs on at Pictory, and what it costs is committed. On Airflow 3.3 and later a retry of "
-        "the GenerateImageOperator that submitted it adopts it, unless durable is off; clearing that task buys "
-        "another. "
+        f"Job {job_id} runs on at Pictory, and what it costs is committed. A retry of the GenerateImageOperator "
+        "that submitted it adopts it: with a path always, else on Airflow 3.3 and later unless durable is off. "
+        "Clearing that task adopts it too if it has a path, and buys another if not. "
         f'PictoryJobSensor(job_id="{job_id}") waits for it.'
     )
 

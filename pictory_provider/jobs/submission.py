@@ -157,12 +157,14 @@ class LookFirst(NamedTuple):
     """Ask how the job on record stands, and hand the answer to :func:`after_look`.
 
     :param if_gone: why nothing may be bought where Pictory has no such job any more; ``None`` where it may.
+    :param unless_failed: why the job is not adopted either, unless it came to nothing; ``None`` where it is.
     """
 
     found: Submission
     job_id: str
     warning: str | None = None
     if_gone: str | None = None
+    unless_failed: str | None = None
 
 
 class Adopt(NamedTuple):
@@ -232,6 +234,7 @@ def first_step(
     is_mapped: bool,
     retries: int | None = None,
     request: dict[str, Any] | None = None,
+    to_buy: str = "clear the task",
 ) -> Submit | LookFirst | SubmitOutcomeUnknown | RequestInvalid:
     """Decide what a try does first. The table is at the top of this module.
 
@@ -240,6 +243,7 @@ def first_step(
     :param max_tries: Airflow's ``ti.max_tries`` of this try.
     :param retries: of the task, now.
     :param request: what this try asks for (:func:`asked_for`), for the text of a refusal.
+    :param to_buy: what has to be done to buy it, for the same.
     """
     if value is None:
         return Submit()
@@ -268,7 +272,7 @@ def first_step(
             f"Job {found.job_id} is on record for this map index, and was bought for another request. "
             f"It was bought for {told(found.request)}. This try asks for {told(request)}. Either the mapped "
             "list has changed, or a template renders differently at every try. Nothing was sent and nothing was "
-            "spent. To buy this request, clear the task. "
+            f"spent. To buy this request, {to_buy}. "
             f'PictoryJobSensor(job_id="{found.job_id}") waits for the other picture.',
             fields=_differing(found.request, request),
         )
@@ -276,7 +280,7 @@ def first_step(
         found,
         found.job_id,
         f"Job {found.job_id} was submitted by an earlier try, with a request that rendered differently or over "
-        "another connection. It is adopted all the same; clear the task to buy a picture of the new request.",
+        f"another connection. It is adopted all the same. To buy a picture of the new request, {to_buy}.",
     )
 
 
@@ -293,6 +297,8 @@ def after_look(look: LookFirst, answer: Job | PictoryError, now: float) -> Adopt
             f"Job {look.job_id}, which an earlier try submitted, is {answer.state.value}; the picture is bought "
             "again."
         )
+    if look.unless_failed:
+        return RequestInvalid(look.unless_failed, fields=["path"])
     submitted_at = look.found.submitted_at
     if isinstance(answer, JobNotFound):
         if submitted_at is None or now - submitted_at >= UNKNOWN_JOB_GRACE:

@@ -454,6 +454,14 @@ def test_a_picture_whose_job_failed_is_bought_again_only_after_a_clear(pictory, 
     assert len(jobs(pictory)) == 2
 
 
+def test_after_a_failed_job_the_prompt_can_be_changed(pictory, try_of, path):
+    pictory.plan("failed")
+    with pytest.raises(PictoryJobFailed):
+        try_of(prompt="A prompt that fails")
+    assert try_of(clears=1)["prompt"] == PROMPT
+    assert (beside(path)["request"]["prompt"], len(jobs(pictory))) == (PROMPT, 2)
+
+
 def test_a_retry_keeps_to_the_path_that_the_try_had_rendered_that_bought(pictory, context, store, ti, path):
     pictory.account.seconds = 60
     with pytest.raises(TaskDeferred):

@@ -113,12 +113,24 @@ def test_a_picture_is_taken_only_if_it_has_the_size_that_is_told(marks, size, is
 
 
 @pytest.mark.parametrize("state", ["bought", "saved"])
-def test_the_picture_of_another_request_is_refused_and_both_are_shown(state):
+@pytest.mark.parametrize("size", [SIZE, None])
+def test_the_picture_of_another_request_is_refused_and_both_are_shown(state, size):
     beside = sidecar(state, made_by=ANOTHER, request=OTHERWISE)
-    refused = first_step_at(there(beside, SIZE), None, wish())
+    refused = first_step_at(there(beside, size), None, wish())
+    if (state, size) == ("bought", None):
+        refused = after_look(refused, Job(job_id="j", status="in-progress"), NOW)
     assert isinstance(refused, RequestInvalid)
     for shown in ("lighthouse at dawn", "lighthouse at dusk", "run first", "job j", "Nothing was sent"):
         assert shown in refused.message
+
+
+@pytest.mark.parametrize("made_by", [ME, ANOTHER])
+def test_where_the_job_of_another_request_has_come_to_nothing_this_one_is_bought(made_by):
+    beside = sidecar("bought", made_by=made_by, request=OTHERWISE, fingerprint="of another")
+    step = first_step_at(there(beside), None, wish(**CLEARED))
+    assert isinstance(after_look(step, Job(job_id="j", status="failed"), NOW), Submit)
+    assert isinstance(after_look(step, Job(job_id="j", status="completed", url="u"), NOW), RequestInvalid)
+    assert isinstance(after_look(step, Unavailable("x"), NOW), RequestInvalid)
 
 
 def test_a_job_that_another_task_has_bought_for_the_same_picture_is_adopted():
@@ -224,17 +236,20 @@ class TestOfThisTask:
         another = wish(**WANTS_ANOTHER, **CLEARED if is_cleared else {})
         bought = first_step_at(there(sidecar("bought")), on_record, another)
         saved = first_step_at(there(sidecar(), SIZE), on_record, another)
-        assert (type(bought), type(saved)) == (
-            (RequestInvalid, RequestInvalid) if is_cleared else (LookFirst, Reuse)
-        )
+        assert (type(bought), type(saved)) == (LookFirst, RequestInvalid if is_cleared else Reuse)
+        assert bool(bought.unless_failed) == is_cleared
         if not is_cleared:
             assert "rendered differently" in saved.warning
 
     def test_a_mapped_task_refuses_another_request(self, on_record, is_cleared):
         mapped = MadeBy("covers", "second", "cover", 0)
         another = wish(me=mapped, **WANTS_ANOTHER, **CLEARED if is_cleared else {})
-        for lying in (there(sidecar("bought", made_by=mapped)), there(sidecar(made_by=mapped), SIZE)):
-            assert isinstance(first_step_at(lying, on_record, another), RequestInvalid)
+        bought = first_step_at(there(sidecar("bought", made_by=mapped)), on_record, another)
+        if is_cleared:
+            bought = after_look(bought, Unavailable("x"), NOW)
+        saved = first_step_at(there(sidecar(made_by=mapped), SIZE), on_record, another)
+        for refused in (bought, saved):
+            assert isinstance(refused, RequestInvalid)
 
 
 def test_a_job_of_this_task_is_adopted_whatever_another_has_put_there():

@@ -25,7 +25,6 @@ BOUGHT = Submission(
     retries=2,
     intended_at=AT,
     submitted_at=AT + 1,
-    credits_before=4.6,
 )
 SAVED = SavedFile(
     size=12, sha256="ab", width=1024, height=576, ai_credits_used=0.6, marks=("xmp",), saved_at=AT + 9
@@ -53,7 +52,6 @@ def test_it_says_what_a_reader_of_the_folder_wants_to_know():
         "fingerprint": "f",
         "max_tries": 2,
         "retries": 2,
-        "credits_before": 4.6,
         "intended_at": "2027-01-15T08:00:00.125+00:00",
         "submitted_at": "2027-01-15T08:00:01.125+00:00",
         "sha256": "ab",
@@ -65,6 +63,12 @@ def test_it_says_what_a_reader_of_the_folder_wants_to_know():
         "saved_at": "2027-01-15T08:00:09.125+00:00",
     }
     assert "für alle 🗼" in SIDECAR.content().decode()
+
+
+def test_what_the_account_had_used_is_in_it_only_until_the_picture_is_saved():
+    bought = replace(SIDECAR, submission=replace(BOUGHT, credits_before=4.6), saved=None)
+    assert Sidecar.read(bought.content()) == bought
+    assert b"credits_before" not in replace(bought, saved=SAVED).content()
 
 
 def test_the_digest_of_a_request_can_be_made_by_hand():
