@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-from benchmarks import imports, triggerer, waiting
+from benchmarks import imports, saving, triggerer, waiting
 
 imports.main()
 waiting.main()
 triggerer.main()
+saving.main()

@@ -111,3 +111,11 @@ def test_every_other_example_dag_runs_in_dag_test(dags, tmp_path):
 
     assert states == dict.fromkeys(others, "success")
     assert submissions == len(list(tmp_path.rglob("*.png"))) == 2 + 1 + 1 + 1
+
+
+def test_a_decorated_function_is_mapped_waits_and_saves_and_the_next_run_buys_nothing(dags, tmp_path):
+    for submissions_of_the_run in (2, 0):
+        states, submissions, _ = dags("recipe_covers_for_articles", seconds=2)
+        assert states == {"recipe_covers_for_articles": "success"}
+        assert submissions == submissions_of_the_run
+    assert sorted(path.name for path in tmp_path.rglob("*.png")) == ["rain.png", "tea.png"]
