@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pictory_provider.api.errors import Unavailable
+from pictory_provider.api.errors import StorageFailed, Unavailable
 from pictory_provider.compat import task_state_store
 from pictory_provider.images.reuse import latest
 from pictory_provider.images.sidecar import SUFFIX, MadeBy, Sidecar
@@ -97,15 +97,21 @@ class _BesidePicture:
     def write(self, submission: Submission, *, is_intent: bool = False) -> bool:
         if is_intent:
             self._replaced = self.shelf.there
-        elif not self._is_ours and self._seen and self._seen.sidecar and not self.own():
-            return False  # it tells of another task's purchase
+        elif not self._is_ours and self._seen and self._seen.sidecar and self._tells_of_another(submission):
+            return False
         if not self.shelf.note(self.of(submission)):
+            if not is_intent:
+                return False  # another task has taken the place
             raise Unavailable(
                 f"Another task has just begun to buy a picture for {self.shelf.path!r}. Nothing was sent by this "
                 "one, and nothing was spent. A retry takes that picture when it is there."
             )
         self._is_ours = True
         return True
+
+    def _tells_of_another(self, submission: Submission) -> bool:
+        own = self.own()
+        return own is None or (own.saved is not None and own.submission.job_id != submission.job_id)
 
     def put_back(self) -> None:
         # Looked at once more: the intent may have arrived although its writing failed, and what another task has
@@ -143,6 +149,11 @@ class SubmissionRecord:
     def is_possible(self) -> bool:
         """Whether there is a place to keep it in."""
         return bool(self._places)
+
+    @property
+    def has_store(self) -> bool:
+        """Whether it is kept in a task state store."""
+        return self._store is not None
 
     @property
     def max_tries(self) -> int:
@@ -216,10 +227,12 @@ class SubmissionRecord:
             for place in self._places:
                 begun.append(place)
                 place.write(self.latest, is_intent=True)
-        except BaseException:
+        except BaseException as error:
             # It may have arrived all the same, and nothing is going to be sent.
             with suppress(Exception):
                 _put_back(begun)
+            if isinstance(error, StorageFailed):
+                raise StorageFailed(f"{error.message} Nothing was sent and nothing was spent.") from error
             raise
 
     def withdraw(self) -> None:

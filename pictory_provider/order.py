@@ -21,12 +21,13 @@ from pictory_provider.api import endpoints, responses
 from pictory_provider.api.errors import JobError, PictoryError, RequestInvalid, SubmitOutcomeUnknown
 from pictory_provider.client.asking import ask_all, get_job
 from pictory_provider.exceptions import airflow_errors, failure
-from pictory_provider.images.reuse import Reuse, Step, Wish, first_step_at
+from pictory_provider.images.reuse import Reuse, Step, Wish, first_step_at, next_step_at
 from pictory_provider.images.shelf import Shelf
 from pictory_provider.jobs.evidence import PAID_AND_LOST, Evidence, matching, paid_and_then, report, runs_on
 from pictory_provider.jobs.submission import (
     Adopt,
     LookFirst,
+    Submission,
     Submit,
     after_look,
     asked_for,
@@ -128,8 +129,9 @@ class Purchase:
                 request = order.request()
             return request
 
+        wish = self._wish(order, wanted, overwrite, requested)
         may_resubmit = on_unknown_submit == "resubmit"
-        step = self._first_step(client, wanted, order, overwrite, requested)
+        step = self._first_step(client, wish)
         while not isinstance(step, (Adopt, Reuse)):
             if isinstance(step, Submit):
                 if step.warning:
@@ -145,15 +147,25 @@ class Purchase:
                 raise step
             elif may_resubmit:
                 may_resubmit = False
-                step = self._once_more(step)
+                step = self._looked(client, wish, self._once_more(step, wish))
             else:
                 raise self._reported(client, order, step) from step.__cause__
         self.job_id = step.sidecar.submission.job_id if isinstance(step, Reuse) else step.job_id
         return step
 
-    def remember(self) -> None:
-        """Find again, after a deferral, what is on record of this try."""
+    def remember(self, job_id: str, carried: Any) -> None:
+        """Find again, after a deferral, what is on record of this try.
+
+        :param carried: what the deferral has carried of it.
+        """
         self._find()
+        record = self.record
+        if record.latest.job_id != job_id:
+            record.latest = (Submission.read(carried) if carried else None) or record.latest
+        if record.latest.job_id != job_id and self.shelf:
+            sidecar = record.look_beside().sidecar
+            if sidecar and sidecar.submission.job_id == job_id:
+                record.latest = sidecar.submission
 
     @contextmanager
     def guarded(self, *, is_bought: bool = False) -> Iterator[None]:
@@ -166,7 +178,7 @@ class Purchase:
                 yield
         except AirflowFailException as error:
             job_id = self.job_id or self.record.latest.job_id
-            if job_id and not isinstance(error, (JobError, RequestInvalid)):
+            if job_id and not isinstance(error, (JobError, RequestInvalid, SubmitOutcomeUnknown)):
                 self._log.warning("%s", runs_on(job_id))
             self.record.end()
             raise
@@ -212,43 +224,50 @@ class Purchase:
             record.keep_beside(self.shelf)
         return value
 
-    def _first_step(
-        self,
-        client: SyncClient,
-        wanted: str,
-        order: Order,
-        overwrite: bool,
-        requested: Callable[[], ImageRequest],
-    ) -> Submit | Adopt | Reuse | PictoryError:
+    def _wish(self, order: Order, wanted: str, overwrite: bool, requested: Callable[[], ImageRequest]) -> Wish:
         record = self.record
+        return Wish(
+            me=record.me,
+            fingerprint=wanted,
+            order=order.identity,
+            request=lambda: asked_for(requested()),
+            max_tries=record.max_tries,
+            retries=record.retries,
+            overwrite=overwrite,
+            now=time.time(),
+            is_only_here=not record.has_store,
+        )
+
+    def _first_step(self, client: SyncClient, wish: Wish) -> Submit | Adopt | Reuse | PictoryError:
         value = self._find()
         step: Step
         if self.shelf is None:
             step = first_step(
                 value,
-                wanted=wanted,
-                max_tries=record.max_tries,
-                is_mapped=record.is_mapped,
-                retries=record.retries,
-                request=order.identity,
+                wanted=wish.fingerprint,
+                max_tries=wish.max_tries,
+                is_mapped=wish.is_mapped,
+                retries=wish.retries,
+                request=wish.order,
             )
         else:
-            wish = Wish(
-                me=record.me,
-                fingerprint=wanted,
-                order=order.identity,
-                request=lambda: asked_for(requested()),
-                max_tries=record.max_tries,
-                retries=record.retries,
-                overwrite=overwrite,
-            )
-            step = first_step_at(record.look_beside(), value, wish)
-        result: Submit | Adopt | Reuse | PictoryError
-        result = after_look(step, _ask(client, step.job_id), time.time()) if isinstance(step, LookFirst) else step
+            step = first_step_at(self.record.look_beside(), value, wish)
+        return self._looked(client, wish, step)
+
+    def _looked(self, client: SyncClient, wish: Wish, step: Step) -> Submit | Adopt | Reuse | PictoryError:
+        """Look at the job that a step speaks of, and at what lies at the path by then, until it is decided."""
+        settled: set[str] = set()
+        result: Step | Adopt | PictoryError = step
+        while isinstance(result, LookFirst):
+            job_id = result.job_id
+            result = after_look(result, _ask(client, job_id), time.time())
+            if isinstance(result, Submit) and self.shelf:
+                settled.add(job_id)
+                result = next_step_at(self.record.look_beside(), wish, result, settled)
         if isinstance(result, SubmitOutcomeUnknown):
             count("pictory.submit_outcome_unknown")
         if isinstance(result, Adopt):
-            self._adopt(result, wanted, order.identity)
+            self._adopt(result, wish.fingerprint, wish.order)
         if isinstance(result, Reuse):
             self._reuse(result)
         return result
@@ -257,7 +276,7 @@ class Purchase:
         if job.warning:
             self._log.warning("%s", job.warning)
         self._log.info("Adopting job %s, which is on record: nothing is submitted.", job.job_id)
-        if job.found.is_by_hand:
+        if job.is_to_keep:
             self.record.prepare_intent(wanted, job.found.request or asked)
             self.record.keep(job.job_id, job.submitted_at)
         else:
@@ -278,12 +297,12 @@ class Purchase:
         if not found.is_own:
             count("pictory.reused")
 
-    def _once_more(self, unknown: SubmitOutcomeUnknown) -> Submit:
+    def _once_more(self, unknown: SubmitOutcomeUnknown, wish: Wish) -> Step:
         if unknown.is_out_of_time:
             later = "on_unknown_submit is 'resubmit', but this try's time is up: a retry buys it."
             raise AirflowTaskTimeout(f"{unknown.message} {later}") from unknown
         self._log.warning("%s on_unknown_submit is 'resubmit', so it is bought again.", unknown.message)
-        return Submit()
+        return next_step_at(self.record.look_beside(), wish, Submit()) if self.shelf else Submit()
 
     def _credits_used(self, client: SyncClient) -> float | None:
         """Return the AI credits used so far; ``None`` where Pictory does not say within five seconds."""

@@ -7,11 +7,13 @@ Limits are those of https://docs.pictory.ai/api-reference/ai-studio/generate-ima
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from pictory_provider.api.errors import RequestInvalid
 
+_QUERY = re.compile(r"(\b[a-z0-9+.-]+(?::|%3a)(?:/|%2f){2}[^\s\"'<>?]*?)(?:\?|%3f)[^\s\"'<>]+", re.IGNORECASE)
 PROMPT_MIN = 5
 PROMPT_MAX = 5_000
 """A prompt's length in characters, both ends included."""
@@ -100,6 +102,23 @@ def without_query(url: object) -> object:
     scheme, separator, rest = bare.partition("://")
     authority, slash, path = rest.partition("/")
     return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}" if separator else bare
+
+
+def public_name(url: str) -> str:
+    """Return what names a picture and is no secret: a URL without its query, an object without its user.
+
+    In the name of an object ``?`` and ``#`` are part of it.
+    """
+    if not is_object(url):
+        return str(without_query(url))
+    scheme, separator, rest = url.partition("://")
+    bucket, slash, key = rest.partition("/")
+    return f"{scheme}{separator}{bucket.rpartition('@')[2]}{slash}{key}"
+
+
+def without_queries(text: str) -> str:
+    """Return a text of the other side's in which no URL has its query any more, however it is escaped or cut."""
+    return _QUERY.sub(r"\1?...", text)
 
 
 def check_prompt(prompt: object) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from pictory_provider.api.checks import without_query
+from pictory_provider.api.checks import without_queries, without_query
 from pictory_provider.api.errors import (
     AuthenticationError,
     EdgeBlocked,
@@ -77,7 +77,7 @@ def parse_job(response: Response, job_id: str) -> Job:
     body = _json(response)
     holders = [_mapping(body.get("data")), _mapping(body.get("error")), body] if isinstance(body, dict) else []
     code = _text(_first(holders, "error_code", "errorCode"))
-    message = _text(_first(holders, "error_message", "errorMessage"))
+    message = _said(_first(holders, "error_message", "errorMessage"))
     if response.status == 404 or "JOB_NOT_FOUND" in (code, message):
         raise JobNotFound(
             f"Pictory knows no job {job_id!r} (HTTP {response.status}). Nothing was spent on asking. "
@@ -204,7 +204,7 @@ def check(response: Response, expected: type = dict) -> Any:
 def _refusal(response: Response, body: Any) -> PictoryError:
     status = response.status
     details = body if isinstance(body, dict) else {}
-    message = (_text(details.get("message")) or _excerpt(response)).rstrip(".")
+    message = (_said(details.get("message")) or _excerpt(response)).rstrip(".")
     retry_after = response.headers.get("retry-after")
     if status == 401:
         return AuthenticationError(
@@ -264,8 +264,8 @@ def _fields(value: Any) -> list[tuple[str, str]]:
             name = _text(_first([item], "name", "field", "path")) or "?"
             errors = _first([item], "errors", "error", "message")
             texts = errors if isinstance(errors, list) else [errors]
-            found.append((name, ", ".join(filter(None, map(_text, texts)))))
-        elif text := _text(item):
+            found.append((name, ", ".join(filter(None, map(_said, texts)))))
+        elif text := _said(item):
             name, _, rest = text.partition(":")
             found.append((name.strip(), rest.strip()))
     return found
@@ -287,7 +287,7 @@ def _json(response: Response) -> Any:
 
 
 def _excerpt(response: Response) -> str:
-    text = " ".join(response.body[: EXCERPT * 4].decode("utf-8", "replace").split())
+    text = without_queries(" ".join(response.body[: EXCERPT * 4].decode("utf-8", "replace").split()))
     return repr(text if len(text) <= EXCERPT else text[:EXCERPT] + "…") if text else "an empty body"
 
 
@@ -307,6 +307,12 @@ def _text(value: Any) -> str | None:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
     return str(value).strip() or None
+
+
+def _said(value: Any) -> str | None:
+    """Return a text of Pictory's that is shown: it may repeat a URL that was signed."""
+    text = _text(value)
+    return text and without_queries(text)
 
 
 def _number(value: Any) -> float | None:

@@ -17,6 +17,7 @@ from pictory_provider.api.models import ImageOptions, ImageRequest, Job, Quota
 from pictory_provider.client.asking import repeat
 from pictory_provider.exceptions import airflow_errors
 from pictory_provider.images.download import SavedImage, save_picture
+from pictory_provider.images.shelf import Shelf
 from pictory_provider.images.store import DEFAULT_MAX_BYTES, Target
 from pictory_provider.jobs.polling import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, JobPoller, Wait
 from pictory_provider.looking import Watch, finished_job
@@ -223,6 +224,8 @@ class PictoryHook(BaseHook):
                 job = finished_job(job_id, self, log=self.log)
             else:
                 job = Job(job_id="", url=check_url("url", url))
+            if overwrite:
+                Shelf(path).disown(job.job_id)
             saved = save_picture(
                 self.get_conn(),
                 job,

@@ -10,9 +10,12 @@ from pictory_provider.api import responses, retry
 from pictory_provider.api.errors import Fault, ImageInvalid, TransportError
 from pictory_provider.client.asking import repeat
 from pictory_provider.images.mark import AFTER_HEADER, MARKS, mark, why_not
-from pictory_provider.images.store import DEFAULT_MAX_BYTES, occupied, too_large
+from pictory_provider.images.paths import occupied
+from pictory_provider.images.store import DEFAULT_MAX_BYTES, too_large
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pictory_provider.api.models import Job
     from pictory_provider.client.asking import Log
     from pictory_provider.client.sync import SyncClient
@@ -78,8 +81,14 @@ def save_picture(
             if announced.isdigit() and int(announced) > max_bytes:
                 raise too_large(max_bytes)
             with target.receive(pieces, max_bytes=max_bytes) as received:
+                plain = received.sha256
                 marks = _marked(target, received, log) if mark_ai_generated else received.picture.marks
-                if target.place(received, overwrite=overwrite):
+                if target.place(received, overwrite=overwrite) or (
+                    # The same picture, not marked yet: a try before this one did not get that far.
+                    plain != received.sha256
+                    and target.digest() == plain
+                    and target.place(received, overwrite=True)
+                ):
                     return Saved(_record(job, target, received, log), marks)
                 if otherwise is None:
                     raise occupied(target.path)
@@ -102,9 +111,10 @@ def save_picture(
         raise ImageInvalid(f"{error.message} {_NOTHING_SAVED}") from error.__cause__
 
 
-def mark_in_place(target: Target, log: Log) -> tuple[int, str, tuple[str, ...]]:
+def mark_in_place(target: Target, log: Log, *, before: Callable[[], object]) -> tuple[int, str, tuple[str, ...]]:
     """Mark a picture that lies in its place already, if it can be marked and is not yet.
 
+    :param before: called right before it is replaced.
     :return: its size in bytes, its SHA-256, and its marks, as they are then.
     :raises ImageInvalid: where no whole picture lies there.
     :raises StorageFailed: where it cannot be read or written.
@@ -112,6 +122,7 @@ def mark_in_place(target: Target, log: Log) -> tuple[int, str, tuple[str, ...]]:
     with target.receive(target.pieces(), max_bytes=DEFAULT_MAX_BYTES) as received:
         marks = received.picture.marks or _marked(target, received, log)
         if marks != received.picture.marks:
+            before()
             target.place(received, overwrite=True)
         return received.size, received.sha256, marks
 

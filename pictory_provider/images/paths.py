@@ -32,7 +32,10 @@ def local_file(path: str) -> Path | None:
     scheme = urlsplit(path).scheme if "://" in path else ""
     if scheme not in ("", "file"):
         return None
-    local = Path(_path_of_file_url(path) if scheme else path)
+    plain = _path_of_file_url(path) if scheme else path
+    if plain.endswith("/"):
+        raise folder(path)
+    local = Path(plain)
     if not local.is_absolute():
         raise RequestInvalid(
             f"path {path!r} is relative. Nothing was sent or saved. Workers differ in their "
@@ -46,6 +49,16 @@ def folder(path: str) -> RequestInvalid:
     """Return the error for a path that is a folder's."""
     return RequestInvalid(
         f"path {path!r} is a folder. Nothing was sent or saved. Name the picture too.", fields=["path"]
+    )
+
+
+def occupied(path: str) -> RequestInvalid:
+    """Return the error for a place where something else lies."""
+    return RequestInvalid(
+        f"path {path!r} already holds something else. It was left as it is, and the new "
+        "picture was not saved. Choose another path, one with the run in it for example, or set "
+        "overwrite=True.",
+        fields=["path"],
     )
 
 

@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pictory_provider.api.errors import RequestInvalid
 from pictory_provider.images.download import SavedImage, mark_in_place, save_picture
 from pictory_provider.images.reuse import Lying
 from pictory_provider.images.sidecar import SUFFIX, SavedFile, Sidecar, Unreadable
@@ -36,6 +37,12 @@ class Shelf:
 
     def __init__(self, path: str) -> None:
         self.target = Target(path)
+        if self.target.path.endswith(SUFFIX):
+            raise RequestInvalid(
+                f"path {path!r} is what a sidecar is called. Nothing was sent or saved. Give the picture a name "
+                "of its own, such as one that ends in .png.",
+                fields=["path"],
+            )
         self._beside = Target(self.target.path + SUFFIX)
         self._there: bytes | None = None
 
@@ -68,13 +75,13 @@ class Shelf:
             return Lying(self.path, problem=str(error), size=size)
 
     def note(self, sidecar: Sidecar) -> bool:
-        """Write the sidecar, in one step. Where none was seen it takes the place of none.
+        """Write the sidecar, in one step, in the place of what was seen or written last.
 
-        :return: ``False`` where there is one by now.
+        :return: ``False`` where something else is there by now, which is left alone.
         :raises StorageFailed: where it cannot be written.
         """
         content = sidecar.content()
-        if not self._beside.write(content, is_new=self._there is None):
+        if not self._beside.swap(self._there, content):
             return False
         self._there = content
         return True
@@ -84,16 +91,22 @@ class Shelf:
         """The sidecar as it was seen or written last; ``None`` for none."""
         return self._there
 
-    def put_back(self, seen: bytes | None) -> None:
-        """Let the sidecar be again what it was.
+    def put_back(self, before: bytes | None) -> None:
+        """Let the sidecar be again what it was, unless it is another by now than was seen or written last.
 
         :raises StorageFailed: where it cannot be written.
         """
-        if seen is None:
-            self._beside.remove()
-        else:
-            self._beside.write(seen)
-        self._there = seen
+        if self._beside.swap(self._there, before):
+            self._there = before
+
+    def disown(self, job_id: str) -> None:
+        """Take a sidecar away that tells of another job's picture than the one that is about to replace that.
+
+        :raises StorageFailed: where that cannot be done.
+        """
+        there = self.look().sidecar
+        if there and there.saved and there.submission.job_id != job_id:
+            self.put_back(None)
 
     def save(
         self,
@@ -167,8 +180,11 @@ class Shelf:
         """
         saved = sidecar.saved
         assert saved is not None
-        if not saved.marks and (mark_ai_generated or self.target.size() != saved.size):
-            size, sha256, marks = mark_in_place(self.target, log)
+        if mark_ai_generated and not saved.marks:
+            # While it is replaced the sidecar does not say that it is there.
+            size, sha256, marks = mark_in_place(
+                self.target, log, before=lambda: self.note(replace(sidecar, saved=None))
+            )
             if marks:
                 saved = saved._replace(size=size, sha256=sha256, marks=marks)
                 self.note(replace(sidecar, saved=saved))

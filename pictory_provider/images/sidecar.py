@@ -133,15 +133,17 @@ class Sidecar:
         """
         try:
             value = json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Unreadable(f"it is no JSON ({error})") from None
         if not isinstance(value, dict):
             raise Unreadable(f"it holds {type(value).__name__}, and not an object")
-        if value.get("version") != VERSION:
+        if type(value.get("version")) is not int or value["version"] != VERSION:
             raise Unreadable(f"its version is {value.get('version')!r}, and this release reads {VERSION}")
         request, made_by = value.get("request"), value.get("made_by")
         if not isinstance(request, dict) or not isinstance(made_by, dict):
             raise Unreadable("it says no request, or not by whom it was made")
+        if not all(isinstance(each, str) for each in request.values()):
+            raise Unreadable("its request is none")
         if value.get("request_sha256") != request_sha256(request):
             raise Unreadable("its request_sha256 is not that of its request")
         state = value.get("state")

@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -17,7 +18,7 @@ from uuid import uuid4
 
 from pictory_provider.api.errors import ImageInvalid, PictoryError, RequestInvalid, StorageFailed
 from pictory_provider.images.formats import Picture, PictureChecker
-from pictory_provider.images.paths import check_path, local_file, object_storage
+from pictory_provider.images.paths import check_path, folder, local_file, object_storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -35,7 +36,7 @@ _PLACING = (
 _READING = ("It could not be read what lies at", "Check the folder and its permissions.")
 _NOTING = (
     "The record beside the picture could not be written:",
-    "Nothing is bought without it. Check the folder, its permissions and its space.",
+    "Check the folder, its permissions and its space.",
 )
 
 
@@ -100,17 +101,21 @@ class Target:
         :raises ImageInvalid: for what is no whole picture, or larger than ``max_bytes``.
         :raises StorageFailed: where the folder cannot be made or written.
         """
-        folder = self.local.parent if self.local else Path(tempfile.gettempdir())
-        part = folder / f".pictory-{uuid4().hex}.part"
+        home = self.local.parent if self.local else Path(tempfile.gettempdir())
+        part = home / f".pictory-{uuid4().hex}.part"
         with self._storing():
-            folder.mkdir(parents=True, exist_ok=True)
+            home.mkdir(parents=True, exist_ok=True)
             file = part.open("xb")
         try:
-            with file:
-                received = self._fill(file, part, pieces, max_bytes)
+            received = self._fill(file, part, pieces, max_bytes)
+            with self._storing():
+                file.close()
             yield received
         finally:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                file.close()  # what a full disk has not taken is written once more, and refused once more
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
 
     def insert(self, received: Received, offset: int, data: bytes) -> None:
         """Put bytes into the middle of a received picture.
@@ -141,7 +146,7 @@ class Target:
         with self._storing(_READING):
             try:
                 if self.local:
-                    is_folder, size = self.local.is_dir(), self.local.stat().st_size
+                    is_folder, size = self.local.is_dir(), self._size_of_file(self.local)
                 else:
                     self._remote.fs.invalidate_cache()
                     info = self._remote.fs.info(self._remote.path)
@@ -149,10 +154,7 @@ class Target:
             except (FileNotFoundError, NotADirectoryError):
                 return None
         if is_folder:
-            raise RequestInvalid(
-                f"path {self.path!r} is a folder. Nothing was sent or saved. Name the picture too.",
-                fields=["path"],
-            )
+            raise folder(self.path)
         return size
 
     def pieces(self) -> Iterator[bytes]:
@@ -164,29 +166,33 @@ class Target:
             while piece := file.read(_PIECE):
                 yield piece
 
-    def write(self, data: bytes, *, is_new: bool = False) -> bool:
+    def write(self, data: bytes) -> None:
         """Put a small file in its place, in one step; the folders above it are made.
 
-        :param is_new: leave alone what lies there. On a local disk that holds even where two write at once.
-        :return: whether it was written.
         :raises StorageFailed: where it cannot be written.
         """
         with self._storing(_NOTING):
-            if self.local is None:
-                if is_new and self.size() is not None:
-                    return False
-                self._with_its_folder(lambda: self._remote.fs.pipe_file(self._remote.path, data))
-                return True
-            self.local.parent.mkdir(parents=True, exist_ok=True)
-            part = self.local.parent / f".pictory-{uuid4().hex}.part"
-            try:
-                with part.open("xb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                return _move(part, self.local, overwrite=not is_new)
-            finally:
-                part.unlink(missing_ok=True)
+            self._put(data)
+
+    def swap(self, seen: bytes | None, data: bytes | None) -> bool:
+        """Do as :meth:`write`, if what lies here is still what was seen.
+
+        On a local disk that holds even where several do so at once. Object storage is looked at right before.
+
+        :param seen: ``None`` for nothing.
+        :param data: ``None`` to take it away.
+        :return: whether it was done.
+        :raises StorageFailed: where it cannot be read or written.
+        """
+        with self._storing(_NOTING), self._alone():
+            there = None if self.size() is None else b"".join(self.pieces())
+            if there != seen:
+                return False
+            if data is not None:
+                self._put(data)
+            elif there is not None:
+                self._remove()
+            return True
 
     def remove(self) -> None:
         """Take away what lies here.
@@ -194,10 +200,66 @@ class Target:
         :raises StorageFailed: where it cannot be done.
         """
         with self._storing(_NOTING):
-            if self.local:
-                self.local.unlink(missing_ok=True)
-            else:
-                self._remote.fs.rm_file(self._remote.path)
+            self._remove()
+
+    def digest(self) -> str:
+        """Return the SHA-256 of what lies here, in hexadecimal.
+
+        :raises StorageFailed: where it cannot be read.
+        """
+        digest = hashlib.sha256()
+        for piece in self.pieces():
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def _put(self, data: bytes) -> None:
+        if self.local is None:
+            self._with_its_folder(lambda: self._remote.fs.pipe_file(self._remote.path, data))
+            return
+        self.local.parent.mkdir(parents=True, exist_ok=True)
+        part = self.local.parent / f".pictory-{uuid4().hex}.part"
+        try:
+            with part.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.local)
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+    def _remove(self) -> None:
+        if self.local:
+            self.local.unlink(missing_ok=True)
+        else:
+            self._remote.fs.rm_file(self._remote.path)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep others of this package out of a local folder for a moment.
+
+        The lock is on the folder itself, so it leaves no file, and a process that dies gives it back.
+        """
+        if self.local is None:
+            yield
+            return
+        self.local.parent.mkdir(parents=True, exist_ok=True)
+        home = os.open(self.local.parent, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # a network's file system may know no locks
+                fcntl.flock(home, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(home)
+
+    def _size_of_file(self, file: Path) -> int:
+        if file.is_symlink() and not file.exists():
+            raise RequestInvalid(
+                f"path {self.path!r} is a symbolic link that leads nowhere. Nothing was sent or saved. Is a mount "
+                "missing?",
+                fields=["path"],
+            )
+        return file.stat().st_size
 
     def _fill(self, file: BinaryIO, part: Path, pieces: Iterable[bytes], max_bytes: int) -> Received:
         checker, digest = PictureChecker(), hashlib.sha256()
@@ -239,10 +301,7 @@ class Target:
             write()
 
     def _holds(self, received: Received) -> bool:
-        digest = hashlib.sha256()
-        for piece in self.pieces():
-            digest.update(piece)
-        return digest.hexdigest() == received.sha256
+        return self.digest() == received.sha256
 
     @contextmanager
     def _storing(self, what: tuple[str, str] = _PLACING) -> Iterator[None]:
@@ -277,19 +336,9 @@ def _move(file: Path, target: Path, *, overwrite: bool) -> bool:
     return True
 
 
-def occupied(path: str) -> RequestInvalid:
-    """Return the error for a place where something else lies."""
-    return RequestInvalid(
-        f"path {path!r} already holds something else. It was left as it is, and the new "
-        "picture was not saved. Choose another path, one with the run in it for example, or set "
-        "overwrite=True.",
-        fields=["path"],
-    )
-
-
 def too_large(max_bytes: int) -> ImageInvalid:
     """Return the error for a picture that is larger than allowed."""
     return ImageInvalid(
         f"The picture is larger than max_bytes, {max_bytes:,} bytes. "
-        "Raise max_bytes if pictures of that size are expected."
+        "If pictures of that size are expected, DownloadImageOperator(max_bytes=...) saves them."
     )

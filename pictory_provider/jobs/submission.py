@@ -47,7 +47,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from pictory_provider.api.checks import without_query
+from pictory_provider.api.checks import public_name
 from pictory_provider.api.errors import JobNotFound, PictoryError, RequestInvalid, SubmitOutcomeUnknown
 from pictory_provider.api.models import ImageRequest, Job, JobState
 from pictory_provider.api.retry import is_passing
@@ -156,15 +156,19 @@ class Submit(NamedTuple):
 class LookFirst(NamedTuple):
     """Ask how the job on record stands, and hand the answer to :func:`after_look`.
 
-    :param if_gone: why nothing may be bought where Pictory has no such job any more; ``None`` where it may.
-    :param unless_failed: why the job is not adopted either, unless it came to nothing; ``None`` where it is.
+    :param begins_anew: whether the wait for it begins now, and not with its submission.
+    :param is_ours: whether this task has bought it.
+    :param if_gone: the error where Pictory has no such job any more; ``None`` where it is then bought.
+    :param if_alive: the error unless it came to nothing; ``None`` where it is then adopted.
     """
 
     found: Submission
     job_id: str
     warning: str | None = None
-    if_gone: str | None = None
-    unless_failed: str | None = None
+    begins_anew: bool = False
+    is_ours: bool = True
+    if_gone: PictoryError | None = None
+    if_alive: PictoryError | None = None
 
 
 class Adopt(NamedTuple):
@@ -173,6 +177,7 @@ class Adopt(NamedTuple):
     :param submitted_at: epoch seconds at which the wait for it began.
     :param answer: what Pictory said of it now; a first look that need not be repeated.
     :param found: what is on record of it, where it was found there.
+    :param is_to_keep: whether that has to be put on record anew.
     """
 
     job_id: str
@@ -180,6 +185,7 @@ class Adopt(NamedTuple):
     answer: Job | PictoryError | None = None
     found: Submission = Submission()
     warning: str | None = None
+    is_to_keep: bool = False
 
 
 class Recorder(Protocol):
@@ -203,7 +209,7 @@ def asked_for(request: ImageRequest) -> dict[str, Any]:
     body: dict[str, Any] = dict(request.body())
     body.pop("webhook", None)
     if "referenceImageUrl" in body:
-        body["referenceImageUrl"] = without_query(body["referenceImageUrl"])
+        body["referenceImageUrl"] = public_name(body["referenceImageUrl"])
     return body
 
 
@@ -289,28 +295,30 @@ def after_look(look: LookFirst, answer: Job | PictoryError, now: float) -> Adopt
 
     :param now: epoch seconds.
     """
-    is_gone = isinstance(answer, JobNotFound) or (isinstance(answer, Job) and answer.state is JobState.CLEANED)
-    if look.if_gone and is_gone:
-        return RequestInvalid(look.if_gone, fields=["path"])
-    if isinstance(answer, Job) and answer.state in (JobState.FAILED, JobState.CLEANED):
-        return Submit(
-            f"Job {look.job_id}, which an earlier try submitted, is {answer.state.value}; the picture is bought "
-            "again."
-        )
-    if look.unless_failed:
-        return RequestInvalid(look.unless_failed, fields=["path"])
     submitted_at = look.found.submitted_at
-    if isinstance(answer, JobNotFound):
-        if submitted_at is None or now - submitted_at >= UNKNOWN_JOB_GRACE:
-            return SubmitOutcomeUnknown.because(f"job {look.job_id} is on record, and Pictory knows no such job")
-    elif isinstance(answer, PictoryError) and not is_passing(answer):
+    is_young = submitted_at is not None and now - submitted_at < UNKNOWN_JOB_GRACE
+    is_missing = isinstance(answer, JobNotFound) and not is_young
+    state = answer.state if isinstance(answer, Job) else None
+    if look.if_gone and (is_missing or state is JobState.CLEANED):
+        return look.if_gone
+    if state in (JobState.FAILED, JobState.CLEANED):
+        return Submit(
+            f"Job {look.job_id}, which was submitted before, is {state.value if state else None}; the picture is "
+            "bought again."
+        )
+    if isinstance(answer, PictoryError) and not isinstance(answer, JobNotFound) and not is_passing(answer):
         return answer
+    if look.if_alive:
+        return look.if_alive
+    if is_missing:
+        return SubmitOutcomeUnknown.because(f"job {look.job_id} is on record, and Pictory knows no such job")
     return Adopt(
         look.job_id,
-        now if submitted_at is None else submitted_at,
+        now if submitted_at is None or look.begins_anew else submitted_at,
         answer,
         look.found,
         warning=look.warning,
+        is_to_keep=look.is_ours and (look.begins_anew or look.found.is_by_hand),
     )
 
 

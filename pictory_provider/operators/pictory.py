@@ -201,13 +201,22 @@ class GenerateImageOperator(BaseOperator):
                 timeout=timeout,
                 poll_interval=poll_interval,
             )
-            carried = {"path": purchase.shelf.path} if purchase.shelf else None
+            carried = None
+            if purchase.shelf:
+                carried = {"path": purchase.shelf.path, "bought": purchase.record.latest.plain()}
             return self._finish(context, purchase, hook, self._wait(hook, wait, job.answer, carried))
 
-    def execute_complete(self, context: Context, event: dict[str, Any], path: str | None = None) -> str:
+    def execute_complete(
+        self,
+        context: Context,
+        event: dict[str, Any],
+        path: str | None = None,
+        bought: dict[str, Any] | None = None,
+    ) -> str:
         """Go on after the trigger's event.
 
-        :param path: as it was rendered before the deferral. ``dag.test()`` leaves it out.
+        :param path: as it was rendered before the deferral. ``dag.test()`` leaves it out, and the next too.
+        :param bought: what was on record then.
         """
         from pictory_provider.hooks.pictory import PictoryHook
 
@@ -218,7 +227,7 @@ class GenerateImageOperator(BaseOperator):
             poll_interval = seconds("poll_interval", self.poll_interval)
             job = conclude(ended, pictory_conn_id=self.pictory_conn_id, poll_interval=poll_interval)
             if purchase.shelf:
-                purchase.remember()
+                purchase.remember(job.job_id, bought)
                 job = finished_job(job.job_id, hook, log=self.log)  # with a URL that lives
             return self._finish(context, purchase, hook, job)
 

@@ -28,7 +28,7 @@ from pictory_provider.api import retry
 from pictory_provider.api.models import MODELS, STYLES, ImageOptions, ImageRequest
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.images.sidecar import Sidecar
-from pictory_provider.jobs import polling
+from pictory_provider.jobs import polling, submission
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
 from pictory_provider.order import Purchase
 from pictory_provider.provider_info import CONNECTION_FIELDS
@@ -262,7 +262,7 @@ def paint(path, prompt=PROMPT, *, run_id="first", store=None, **more):
     cover = GenerateImageOperator(
         task_id="cover", prompt=prompt, path=str(path), deferrable=False, timeout=0.03, poll_interval=0.01, **more
     )
-    cover.execute({"ti": ti, "task_state_store": store or StateStore()})
+    cover.execute({"ti": ti} if store is False else {"ti": ti, "task_state_store": store or StateStore()})
 
 
 def lose(call):
@@ -302,6 +302,7 @@ def occurrences(pictory, monkeypatch, tmp_path):
     spoilt, loop, taken = (tmp_path / name for name in ("spoilt.png", "loop.png", "taken.png"))
     Path(f"{spoilt}.json").write_text("no JSON")
     loop.symlink_to(loop)
+    too_long = tmp_path / f"{'a' * 300}.png"
     attach("memory", fs=fsspec.filesystem("memory"))
     with ObjectStoragePath("memory://bucket/private.png").open("wb") as file:
         file.write(b"a picture")
@@ -321,6 +322,8 @@ def occurrences(pictory, monkeypatch, tmp_path):
     yield lambda: paint(None)
     yield lambda: paint(tmp_path)
     yield lambda: paint(loop)
+    yield lambda: paint(too_long)
+    yield lambda: paint(tmp_path / "a.png.json")
     yield lambda: paint("/proc/a.png")
     yield lambda: paint(there)
     yield lambda: paint(spoilt, overwrite=True)
@@ -329,9 +332,11 @@ def occurrences(pictory, monkeypatch, tmp_path):
     yield lambda: both_look_at_once(monkeypatch, tmp_path / "both.png")
 
     bought, unseen, unknown = (tmp_path / name for name in ("bought.png", "unseen.png", "unknown.png"))
+    monkeypatch.setattr(submission, "UNKNOWN_JOB_GRACE", 0)
     pictory.plan("stuck")
     lose(lambda: paint(bought))
     yield lambda: paint(bought, run_id="second")
+    yield lambda: paint(bought, "A lighthouse at dusk", run_id="third", overwrite=True, store=False)
     store = StateStore()
     paint(unseen, store=store)
     for file in (unseen, Path(f"{unseen}.json")):

@@ -427,7 +427,7 @@ def test_a_full_disk_that_is_mended_costs_nothing_more(pictory, try_of, path, mo
 
 def test_a_folder_that_cannot_be_written_is_found_before_anything_is_spent(pictory, try_of, path):
     path.parent.write_bytes(b"a file where the folder should be")
-    with pytest.raises(PictoryStorageFailed, match=says("Nothing is bought without it")):
+    with pytest.raises(PictoryStorageFailed, match=says("could not be written.*Nothing was sent")):
         try_of()
     assert pictory.submissions == []
 
@@ -497,12 +497,25 @@ def test_a_mark_that_is_asked_for_later_is_put_into_the_picture_that_is_there(pi
     assert len(jobs(pictory)) == 1
 
 
-def test_a_crash_between_the_mark_and_the_note_of_it_is_mended(pictory, try_of, path):
-    try_of()
-    before = Path(f"{path}.json").read_bytes()
-    marked = try_of("second", mark_ai_generated=True)
-    Path(f"{path}.json").write_bytes(before)
-    assert try_of("third")["sha256"] == marked["sha256"] == beside(path)["sha256"]
+@pytest.mark.parametrize("is_placed", [False, True])
+def test_a_crash_while_a_picture_is_marked_leaves_a_sidecar_that_is_true_and_is_mended(
+    pictory, try_of, path, monkeypatch, is_placed
+):
+    plain, place = try_of(), Target.place
+
+    def struck(self, received, *, overwrite):
+        if is_placed:
+            place(self, received, overwrite=overwrite)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as crash:
+        crash.setattr(Target, "place", struck)
+        with pytest.raises(KeyboardInterrupt):
+            try_of("second", mark_ai_generated=True)
+    assert beside(path)["state"] == "bought", "it does not say which of the two lies there"
+    marked = try_of("third", mark_ai_generated=True)
+    assert marked["sha256"] == digest(path) == beside(path)["sha256"] != plain["sha256"]
+    assert (marked["path"], len(jobs(pictory))) == (str(path), 1)
 
 
 def test_a_picture_that_is_marked_from_the_first_says_so(pictory, try_of, path):

@@ -24,7 +24,7 @@ from pictory_provider.api.models import (
 )
 from pictory_provider.api.responses import Response
 from pictory_provider.jobs.evidence import Evidence
-from pictory_provider.jobs.submission import Submission
+from pictory_provider.jobs.submission import Submission, asked_for
 
 PROMPT = "A lighthouse at dawn"
 # https://docs.pictory.ai/api-reference/ai-studio/generate-image, "Credits"
@@ -228,3 +228,24 @@ def test_the_image_record_invents_nothing():
 def test_a_logged_url_has_no_query_fragment_or_credentials():
     assert without_query("https://h/a?b?c#d#e") == "https://h/a"
     assert without_query("https://u:p@example.com/a.png?X-Signature=1#top") == "https://example.com/a.png"
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("https://user:secret@h/a.png?signature=x#y", "https://h/a.png"),
+        ("s3://media@bucket/mug#1.png", "s3://bucket/mug#1.png"),
+        ("gs://bucket/a?b.png", "gs://bucket/a?b.png"),
+    ],
+)
+def test_a_reference_image_is_named_without_what_is_secret_and_with_all_that_names_it(url, told):
+    request = ImageRequest(prompt="A lighthouse at dawn", reference_image_url=url)
+    assert asked_for(request)["referenceImageUrl"] == told
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "/srv/a.png", "s3://bucket", "s3:///a.png", "ftp://h/a.png"]
+)
+def test_a_reference_image_is_a_url_of_the_web_or_an_object(url):
+    with pytest.raises(RequestInvalid, match="reference_image_url"):
+        ImageRequest(prompt="A lighthouse at dawn", reference_image_url=url)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pictory_provider.api.errors import JobNotFound, RequestInvalid, SubmitOutcomeUnknown, Unavailable
 from pictory_provider.api.models import Job
 from pictory_provider.images.mark import mark
-from pictory_provider.images.reuse import Lying, Reuse, Wish, first_step_at, latest
+from pictory_provider.images.reuse import Lying, Reuse, Wish, first_step_at, latest, next_step_at
 from pictory_provider.images.sidecar import MadeBy, SavedFile, Sidecar
 from pictory_provider.jobs.submission import LookFirst, Submission, Submit, after_look
 
@@ -99,7 +99,7 @@ def test_the_picture_of_the_same_request_is_taken_whoever_had_it_made():
     ("marks", "size", "is_taken"),
     [
         ((), SIZE, True),
-        ((), SIZE + len(mark()), True),  # marked, and the note of it is missing
+        ((), SIZE + len(mark()), False),
         (("xmp",), SIZE, True),
         (("xmp",), SIZE + len(mark()), False),
         ((), SIZE - 1, False),
@@ -147,6 +147,18 @@ def test_where_pictory_does_not_have_another_tasks_job_nothing_is_bought(answer)
     assert "delete the sidecar" in refused.message
 
 
+def test_another_tasks_job_may_be_missing_in_its_first_minute():
+    step = first_step_at(there(sidecar("bought", made_by=ANOTHER)), None, wish())
+    assert after_look(step, JobNotFound("x"), NOW - 99 + 59).job_id == "j"
+
+
+def test_another_tasks_job_is_waited_for_from_now_on_and_stays_on_that_tasks_record():
+    adopted = after_look(
+        first_step_at(there(sidecar("bought", made_by=ANOTHER)), None, wish()), Job(job_id="j", status="x"), NOW
+    )
+    assert (adopted.submitted_at, adopted.is_to_keep) == (NOW, False)
+
+
 def test_where_another_tasks_job_has_failed_it_is_bought_again():
     step = first_step_at(there(sidecar("bought", made_by=ANOTHER)), None, wish())
     assert isinstance(after_look(step, Job(job_id="j", status="failed"), NOW), Submit)
@@ -174,6 +186,36 @@ def test_what_another_task_is_buying_may_be_there_for_a_retry(overwrite, request
 )
 def test_overwrite_buys_where_else_it_would_be_refused_or_taken(found):
     assert isinstance(first_step_at(found, None, wish(overwrite=True)), Submit)
+
+
+@pytest.mark.parametrize(("age", "is_refused"), [(60, True), (86_399, True), (86_401, False)])
+def test_without_a_store_a_purchase_is_not_taken_off_its_only_record_while_it_may_come_back(age, is_refused):
+    beside = sidecar("bought", made_by=ANOTHER, request=OTHERWISE)
+    again = wish(overwrite=True, is_only_here=True, now=NOW - 99 + age)
+    step = first_step_at(there(beside), None, again)
+    if is_refused:
+        assert isinstance(after_look(step, Job(job_id="j", status="failed"), NOW), Submit)
+        step = after_look(step, Job(job_id="j", status="completed", url="u"), NOW)
+    assert isinstance(step, Unavailable if is_refused else Submit)
+
+
+# Another task may come while this one looks at its job.
+
+BUYS = Submit("the job of before has failed")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_right_before_a_purchase_what_lies_there_by_then_is_looked_at_once_more(overwrite):
+    again = wish(overwrite=overwrite)
+    others = sidecar(made_by=ANOTHER, job_id="of another")
+    assert next_step_at(there(), again, BUYS) is BUYS
+    assert next_step_at(there(sidecar("bought")), again, BUYS, {"j"}) is BUYS
+    taken = next_step_at(there(others, SIZE), again, BUYS, {"j"})
+    assert taken is BUYS if overwrite else taken == Reuse(others, is_own=False)
+    assert isinstance(next_step_at(there(sidecar("intent", made_by=ANOTHER)), again, BUYS), Unavailable)
+    assert isinstance(next_step_at(there(problem="it is no JSON"), again, BUYS), RequestInvalid)
+    left = next_step_at(there(sidecar("bought"), SIZE), again, BUYS, {"j"})
+    assert left is BUYS if overwrite else isinstance(left, RequestInvalid)
 
 
 def test_what_another_task_has_bought_and_not_saved_is_named_when_it_is_left_behind():
@@ -207,7 +249,7 @@ class TestOfThisTask:
     def test_a_job_is_adopted_by_a_retry_and_by_a_clear(self, on_record, is_cleared):
         step = first_step_at(there(sidecar("bought")), on_record, wish(**CLEARED if is_cleared else {}))
         assert (type(step), step.job_id) == (LookFirst, "j")
-        assert step.found.submitted_at == (None if is_cleared else NOW - 99), "after a clear the wait begins anew"
+        assert (step.begins_anew, step.found.submitted_at) == (is_cleared, NOW - 99)
 
     def test_a_saved_picture_is_taken_and_pictory_is_not_asked(self, on_record, is_cleared):
         step = first_step_at(there(sidecar(), SIZE), on_record, wish(**CLEARED if is_cleared else {}))
@@ -237,7 +279,7 @@ class TestOfThisTask:
         bought = first_step_at(there(sidecar("bought")), on_record, another)
         saved = first_step_at(there(sidecar(), SIZE), on_record, another)
         assert (type(bought), type(saved)) == (LookFirst, RequestInvalid if is_cleared else Reuse)
-        assert bool(bought.unless_failed) == is_cleared
+        assert bool(bought.if_alive) == is_cleared
         if not is_cleared:
             assert "rendered differently" in saved.warning
 

@@ -35,7 +35,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "links": (set(), {"airflow"}),
     "images.paths": ({"api"}, {"airflow"}),
     "images.store": ({"api", "images.formats", "images.paths"}, set()),
-    "images.download": ({"api", "client", "images.store", "images.mark"}, set()),
+    "images.download": ({"api", "client", "images.paths", "images.store", "images.mark"}, set()),
     "images.reference": ({"api", "images.paths"}, set()),
     "images.shelf": (
         {"api", "client", "images.download", "images.reuse", "images.sidecar", "images.store"},
@@ -62,6 +62,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
             "api",
             "jobs",
             "images.store",
+            "images.shelf",
             "images.download",
             "client",
             "pool",
