@@ -20,6 +20,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "simulator": (set(), {"aiohttp", "PIL"}),
     "api": (set(), set()),
     "jobs": ({"api"}, set()),
+    "batch": ({"api", "jobs"}, set()),
     "images.png": ({"api"}, set()),
     "images.formats": ({"api", "images.png"}, set()),
     "images.mark": ({"images.formats"}, set()),

@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""What is next? The state of a batch while a try works on it.
+
+A worker asks :meth:`Plan.next`, does it, and tells what came of it:
+
+=============  =======================================================================================
+:class:`Buy`   :meth:`Plan.intend`, write the journal, send, :meth:`Plan.answered` for each answer,
+               write the journal
+:class:`Look`  ask for each job, save what is finished; :meth:`Plan.saved`, :meth:`Plan.failed` or
+               :meth:`Plan.still_running` for each; write the journal
+:class:`Wait`  defer, or sleep; then :meth:`Plan.awake`
+``None``       nothing is left to be done: write the manifest, raise :attr:`Plan.error`
+=============  =======================================================================================
+
+Looks come first, since they make room at Pictory; then purchases, until the room is taken; then waiting.
+
+What ends a paid request and has nothing to do with its row (no usable key, no credits, a budget, Pictory out of
+reach) stops further purchases, and what was bought is still waited for. So do :data:`MOST_UNKNOWN` rows of which
+nobody can know, so that neither a crash nor a bad day leaves more of them to one try.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from pictory_provider.api.errors import PictoryError, SubmitOutcomeUnknown
+from pictory_provider.api.retry import Fate, fate_of_submit
+from pictory_provider.batch.decision import Decision, Found, Picture, Place, decide, is_unknown, may_resubmit
+from pictory_provider.batch.entries import BOUGHT, FAILED, INTENT, SAVED, UNKNOWN, Entry
+from pictory_provider.batch.journal import page_of
+from pictory_provider.batch.names import same, spare_name
+from pictory_provider.batch.opening import left_over
+from pictory_provider.batch.stopping import code_of, lacks_credits, no_credits, places_taken, stops_buying
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pictory_provider.batch.opening import Opening
+    from pictory_provider.batch.rows import Row
+
+WAVE = 8
+"""Paid requests side by side."""
+MOST_UNKNOWN = 8
+"""Rows whose outcome one try may leave unknown."""
+MAX_IN_FLIGHT = 200
+"""Jobs at Pictory at once, unless a task says otherwise."""
+MOST_WAITED_FOR = 1_000
+"""Jobs that one trigger waits for: MySQL keeps 64 kB of its arguments."""
+
+
+class Ticket(NamedTuple):
+    """A job to be looked at, and where its picture goes.
+
+    :param submitted_at: epoch seconds; ``None`` where nobody knows: then its time begins now.
+    """
+
+    row: Row
+    job_id: str
+    submitted_at: float | None
+
+
+class Buy(NamedTuple):
+    """Buy these rows side by side; they lie on one page of the journal."""
+
+    rows: tuple[Row, ...]
+
+
+class Look(NamedTuple):
+    """Ask for these jobs, and save those that are finished."""
+
+    tickets: tuple[Ticket, ...]
+
+
+class Wait(NamedTuple):
+    """Wait until some of these jobs have ended."""
+
+    tickets: tuple[Ticket, ...]
+
+
+class Plan:
+    """The state of a batch.
+
+    :param opening: the batch as this try has found it.
+    :param found: what lies in the places of rows, by file name.
+    :param overwrite: buy what lies there already, once, and once more after each clear.
+    :param resubmit: buy again, once a try, what may or may not have been bought.
+    :param max_in_flight: jobs at Pictory at once.
+    """
+
+    def __init__(
+        self,
+        opening: Opening,
+        found: Mapping[str, Found],
+        *,
+        overwrite: bool = False,
+        resubmit: bool = False,
+        max_in_flight: int = MAX_IN_FLIGHT,
+    ) -> None:
+        self.journal = opening.journal
+        self.rows = opening.rows
+        self.of = opening.of
+        self.error: PictoryError | None = None
+        self._resubmit = resubmit
+        self._max_in_flight = max_in_flight
+        self._by_key = {row.key: row for row in self.rows}
+        self._numbers = {row.key: number for number, row in enumerate(self.rows)}
+        self._ends: dict[str, Decision] = {}
+        self._counts: Counter[Place] = Counter({Place.NOT_BOUGHT: opening.of - len(self.rows)})
+        self._to_buy: list[int] = []
+        self._before: dict[str, Entry | None] = {}
+        self._due: dict[str, Ticket] = {}
+        self._waiting: dict[str, Ticket] = {}
+        for row in self.rows:
+            self._begin(
+                row, decide(row, self.journal, found.get(row.file_name), overwrite=overwrite, resubmit=resubmit)
+            )
+        self._take_left_over()
+        if opening.error:
+            self.stop(opening.error)
+        elif refused := [row for row in self.rows if self._ends[row.key].is_refused]:
+            self.stop(places_taken(refused, self._ends))
+
+    @property
+    def counts(self) -> Mapping[Place, int]:
+        """How many rows stand where. They add up to :attr:`of`."""
+        return self._counts
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """The pictures that this batch has bought, and not those that it reuses."""
+        ends = self._ends.values()
+        return [end.picture for end in ends if end.place is Place.SAVED and end.picture is not None]
+
+    @property
+    def price(self) -> float | None:
+        """The listed price in AI credits of all that is still to be bought; ``None`` where a model has none."""
+        prices = [self.rows[number].request.credits for number in self._to_buy]
+        known = [price for price in prices if price is not None]
+        return round(math.fsum(known), 2) if len(known) == len(prices) else None
+
+    def end_of(self, row: Row) -> Decision:
+        """Return where a row stands, and why."""
+        return self._ends[row.key]
+
+    def next(self) -> Buy | Look | Wait | None:
+        """Say what is to be done next; ``None`` when all is done."""
+        if self._due:
+            return Look(tuple(self._due.values()))
+        if self._to_buy:
+            room = self._max_in_flight - len(self._waiting)
+            left = MOST_UNKNOWN - self._unknown_now()
+            if left <= 0:
+                self.stop(
+                    SubmitOutcomeUnknown.because(
+                        f"of {MOST_UNKNOWN} rows nobody can know whether Pictory accepted them, so no more are "
+                        "sent"
+                    )
+                )
+            elif room > 0:
+                return Buy(self._wave(min(WAVE, room, left)))
+        if self._waiting:
+            oldest = sorted(self._waiting.values(), key=lambda ticket: ticket.submitted_at or 0.0)
+            return Wait(tuple(oldest[:MOST_WAITED_FOR]))
+        return None
+
+    def intend(self, wave: Buy, now: float) -> None:
+        """Note that the paid requests of a wave are about to be sent: first the journal is written.
+
+        :param now: epoch seconds.
+        """
+        if self.journal.is_changed:
+            raise RuntimeError("The record of what went before is to be written first: a crash could lose it.")
+        tries = self.journal.header.tries
+        for row in wave.rows:
+            before = self._before[row.key] = self.journal.get(row.key)
+            again = before is not None and before.state in (INTENT, UNKNOWN) and before.tried >= self._cleared()
+            self.journal.put(Entry.intent(row, tried=tries, now=now, again=again))
+            heapq.heappop(self._to_buy)
+
+    def answered(self, row: Row, answer: str | PictoryError, now: float) -> None:
+        """Note what came of a paid request.
+
+        :param answer: the jobId, or the error that it ended with when nothing was left to be tried.
+        :param now: epoch seconds.
+        """
+        if isinstance(answer, str):
+            entry = replace(self._entry(row), state=BOUGHT, job_id=answer, submitted_at=now)
+            self.journal.put(entry)
+            self._wait_for(row, entry, is_due=False)
+        elif isinstance(answer, SubmitOutcomeUnknown) or fate_of_submit(answer) is Fate.UNKNOWN:
+            self._is_unknown(row, answer)
+        elif stops_buying(answer):
+            self.stop(answer)
+            self.withdraw(row)
+        else:
+            self.failed(row, code_of(answer), answer.message)
+        self._before.pop(row.key, None)
+
+    def withdraw(self, row: Row) -> None:
+        """Note that a row's paid request was certainly not accepted, or never sent, and leave what was before."""
+        before = self._before.pop(row.key, None)
+        if before is None:
+            self.journal.drop(row.key)
+        else:
+            self.journal.put(before)
+        heapq.heappush(self._to_buy, self._numbers[row.key])
+        if self.error:
+            self.stop(self.error)
+
+    def saved(self, row: Row, picture: Picture) -> None:
+        """Note that a row's picture is in its place, with its sidecar."""
+        entry = replace(self._entry(row), state=SAVED, tried=self.journal.header.tries, code=None, message=None)
+        self.journal.put(entry)
+        self._end(row, Decision(Place.SAVED, picture=picture))
+
+    def failed(self, row: Row, code: str, message: str, *, adoptable: bool = False) -> None:
+        """Note that a row gives no picture.
+
+        A job of before a clear, which buys what failed, makes room for a purchase.
+
+        :param code: Pictory's, or the name of an error's class.
+        :param adoptable: whether the job may still give its picture to a later try: it runs on, or could not be
+            saved.
+        """
+        entry, header = self._entry(row), self.journal.header
+        tried = header.tries if adoptable else entry.tried
+        self.journal.put(
+            replace(entry, state=FAILED, tried=tried, code=code, message=message, adoptable=adoptable)
+        )
+        if lacks_credits(code):
+            self.stop(no_credits(code, message))
+        is_earlier = not adoptable and entry.tried < header.since
+        if is_earlier and row.key in self._by_key and not self.error:
+            self._end(row, Decision(Place.TO_DO))
+            heapq.heappush(self._to_buy, self._numbers[row.key])
+        else:
+            self._end(row, Decision(Place.FAILED, code=code, message=message, job_id=entry.job_id))
+
+    def unknown(self, row: Row, message: str) -> None:
+        """Note that nobody can know what became of a row's job, such as one that Pictory does not know."""
+        tries = self.journal.header.tries
+        entry = replace(self._entry(row), state=UNKNOWN, tried=tries, job_id=None, message=message)
+        self.journal.put(entry)
+        self._end(row, is_unknown(entry))
+
+    def still_running(self, row: Row) -> None:
+        """Note that a job was looked at and has not ended."""
+        self._waiting[row.key] = self._due.pop(row.key)
+
+    def awake(self) -> None:
+        """Note that some time has passed: every job is worth a look."""
+        self._due.update(self._waiting)
+        self._waiting = {}
+
+    def stop(self, error: PictoryError) -> None:
+        """Buy nothing more. The first reason stays."""
+        self.error = self.error or error
+        for number in self._to_buy:
+            row = self.rows[number]
+            entry = self.journal.get(row.key)
+            if entry is not None and entry.state in (INTENT, UNKNOWN):
+                self._end(row, is_unknown(entry))
+            else:
+                code, message = code_of(self.error), self.error.message
+                self._end(row, Decision(Place.NOT_BOUGHT, code=code, message=message))
+        self._to_buy = []
+
+    def _begin(self, row: Row, decision: Decision) -> None:
+        self._ends[row.key] = decision
+        self._counts[decision.place] += 1
+        if decision.place is Place.TO_DO:
+            heapq.heappush(self._to_buy, self._numbers[row.key])
+        if decision.place is not Place.WAITING:
+            return
+        entry = self.journal.get(row.key)
+        if entry is None or entry.job_id != decision.job_id:
+            # The sidecar of a purchase by another task; from now on it is on record here, too.
+            entry = replace(
+                Entry.intent(row, tried=self.journal.header.tries, now=decision.submitted_at or 0.0),
+                state=BOUGHT,
+                job_id=decision.job_id,
+                submitted_at=decision.submitted_at,
+            )
+            self.journal.put(entry)
+        self._wait_for(row, entry, is_due=True)
+
+    def _take_left_over(self) -> None:
+        """Have the paid pictures of an earlier table saved, beside those of this one."""
+        taken = {same(row.file_name) for row in self.rows}
+        for row in left_over(self.journal):
+            entry = self._entry(row)
+            assert entry.job_id is not None
+            if entry.state == FAILED and entry.tried >= self.journal.header.tries:
+                continue
+            is_free = same(row.file_name) not in taken
+            name = row.file_name if is_free else spare_name(row.file_name, entry.job_id)
+            self._due[row.key] = Ticket(replace(row, file_name=name), entry.job_id, entry.submitted_at)
+
+    def _wait_for(self, row: Row, entry: Entry, *, is_due: bool) -> None:
+        assert entry.job_id is not None
+        self._end(row, Decision(Place.WAITING, job_id=entry.job_id))
+        tickets = self._due if is_due else self._waiting
+        tickets[row.key] = Ticket(row, entry.job_id, entry.submitted_at)
+
+    def _is_unknown(self, row: Row, error: PictoryError) -> None:
+        why = getattr(error, "why", "") or error.message
+        self.unknown(row, why)
+        if self._resubmit and not self.error and may_resubmit(self._entry(row), self.journal.header):
+            self._end(row, Decision(Place.TO_DO))
+            heapq.heappush(self._to_buy, self._numbers[row.key])
+
+    def _wave(self, size: int) -> tuple[Row, ...]:
+        numbers = heapq.nsmallest(size, self._to_buy)
+        page = page_of(self.rows[numbers[0]].index)
+        return tuple(self.rows[number] for number in numbers if page_of(self.rows[number].index) == page)
+
+    def _unknown_now(self) -> int:
+        """How many rows this try has left unknown."""
+        if not self._counts[Place.UNKNOWN]:
+            return 0
+        unknown = [self.journal.get(key) for key, end in self._ends.items() if end.place is Place.UNKNOWN]
+        return sum(1 for entry in unknown if entry is not None and entry.tried == self.journal.header.tries)
+
+    def _end(self, row: Row, decision: Decision) -> None:
+        self._due.pop(row.key, None)
+        self._waiting.pop(row.key, None)
+        if row.key in self._by_key:
+            self._counts[self._ends[row.key].place] -= 1
+            self._counts[decision.place] += 1
+            self._ends[row.key] = decision
+
+    def _entry(self, row: Row) -> Entry:
+        entry = self.journal.get(row.key)
+        assert entry is not None
+        return entry
+
+    def _cleared(self) -> int:
+        return self.journal.header.cleared

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""What stops purchases? Errors that have nothing to do with the row that met them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pictory_provider.api.errors import PictoryError, RequestInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pictory_provider.batch.decision import Decision
+    from pictory_provider.batch.rows import Row
+
+_ROW_AT_FAULT = (400, 413, 414, 422, 431)
+"""Refusals that speak of the request itself, so that another row's may be taken."""
+_SHOWN = 10
+"""How many rows an error names."""
+
+
+def stops_buying(error: PictoryError) -> bool:
+    """Whether an error that bought nothing says that the next row would fare no better.
+
+    Where Pictory has no credits left may be told by a 402, or by the code of another refusal.
+    """
+    if isinstance(error, RequestInvalid):
+        return error.status not in (None, *_ROW_AT_FAULT) or lacks_credits(error.code)
+    return True
+
+
+def lacks_credits(code: str | None) -> bool:
+    """Whether a code of Pictory, of a refusal or of a failed job, says that there are too few credits."""
+    return code is not None and "CREDIT" in code.upper()
+
+
+def no_credits(code: str, message: str) -> RequestInvalid:
+    """Return the reason to stop where a job has failed for want of credits."""
+    return RequestInvalid(f"Pictory has too few AI credits: {message}", code=code)
+
+
+def code_of(error: PictoryError) -> str:
+    """Return what an error is called: Pictory's code, or the name of its class."""
+    return getattr(error, "code", None) or type(error).__name__
+
+
+def places_taken(rows: Sequence[Row], ends: Mapping[str, Decision]) -> RequestInvalid:
+    """Return the reason to stop where rows' places are taken by what nobody may replace unasked."""
+    told = [f"    {row.label}, {row.file_name}: {ends[row.key].message}." for row in rows[:_SHOWN]]
+    if len(rows) > _SHOWN:
+        told.append(f"    and {len(rows) - _SHOWN:,} more.")
+    return RequestInvalid(
+        f"In the places of {len(rows):,} rows lies something else. Nothing more was sent, and what was paid for "
+        "is saved. Give those pictures other names or another folder, or set overwrite=True to replace what lies "
+        "there.\n" + "\n".join(told),
+        fields=["path", "file_name"],
+    )
