@@ -50,12 +50,14 @@ class Header:
     :param retries: of the task in that try.
     :param has_ended: whether that try has ended for good, well or not.
     :param tries: how often a try has begun here, retries and clears alike.
-    :param since: the number of the try that last took the whole table in hand anew: the first, a clear, or the
-        first of another run. What failed before it is bought again, and so is all with ``overwrite``.
+    :param since: the number of the try that last took the whole table in hand anew: the first, one after a clear,
+        or the first of another run. What failed before it is bought again, and so is all with ``overwrite``.
     :param cleared: the number of the try that followed the last clear; 0 for none. What was unknown before it is
         bought again: a user has seen it.
     :param generation: of the pages; a new table gets new ones.
     :param begun: the pages that have been written.
+    :param stopped: why this try buys nothing more (:func:`pictory_provider.batch.stopping.plain`), for what it does
+        after a deferral.
     """
 
     digest: str
@@ -71,6 +73,7 @@ class Header:
     cleared: int = 0
     generation: int = 1
     begun: tuple[int, ...] = ()
+    stopped: dict[str, Any] | None = None
 
     @property
     def table_pages(self) -> int:
@@ -94,6 +97,7 @@ class Header:
             "cleared": self.cleared,
             "generation": self.generation,
             "begun": list(self.begun),
+            "stopped": self.stopped,
         }
 
     @classmethod
@@ -110,6 +114,7 @@ class Header:
             and isinstance(value.get("made_by"), dict)
             and isinstance(value.get("has_ended"), bool)
             and (retries is None or _is_count(retries))
+            and isinstance(value.get("stopped"), (dict, type(None)))
         ):
             return None
         fields = {name: kept for name, kept in value.items() if name in cls.__slots__}

@@ -140,7 +140,9 @@ def open_batch(
             error = _unreadable(journal, start)
         if is_anew and error is None:
             return _anew(journal, start, table, rows)
-        journal.set_header(tries=found.tries + 1, max_tries=max_tries, retries=retries, has_ended=False)
+        journal.set_header(
+            tries=found.tries + 1, max_tries=max_tries, retries=retries, has_ended=False, stopped=None
+        )
     else:
         error = _difference(found, table)
     if error is None:

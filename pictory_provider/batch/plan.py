@@ -30,12 +30,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pictory_provider.api.errors import PictoryError, SubmitOutcomeUnknown
 from pictory_provider.api.retry import Fate, fate_of_submit
+from pictory_provider.batch import stopping
 from pictory_provider.batch.decision import Decision, Found, Picture, Place, decide, is_unknown, may_resubmit
 from pictory_provider.batch.entries import BOUGHT, FAILED, INTENT, SAVED, UNKNOWN, Entry
 from pictory_provider.batch.journal import page_of
 from pictory_provider.batch.names import same, spare_name
 from pictory_provider.batch.opening import left_over
-from pictory_provider.batch.stopping import code_of, lacks_credits, no_credits, places_taken, stops_buying
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,10 +120,13 @@ class Plan:
                 row, decide(row, self.journal, found.get(row.file_name), overwrite=overwrite, resubmit=resubmit)
             )
         self._take_left_over()
+        stopped = self.journal.header.stopped
         if opening.error:
-            self.stop(opening.error)
+            self._stop(opening.error)
+        elif stopped:
+            self._stop(stopping.read(stopped))
         elif refused := [row for row in self.rows if self._ends[row.key].is_refused]:
-            self.stop(places_taken(refused, self._ends))
+            self._stop(stopping.places_taken(refused, self._ends))
 
     @property
     def counts(self) -> Mapping[Place, int]:
@@ -155,7 +158,7 @@ class Plan:
             room = self._max_in_flight - len(self._waiting)
             left = MOST_UNKNOWN - self._unknown_now()
             if left <= 0:
-                self.stop(
+                self._stop(
                     SubmitOutcomeUnknown.because(
                         f"of {MOST_UNKNOWN} rows nobody can know whether Pictory accepted them, so no more are "
                         "sent"
@@ -175,11 +178,11 @@ class Plan:
         """
         if self.journal.is_changed:
             raise RuntimeError("The record of what went before is to be written first: a crash could lose it.")
-        tries = self.journal.header.tries
+        header = self.journal.header
         for row in wave.rows:
             before = self._before[row.key] = self.journal.get(row.key)
-            again = before is not None and before.state in (INTENT, UNKNOWN) and before.tried >= self._cleared()
-            self.journal.put(Entry.intent(row, tried=tries, now=now, again=again))
+            again = before is not None and before.state in (INTENT, UNKNOWN) and before.tried >= header.cleared
+            self.journal.put(Entry.intent(row, tried=header.tries, now=now, again=again))
             heapq.heappop(self._to_buy)
 
     def answered(self, row: Row, answer: str | PictoryError, now: float) -> None:
@@ -194,11 +197,11 @@ class Plan:
             self._wait_for(row, entry, is_due=False)
         elif isinstance(answer, SubmitOutcomeUnknown) or fate_of_submit(answer) is Fate.UNKNOWN:
             self._is_unknown(row, answer)
-        elif stops_buying(answer):
+        elif stopping.stops_buying(answer):
             self.stop(answer)
             self.withdraw(row)
         else:
-            self.failed(row, code_of(answer), answer.message)
+            self.failed(row, stopping.code_of(answer), answer.message)
         self._before.pop(row.key, None)
 
     def withdraw(self, row: Row) -> None:
@@ -210,7 +213,7 @@ class Plan:
             self.journal.put(before)
         heapq.heappush(self._to_buy, self._numbers[row.key])
         if self.error:
-            self.stop(self.error)
+            self._stop(self.error)
 
     def saved(self, row: Row, picture: Picture) -> None:
         """Note that a row's picture is in its place, with its sidecar."""
@@ -232,8 +235,8 @@ class Plan:
         self.journal.put(
             replace(entry, state=FAILED, tried=tried, code=code, message=message, adoptable=adoptable)
         )
-        if lacks_credits(code):
-            self.stop(no_credits(code, message))
+        if stopping.lacks_credits(code):
+            self.stop(stopping.no_credits(code, message))
         is_earlier = not adoptable and entry.tried < header.since
         if is_earlier and row.key in self._by_key and not self.error:
             self._end(row, Decision(Place.TO_DO))
@@ -243,8 +246,8 @@ class Plan:
 
     def unknown(self, row: Row, message: str) -> None:
         """Note that nobody can know what became of a row's job, such as one that Pictory does not know."""
-        tries = self.journal.header.tries
-        entry = replace(self._entry(row), state=UNKNOWN, tried=tries, job_id=None, message=message)
+        tried = self.journal.header.tries
+        entry = replace(self._entry(row), state=UNKNOWN, tried=tried, job_id=None, message=message)
         self.journal.put(entry)
         self._end(row, is_unknown(entry))
 
@@ -258,7 +261,12 @@ class Plan:
         self._waiting = {}
 
     def stop(self, error: PictoryError) -> None:
-        """Buy nothing more. The first reason stays."""
+        """Buy nothing more in this try, after a deferral neither. The first reason stays."""
+        if self.error is None:
+            self.journal.set_header(stopped=stopping.plain(error))
+        self._stop(error)
+
+    def _stop(self, error: PictoryError) -> None:
         self.error = self.error or error
         for number in self._to_buy:
             row = self.rows[number]
@@ -266,7 +274,7 @@ class Plan:
             if entry is not None and entry.state in (INTENT, UNKNOWN):
                 self._end(row, is_unknown(entry))
             else:
-                code, message = code_of(self.error), self.error.message
+                code, message = stopping.code_of(self.error), self.error.message
                 self._end(row, Decision(Place.NOT_BOUGHT, code=code, message=message))
         self._to_buy = []
 
@@ -338,6 +346,3 @@ class Plan:
         entry = self.journal.get(row.key)
         assert entry is not None
         return entry
-
-    def _cleared(self) -> int:
-        return self.journal.header.cleared

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pictory_provider.api.errors import PictoryError, RequestInvalid
+from pictory_provider.api.errors import KINDS, PictoryError, RequestInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,6 +38,19 @@ def lacks_credits(code: str | None) -> bool:
 def no_credits(code: str, message: str) -> RequestInvalid:
     """Return the reason to stop where a job has failed for want of credits."""
     return RequestInvalid(f"Pictory has too few AI credits: {message}", code=code)
+
+
+def plain(error: PictoryError) -> dict[str, Any]:
+    """Return a reason to stop as the JSON that is kept in the header."""
+    return {"kind": type(error).__name__, "message": error.message, "code": getattr(error, "code", None)}
+
+
+def read(kept: Mapping[str, Any]) -> PictoryError:
+    """Return the reason to stop that is kept. A class that this room does not know is the root of the tree."""
+    message, code = str(kept.get("message")), kept.get("code")
+    if kept.get("kind") == RequestInvalid.__name__:
+        return RequestInvalid(message, code=code if isinstance(code, str) else None)
+    return KINDS.get(str(kept.get("kind")), PictoryError)(message)
 
 
 def code_of(error: PictoryError) -> str:

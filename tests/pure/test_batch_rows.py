@@ -1,0 +1,466 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""A table becomes named requests, or one error that names every bad row."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pictory_provider.api.errors import RequestInvalid
+from pictory_provider.batch.names import collisions, problem_of_name, spare_name
+from pictory_provider.batch.patterns import Pattern
+from pictory_provider.batch.rows import RowMaker, digest_of, request_of
+from pictory_provider.batch.tables import Record, read_table, records_of, table_path
+
+
+def values(text, path="t.csv"):
+    return [record.values for record in read_table(path, text)]
+
+
+def made(requests, **operator):
+    return RowMaker(conn_id="c", **operator).rows(records_of(requests))
+
+
+def refusal(requests, **operator):
+    with pytest.raises(RequestInvalid) as caught:
+        made(requests, **operator)
+    assert "Nothing was sent and nothing was spent." in caught.value.message
+    return caught.value.message
+
+
+# What is a table -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/d/a.csv", "s3://b/a.jsonl", "A.CSV"])
+def test_a_string_that_ends_like_a_table_is_its_path(path):
+    assert table_path(path) == path
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["A lamp at dawn", "['A lamp']", "", "a.xlsx", "A lamp\nfor t.csv", {"prompt": "x"}, b"a.csv", 7, None],
+)
+def test_what_is_neither_a_list_nor_a_tables_path_is_refused(wrong):
+    with pytest.raises(RequestInvalid, match="Nothing was sent and nothing was spent"):
+        table_path(wrong)
+
+
+def test_a_list_is_its_rows_themselves():
+    assert table_path(["A lamp at dawn"]) is None
+    assert table_path(()) is None
+
+
+# CSV -----------------------------------------------------------------------------------------------------
+
+
+def test_every_cell_of_a_csv_file_stays_the_string_that_it_is():
+    assert values("sku,n,when\n00120,1.50,2026-01-01\n") == [{"sku": "00120", "n": "1.50", "when": "2026-01-01"}]
+
+
+def test_quotes_commas_line_breaks_umlauts_and_a_byte_order_mark_are_read():
+    text = '\ufeffname,text\n"Groß, ""rot""","zwei\nZeilen"\n'
+    assert values(text.encode()) == [{"name": 'Groß, "rot"', "text": "zwei\nZeilen"}]
+    assert values(text) == values(text.encode())
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_every_kind_of_line_end_is_one(end):
+    assert values(end.join(["a,b", "1,2", "3,4"])) == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
+
+
+def test_blank_lines_are_no_rows_and_rows_know_their_lines():
+    records = read_table("t.csv", '\na,b\n\n1,"x\ny"\n , \n,\n2,3\n\n')
+    assert [(record.line, record.values["a"]) for record in records] == [(4, "1"), (8, "2")]
+
+
+def test_where_the_first_line_has_no_comma_a_semicolon_or_a_tab_parts_the_cells():
+    assert values("a;b\n1,5;2\n") == [{"a": "1,5", "b": "2"}]
+    assert values("a\tb\n1;\t2\n") == [{"a": "1;", "b": "2"}]
+    assert values("a;b,c\n1,2\n") == [{"a;b": "1", "c": "2"}]
+
+
+def test_a_ragged_row_is_bad_and_the_others_are_not():
+    records = read_table("t.csv", "a,b\n1\n1,2,3\n1,2,\n1,2\n")
+    assert ["2 columns" in (record.problem or "") for record in records] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "is empty"),
+        ("\n\n", "is empty"),
+        ("a,b,a\n1,2,3\n", "two columns named 'a'"),
+        ("a, a\n1,2\n", "two columns named 'a'"),
+        ("a,,b\n1,2,3\n", "a column without a name"),
+        ("a,,b,\n1,2,3\n", "a column without a name"),
+        ('a,b\n1,2\n1,"2\n', "begins in line 3"),
+        ('a,b\n1,"2"x\n', "begins in line 2"),
+    ],
+)
+def test_a_csv_file_that_cannot_be_trusted_is_refused_as_a_whole(text, why):
+    with pytest.raises(RequestInvalid, match=why) as caught:
+        read_table("t.csv", text)
+    assert caught.value.message.startswith("t.csv ")
+
+
+def test_a_file_that_is_not_utf_8_is_refused_with_its_line():
+    with pytest.raises(RequestInvalid, match="line 2 holds the byte 0xfc"):
+        read_table("t.csv", "a\nGr\xfcn\n".encode("latin-1"))
+    with pytest.raises(RequestInvalid, match="is not UTF-8"):
+        read_table("t.csv", "a\nb\n".encode("utf-16"))
+
+
+@given(st.lists(st.lists(st.text(st.characters(codec="utf-8")), min_size=3, max_size=3), max_size=8))
+def test_whatever_the_csv_module_has_written_is_read_as_it_was(rows):
+    written = io.StringIO(newline="")
+    csv.writer(written).writerows([["a", "b", "c"], *rows])
+    kept = [row for row in rows if any(cell.strip() for cell in row)]
+    assert [list(row.values()) for row in values(written.getvalue().encode())] == kept
+
+
+# JSONL ---------------------------------------------------------------------------------------------------
+
+
+def test_a_number_in_jsonl_keeps_its_own_text_for_patterns_and_its_value_for_the_manifest():
+    records = read_table("t.jsonl", '{"p": 1.50, "n": 1e3, "sku": "00120", "y": true, "z": null}\n')
+    assert records[0].values == {"p": 1.5, "n": 1000.0, "sku": "00120", "y": True, "z": None}
+    maker = RowMaker(conn_id="c", prompt="It costs {p} and {n}", file_name="{sku}.png")
+    assert maker.rows(records)[0].request.prompt == "It costs 1.50 and 1e3"
+
+
+def test_a_line_separator_within_a_json_string_does_not_end_the_line():
+    assert values('{"a": "x\u2028y\x85z"}\r\n\r\n"A lamp"\n', "t.jsonl") == [
+        {"a": "x\u2028y\x85z"},
+        {"prompt": "A lamp"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('{"a": 1', "is not JSON"),
+        ('{"a": 00120}', "is not JSON"),
+        ('{"a": 1, "a": 2}', "has 'a' twice"),
+        ('{"a": NaN}', "NaN is no JSON"),
+        ('{"a": 1e400}', "has no word"),
+        ('{"a": "\\ud800"}', "half a character"),
+        ('{"": 1}', "a column named ''"),
+        ("[1]", "is list"),
+        ("7", "is int"),
+        ("null", "is NoneType"),
+        ("1" * 5000, "is not JSON"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_bad_line_of_jsonl_is_a_bad_row_and_the_others_are_not(line, why):
+    bad, good = read_table("t.jsonl", line + '\n{"a": 2}\n')
+    assert why in bad.problem
+    assert (good.problem, good.values) == (None, {"a": 2})
+
+
+# Lists ---------------------------------------------------------------------------------------------------
+
+
+def test_a_list_of_prompts_and_dicts_becomes_numbered_pictures():
+    rows = made(["A lamp at dawn", {"prompt": "A lamp at noon", "model": "flux-schnell", "note": 1}])
+    assert [row.file_name for row in rows] == ["00000.png", "00001.png"]
+    assert [row.request.credits for row in rows] == [2, 0.6]
+    assert rows[1].columns == {"note": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"prompt": "A lamp", 7: 1}, "a column named 7"),
+        ({"prompt": "A lamp", "a": {1, 2}}, "holds set"),
+        ({"prompt": "A lamp", "a": [float("nan")]}, "holds list"),
+        (7, "is int"),
+        (None, "is NoneType"),
+    ],
+)
+def test_what_no_manifest_can_keep_is_refused_before_anything_is_bought(row, why):
+    assert why in refusal([row])
+
+
+def test_what_pandas_writes_for_a_missing_value_is_an_empty_cell():
+    rows = made([{"prompt": "A lamp", "style": float("nan"), "n": float("nan")}], style="vintage")
+    assert rows[0].request.style == "vintage"
+    assert rows[0].columns == {"n": None}
+
+
+def test_no_rows_are_no_error():
+    assert made([]) == []
+
+
+# Patterns ------------------------------------------------------------------------------------------------
+
+
+def test_a_pattern_takes_columns_and_the_index_and_doubled_braces_are_braces():
+    pattern = Pattern("prompt", "{{{a}}} {Größe in cm} {index} {index:03d} {index:4}")
+    assert pattern.of(Record({"a": "x", "Größe in cm": 7}), 5) == "{x} 7 5 005    5"
+
+
+def test_what_a_cell_holds_is_never_read_as_a_pattern():
+    assert Pattern("prompt", "{a}").of(Record({"a": "{b} {index}", "b": "secret"}), 0) == "{b} {index}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "}",
+        "{}",
+        "{a.b}",
+        "{a[0]}",
+        "{a!r}",
+        "{a:5}",
+        "{index:{a}}",
+        "{index:x}",
+        "{index:999d}",
+        "{ }",
+        "{a{b}}",
+    ],
+)
+def test_anything_but_plain_columns_is_no_pattern(text):
+    with pytest.raises(RequestInvalid, match="is no pattern over columns") as caught:
+        RowMaker(conn_id="c", file_name=text)
+    assert caught.value.fields == ("file_name",)
+
+
+@pytest.mark.parametrize("field", ["prompt", "file_name", "reference_image_url"])
+def test_a_pattern_that_a_rows_own_value_would_always_replace_is_refused(field):
+    with pytest.raises(RequestInvalid, match="takes the place of the whole pattern"):
+        RowMaker(conn_id="c", **{field: f"a {{{field}}}"})
+
+
+def test_an_unknown_column_an_empty_cell_and_what_is_no_text_are_bad_rows():
+    table = [{"a": ""}, {"b": "x"}, {"a": True}, {"a": [1]}, {"a": "ok for a lamp"}]
+    text = refusal(table, prompt="{a}")
+    assert "4 of 5 rows" in text
+    assert "row 0: prompt='{a}' uses {a}, which is empty here" in text
+    assert "row 1: prompt='{a}' uses {a}, and there is no such column: there is 'b'" in text
+    assert "row 2: prompt='{a}' uses {a}, which holds bool here" in text
+
+
+def test_a_table_with_a_column_index_cannot_be_meant_by_a_pattern_with_index():
+    rows = [{"index": 7, "prompt": "A lamp"}]
+    assert made(rows)[0].file_name == "00000.png"
+    assert "has a column 'index', and file_name uses {index}" in refusal(rows, file_name="{index}.png")
+
+
+# A row's own ---------------------------------------------------------------------------------------------
+
+
+def test_a_rows_own_values_win_where_they_are_not_empty_and_are_taken_as_they_are():
+    own = {
+        "prompt": "A {lamp} as it is",
+        "file_name": "x/y.png",
+        "model": "flux-schnell",
+        "aspect_ratio": "16:9",
+        "style": "vintage",
+        "reference_image_url": "https://h/a.png",
+    }
+    operator = {
+        "prompt": "The operator's",
+        "file_name": "{index}.png",
+        "model": "nanobanana",
+        "aspect_ratio": "1:1",
+        "style": "cartoon",
+        "reference_image_url": "https://h/{index}.png",
+    }
+    first, second = made([own, dict.fromkeys(own, " ")], **operator)
+    assert {**first.asked, "file_name": first.file_name} == {
+        "prompt": "A {lamp} as it is",
+        "model": "flux-schnell",
+        "aspectRatio": "16:9",
+        "style": "vintage",
+        "referenceImageUrl": "https://h/a.png",
+        "file_name": "x/y.png",
+    }
+    assert second.asked == {
+        "prompt": "The operator's",
+        "model": "nanobanana",
+        "aspectRatio": "1:1",
+        "style": "cartoon",
+        "referenceImageUrl": "https://h/1.png",
+    }
+    assert second.file_name == "1.png"
+    assert first.columns == second.columns == {}
+
+
+@pytest.mark.parametrize("column", ["aspectRatio", "Aspect Ratio", "Prompt", "filename", "File-Name", "Style"])
+def test_a_column_that_all_but_says_what_to_draw_is_refused(column):
+    assert f"has a column {column!r}, which would mean nothing" in refusal([{"prompt": "A lamp", column: "x"}])
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"a": 1}, "has no prompt, nor has the operator"),
+        ({"prompt": "abc"}, "prompt has 3 characters"),
+        ({"prompt": 12345}, "prompt is int, not a string"),
+        ({"prompt": "A lamp", "model": "dall-e"}, "model 'dall-e' is not among"),
+        ({"prompt": "A lamp", "aspect_ratio": "16:09:00"}, "aspect_ratio '16:09:00' is not among"),
+        ({"prompt": "A lamp", "reference_image_url": "a.png"}, "reference_image_url does not begin"),
+        ({"prompt": "A lamp", "reference_image_url": "file:///a.png"}, "reference_image_url does not begin"),
+        ({"prompt": "A lamp", "reference_image_url": "s3://key:secret@b/a.png"}, "has a password"),
+        ({"prompt": "A lamp", "file_name": 0}, "file_name 0 is int"),
+    ],
+)
+def test_a_request_that_pictory_would_refuse_is_a_bad_row(row, why):
+    text = refusal([row])
+    assert why in text
+    assert "secret" not in text
+    assert text.count("Nothing was sent") == 1
+
+
+def test_a_private_reference_image_is_kept_unsigned_and_out_of_the_request():
+    row = made([{"sku": "a b#1"}], prompt="A lamp", reference_image_url="s3://b/{sku}.png")[0]
+    assert (row.private_reference, row.request.reference_image_url) == ("s3://b/a b#1.png", None)
+    assert row.asked["referenceImageUrl"] == "s3://b/a b#1.png"
+    assert request_of(json.loads(json.dumps(row.asked)))[1] == row.private_reference
+
+
+def test_a_price_is_that_of_the_rows_own_model():
+    rows = made(["A lamp", {"prompt": "A lamp", "model": "new"}], allow_unlisted=True)
+    assert [row.request.credits for row in rows] == [2, None]
+
+
+# File names ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        " ",
+        "/a.png",
+        "../a.png",
+        "a/../b.png",
+        "./a.png",
+        "..",
+        ".",
+        "a/",
+        "a//b.png",
+        "a\\b.png",
+        "a\n.png",
+        "a\x00.png",
+        "a\u2028.png",
+        "\ud800.png",
+        " a.png",
+        "a /b.png",
+        "a.png ",
+        ".pictory/a.png",
+        ".Pictory/1-00000.json",
+        "x/.pictory-1.part",
+        "metadata.jsonl",
+        "Metadata.JSONL",
+        "failed.jsonl",
+        "metadata.csv",
+        "s3://b/a.png",
+        "x" * 201,
+        "ü" * 101,
+        "/".join(["x" * 100] * 10),
+        None,
+        7,
+    ],
+)
+def test_a_name_that_leads_astray_is_refused(name):
+    assert problem_of_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.png", "a", "x/y/z.png", "a..png", "...png", "Grün, 100 % #1?.png", ".hidden.png", "日本.png", "x" * 200],
+)
+def test_an_odd_name_that_leads_nowhere_else_is_fine(name):
+    assert problem_of_name(name) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "bad"),
+    [
+        (["a.png", "b.png"], []),
+        (["a.png", "b.png", "a.png", "a.png"], [2, 3]),
+        (["a.png", "A.PNG"], [1]),
+        (["ü.png", "u\u0308.png"], [1]),
+        (["a.png", "a.png.json"], [1]),
+        (["a.png.json", "a.png"], [0]),
+        (["a", "a/b.png"], [1]),
+        (["A", "a/b/c.png"], [1]),
+        (["x/a.png", "x/a.png.json/b.png"], [1]),
+        (["x/a.png", "y/a.png"], []),
+    ],
+)
+def test_no_two_files_are_in_each_others_way(names, bad):
+    assert sorted({index for index, _ in collisions(enumerate(names))}) == bad
+
+
+def test_a_table_that_writes_one_file_twice_is_refused():
+    text = refusal([{"sku": "a"}, {"sku": "b"}, {"sku": "A"}], prompt="A lamp", file_name="{sku}.png")
+    assert "1 of 3 rows" in text
+    assert "row 2: file_name 'A.png' is the file name of row 0 too" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "spare"),
+    [("a.png", "a.j-1.png"), ("x/a.b.png", "x/a.b.j-1.png"), ("x.y/a", "x.y/a.j-1"), (".a", ".a.j-1")],
+)
+def test_a_paid_picture_whose_place_is_taken_gets_its_jobs_name(name, spare):
+    assert spare_name(name, "j/1") == spare
+    assert problem_of_name(spare) is None
+
+
+# The error -----------------------------------------------------------------------------------------------
+
+
+def test_one_error_names_every_bad_row_and_shows_twenty():
+    table = [{"prompt": "A lamp", "model": f"m{number}"} for number in range(100)] + ["A lamp"]
+    text = refusal(table)
+    assert text.startswith("100 of 101 rows cannot be bought as they are.")
+    assert "    row 19: model 'm19'" in text
+    assert "row 20" not in text
+    assert text.endswith("    and 80 more bad rows.")
+
+
+def test_the_same_fault_is_told_once_for_all_its_rows():
+    text = refusal(["A lamp"] * 1000, style="x")
+    assert text.count("style 'x'") == 1
+    assert "row 19 and 980 more: style 'x' is not among" in text
+    assert "more bad rows" not in text
+
+
+def test_a_row_of_a_file_is_named_with_its_line():
+    with pytest.raises(RequestInvalid, match=r"row 1 \(line 4\): prompt has 3 characters"):
+        RowMaker(conn_id="c").rows(read_table("t.csv", "prompt\nA lamp\n\nabc\n"))
+
+
+def test_an_error_says_which_fields_are_at_fault():
+    with pytest.raises(RequestInvalid) as caught:
+        made([{"prompt": "abc"}, {"prompt": "A lamp", "file_name": "/x"}])
+    assert caught.value.fields == ("requests", "file_name", "prompt")
+
+
+# What a row is known by ----------------------------------------------------------------------------------
+
+
+def key(conn_id="c", columns=(), **row):
+    return RowMaker(conn_id=conn_id).rows(records_of([{"prompt": "A lamp", **row, **dict(columns)}]))[0].key
+
+
+def test_a_row_is_known_by_what_it_asks_for_and_where_it_goes_and_by_nothing_else():
+    assert key() == key(columns={"price": 7}) == "b5dd0d9ac2960647a01cfe6c2dabe959"
+    others = [{"prompt": "A lamp!"}, {"file_name": "b.png"}, {"style": "vintage"}, {"model": "nanobanana"}]
+    assert len({key(), key(conn_id="d"), *(key(**other) for other in others)}) == 6
+
+
+def test_a_table_is_told_from_another_by_its_requests_and_their_order():
+    rows = made(["A lamp", "A desk"], file_name="{index}.png")
+    assert digest_of(rows) != digest_of(reversed(rows))
+    assert digest_of(rows) == digest_of(made([{"prompt": "A lamp", "x": 1}, "A desk"], file_name="{index}.png"))
