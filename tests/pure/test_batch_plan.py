@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""What is next in a batch, how far it is, and what lies there in the end."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from pictory_provider.api.errors import (
+    AuthenticationError,
+    EdgeBlocked,
+    PictoryError,
+    ProtocolError,
+    RateLimited,
+    RequestInvalid,
+    SubmitOutcomeUnknown,
+    Unavailable,
+)
+from pictory_provider.batch import stopping
+from pictory_provider.batch.decision import Found, Picture, Place
+from pictory_provider.batch.entries import Header
+from pictory_provider.batch.manifest import column_names, failed_lines, metadata_lines
+from pictory_provider.batch.opening import open_batch
+from pictory_provider.batch.plan import Buy, Look, Plan, Wait
+from pictory_provider.batch.progress import EVERY, is_worth_telling, line, progress
+from pictory_provider.batch.rows import RowMaker
+from pictory_provider.batch.tables import records_of
+from pictory_provider.batch.waking import wake_at
+
+
+def planned(size=20, found=(), requests=None, **more):
+    records = records_of(requests or [{"prompt": f"A lamp {n}", "n": n} for n in range(size)])
+    rows = RowMaker(conn_id="c", allow_unlisted=True).rows(records)
+    opening = open_batch(None, {}, rows, folder="/f", made_by={}, max_tries=2, retries=2)
+    plan = Plan(opening, {rows[n].file_name: there for n, there in dict(found).items()}, **more)
+    plan.journal.writes()
+    return plan
+
+
+def buy(plan, answers=()):
+    """Send a wave; return its rows."""
+    wave = plan.next()
+    assert isinstance(wave, Buy), wave
+    plan.intend(wave, 1.0)
+    plan.journal.writes()
+    answers = dict(answers)
+    for row in wave.rows:
+        plan.answered(row, answers.get(row.index, f"job-{row.index}"), 2.0)
+    plan.journal.writes()
+    return [row.index for row in wave.rows]
+
+
+def buy_all(plan, answers=()):
+    while isinstance(plan.next(), Buy):
+        buy(plan, answers)
+
+
+def save_all(plan):
+    plan.awake()
+    for row, job_id, _ in plan.next().tickets:
+        plan.saved(row, Picture(job_id, 2.0, 8, 8, 100, "abc"))
+
+
+# What is next --------------------------------------------------------------------------------------------
+
+
+def test_waves_are_of_eight_in_the_order_of_the_table_and_end_with_a_page():
+    plan = planned(60, found={0: reusable(0), 47: reusable(47)})
+    assert [len(wave) for wave in iter_waves(plan)] == [8, 8, 8, 8, 8, 6, 8, 4]
+
+
+def reusable(n, prompt=None):
+    asked = {"prompt": prompt or f"A lamp {n}", "model": "seedream3.0"}
+    return Found(state="saved", asked=asked, job_id="old", has_file=True, picture=Picture("old", 2.0, size=7))
+
+
+def iter_waves(plan):
+    while isinstance(plan.next(), Buy):
+        wave = buy(plan)
+        assert len({index // 48 for index in wave}) == 1
+        yield wave
+
+
+def test_no_more_jobs_are_at_pictory_than_may_be():
+    plan = planned(20, max_in_flight=10)
+    assert [len(wave) for wave in iter_waves(plan)] == [8, 2]
+    wait = plan.next()
+    assert isinstance(wait, Wait)
+    assert len(wait.tickets) == 10
+    plan.awake()
+    look = plan.next()
+    assert isinstance(look, Look)
+    for row, job_id, _ in look.tickets[:3]:
+        plan.saved(row, Picture(job_id))
+    for row, _, _ in look.tickets[3:]:
+        plan.still_running(row)
+    plan.journal.writes()
+    assert buy(plan) == [10, 11, 12]
+    assert isinstance(plan.next(), Wait)
+
+
+def test_one_wait_is_for_a_thousand_jobs_at_most_and_for_the_oldest():
+    plan = planned(1_100, max_in_flight=2_000)
+    buy_all(plan)
+    newest = plan.rows[0]
+    plan.awake()
+    plan.next()
+    for row in plan.rows[1:]:
+        plan.still_running(row)
+    plan.answered(newest, "job-0", 3.0)
+    tickets = plan.next().tickets
+    assert len(tickets) == 1_000
+    assert newest not in [row for row, _, _ in tickets]
+
+
+def test_a_batch_without_rows_or_with_nothing_missing_is_done_at_once():
+    assert planned(1, found={0: reusable(0)}).next() is None
+
+
+def test_a_wave_is_not_announced_while_what_went_before_is_not_on_record():
+    plan = planned()
+    plan.intend(plan.next(), 1.0)
+    with pytest.raises(RuntimeError):
+        plan.intend(Buy(()), 1.0)
+
+
+def test_the_price_is_that_of_what_is_missing():
+    requests = [{"prompt": "A lamp", "model": "flux-schnell"}] * 3 + ["A desk 1", "A desk 2"]
+    plan = planned(requests=requests, found={4: reusable(4, "A desk 2")})
+    assert plan.price == 3.8
+    assert planned(requests=["A lamp", {"prompt": "A lamp", "model": "new"}]).price is None
+
+
+def test_the_sidecar_of_a_purchase_by_another_task_is_adopted_and_goes_on_record():
+    there = Found(
+        state="bought", asked={"prompt": "A lamp 1", "model": "seedream3.0"}, job_id="k", submitted_at=5.0
+    )
+    plan = planned(3, found={1: there})
+    look = plan.next()
+    assert [(row.index, job_id, at) for row, job_id, at in look.tickets] == [(1, "k", 5.0)]
+    assert plan.journal.get(plan.rows[1].key).job_id == "k"
+
+
+def test_a_place_that_is_taken_stops_the_whole_batch_before_anything_is_sent():
+    plan = planned(30, found={n: Found(has_file=True) for n in range(3, 15)})
+    assert plan.next() is None
+    assert isinstance(plan.error, RequestInvalid)
+    assert "In the places of 12 rows lies something else" in plan.error.message
+    assert "row 3, 00003.png: a file lies there" in plan.error.message
+    assert "and 2 more" in plan.error.message
+    assert planned(3, found={1: Found(has_file=True)}, overwrite=True).error is None
+
+
+# What an answer means ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_refusal_of_one_row_fails_that_row_alone(status):
+    plan = planned(10)
+    buy_all(plan, {3: RequestInvalid("bad words", status=status, code="BAD")})
+    assert (plan.counts[Place.FAILED], plan.counts[Place.WAITING], plan.error) == (1, 9, None)
+    assert plan.end_of(plan.rows[3])[4:6] == ("BAD", "bad words")
+
+
+STOPS = [
+    AuthenticationError("x", status=401),
+    EdgeBlocked("x"),
+    RateLimited("x"),
+    RequestInvalid("x", status=402),
+    RequestInvalid("x", status=404),
+    RequestInvalid("x", status=400, code="INSUFFICIENT_CREDITS"),
+]
+
+
+@pytest.mark.parametrize("error", STOPS, ids=repr)
+def test_what_says_nothing_of_its_row_stops_purchases_and_leaves_the_row_unbought(error):
+    plan = planned(20)
+    buy(plan, {3: error})
+    assert plan.error is error
+    assert (plan.counts[Place.WAITING], plan.counts[Place.NOT_BOUGHT]) == (7, 13)
+    assert plan.journal.get(plan.rows[3].key) is None
+    assert isinstance(plan.next(), Wait)
+    kept = Header.read(json.loads(json.dumps(plan.journal.header.plain()))).stopped
+    assert (type(stopping.read(kept)), stopping.read(kept).message) == (type(error), error.message)
+
+
+def test_a_budget_that_is_used_up_stops_purchases_and_the_first_reason_stays():
+    plan = planned(20)
+    plan.stop(PictoryError("the budget is used up"))
+    plan.stop(PictoryError("later"))
+    assert plan.error.message == "the budget is used up"
+    assert plan.next() is None
+    assert progress(plan)["not_bought"] == 20
+
+
+@pytest.mark.parametrize(
+    "error", [SubmitOutcomeUnknown.because("cut"), Unavailable("cut", status=503), ProtocolError("cut")]
+)
+def test_what_may_have_been_accepted_is_unknown_and_is_not_sent_again(error):
+    plan = planned(10)
+    buy_all(plan, {3: error})
+    assert (plan.counts[Place.UNKNOWN], plan.counts[Place.WAITING]) == (1, 9)
+    assert plan.end_of(plan.rows[3]).message == "cut"
+
+
+def test_waves_shrink_so_that_no_try_leaves_more_than_eight_rows_unknown():
+    plan = planned(40)
+    unknown = SubmitOutcomeUnknown.because("cut")
+    sizes = []
+    while isinstance(plan.next(), Buy):
+        sizes.append(len(buy(plan, dict.fromkeys((0, 1, 2, 3, 4, 8, 9, 11), unknown))))
+    assert sizes == [8, 3, 1]
+    assert progress(plan)["unknown"] == 8
+    assert "of 8 rows nobody can know" in plan.error.message
+
+
+def test_a_job_that_fails_for_want_of_credits_stops_purchases_and_is_failed_itself():
+    plan = planned(20, max_in_flight=8)
+    buy(plan)
+    plan.awake()
+    plan.failed(plan.rows[0], "INSUFFICIENT_CREDITS", "no credits")
+    assert (plan.counts[Place.FAILED], plan.counts[Place.NOT_BOUGHT]) == (1, 12)
+    assert "too few AI credits" in plan.error.message
+
+
+def test_a_job_that_pictory_does_not_know_is_unknown():
+    plan = planned(1)
+    buy(plan)
+    plan.awake()
+    plan.unknown(plan.rows[0], "Pictory knows no job-0")
+    assert plan.next() is None
+    assert plan.end_of(plan.rows[0]).message == "Pictory knows no job-0"
+
+
+# When a worker wakes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("of", "ended", "first", "at"),
+    [
+        (200, 0, None, math.inf),
+        (200, 1, 30, 90),
+        (200, 99, 30, 90),
+        (200, 100, 30, 30),
+        (200, 100, 3, 8),
+        (5, 5, 30, 30),
+        (5, 5, 1, 8),
+        (5, 4, 1, 61),
+        (0, 0, None, 8),
+    ],
+)
+def test_a_worker_wakes_when_all_or_many_have_ended_or_a_minute_after_the_first_and_never_too_soon(
+    of, ended, first, at
+):
+    first_at = None if first is None else 1000.0 + first
+    assert wake_at(began_at=1000.0, of=of, ended=ended, first_ended_at=first_at) == 1000.0 + at
+
+
+# How far -------------------------------------------------------------------------------------------------
+
+
+def test_progress_counts_every_row_once_and_only_what_this_batch_has_bought_costs():
+    plan = planned(20, found={0: reusable(0)}, max_in_flight=8)
+    buy(plan, {1: RequestInvalid("bad", status=400), 2: SubmitOutcomeUnknown.because("cut")})
+    save_all(plan)
+    plan.journal.writes()
+    buy(plan)
+    assert progress(plan) == {
+        "of": 20,
+        "to_do": 4,
+        "waiting": 7,
+        "saved": 6,
+        "reused": 1,
+        "failed": 1,
+        "unknown": 1,
+        "not_bought": 0,
+        "ai_credits_used": 12.0,
+    }
+    assert line(progress(plan)) == (
+        "20 pictures: 4 to do, 7 waiting, 6 saved, 1 reused, 1 failed, 1 unknown; 12 AI credits used"
+    )
+
+
+def test_credits_of_a_tenth_add_up_without_dust():
+    plan = planned(requests=[{"prompt": "A lamp"}] * 3)
+    buy_all(plan)
+    plan.awake()
+    for row, job_id, _ in plan.next().tickets:
+        plan.saved(row, Picture(job_id, 0.1))
+    assert progress(plan)["ai_credits_used"] == 0.3
+
+
+def test_progress_is_told_on_change_and_not_too_often():
+    one, other = {"saved": 1}, {"saved": 2}
+    assert is_worth_telling(None, one, seconds=0)
+    assert not is_worth_telling(one, other, seconds=EVERY - 0.1)
+    assert is_worth_telling(one, other, seconds=EVERY)
+    assert not is_worth_telling(one, one, seconds=100)
+
+
+# What lies there -----------------------------------------------------------------------------------------
+
+
+def test_the_manifest_has_a_line_for_each_picture_in_the_order_of_the_table_and_the_rest_is_told_apart():
+    plan = planned(4, found={2: reusable(2)})
+    buy_all(plan, {1: RequestInvalid("bad words", status=400, code="BAD")})
+    save_all(plan)
+    told = [json.loads(text) for text in metadata_lines(plan)]
+    assert [one["file_name"] for one in told] == ["00000.png", "00002.png", "00003.png"]
+    assert told[0] == {
+        "file_name": "00000.png",
+        "text": "A lamp 0",
+        "n": 0,
+        "job_id": "job-0",
+        "model": "seedream3.0",
+        "ai_credits_used": 2.0,
+        "width": 8,
+        "height": 8,
+        "size": 100,
+        "sha256": "abc",
+    }
+    (failed,) = [json.loads(text) for text in failed_lines(plan)]
+    assert {name: failed[name] for name in ("file_name", "index", "line", "state", "code", "message", "n")} == {
+        "file_name": "00001.png",
+        "index": 1,
+        "line": None,
+        "state": "failed",
+        "code": "BAD",
+        "message": "bad words",
+        "n": 1,
+    }
+    assert "clear" in failed["what_to_do"]
+    assert list(metadata_lines(plan)) == list(metadata_lines(plan))
+
+
+def test_a_rows_column_never_replaces_a_field_of_ours():
+    columns = {"size": "XL", "Size": "M", "row_size": "S", "text": "t", "SHA256": "x", "code": 7, "a": "ü\u2028"}
+    plan = planned(requests=[{"prompt": "A lamp", **columns}, {"prompt": "A lamp", "b": 1, "style": "vintage"}])
+    names = column_names(plan)
+    assert list(names) == [*columns, "b"]
+    assert len({name.casefold() for name in names.values()}) == len(names)
+    buy_all(plan)
+    save_all(plan)
+    lines = list(metadata_lines(plan))
+    assert all(text.isprintable() for text in (text.rstrip("\n") for text in lines))
+    assert "ü" in lines[0]
+    first, second = (json.loads(text) for text in lines)
+    assert (first["size"], first["text"], first["sha256"], first["a"]) == (100, "A lamp", "abc", "ü\u2028")
+    assert {first[names[column]] for column in columns} == set(columns.values())
+    assert list(first) == list(second)
+    assert (second["b"], second["a"]) == (1, None)

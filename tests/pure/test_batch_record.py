@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""The record of a batch, and what a try makes of the one that it finds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from pictory_provider.api.errors import RequestInvalid, StorageFailed, SubmitOutcomeUnknown
+from pictory_provider.batch.decision import Found, Picture, Place, decide
+from pictory_provider.batch.entries import BOUGHT, FAILED, INTENT, PAGE_ROWS, SAVED, UNKNOWN, Entry, Header
+from pictory_provider.batch.journal import HEADER, Journal, page_name
+from pictory_provider.batch.opening import Start, check_shared, is_held, left_over, open_batch, start_of
+from pictory_provider.batch.plan import WAVE
+from pictory_provider.batch.rows import RowMaker
+from pictory_provider.batch.tables import records_of
+
+MADE_BY = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": None}
+
+
+def table(size, word="lamp"):
+    return RowMaker(conn_id="c", prompt=f"A {word} {{n}}").rows(records_of([{"n": n} for n in range(size)]))
+
+
+def entry(row, state, **changes):
+    job_id = "j" if state in (BOUGHT, SAVED) else None
+    submitted_at = 2.0 if job_id else None
+    fields = {"state": state, "job_id": job_id, "submitted_at": submitted_at, **changes}
+    return replace(Entry.intent(row, tried=1, now=1.0), **fields)
+
+
+def opened(rows, header=None, pages=(), **more):
+    task = {"folder": "/f", "made_by": MADE_BY, "max_tries": 2, "retries": 2, **more}
+    return open_batch(header, dict(pages), rows, **task)
+
+
+def kept(rows, entries=(), **changes):
+    """Return header and pages as they lie in the folder after a try."""
+    journal = opened(rows).journal
+    for one in entries:
+        journal.put(one)
+    journal.set_header(**changes)
+    lying = {name: json.loads(json.dumps(value)) for name, value in journal.writes()}
+    pages = {page: lying[page_name(1, page)] for page in range(9) if page_name(1, page) in lying}
+    return lying[HEADER], pages
+
+
+# Header and pages ----------------------------------------------------------------------------------------
+
+
+def test_a_wave_never_crosses_a_page():
+    assert PAGE_ROWS % WAVE == 0
+
+
+def test_a_header_survives_the_storage():
+    rows = table(3)
+    header = replace(opened(rows).journal.header, stopped={"kind": "RateLimited"}, begun=(0, 2), has_ended=True)
+    assert Header.read(json.loads(json.dumps(header.plain()))) == header
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": 2},
+        {"version": None},
+        {"digest": None},
+        {"of": "3"},
+        {"of": True},
+        {"tries": -1},
+        {"parts": "x"},
+        {"begun": None},
+        {"begun": ["0"]},
+        {"made_by": None},
+        {"has_ended": None},
+        {"stopped": 1},
+        {"retries": "2"},
+    ],
+)
+def test_a_header_that_is_none_of_this_release_cannot_be_read(changes):
+    assert Header.read({**opened(table(3)).journal.header.plain(), **changes}) is None
+
+
+@pytest.mark.parametrize("state", [INTENT, BOUGHT, SAVED, FAILED, UNKNOWN])
+def test_an_entry_survives_the_storage(state):
+    one = entry(table(1)[0], state, code="C", message="m", again=True)
+    assert Entry.read(one.key, json.loads(json.dumps(one.plain()))) == one
+
+
+@pytest.mark.parametrize("state", [INTENT, UNKNOWN])
+def test_a_job_id_put_by_hand_to_what_is_unknown_is_adopted(state):
+    value = {**entry(table(1)[0], state).plain(), "jobId": " j-7 "}
+    found = Entry.read("k", value)
+    assert (found.state, found.job_id, found.submitted_at) == (BOUGHT, "j-7", None)
+
+
+BAD_ENTRIES = [
+    {"state": "sold"},
+    {"state": None},
+    {"request": None},
+    {"request": {"prompt": "A lamp"}},
+    {"request": {"prompt": "x", "model": "nanobanana"}},
+    {"file_name": None},
+    {"index": "0"},
+    {"tried": None},
+    {"jobId": ""},
+    {"jobId": "None"},
+    {"jobId": 7},
+    {"state": "bought"},
+    {"state": "saved"},
+]
+
+
+@pytest.mark.parametrize("changes", BAD_ENTRIES)
+def test_one_entry_that_cannot_be_read_makes_its_page_unreadable(changes):
+    rows = table(50)
+    header, pages = kept(rows, [entry(rows[0], INTENT), entry(rows[48], BOUGHT)])
+    pages[0]["rows"][rows[0].key].update(changes)
+    journal = Journal.read(Header.read(header), pages)
+    assert journal.unreadable == {0}
+    assert journal.get(rows[48].key).job_id == "j"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [None, [], {}, {"version": 2}, {"generation": 2}, {"page": 1}, {"rows": []}, {"rows": {"k": None}}],
+)
+def test_a_page_that_is_none_of_this_batch_is_unreadable_and_never_empty(change):
+    rows = table(3)
+    header, pages = kept(rows, [entry(rows[0], BOUGHT)])
+    page = {**pages[0], **change} if change else change
+    assert Journal.read(Header.read(header), {0: page}).unreadable == {0}
+
+
+def test_a_page_that_the_header_names_and_that_is_gone_is_missing():
+    rows = table(3)
+    header, _ = kept(rows, [entry(rows[0], BOUGHT)])
+    assert Journal.read(Header.read(header), {}).missing == {0}
+
+
+def test_pages_are_written_before_the_header_that_names_them_and_only_those_that_changed():
+    rows = table(100)
+    journal = opened(rows).journal
+    assert [write.name for write in journal.writes()] == [HEADER]
+    journal.put(entry(rows[99], INTENT))
+    journal.put(entry(rows[0], INTENT))
+    assert [write.name for write in journal.writes()] == [page_name(1, 0), page_name(1, 2), HEADER]
+    assert not journal.is_changed
+    journal.put(entry(rows[0], BOUGHT))
+    assert [write.name for write in journal.writes()] == [page_name(1, 0)]
+
+
+# What kind of try ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("found", "now", "start"),
+    [
+        (None, {}, Start.FIRST),
+        ({}, {}, Start.RETRY),
+        ({}, {"is_leg": True}, Start.LEG),
+        ({}, {"max_tries": 3}, Start.CLEAR),
+        ({}, {"max_tries": 3, "is_leg": True}, Start.LEG),
+        ({"has_ended": True}, {}, Start.RETRY),
+        ({"has_ended": True}, {"retries": 1}, Start.CLEAR),
+        ({}, {"retries": 1}, Start.RETRY),
+        ({}, {"made_by": {**MADE_BY, "run_id": "s"}}, Start.OTHER),
+        ({}, {"made_by": {**MADE_BY, "map_index": 0}, "is_leg": True}, Start.OTHER),
+    ],
+)
+def test_a_clear_a_retry_a_leg_and_another_run_are_told_apart(found, now, start):
+    header = None if found is None else Header.read(kept(table(1), **found)[0])
+    assert start_of(header, **{"made_by": MADE_BY, "max_tries": 2, "retries": 2, **now}) is start
+
+
+def test_a_folder_that_another_task_may_be_buying_into_is_left_alone():
+    header, pages = kept(table(3))
+    with pytest.raises(StorageFailed, match="in use by another batch: dag_id d, run_id r, task_id t"):
+        opened(table(3), header, pages, made_by={**MADE_BY, "map_index": 1})
+    header["has_ended"] = True
+    assert opened(table(3), header, pages, made_by={**MADE_BY, "map_index": 1}).start is Start.OTHER
+
+
+@pytest.mark.parametrize("header", [{}, [], 0, "", {"version": 2}])
+def test_a_header_that_cannot_be_read_buys_nothing_after_a_clear_neither(header):
+    with pytest.raises(SubmitOutcomeUnknown, match="is none that can be read"):
+        opened(table(3), header, max_tries=9)
+
+
+def test_pages_or_a_deferral_without_a_header_are_never_nothing_on_record():
+    rows = table(3)
+    _, pages = kept(rows, [entry(rows[0], BOUGHT)])
+    for more in ({"pages": pages}, {"is_leg": True}):
+        with pytest.raises(SubmitOutcomeUnknown, match="is missing, though this batch has a record"):
+            opened(rows, None, **more)
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "told"),
+    [
+        (table(101), {}, "the table had 100 rows and has 101; there are other requests among rows 96 to 100"),
+        (table(100, "desk"), {}, "there are other requests among rows 0 to 47, 48 to 95, 96 to 99"),
+        (table(96), {}, "the table had 100 rows and has 96"),
+        (table(0), {}, "the table had 100 rows and has 0"),
+        (table(100), {"folder": "/g"}, "the folder was /f and is /g"),
+        (list(reversed(table(100))), {"is_leg": True}, "there are other requests among rows"),
+    ],
+)
+def test_a_retry_or_a_leg_that_differs_is_held_to_the_record_and_says_the_difference(rows, more, told):
+    old = table(100)
+    header, pages = kept(old, [entry(old[50], BOUGHT)])
+    opening = opened(rows, header, pages, **more)
+    assert isinstance(opening.error, RequestInvalid)
+    assert told in opening.error.message
+    assert (opening.of, [row.key for row in opening.rows]) == (100, [old[50].key])
+    assert opening.rows[0].asked == old[50].asked
+
+
+def test_the_same_table_is_no_difference():
+    header, pages = kept(table(100))
+    for more in ({}, {"is_leg": True}, {"max_tries": 3}):
+        assert opened(table(100), header, pages, **more).error is None
+
+
+def test_a_clear_with_a_new_table_keeps_what_was_paid_for_and_says_what_it_leaves_behind():
+    old, new = table(60), table(60, "desk")
+    states = [BOUGHT, INTENT, UNKNOWN, SAVED, FAILED]
+    header, pages = kept(old, [entry(row, state) for row, state in zip(old, states, strict=False)])
+    opening = opened([*new, *old[:1]], header, pages, max_tries=3)
+    assert opening.error is None
+    assert "2 rows that may or may not have been paid for: 00001.png, 00002.png" in opening.warning
+    assert opening.journal.get(old[0].key).job_id == "j"
+    assert left_over(opening.journal) == []
+    opening = opened(new, header, pages, max_tries=3)
+    assert [row.key for row in left_over(opening.journal)] == [old[0].key]
+
+
+def test_a_new_table_is_not_bought_while_a_page_of_the_old_one_cannot_be_read():
+    old = table(60)
+    header, pages = kept(old, [entry(old[0], BOUGHT), entry(old[50], BOUGHT)])
+    opening = opened(table(60, "desk"), header, {**pages, 1: {"version": 2}}, max_tries=3)
+    assert isinstance(opening.error, SubmitOutcomeUnknown)
+    assert "/f/.pictory/1-00001.json" in opening.error.message
+    assert [row.key for row in opening.rows] == [old[0].key]
+    assert opened(table(60, "desk"), header, {0: pages[0]}, max_tries=3).error is None
+
+
+def test_a_try_that_was_overtaken_by_another_knows_it():
+    header, pages = kept(table(3))
+    mine = Header.read(header)
+    assert is_held(header, mine)
+    later = opened(table(3), header, pages).journal.header
+    assert not is_held(later.plain(), mine)
+    assert not is_held(None, mine)
+    assert not is_held({**header, "made_by": {}}, mine)
+
+
+def test_a_worker_that_does_not_see_the_journal_that_is_known_buys_nothing():
+    rows = table(3)
+    header, pages = kept(rows)
+    later = opened(rows, header, pages).journal.header.plain()
+    check_shared(None, None, "/f")
+    check_shared(header, header, "/f")
+    check_shared(header, later, "/f")
+    check_shared(header, None, "/g")
+    for seen in (None, header):
+        with pytest.raises(StorageFailed, match="not shared by all workers"):
+            check_shared(later, seen, "/f")
+    with pytest.raises(StorageFailed):
+        check_shared({"version": 9}, None, "/f")
+
+
+# What becomes of a row -----------------------------------------------------------------------------------
+
+
+def decided(one=None, found=None, *, header=None, overwrite=False, resubmit=False):
+    """Decide for a row in the fifth try; the fourth followed another run's, the third a clear."""
+    row = table(1)[0]
+    journal = Journal(header=replace(opened([row]).journal.header, tries=5, since=4, cleared=3, **(header or {})))
+    if one:
+        state, tried, *more = one
+        journal.put(entry(row, state, tried=tried, **(more[0] if more else {})))
+    if found:
+        found = Found(**{"asked": row.asked, **found})
+    return decide(row, journal, found, overwrite=overwrite, resubmit=resubmit)
+
+
+WHOLE = {"state": "saved", "job_id": "j", "has_file": True, "picture": Picture("j")}
+OTHER_JOB = {**WHOLE, "job_id": "k", "picture": Picture("k")}
+CUT = {**WHOLE, "picture": None}
+LATE = {"job_id": "j", "adoptable": True}
+
+
+@pytest.mark.parametrize(
+    ("one", "found", "place", "with_overwrite"),
+    [
+        (None, None, "to_do", "to_do"),
+        (None, WHOLE, "reused", "to_do"),
+        (None, {**WHOLE, "asked": {}}, "not_bought", "to_do"),
+        (None, CUT, "not_bought", "to_do"),
+        (None, {"has_file": True}, "not_bought", "to_do"),
+        (None, {"state": "saved", "job_id": "j"}, "to_do", "to_do"),
+        (None, {"state": "bought", "job_id": "k"}, "waiting", "to_do"),
+        (None, {"state": "bought", "job_id": "k", "asked": {}}, "not_bought", "to_do"),
+        (None, {"state": "intent"}, "unknown", "unknown"),
+        ((BOUGHT, 5), None, "waiting", "waiting"),
+        ((BOUGHT, 5), WHOLE, "saved", "saved"),
+        ((BOUGHT, 5), OTHER_JOB, "waiting", "waiting"),
+        ((BOUGHT, 5), {"has_file": True}, "waiting", "waiting"),
+        ((BOUGHT, 1), None, "waiting", "waiting"),
+        ((BOUGHT, 1), WHOLE, "saved", "to_do"),
+        ((SAVED, 4), WHOLE, "saved", "saved"),
+        ((SAVED, 4), None, "waiting", "waiting"),
+        ((SAVED, 3), WHOLE, "reused", "to_do"),
+        ((SAVED, 3), None, "to_do", "to_do"),
+        ((SAVED, 3), OTHER_JOB, "reused", "to_do"),
+        ((FAILED, 4), None, "failed", "failed"),
+        ((FAILED, 3), None, "to_do", "to_do"),
+        ((FAILED, 3), WHOLE, "reused", "to_do"),
+        ((FAILED, 5, LATE), None, "failed", "failed"),
+        ((FAILED, 4, LATE), None, "waiting", "waiting"),
+        ((FAILED, 1, LATE), None, "waiting", "waiting"),
+        ((FAILED, 4, LATE), WHOLE, "saved", "saved"),
+        ((INTENT, 3), None, "unknown", "unknown"),
+        ((UNKNOWN, 5), WHOLE, "unknown", "unknown"),
+        ((INTENT, 2), None, "to_do", "to_do"),
+        ((UNKNOWN, 2), WHOLE, "reused", "to_do"),
+    ],
+)
+def test_each_row_of_the_table_of_decisions(one, found, place, with_overwrite):
+    assert decided(one, found).place.value == place
+    assert decided(one, found, overwrite=True).place.value == with_overwrite
+
+
+def test_resubmit_buys_what_is_unknown_unless_this_try_has_done_so():
+    assert decided((UNKNOWN, 4), resubmit=True).place is Place.TO_DO
+    assert decided((UNKNOWN, 5), resubmit=True).place is Place.TO_DO
+    assert decided((UNKNOWN, 4, {"again": True}), resubmit=True).place is Place.TO_DO
+    assert decided((UNKNOWN, 5, {"again": True}), resubmit=True).place is Place.UNKNOWN
+
+
+def test_what_is_unknown_says_why_and_what_is_refused_says_what_lies_there():
+    assert "between its intent to submit" in decided((INTENT, 5)).message
+    assert decided((UNKNOWN, 5, {"message": "the cable was cut"})).message == "the cable was cut"
+    assert "no sidecar" in decided(None, {"has_file": True}).message
+    assert (
+        "another request lies there ('A desk')" in decided(None, {**WHOLE, "asked": {"prompt": "A desk"}}).message
+    )
+    assert "not of the size" in decided(None, CUT).message
+
+
+@pytest.mark.parametrize("start", [{}, {"max_tries": 3}])
+def test_rows_of_a_page_that_cannot_be_read_are_unknown_after_a_clear_too_and_those_of_a_lost_page_are_not(start):
+    rows = table(60)
+    header, pages = kept(rows, [entry(rows[0], BOUGHT), entry(rows[50], BOUGHT)])
+    for value, then in ({0: None}, Place.UNKNOWN), ({}, Place.TO_DO if start else Place.UNKNOWN):
+        journal = opened(rows, header, {1: pages[1], **value}, **start).journal
+        ends = [decide(row, journal, None, overwrite=True, resubmit=True).place for row in rows]
+        assert ends == [then] * 48 + [Place.TO_DO] * 2 + [Place.WAITING] + [Place.TO_DO] * 9
+
+
+def test_a_page_that_was_lost_and_then_cleared_is_not_lost_again_for_the_retry_of_that_try():
+    rows = table(3)
+    header, _ = kept(rows, [entry(rows[0], BOUGHT)])
+    cleared = opened(rows, header, {}, max_tries=3).journal.header.plain()
+    journal = opened(rows, cleared, {}, max_tries=3).journal
+    assert decide(rows[0], journal, None, overwrite=False, resubmit=False).place is Place.TO_DO
