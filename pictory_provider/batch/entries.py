@@ -56,8 +56,8 @@ class Header:
         bought again: a user has seen it.
     :param generation: of the pages; a new table gets new ones.
     :param begun: the pages that have been written.
-    :param stopped: why this try buys nothing more (:func:`pictory_provider.batch.stopping.plain`): it holds after a
-        deferral, too.
+    :param stopped: why this try buys nothing more, after a deferral neither
+        (:func:`pictory_provider.batch.stopping.plain`).
     """
 
     digest: str

@@ -235,6 +235,94 @@ def test_a_job_that_pictory_does_not_know_is_unknown():
     assert plan.end_of(plan.rows[0]).message == "Pictory knows no job-0"
 
 
+# What a later try finds ----------------------------------------------------------------------------------
+
+
+def later(plan, *, found=None, rows=None, max_tries=2, is_leg=False, **more):
+    """Take up, in another try, what a plan has left on record."""
+    journal = plan.journal
+    opening = open_batch(
+        json.loads(json.dumps(journal.header.plain())),
+        {page: json.loads(json.dumps(journal.page(page))) for page in journal.header.begun},
+        plan.rows if rows is None else rows,
+        folder="/f",
+        made_by={},
+        max_tries=max_tries,
+        retries=2,
+        is_leg=is_leg,
+    )
+    after = Plan(opening, found or {}, **more)
+    after.journal.writes()
+    return after
+
+
+def test_a_clear_buys_a_row_whose_job_of_before_it_proves_to_have_failed():
+    plan = planned(2)
+    buy_all(plan)
+    cleared, retried = later(plan, max_tries=3), later(plan)
+    for after, place in ((cleared, Place.TO_DO), (retried, Place.FAILED)):
+        after.next()
+        after.failed(after.rows[0], "BAD", "it failed")
+        assert after.end_of(after.rows[0]).place is place
+    assert later(cleared, max_tries=3).end_of(plan.rows[0]).place is Place.TO_DO
+
+
+def test_a_job_past_its_time_is_left_alone_for_this_try_and_adopted_by_the_next():
+    plan = planned(1)
+    buy_all(plan)
+    plan = later(plan)
+    plan.failed(plan.rows[0], "WaitTimeout", "still running", adoptable=True)
+    assert plan.next() is None
+    assert later(plan, is_leg=True).next() is None
+    for max_tries in (2, 3):
+        assert [ticket.job_id for ticket in later(plan, max_tries=max_tries).next().tickets] == ["job-0"]
+
+
+def test_what_a_clear_has_adopted_and_saved_is_not_bought_again_by_its_retry_with_overwrite():
+    plan = planned(1)
+    buy_all(plan)
+    plan = later(plan, max_tries=3, overwrite=True)
+    plan.saved(plan.rows[0], Picture("job-0"))
+    there = Found(state="saved", asked=plan.rows[0].asked, job_id="job-0", has_file=True, picture=Picture("job-0"))
+    places = [
+        later(plan, found={"00000.png": there}, overwrite=True, max_tries=max_tries).end_of(plan.rows[0]).place
+        for max_tries in (3, 4)
+    ]
+    assert places == [Place.SAVED, Place.TO_DO]
+
+
+def test_a_lost_job_of_before_a_clear_is_unknown_to_the_retry_too():
+    plan = planned(1)
+    buy_all(plan)
+    plan = later(plan, max_tries=3)
+    plan.unknown(plan.rows[0], "Pictory knows no job-0")
+    assert later(plan, max_tries=3).end_of(plan.rows[0]).place is Place.UNKNOWN
+    assert later(plan, max_tries=4).end_of(plan.rows[0]).place is Place.TO_DO
+
+
+def test_a_paid_picture_of_an_old_table_is_saved_beside_the_new_one_of_that_name():
+    plan = planned(2)
+    buy_all(plan)
+    new = RowMaker(conn_id="c").rows(records_of(["Another lamp"]))
+    after = later(plan, rows=new, max_tries=3)
+    assert [ticket.row.file_name for ticket in after.next().tickets] == ["00000.job-0.png", "00001.png"]
+    for row, job_id, _ in after.next().tickets:
+        after.saved(row, Picture(job_id))
+    assert progress(after)["saved"] == 0
+    after.journal.writes()
+    buy_all(after)
+    save_all(after)
+    assert (after.next(), progress(after)["of"], progress(after)["saved"]) == (None, 1, 1)
+
+
+def test_what_stopped_a_try_holds_after_a_deferral_and_not_for_a_retry():
+    plan = planned(20)
+    buy(plan, {3: AuthenticationError("no key")})
+    leg, retry = later(plan, is_leg=True), later(plan)
+    assert (type(leg.error), progress(leg)["not_bought"]) == (AuthenticationError, 13)
+    assert (retry.error, progress(retry)["to_do"]) == (None, 13)
+
+
 # When a worker wakes -------------------------------------------------------------------------------------
 
 

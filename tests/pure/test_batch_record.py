@@ -247,6 +247,21 @@ def test_a_new_table_is_not_bought_while_a_page_of_the_old_one_cannot_be_read():
     assert opened(table(60, "desk"), header, {0: pages[0]}, max_tries=3).error is None
 
 
+def test_a_new_table_that_was_not_written_to_its_end_leaves_nothing_that_a_later_try_would_read():
+    old = table(60)
+    header, pages = kept(old, [entry(old[0], BOUGHT)])
+    first, *unfinished, _ = opened(table(60, "desk"), header, pages, max_tries=3).journal.writes()
+    assert first.name == HEADER
+    assert (first.value["digest"], first.value["max_tries"]) == (header["digest"], header["max_tries"])
+    after = opened(table(60, "chair"), first.value, pages, max_tries=3)
+    assert after.start is Start.CLEAR
+    first, *finished, last = after.journal.writes()
+    assert (first.name, last.name) == (HEADER, HEADER)
+    assert finished
+    assert not {write.name for write in unfinished} & {write.name for write in finished}
+    assert last.value["generation"] == last.value["tries"]
+
+
 def test_a_try_that_was_overtaken_by_another_knows_it():
     header, pages = kept(table(3))
     mine = Header.read(header)
