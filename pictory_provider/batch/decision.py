@@ -22,6 +22,7 @@ nothing, or what is settled      its picture                     reused; with ``
 nothing, or what is settled      a sidecar: bought by this       adopted; with ``overwrite`` bought
                                  very request
 nothing, or what is settled      a sidecar: an intent            unknown: somebody buys it now, or nobody can know
+nothing, or what is settled      a sidecar that cannot be read   refused, with ``overwrite`` too
 nothing, or what is settled      any other file                  refused; with ``overwrite`` bought
 ===============================  ==============================  =================================================
 
@@ -63,6 +64,7 @@ class Picture(NamedTuple):
     :param width: pixels.
     :param height: pixels.
     :param size: bytes.
+    :param file_name: where it lies, where that is not its row's own place.
     """
 
     job_id: str
@@ -71,6 +73,7 @@ class Picture(NamedTuple):
     height: int | None = None
     size: int | None = None
     sha256: str | None = None
+    file_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +87,7 @@ class Found:
     :param has_file: whether there is a file in the picture's place.
     :param picture: what the sidecar says of it; ``None`` where there is no file, or its size is another.
     :param by: whose sidecar it is, for a text.
+    :param problem: why a sidecar that is there cannot be read.
     """
 
     state: str | None = None
@@ -93,6 +97,7 @@ class Found:
     has_file: bool = False
     picture: Picture | None = None
     by: str = "another task"
+    problem: str | None = None
 
 
 class Decision(NamedTuple):
@@ -183,6 +188,9 @@ def _by_folder(row: Row, found: Found | None, *, overwrite: bool) -> Decision:
     if found is None:
         return BUY
     is_ours = found.asked == row.asked
+    if found.problem:
+        why = f"its sidecar cannot be read: {found.problem}"
+        return Decision(Place.NOT_BOUGHT, code="SIDECAR_UNREADABLE", message=why, is_refused=True)
     if found.state == INTENT:
         return Decision(
             Place.UNKNOWN,

@@ -46,7 +46,8 @@ def metadata_lines(plan: Plan) -> Iterator[str]:
         end = plan.end_of(row)
         if end.picture is not None and end.place in (Place.SAVED, Place.REUSED):
             told = {**end.picture._asdict(), "model": row.request.model}
-            yield _line(row, names, {field: told[field] for field in _PICTURE})
+            name = end.picture.file_name or row.file_name
+            yield _line(row, name, names, {field: told[field] for field in _PICTURE})
 
 
 def failed_lines(plan: Plan) -> Iterator[str]:
@@ -66,7 +67,7 @@ def failed_lines(plan: Plan) -> Iterator[str]:
             "message": end.message,
             "what_to_do": _WHAT_TO_DO.get(end.place),
         }
-        yield _line(row, names, {field: told[field] for field in _FAILURE})
+        yield _line(row, row.file_name, names, {field: told[field] for field in _FAILURE})
 
 
 def column_names(plan: Plan) -> dict[str, str]:
@@ -83,8 +84,8 @@ def column_names(plan: Plan) -> dict[str, str]:
     return names
 
 
-def _line(row: Row, names: dict[str, str], fields: dict[str, Any]) -> str:
+def _line(row: Row, file_name: str, names: dict[str, str], fields: dict[str, Any]) -> str:
     others = {name: row.columns.get(column) for column, name in names.items()}
-    values = {"file_name": row.file_name, "text": row.request.prompt, **others, **fields}
+    values = {"file_name": file_name, "text": row.request.prompt, **others, **fields}
     text = json.dumps(values, ensure_ascii=False, allow_nan=False)
     return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"

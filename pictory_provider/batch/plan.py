@@ -26,7 +26,7 @@ import heapq
 import math
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pictory_provider.api.errors import PictoryError, SubmitOutcomeUnknown
 from pictory_provider.api.retry import Fate, fate_of_submit
@@ -36,6 +36,7 @@ from pictory_provider.batch.entries import BOUGHT, FAILED, INTENT, SAVED, UNKNOW
 from pictory_provider.batch.journal import page_of
 from pictory_provider.batch.names import same, spare_name
 from pictory_provider.batch.opening import left_over
+from pictory_provider.batch.steps import Buy, Look, Ticket, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,35 +52,6 @@ MAX_IN_FLIGHT = 200
 """Jobs at Pictory at once, unless a task says otherwise."""
 MOST_WAITED_FOR = 1_000
 """Jobs that one trigger waits for: MySQL keeps 64 kB of its arguments."""
-
-
-class Ticket(NamedTuple):
-    """A job to be looked at, and where its picture goes.
-
-    :param submitted_at: epoch seconds; ``None`` where nobody knows: then its time begins now.
-    """
-
-    row: Row
-    job_id: str
-    submitted_at: float | None
-
-
-class Buy(NamedTuple):
-    """Buy these rows side by side; they lie on one page of the journal."""
-
-    rows: tuple[Row, ...]
-
-
-class Look(NamedTuple):
-    """Ask for these jobs, and save those that are finished."""
-
-    tickets: tuple[Ticket, ...]
-
-
-class Wait(NamedTuple):
-    """Wait until some of these jobs have ended."""
-
-    tickets: tuple[Ticket, ...]
 
 
 class Plan:
@@ -197,11 +169,17 @@ class Plan:
             self._wait_for(row, entry, is_due=False)
         elif isinstance(answer, SubmitOutcomeUnknown) or fate_of_submit(answer) is Fate.UNKNOWN:
             self._is_unknown(row, answer)
-        elif stopping.stops_buying(answer):
-            self.stop(answer)
+        else:
+            self.refused(row, answer)
+        self._before.pop(row.key, None)
+
+    def refused(self, row: Row, error: PictoryError) -> None:
+        """Note that a row's paid request certainly bought nothing, and why: it was refused, or never left."""
+        if stopping.stops_buying(error):
+            self.stop(error)
             self.withdraw(row)
         else:
-            self.failed(row, stopping.code_of(answer), answer.message)
+            self.failed(row, stopping.code_of(error), error.message)
         self._before.pop(row.key, None)
 
     def withdraw(self, row: Row) -> None:
@@ -251,9 +229,20 @@ class Plan:
         self.journal.put(entry)
         self._end(row, is_unknown(entry))
 
-    def still_running(self, row: Row) -> None:
-        """Note that a job was looked at and has not ended."""
-        self._waiting[row.key] = self._due.pop(row.key)
+    def still_running(self, row: Row, since: float | None = None) -> None:
+        """Note that a job was looked at and has not ended.
+
+        :param since: epoch seconds from which on its time counts, where nobody knows when it was submitted.
+        """
+        ticket = self._due.pop(row.key)
+        if ticket.submitted_at is None and since is not None:
+            self.journal.put(replace(self._entry(row), submitted_at=since))
+            ticket = ticket._replace(submitted_at=since)
+        self._waiting[row.key] = ticket
+
+    def changed(self, row: Row, picture: Picture) -> None:
+        """Note that a picture that lies there is another file now: it was marked."""
+        self._ends[row.key] = self._ends[row.key]._replace(picture=picture)
 
     def awake(self) -> None:
         """Note that some time has passed: every job is worth a look."""

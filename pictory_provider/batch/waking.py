@@ -6,23 +6,21 @@ from __future__ import annotations
 
 import math
 
-FIRST_WAKE = 8.0
-"""Seconds after a deferral before which its event may come too early for Airflow."""
 WAKE_AFTER = 60.0
 """Seconds from the first end of a job to the worker that saves it."""
 WAKE_FOR = 100
 """Ended jobs for which a worker is woken at once."""
 
 
-def wake_at(*, began_at: float, of: int, ended: int, first_ended_at: float | None) -> float:
+def wake_at(*, not_before: float, of: int, ended: int, first_ended_at: float | None) -> float:
     """Return when a worker is to be woken, in epoch seconds; infinity while there is nothing for it to do.
 
-    :param began_at: when the deferral began; epoch seconds.
+    :param not_before: when Airflow can bear the event of this deferral; epoch seconds.
     :param of: how many jobs are waited for.
     :param ended: how many of them have ended, or are past their time.
     :param first_ended_at: when the first of them did; epoch seconds.
     """
     if first_ended_at is None:
-        return began_at + FIRST_WAKE if ended >= of else math.inf
+        return not_before if ended >= of else math.inf
     is_enough = ended >= min(of, WAKE_FOR)
-    return max(began_at + FIRST_WAKE, first_ended_at if is_enough else first_ended_at + WAKE_AFTER)
+    return max(not_before, first_ended_at if is_enough else first_ended_at + WAKE_AFTER)

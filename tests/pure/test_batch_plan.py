@@ -344,7 +344,7 @@ def test_a_worker_wakes_when_all_or_many_have_ended_or_a_minute_after_the_first_
     of, ended, first, at
 ):
     first_at = None if first is None else 1000.0 + first
-    assert wake_at(began_at=1000.0, of=of, ended=ended, first_ended_at=first_at) == 1000.0 + at
+    assert wake_at(not_before=1008.0, of=of, ended=ended, first_ended_at=first_at) == 1000.0 + at
 
 
 # How far -------------------------------------------------------------------------------------------------
