@@ -43,14 +43,22 @@ class Watched:
 
     :param silent_fail: take an error that nobody foresaw for one that passes.
     :param is_carried_on: whether another process has begun the wait, and said so.
+    :param is_last: whether nobody looks at the completed job again, to count what it cost.
     """
 
     def __init__(
-        self, poller: JobPoller, *, log: Log, silent_fail: bool = False, is_carried_on: bool = False
+        self,
+        poller: JobPoller,
+        *,
+        log: Log,
+        silent_fail: bool = False,
+        is_carried_on: bool = False,
+        is_last: bool = True,
     ) -> None:
         self.poller = poller
         self._log = log
         self._silent_fail = silent_fail
+        self._is_last = is_last
         self._news = News(poller.started_at, is_carried_on=is_carried_on)
 
     def take(self, answer: Job | PictoryError) -> Wait | Finished:
@@ -65,7 +73,7 @@ class Watched:
                 log("%s. Next look in %.0f s.", decision.reason.rstrip("."), pause)
         elif isinstance(decision.result, Job):
             credits = decision.result.ai_credits_used
-            if credits:
+            if credits and self._is_last:
                 # Prices are in tenths; every backend of Airflow's Stats counts fractions.
                 count("pictory.credits_used", count=credits)
             self._log.info("Job %s is completed (%s AI credits).", self.poller.job_id, credits)

@@ -53,9 +53,17 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's description, as ``provider_info.schema.json`` of Airflow wants it."""
     name = "Pictory"
+    files = {
+        "hooks": ["pictory"],
+        "operators": ["pictory", "batch"],
+        "sensors": ["pictory"],
+        "triggers": ["pictory", "batch"],
+    }
     modules = {
-        kind: [{"integration-name": name, "python-modules": [f"pictory_provider.{kind}.pictory"]}]
-        for kind in ("hooks", "operators", "sensors", "triggers")
+        kind: [
+            {"integration-name": name, "python-modules": [f"pictory_provider.{kind}.{file}" for file in listed]}
+        ]
+        for kind, listed in files.items()
     }
     return {
         "package-name": "airflow-provider-pictory",

@@ -35,7 +35,9 @@ def report_assets(context: Context, outlets: Sequence[Any], record: Mapping[str,
 
     https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/assets.html
     """
-    told: dict[str, Any] = {**record, "url": without_query(record["url"])}
+    told: dict[str, Any] = dict(record)
+    if "url" in told:
+        told["url"] = without_query(told["url"])
     for outlet in outlets:
         try:
             context["outlet_events"][outlet].extra.update(told)
@@ -85,3 +87,13 @@ def report_lineage(hook: BaseHook, job: Job, uri: str) -> None:
         collector.add_output_asset(context=hook, uri=uri)
     except Exception as error:
         hook.log.warning("The picture is saved, and lineage could not be told of it: %r", error)
+
+
+def report_output(hook: BaseHook, uri: str) -> None:
+    """Tell lineage of a folder that was written. Its pictures would be too many: Airflow keeps a hundred."""
+    from airflow.providers.common.compat.sdk import get_hook_lineage_collector
+
+    try:
+        get_hook_lineage_collector().add_output_asset(context=hook, uri=uri)
+    except Exception as error:
+        hook.log.warning("The pictures are saved, and lineage could not be told of it: %r", error)

@@ -48,7 +48,7 @@ class Evidence:
 
     def text(self) -> str:
         """Return the evidence in plain words."""
-        return f"{self._credits()} {self._gallery()}"
+        return f"{self._credits()} {self.gallery()}"
 
     def _credits(self) -> str:
         if self.credits_before is None or self.credits_now is None:
@@ -63,7 +63,8 @@ class Evidence:
             costs = ": exactly the price of this picture"
         return f"The account has used {_plain(more)} AI credits more ({used}){costs}."
 
-    def _gallery(self) -> str:
+    def gallery(self) -> str:
+        """Return what the gallery shows, in plain words."""
         if self.matches is None:
             return "The gallery could not be searched."
         when = (
@@ -102,8 +103,13 @@ def matching(
         for image in images
         if image.prompt == request.prompt
         and image.model in (None, request.model)
-        and (since is None or _made_at(image, since) >= since - CLOCK_SLACK)
+        and (since is None or is_since(image, since))
     )
+
+
+def is_since(image: GeneratedImage, since: float) -> bool:
+    """Whether a picture of the gallery may have been made since a moment in epoch seconds."""
+    return _made_at(image, since) >= since - CLOCK_SLACK
 
 
 def report(unknown: SubmitOutcomeUnknown, evidence: Evidence, adoption: str) -> SubmitOutcomeUnknown:

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 from pictory_provider.api.models import JobState
 
@@ -39,3 +40,44 @@ class News:
             return False
         self._status, self._age = wait.status, age
         return True
+
+
+class Sparing:
+    """A log for what many jobs would say a thousand times: the same kind of warning a few times, the rest at
+    DEBUG.
+
+    What one job has to say in the normal course of things goes to DEBUG, too.
+
+    :param log: takes what is left.
+    :param times: how often one kind is told.
+    """
+
+    def __init__(self, log: Any, times: int = 5) -> None:
+        self._log = log
+        self._times = times
+        self._told: Counter[str] = Counter()
+
+    def debug(self, event: Any, /, *args: Any, **more: Any) -> None:  # noqa: D102
+        self._log.debug(event, *args, **more)
+
+    info = debug
+
+    def warning(self, event: Any, /, *args: Any, **more: Any) -> None:  # noqa: D102
+        self._say(self._log.warning, event, *args, **more)
+
+    def error(self, event: Any, /, *args: Any, **more: Any) -> None:  # noqa: D102
+        self._say(self._log.error, event, *args, **more)
+
+    def exception(self, event: Any, /, *args: Any, **more: Any) -> None:  # noqa: D102
+        self._say(self._log.exception, event, *args, **more)
+
+    def sum_up(self) -> None:
+        """Say how much was left out."""
+        more = sum(max(0, times - self._times) for times in self._told.values())
+        if more:
+            self._log.warning("%s more warnings of these kinds were logged at DEBUG.", f"{more:,}")
+        self._told.clear()
+
+    def _say(self, say: Any, event: Any, *args: Any, **more: Any) -> None:
+        self._told[str(event)] += 1
+        (say if self._told[str(event)] <= self._times else self._log.debug)(event, *args, **more)

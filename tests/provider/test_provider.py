@@ -192,7 +192,7 @@ import sys
 import airflow.sdk
 from airflow.sdk import BaseOperator, BaseSensorOperator
 before = set(sys.modules)
-import pictory_provider.operators.pictory, pictory_provider.sensors.pictory
+import pictory_provider.operators.pictory, pictory_provider.operators.batch, pictory_provider.sensors.pictory
 print(*sorted(set(sys.modules) - before))
 """
 
@@ -205,6 +205,7 @@ def test_what_a_dag_file_imports_is_light_and_brings_no_http_library():
     assert heavy.isdisjoint(brought)
     assert "pictory_provider.hooks.pictory" not in brought
     ours = [name for name in brought if name.startswith("pictory_provider")]
+    assert not [name for name in ours if "batching" in name]
     assert len(ours) < 45, "the time it takes is measured by `make bench`"
 
 

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""What lies in a batch's folder, on a local disk or in object storage; and the file that its table is in."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pictory_provider.api.errors import PictoryError, RequestInvalid, StorageFailed
+from pictory_provider.batch.decision import Found, Picture
+from pictory_provider.images.paths import check_path, local_file, object_storage
+from pictory_provider.images.reuse import Lying
+from pictory_provider.images.shelf import Shelf
+from pictory_provider.images.sidecar import SUFFIX, Sidecar, Unreadable
+from pictory_provider.images.store import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+AT_ONCE = 8
+"""Files that are read side by side."""
+LARGEST_TABLE = 256 * 1024 * 1024
+_LARGEST_SIDECAR = 1024 * 1024
+
+
+def read_file(path: str) -> bytes:
+    """Return the file of a table.
+
+    :param path: an absolute local path, or any URL that ``ObjectStoragePath`` takes.
+    :raises RequestInvalid: where there is none, or where it is too large for one.
+    :raises StorageFailed: where it cannot be read.
+    """
+    try:
+        target = Target(path)
+        size = target.size()
+    except RequestInvalid as error:
+        raise RequestInvalid(error.message.replace("path ", "requests ", 1), fields=["requests"]) from None
+    if size is None:
+        raise RequestInvalid(
+            f"requests {path!r} does not exist. Nothing was sent and nothing was spent. Does this worker see the "
+            "storage that it lies in?",
+            fields=["requests"],
+        )
+    if size > LARGEST_TABLE:
+        raise RequestInvalid(
+            f"requests {path!r} has {size:,} bytes, and a table has {LARGEST_TABLE:,} at most. Nothing was sent "
+            "and nothing was spent.",
+            fields=["requests"],
+        )
+    return b"".join(target.pieces())
+
+
+class Folder:
+    """The folder of a batch.
+
+    :param path: an absolute local path, or any URL that ``ObjectStoragePath`` takes.
+    :raises RequestInvalid: for one that no folder can have.
+    """
+
+    def __init__(self, path: object) -> None:
+        checked = check_path(str(path).rstrip("/") if path is not None else path)
+        self._local: Path | None = local_file(checked)
+        self.path = checked if self._local is None else str(self._local)
+        self._remote: Any = None if self._local else object_storage("path", checked)
+
+    def at(self, name: str) -> str:
+        """Return the path of a file in it."""
+        return f"{self.path}/{name}"
+
+    def target(self, name: str) -> Target:
+        """Return the place of a file in it."""
+        return Target(self.at(name))
+
+    def shelf(self, name: str) -> Shelf:
+        """Return the place of a picture in it, and of its sidecar."""
+        return Shelf(self.at(name))
+
+    @property
+    def uri(self) -> str:
+        """The folder as a URI, for lineage."""
+        return Target(self.path).uri
+
+    def names(self, below: str) -> list[str]:
+        """Return the files that lie directly in a folder of it.
+
+        :raises StorageFailed: where that cannot be told.
+        """
+        with _reading(self.at(below)):
+            if self._local:
+                try:
+                    return [file.name for file in (self._local / below).iterdir()]
+                except (FileNotFoundError, NotADirectoryError):
+                    return []
+            return list(self._listed(below))
+
+    def read(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Return the contents of files that lie there; a name without a file is left out.
+
+        :raises StorageFailed: where one cannot be read.
+        """
+        read = side_by_side(self._content, names)
+        return {name: content for name, content in read.items() if content is not None}
+
+    def found(self, names: Iterable[str]) -> tuple[dict[str, Found], dict[str, Sidecar]]:
+        """Say what lies in the places of pictures.
+
+        :return: by the pictures' names; and the sidecars of those that say nothing of their origin yet.
+        :raises RequestInvalid: where one of them is a folder.
+        :raises StorageFailed: where it cannot be told.
+        """
+        names = list(names)
+        sizes = self._sizes(names)
+        there = [name for name in names if (name in sizes) or name + SUFFIX in sizes]
+
+        def look(name: str) -> Lying:
+            length = sizes.get(name + SUFFIX)
+            return self._lying(name, size=sizes.get(name), length=length)
+
+        lying = side_by_side(look, there)
+        unmarked = {
+            name: seen.sidecar
+            for name, seen in lying.items()
+            if seen.has_its_picture and seen.sidecar and seen.sidecar.saved and not seen.sidecar.saved.marks
+        }
+        return {name: _found(seen) for name, seen in lying.items()}, unmarked
+
+    def _lying(self, name: str, *, size: int | None, length: int | None) -> Lying:
+        path = self.at(name)
+        if length is None:
+            return Lying(path, size=size)
+        if length > _LARGEST_SIDECAR:
+            return Lying(path, problem=f"it has {length:,} bytes", size=size)
+        try:
+            return Lying(path, sidecar=Sidecar.read(self._content(name + SUFFIX) or b""), size=size)
+        except Unreadable as error:
+            return Lying(path, problem=str(error), size=size)
+
+    def _content(self, name: str) -> bytes | None:
+        with _reading(self.at(name)):
+            try:
+                if self._local:
+                    return (self._local / name).read_bytes()
+                content: bytes = self._remote.fs.cat_file(self._within(name))
+            except FileNotFoundError:
+                return None
+            return content
+
+    def _sizes(self, names: Iterable[str]) -> dict[str, int]:
+        """Return the bytes of pictures and sidecars that lie there. Object storage is listed, folder by folder."""
+        with _reading(self.path):
+            if self._local:
+                sizes = {}
+                for name in (each for picture in names for each in (picture, picture + SUFFIX)):
+                    place = self._local / name
+                    try:
+                        sizes[name] = place.stat().st_size
+                    except (FileNotFoundError, NotADirectoryError):
+                        continue
+                    if not name.endswith(SUFFIX) and place.is_dir():
+                        Target(str(place)).size()  # says what is wrong with it
+                return sizes
+            self._remote.fs.invalidate_cache()
+            folders = {name.rpartition("/")[0] for name in names}
+            return {
+                f"{folder}/{name}" if folder else name: size
+                for folder, listed in side_by_side(self._listed, folders).items()
+                for name, size in listed.items()
+            }
+
+    def _listed(self, below: str) -> dict[str, int]:
+        """Return the files directly in a folder of the storage, with their bytes."""
+        fs = self._remote.fs
+        try:
+            listed = fs.ls(self._within(below) if below else self._remote.path, detail=True, refresh=True)
+        except TypeError:  # not every storage keeps what it has listed
+            listed = fs.ls(self._within(below) if below else self._remote.path, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        files = (each for each in listed if each.get("type") != "directory")
+        return {str(each["name"]).rpartition("/")[2]: int(each.get("size") or 0) for each in files}
+
+    def _within(self, name: str) -> str:
+        return f"{str(self._remote.path).rstrip('/')}/{name}"
+
+
+def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> dict[T, R]:
+    """Call a function for each item, :data:`AT_ONCE` at a time."""
+    listed = list(items)
+    if len(listed) <= 1:
+        return {item: function(item) for item in listed}
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return dict(zip(listed, pool.map(function, listed), strict=True))
+
+
+class _reading:  # noqa: N801  reads as a word of the language
+    """Turn what a storage raises into :class:`StorageFailed`."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
+        if error is None or isinstance(error, PictoryError) or not isinstance(error, Exception):
+            return
+        why = getattr(error, "strerror", None) or error
+        raise StorageFailed(
+            f"It could not be read what lies at {self._path!r}: {why}. Nothing was bought by that. Check the "
+            "folder and its permissions."
+        ) from error
+
+
+def _found(there: Lying) -> Found:
+    sidecar = there.sidecar
+    if sidecar is None:
+        return Found(has_file=there.size is not None, problem=there.problem)
+    saved, submission = sidecar.saved, sidecar.submission
+    picture = None
+    if saved and there.has_its_picture:
+        picture = Picture(
+            job_id=str(submission.job_id),
+            ai_credits_used=saved.ai_credits_used,
+            width=saved.width,
+            height=saved.height,
+            size=there.size,
+            sha256=saved.sha256,
+        )
+    return Found(
+        state=sidecar.state,
+        asked=submission.request,
+        job_id=submission.job_id,
+        submitted_at=submission.submitted_at,
+        has_file=there.size is not None,
+        picture=picture,
+        by=str(sidecar.made_by),
+    )

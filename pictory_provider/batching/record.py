@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""The record of a batch: read and written. What it says is in :mod:`pictory_provider.batch.journal`.
+
+It lies in the folder, and its header in the task's state store too, where there is one (Airflow 3.3 and later): so
+a worker that does not see the folder as it was left knows that there is something to be seen.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from pictory_provider.api.errors import StorageFailed
+from pictory_provider.batch.entries import Header
+from pictory_provider.batch.journal import HEADER, page_name
+from pictory_provider.batch.names import RECORD_FOLDER
+from pictory_provider.batch.opening import check_shared, is_held, open_batch
+from pictory_provider.batch.progress import EVERY
+from pictory_provider.compat import task_state_store
+from pictory_provider.images.sidecar import MadeBy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from pictory_provider.batch.journal import Journal, Write
+    from pictory_provider.batch.opening import Opening
+    from pictory_provider.batch.rows import Row
+    from pictory_provider.batching.folder import Folder
+
+KEY = "pictory_batch"
+"""The key of the header in the state store of a task."""
+PATIENCE = (0.5, 2.0, 5.0)
+"""Seconds between attempts to write what must not be lost."""
+_PAGE = re.compile(r"(\d+)-(\d{5,})\.json")
+
+
+class BatchRecord:
+    """The record of one batch.
+
+    :param retries: of the task.
+    :ivar me: the task instance whose batch it is.
+    """
+
+    def __init__(self, folder: Folder, context: Context, *, retries: int | None) -> None:
+        self._folder = folder
+        self._store = task_state_store(context)
+        self._ti: Any = context["ti"]
+        self._retries = retries
+        self._left: list[Write] = []
+        self._stored: tuple[int, int] | None = None
+        self._is_new = False
+        self._written_at = time.monotonic()
+        ti = self._ti
+        self.me = MadeBy(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index)
+
+    @property
+    def max_tries(self) -> int:
+        """Airflow's ``ti.max_tries``."""
+        return int(self._ti.max_tries)
+
+    @property
+    def retries(self) -> int | None:
+        """The ``retries`` of the task."""
+        return self._retries
+
+    @property
+    def is_last_try(self) -> bool:
+        """Whether Airflow retries no more after this try."""
+        return bool(self._ti.try_number > self._ti.max_tries)
+
+    def open(self, rows: Sequence[Row], *, is_leg: bool) -> Opening:
+        """Take up what is on record. Nothing is written yet.
+
+        :param is_leg: whether this is the same try after a deferral.
+        :raises StorageFailed: where it cannot be read, or where this worker does not see it.
+        :raises SubmitOutcomeUnknown: where it is none that can be read.
+        """
+        lying = self._header()
+        stored = self._store.get(KEY) if self._store else None
+        check_shared(stored, lying, self._folder.path)
+        self._is_new = lying is None
+        return open_batch(
+            lying,
+            self._pages(lying),
+            rows,
+            folder=self._folder.path,
+            made_by=self.me._asdict(),
+            max_tries=self.max_tries,
+            retries=self._retries,
+            is_leg=is_leg,
+        )
+
+    def check_held(self, journal: Journal) -> None:
+        """See that this try may still buy: whoever was away for long may have been given up meanwhile.
+
+        :raises StorageFailed: where another try, or another task, has taken the batch up.
+        """
+        if not is_held(self._header(), journal.header):
+            raise StorageFailed(
+                f"Another try has taken up the batch in {self._folder.path} while this one was away. Nothing more "
+                "is bought by this one; what it has bought is on record, and the other saves it."
+            )
+
+    def is_due(self, journal: Journal) -> bool:
+        """Whether what can be found out again has waited for long enough to be written."""
+        return journal.is_changed and time.monotonic() - self._written_at >= EVERY
+
+    def write(self, journal: Journal, *, patience: Sequence[float] = ()) -> None:
+        """Write whatever has changed. What could not be written is written by the next call.
+
+        :param patience: seconds before each further attempt.
+        :raises StorageFailed: where it cannot be written.
+        """
+        self._left += journal.writes()
+        self._written_at = time.monotonic()
+        for pause in (*patience, None):
+            try:
+                self._write_all()
+                break
+            except StorageFailed:
+                if pause is None:
+                    raise
+                time.sleep(pause)
+        self._store_header(journal.header)
+
+    def end(self, journal: Journal) -> None:
+        """Note that this try has ended for good, so that another run may take the folder."""
+        journal.set_header(has_ended=True)
+        self.write(journal)
+
+    def _write_all(self) -> None:
+        while self._left:
+            name, value = self._left[0]
+            content = (json.dumps(value, separators=(",", ":")) + "\n").encode()
+            if not self._folder.target(name).write(content, is_new=self._is_new and name == HEADER):
+                raise StorageFailed(
+                    f"Another task has just begun a batch in {self._folder.path}. Nothing was sent by this one, "
+                    "and nothing was spent. Give each task, run and map index a folder of its own."
+                )
+            if name == HEADER:
+                self._is_new = False
+            self._left.pop(0)
+
+    def _store_header(self, header: Header) -> None:
+        """Let the state store know of the batch, once it lies in the folder. It says no more than the folder."""
+        now = (header.tries, header.generation)
+        if self._store and self._stored != now:
+            self._store.set(KEY, header.plain())
+            self._stored = now
+
+    def _header(self) -> Any:
+        content = self._folder.read([HEADER]).get(HEADER)
+        return None if content is None else _json(content, otherwise={})
+
+    def _pages(self, lying: Any) -> dict[int, Any]:
+        """Return the pages of the header's generation; whatever pages there are where it cannot be read."""
+        header = None if lying is None else Header.read(lying)
+        named = {}
+        for name in self._folder.names(RECORD_FOLDER):
+            match = _PAGE.fullmatch(name)
+            if match and (header is None or int(match[1]) == header.generation):
+                named[f"{RECORD_FOLDER}/{name}"] = int(match[2])
+        if header is None:
+            return dict.fromkeys(named.values())
+        # A listing may be late.
+        named |= {page_name(header.generation, page): page for page in header.begun}
+        return {named[name]: _json(content) for name, content in self._folder.read(named).items()}
+
+
+def _json(content: bytes, otherwise: Any = None) -> Any:
+    with suppress(ValueError):
+        return json.loads(content)
+    return otherwise

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Buy a wave: some rows side by side, each on record before it is sent, and again as soon as Pictory has answered.
+
+The sending of one row is :func:`pictory_provider.purchase.submit`, as everywhere. What is written, and when:
+
+1. the intents of the wave, before its first request;
+2. a second after the first answer that is not on record yet, all answers until then;
+3. when the last has answered, the rest.
+
+Threads only send. What their answers mean is noted by the one thread that owns the plan.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+
+from pictory_provider.api.errors import PictoryError, SubmitOutcomeUnknown
+from pictory_provider.batch.decision import Place
+from pictory_provider.batching.record import PATIENCE
+from pictory_provider.exceptions import failure
+from pictory_provider.purchase import submit
+
+if TYPE_CHECKING:
+    import threading
+    from concurrent.futures import Executor
+
+    from pictory_provider.batch.plan import Plan
+    from pictory_provider.batch.rows import Row
+    from pictory_provider.batch.steps import Buy
+    from pictory_provider.batching.record import BatchRecord
+    from pictory_provider.batching.turns import PacedClient, Turns
+    from pictory_provider.client.asking import Log
+
+UNRECORDED = 1.0
+"""Seconds that an answer may be known and not on record."""
+GRACE = 30.0
+"""Seconds that requests under way are waited for when the task has to end."""
+
+
+class _NotSentError(PictoryError):
+    """Purchases have stopped before a row's request was sent."""
+
+
+class _Answer(NamedTuple):
+    """What came of a row's request.
+
+    :param result: the jobId; the error; ``None`` where it was not sent.
+    :param is_open: whether it may have been accepted.
+    """
+
+    row: Row
+    result: str | BaseException | None
+    is_open: bool = False
+
+
+class _Sending:
+    """One row's request on its way: a :class:`~pictory_provider.jobs.submission.Recorder` that knows how far it
+    is.
+
+    The journal is written by somebody else. Here it is only remembered whether a request is under way, and its
+    turn is waited for.
+    """
+
+    def __init__(self, wave: Wave, row: Row) -> None:
+        self._wave = wave
+        self._row = row
+        self.is_open = False
+        self._job_id: str | None = None
+
+    def intend(self) -> None:
+        self._wave.turns.take(self._wave.check)
+        self.is_open = True
+
+    def withdraw(self) -> None:
+        self.is_open = False
+
+    def keep(self, job_id: str) -> None:
+        self._job_id = job_id
+
+    def send(self) -> _Answer:
+        """Send it, and return what came of it, whatever that is."""
+        row, wave = self._row, self._wave
+        request = row.request
+        if row.private_reference is not None:
+            request = replace(request, reference_image_url=row.private_reference)
+        try:
+            self._job_id = submit(wave.client, request, recorder=self, ends_at=wave.ends_at, log=wave.quiet)
+        except _NotSentError:
+            return _Answer(row, None)
+        except BaseException as error:
+            if self._job_id is None:
+                return _Answer(row, error, is_open=self.is_open)
+        return _Answer(row, self._job_id)
+
+
+class Wave:
+    """Buys waves for one leg of a batch.
+
+    :param ends_at: on the monotonic clock; nothing is bought from then on.
+    :param no_more: set where nothing more is to be bought.
+    :param quiet: takes what every single request has to say.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        record: BatchRecord,
+        client: PacedClient,
+        turns: Turns,
+        pool: Executor,
+        *,
+        ends_at: float | None,
+        no_more: threading.Event,
+        log: Log,
+        quiet: Log,
+    ) -> None:
+        self.plan = plan
+        self.record = record
+        self.client = client
+        self.turns = turns
+        self.ends_at = ends_at
+        self.quiet = quiet
+        self._pool = pool
+        self._no_more = no_more
+        self._log = log
+
+    def buy(self, wave: Buy) -> None:
+        """Buy a wave, and have on record what came of it.
+
+        :raises StorageFailed: where the record cannot be written, or is another try's by now; nothing was sent.
+        :raises AirflowTaskTimeout: where the task's time is over.
+        :raises AirflowFailException: where jobs were bought and cannot be put on record.
+        """
+        self.record.check_held(self.plan.journal)
+        self.plan.intend(wave, time.time())
+        try:
+            self.record.write(self.plan.journal)
+        except BaseException:
+            for row in wave.rows:
+                self.plan.withdraw(row)
+            self._write_anyhow()
+            raise
+        answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
+        for row in wave.rows:
+            self._pool.submit(lambda one: answers.put(one.send()), _Sending(self, row))
+        try:
+            self._collect(answers, len(wave.rows))
+        except BaseException:
+            self._no_more.set()
+            raise
+
+    def check(self) -> None:
+        """Raise where nothing more may be sent."""
+        if self._no_more.is_set():
+            raise _NotSentError("Purchases have stopped.")
+        if self.ends_at is not None and time.monotonic() >= self.ends_at:
+            raise AirflowTaskTimeout("The task's execution_timeout is over: nothing is bought any more")
+
+    def _collect(self, answers: queue.SimpleQueue[_Answer], of: int) -> None:
+        """Take the answers as they come; those under way are waited for whatever happens."""
+        left, pending = of, None
+        write_at = give_up_at = math.inf
+        ended_by: BaseException | None = None
+        while left and (pending or time.monotonic() < give_up_at):
+            # The end of the task's time strikes once, in any line. What is under way is not left alone for that.
+            try:
+                if pending is None:
+                    if time.monotonic() >= write_at:
+                        write_at = math.inf
+                        self._write()
+                    wait = min(write_at, give_up_at) - time.monotonic()
+                    pending = answers.get(timeout=min(1.0, max(0.0, wait)))
+                ended_by = self._note(pending) or ended_by
+                pending, left = None, left - 1
+                write_at = min(write_at, time.monotonic() + UNRECORDED)
+                if self.plan.error:
+                    self._no_more.set()
+            except queue.Empty:
+                continue
+            except (Exception, AirflowTaskTimeout) as error:
+                if ended_by is not None:
+                    raise
+                ended_by, give_up_at = error, time.monotonic() + GRACE
+                self._no_more.set()
+        if left:
+            self._log.error("%s requests were still under way when the task had to end.", left)
+        self._write()
+        if ended_by is not None:
+            raise ended_by
+
+    def _note(self, answer: _Answer) -> BaseException | None:
+        """Tell the plan of an answer; return what has to end this try."""
+        row, result, is_open = answer
+        plan, now = self.plan, time.time()
+        if isinstance(result, str):
+            plan.answered(row, result, now)
+        elif isinstance(result, SubmitOutcomeUnknown):
+            plan.answered(row, result, now)
+            self._log.warning("%s, %s: %s", row.label, row.file_name, result.why)
+        elif is_open:
+            self._log.error("%s, %s: an error that nobody foresaw", row.label, row.file_name, exc_info=result)
+            plan.answered(row, SubmitOutcomeUnknown.because("an error that nobody foresaw"), now)
+        elif isinstance(result, PictoryError):
+            plan.refused(row, result)
+            if plan.end_of(row).place is Place.FAILED:
+                self._log.error("%s, %s: refused: %s", row.label, row.file_name, result.message)
+        else:
+            plan.withdraw(row)
+            self._no_more.set()
+            return result
+        return None
+
+    def _write(self) -> None:
+        """Put answers on record. Where that cannot be done the log and the error name the jobs."""
+        try:
+            self.record.write(self.plan.journal, patience=PATIENCE)
+        except Exception as error:
+            bought: list[Any] = [
+                f"    {entry.file_name}: jobId {entry.job_id}"
+                for entry in self.plan.journal
+                if entry.job_id and entry.tried == self.plan.journal.header.tries and entry.state == "bought"
+            ]
+            for line in bought:
+                self._log.error("Bought, and perhaps not on record:%s", line)
+            raise failure(
+                f"Pictures were bought, and the record of the batch could not be written: {error}. The task is "
+                "not retried: a retry would ask what became of them. Mend the storage, put these jobIds into the "
+                "rows' records there, and clear the task.\n" + "\n".join(bought[-16:])
+            ) from error
+
+    def _write_anyhow(self) -> None:
+        try:
+            self.record.write(self.plan.journal)
+        except Exception as error:
+            self._log.error(
+                "Nothing was sent, and the record says that some rows were about to be: %r. So a retry calls them "
+                "unknown.",
+                error,
+            )
