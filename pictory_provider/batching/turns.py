@@ -12,6 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from pictory_provider.api.errors import Unavailable
 from pictory_provider.api.retry import parse_retry_after
 from pictory_provider.client.sync import SyncClient
 from pictory_provider.jobs.pacing import Pace
@@ -74,11 +75,17 @@ class PacedClient(SyncClient):
     def __init__(self, settings: ConnectionSettings, turns: Turns) -> None:
         super().__init__(settings)
         self._turns = turns
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Close every connection. Whoever still waits for a turn waits in vain."""
+        self._is_closed = True
+        super().close()
 
     def send(self, request: Request) -> Response:
         """Send one request to the API when its turn has come."""
         if request.method != "POST":
-            self._turns.take()
+            self._turns.take(self._check_open)
         try:
             response = super().send(request)
         finally:
@@ -88,3 +95,7 @@ class PacedClient(SyncClient):
             if seconds is not None:
                 self._turns.pause(seconds)
         return response
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise Unavailable("The request was not sent: its task has ended.")

@@ -290,7 +290,7 @@ class Batch:
     def _new_client(self) -> PacedClient:
         """Read the Airflow connection, anew where it was read before."""
         if self._clients:
-            self._hook.close()
+            self._hook.close()  # so that it is looked up again
         settings = self._hook.get_conn().settings
         self._turns = self._turns or Turns(settings.requests_per_second)
         self._clients.append(PacedClient(settings, self._turns))

@@ -4,13 +4,18 @@
 
 from __future__ import annotations
 
+import signal
+
 import fsspec
 import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow.sdk.io import attach
 
 from pictory_provider.api import retry
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs import polling
+from pictory_provider.simulator import painting
+from tests.provider import batches
 from tests.stand_ins import StateStore, TaskInstance
 
 
@@ -67,3 +72,47 @@ def context_without_store(ti):
 def memory():
     """Let Airflow know fsspec's own storage in memory, as a provider would make s3 known."""
     attach("memory", fs=fsspec.filesystem("memory"))
+
+
+@pytest.fixture
+def fast(pictory, monkeypatch):
+    """Return the local Pictory, over a connection that may ask often, with pictures that are painted once."""
+    monkeypatch.setattr(painting, "paint", lambda body, size, reference=None: batches.painted(size))
+    monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(requests_per_second=500))
+    return pictory
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "lamps"
+
+
+@pytest.fixture
+def one_try(fast, folder):
+    """Return what runs tries of one batch."""
+    return batches.Tries(folder)
+
+
+@pytest.fixture
+def logged(capfd):
+    """Return what gives all that a task has logged so far; Airflow's logger writes to the standard output."""
+    parts = []
+
+    def everything():
+        parts.extend(capfd.readouterr())
+        return "".join(parts)
+
+    return everything
+
+
+@pytest.fixture
+def timeout_after():
+    """Let Airflow's own exception strike as Airflow does it: by a signal, in the middle of a line."""
+
+    def strike(*_):
+        raise AirflowTaskTimeout("Timeout")
+
+    before = signal.signal(signal.SIGALRM, strike)
+    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)

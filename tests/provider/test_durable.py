@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from datetime import timedelta
 
@@ -490,19 +489,6 @@ def test_a_resubmission_that_was_refused_leaves_the_first_unknown_outcome_on_rec
 
 
 # execution_timeout ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def timeout_after():
-    """Let Airflow's own exception strike as Airflow does it: by a signal, in the middle of a line."""
-
-    def strike(*_):
-        raise AirflowTaskTimeout("Timeout")
-
-    before = signal.signal(signal.SIGALRM, strike)
-    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
 
 
 def test_an_execution_timeout_while_the_answer_is_awaited_is_an_unknown_outcome(pictory, context, timeout_after):
