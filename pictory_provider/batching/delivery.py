@@ -23,7 +23,7 @@ from pictory_provider.jobs.submission import Submission, fingerprint
 from pictory_provider.telemetry import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from concurrent.futures import Executor
 
     from pictory_provider.batch.plan import Plan
@@ -105,9 +105,12 @@ class Delivery:
         """When a job that still runs is to be looked at again, at the soonest; epoch seconds."""
         return min(self._not_before.values(), default=time.time() + self._how.poll_interval)
 
-    def look(self, tickets: tuple[Ticket, ...]) -> None:
-        """Look at each job, save what is finished, and tell the plan of all."""
-        asking = deque(self._worth_a_look(tickets))
+    def look(self, tickets: tuple[Ticket, ...], enough: int | None = None) -> None:
+        """Look at each job, the oldest first, save what is finished, and tell the plan of all.
+
+        :param enough: when so many have ended, only those are looked at whose time is up.
+        """
+        asking, ended = deque(self._worth_a_look(tickets)), 0
         saving: deque[tuple[Ticket, Job]] = deque()
         running: dict[Future[Any], tuple[Ticket, Job | None, PacedClient]] = {}
         try:
@@ -121,8 +124,12 @@ class Delivery:
                         self._after_saving(ticket, future)
                     elif (found := self._after_answer(ticket, future, client)) is None:
                         asking.append(ticket)
-                    elif isinstance(found, Job):
-                        saving.append((ticket, found))
+                    else:
+                        ended += found is not False
+                        if isinstance(found, Job):
+                            saving.append((ticket, found))
+                if enough is not None and ended >= enough:
+                    asking = deque(self._past_their_time(asking))
                 self._tick()
         finally:
             for future in running:
@@ -154,12 +161,22 @@ class Delivery:
     def _worth_a_look(self, tickets: tuple[Ticket, ...]) -> list[Ticket]:
         """Return those whose time to be looked at has come; who asks too often is only asked to slow down."""
         now, worth = time.time(), []
-        for ticket in tickets:
+        for ticket in sorted(tickets, key=lambda ticket: ticket.submitted_at or 0.0):
             if self._not_before.get(ticket.row.key, 0.0) > now:
                 self._plan.still_running(ticket.row)
             else:
                 worth.append(ticket)
         return worth
+
+    def _past_their_time(self, tickets: Iterable[Ticket]) -> list[Ticket]:
+        """Return those whose deadline has passed, and let the others run on."""
+        now, past = time.time(), []
+        for ticket in tickets:
+            if ticket.submitted_at is None or ticket.submitted_at + self._how.timeout <= now:
+                past.append(ticket)
+            else:
+                self._plan.still_running(ticket.row)
+        return past
 
     def _start(
         self,
@@ -183,7 +200,10 @@ class Delivery:
             running[self._pool.submit(get_job, client, ticket.job_id)] = ticket, None, client
 
     def _after_answer(self, ticket: Ticket, future: Future[Job], client: PacedClient) -> Job | bool | None:
-        """Note how a job stands; return it where its picture is to be saved, and ``None`` to ask once more."""
+        """Note how a job stands.
+
+        :return: the job, where its picture is to be saved; whether it has ended; ``None`` to ask once more.
+        """
         now, answer = time.time(), _result(future)
         if isinstance(answer, Exception) and not isinstance(answer, PictoryError):
             raise answer
@@ -197,7 +217,7 @@ class Delivery:
             if not decision.is_normal:
                 self._quiet.warning("%s", decision.reason)
             self._plan.still_running(ticket.row, since=now)
-            return True
+            return False
         if isinstance(decision.result, Job):
             return decision.result
         self._ended(ticket, decision.result)

@@ -130,18 +130,19 @@ def _unknown(plan: Plan, folder: Folder, settings: ConnectionSettings, log: Log)
             told += ways.splitlines()[1:]
     if len(rows) > SHOWN:
         told.append(f"    and {len(rows) - SHOWN:,} more; all are in {folder.at(FAILED)}.")
-    first = entries[rows[0].key]
-    name = page_name(header.generation, page_of(rows[0].index))
+    first = next((row for row in rows if entries[row.key] is not None), rows[0])
+    is_on_record = entries[first.key] is not None
+    name = page_name(header.generation, page_of(first.index))
     lines = [
         f"Of the batch: {line(progress(plan))}.",
         "" if used is None else f"AI credits used by all of the account now: {used:,.10g}.",
         *told,
         "To buy these rows again, and whatever else has no picture, clear the task.",
         "To adopt a job whose jobId you have found, put it into the row's record before you clear the task: in "
-        f"{folder.at(name)}, for {rows[0].file_name}:"
-        if first
+        f"{folder.at(name)}, for {first.file_name}:"
+        if is_on_record
         else "",
-        f'    "{rows[0].key}": {{..., "jobId": "<its jobId>"}}' if first else "",
+        f'    "{first.key}": {{..., "jobId": "<its jobId>"}}' if is_on_record else "",
         f"Besides: {plan.error.message}" if plan.error else "",
     ]
     whys = {str(plan.end_of(row).message) for row in rows}

@@ -12,14 +12,16 @@ import json
 import re
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pictory_provider.api.errors import StorageFailed
+from pictory_provider.api.errors import RequestInvalid, StorageFailed
 from pictory_provider.batch.entries import Header
 from pictory_provider.batch.journal import HEADER, page_name
 from pictory_provider.batch.names import RECORD_FOLDER
-from pictory_provider.batch.opening import check_shared, is_held, open_batch
+from pictory_provider.batch.opening import Start, check_shared, is_held, open_batch, start_of
 from pictory_provider.batch.progress import EVERY
+from pictory_provider.batching.folder import Folder
 from pictory_provider.compat import task_state_store
 from pictory_provider.images.sidecar import MadeBy
 
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from pictory_provider.batch.journal import Journal, Write
     from pictory_provider.batch.opening import Opening
     from pictory_provider.batch.rows import Row
-    from pictory_provider.batching.folder import Folder
 
 KEY = "pictory_batch"
 """The key of the header in the state store of a task."""
@@ -44,17 +45,19 @@ class BatchRecord:
     """The record of one batch.
 
     :param retries: of the task.
+    :ivar folder: where it lies.
     :ivar me: the task instance whose batch it is.
     """
 
     def __init__(self, folder: Folder, context: Context, *, retries: int | None) -> None:
-        self._folder = folder
+        self.folder = folder
         self._store = task_state_store(context)
         self._ti: Any = context["ti"]
         self._retries = retries
         self._left: list[Write] = []
-        self._stored: tuple[int, int] | None = None
+        self._stored: tuple[str, int, int] | None = None
         self._is_new = False
+        self._is_taken_up = False
         self._written_at = time.monotonic()
         ti = self._ti
         self.me = MadeBy(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index)
@@ -74,36 +77,72 @@ class BatchRecord:
         """Whether Airflow retries no more after this try."""
         return bool(self._ti.try_number > self._ti.max_tries)
 
-    def open(self, rows: Sequence[Row], *, is_leg: bool) -> Opening:
+    def open(self, table: Sequence[Row] | RequestInvalid, *, is_leg: bool, kept_in: str | None = None) -> Opening:
         """Take up what is on record. Nothing is written yet.
 
+        A retry, and a leg, keep to the folder that the try before them had, and save what is on record there.
+
+        :param table: of this try; or what is wrong with it.
         :param is_leg: whether this is the same try after a deferral.
+        :param kept_in: the folder of this try before its deferral.
+        :raises RequestInvalid: the table's, where nothing is on record that a retry could save.
         :raises StorageFailed: where it cannot be read, or where this worker does not see it.
         :raises SubmitOutcomeUnknown: where it is none that can be read.
         """
-        lying = self._header()
         stored = self._store.get(KEY) if self._store else None
-        check_shared(stored, lying, self._folder.path)
+        asked_for, warning = self.folder.path, None
+        known = Header.read(stored)
+        if kept_in is not None:
+            self.folder = Folder(kept_in)
+        elif known is not None and known.folder != asked_for:
+            if self._start(known, is_leg=is_leg) in (Start.LEG, Start.RETRY):
+                self.folder = Folder(known.folder)
+            else:
+                warning = (
+                    f"The task was cleared, and its folder is {asked_for} now. It was {known.folder}: what was "
+                    "paid for and is not saved is on record there."
+                )
+        lying = self._header()
+        check_shared(stored, lying, self.folder.path)
+        if known is not None:
+            self._stored = (known.folder, known.tries, known.generation)
         self._is_new = lying is None
-        return open_batch(
+        found = None if lying is None else Header.read(lying)
+        start = None if found is None else self._start(found, is_leg=is_leg)
+        if isinstance(table, RequestInvalid) and start not in (Start.LEG, Start.RETRY):
+            raise table
+        opening = open_batch(
             lying,
             self._pages(lying),
-            rows,
-            folder=self._folder.path,
+            [] if isinstance(table, RequestInvalid) else table,
+            folder=asked_for,
+            made_by=self.me._asdict(),
+            max_tries=self.max_tries,
+            retries=self._retries,
+            is_leg=is_leg,
+        )
+        self._is_taken_up = is_leg
+        if isinstance(table, RequestInvalid):
+            opening = replace(opening, error=table)
+        return replace(opening, warning=opening.warning or warning)
+
+    def _start(self, header: Header, *, is_leg: bool) -> Start:
+        return start_of(
+            header,
             made_by=self.me._asdict(),
             max_tries=self.max_tries,
             retries=self._retries,
             is_leg=is_leg,
         )
 
-    def check_held(self, journal: Journal) -> None:
-        """See that this try may still buy: whoever was away for long may have been given up meanwhile.
+    def _check_held(self, header: Header) -> None:
+        """See that the record is still this try's: whoever was away for long may have been given up meanwhile.
 
         :raises StorageFailed: where another try, or another task, has taken the batch up.
         """
-        if not is_held(self._header(), journal.header):
+        if not is_held(self._header(), header):
             raise StorageFailed(
-                f"Another try has taken up the batch in {self._folder.path} while this one was away. Nothing more "
+                f"Another try has taken up the batch in {self.folder.path} while this one was away. Nothing more "
                 "is bought by this one; what it has bought is on record, and the other saves it."
             )
 
@@ -115,13 +154,16 @@ class BatchRecord:
         """Write whatever has changed. What could not be written is written by the next call.
 
         :param patience: seconds before each further attempt.
-        :raises StorageFailed: where it cannot be written.
+        :raises StorageFailed: where it cannot be written, or is another try's by now.
         """
         self._left += journal.writes()
         self._written_at = time.monotonic()
         for pause in (*patience, None):
             try:
+                if self._left and self._is_taken_up:
+                    self._check_held(journal.header)
                 self._write_all()
+                self._is_taken_up = True
                 break
             except StorageFailed:
                 if pause is None:
@@ -138,9 +180,9 @@ class BatchRecord:
         while self._left:
             name, value = self._left[0]
             content = (json.dumps(value, separators=(",", ":")) + "\n").encode()
-            if not self._folder.target(name).write(content, is_new=self._is_new and name == HEADER):
+            if not self.folder.target(name).write(content, is_new=self._is_new and name == HEADER):
                 raise StorageFailed(
-                    f"Another task has just begun a batch in {self._folder.path}. Nothing was sent by this one, "
+                    f"Another task has just begun a batch in {self.folder.path}. Nothing was sent by this one, "
                     "and nothing was spent. Give each task, run and map index a folder of its own."
                 )
             if name == HEADER:
@@ -149,20 +191,20 @@ class BatchRecord:
 
     def _store_header(self, header: Header) -> None:
         """Let the state store know of the batch, once it lies in the folder. It says no more than the folder."""
-        now = (header.tries, header.generation)
+        now = (self.folder.path, header.tries, header.generation)
         if self._store and self._stored != now:
             self._store.set(KEY, header.plain())
             self._stored = now
 
     def _header(self) -> Any:
-        content = self._folder.read([HEADER]).get(HEADER)
+        content = self.folder.read([HEADER]).get(HEADER)
         return None if content is None else _json(content, otherwise={})
 
     def _pages(self, lying: Any) -> dict[int, Any]:
         """Return the pages of the header's generation; whatever pages there are where it cannot be read."""
         header = None if lying is None else Header.read(lying)
         named = {}
-        for name in self._folder.names(RECORD_FOLDER):
+        for name in self.folder.names(RECORD_FOLDER):
             match = _PAGE.fullmatch(name)
             if match and (header is None or int(match[1]) == header.generation):
                 named[f"{RECORD_FOLDER}/{name}"] = int(match[2])
@@ -170,7 +212,7 @@ class BatchRecord:
             return dict.fromkeys(named.values())
         # A listing may be late.
         named |= {page_name(header.generation, page): page for page in header.begun}
-        return {named[name]: _json(content) for name, content in self._folder.read(named).items()}
+        return {named[name]: _json(content) for name, content in self.folder.read(named).items()}
 
 
 def _json(content: bytes, otherwise: Any = None) -> Any:

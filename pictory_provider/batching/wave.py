@@ -29,6 +29,7 @@ from pictory_provider.purchase import submit
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Iterable
     from concurrent.futures import Executor
 
     from pictory_provider.batch.plan import Plan
@@ -70,7 +71,7 @@ class _Sending:
 
     def __init__(self, wave: Wave, row: Row) -> None:
         self._wave = wave
-        self._row = row
+        self.row = row
         self.is_open = False
         self._job_id: str | None = None
 
@@ -86,7 +87,7 @@ class _Sending:
 
     def send(self) -> _Answer:
         """Send it, and return what came of it, whatever that is."""
-        row, wave = self._row, self._wave
+        row, wave = self.row, self._wave
         request = row.request
         if row.private_reference is not None:
             request = replace(request, reference_image_url=row.private_reference)
@@ -138,7 +139,6 @@ class Wave:
         :raises AirflowTaskTimeout: where the task's time is over.
         :raises AirflowFailException: where jobs were bought and cannot be put on record.
         """
-        self.record.check_held(self.plan.journal)
         self.plan.intend(wave, time.time())
         try:
             self.record.write(self.plan.journal)
@@ -147,11 +147,8 @@ class Wave:
                 self.plan.withdraw(row)
             self._write_anyhow()
             raise
-        answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
-        for row in wave.rows:
-            self._pool.submit(lambda one: answers.put(one.send()), _Sending(self, row))
         try:
-            self._collect(answers, len(wave.rows))
+            self._send([_Sending(self, row) for row in wave.rows])
         except BaseException:
             self._no_more.set()
             raise
@@ -163,37 +160,44 @@ class Wave:
         if self.ends_at is not None and time.monotonic() >= self.ends_at:
             raise AirflowTaskTimeout("The task's execution_timeout is over: nothing is bought any more")
 
-    def _collect(self, answers: queue.SimpleQueue[_Answer], of: int) -> None:
-        """Take the answers as they come; those under way are waited for whatever happens."""
-        left, pending = of, None
+    def _send(self, to_send: list[_Sending]) -> None:
+        """Send a wave, and take the answers as they come; those under way are waited for whatever happens."""
+        answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
+        open_ones = {each.row.key: each for each in to_send}
+        pending: _Answer | None = None
         write_at = give_up_at = math.inf
         ended_by: BaseException | None = None
-        while left and (pending or time.monotonic() < give_up_at):
+        while open_ones and (pending or time.monotonic() < give_up_at):
             # The end of the task's time strikes once, in any line. What is under way is not left alone for that.
             try:
-                if pending is None:
-                    if time.monotonic() >= write_at:
-                        write_at = math.inf
-                        self._write()
-                    wait = min(write_at, give_up_at) - time.monotonic()
-                    pending = answers.get(timeout=min(1.0, max(0.0, wait)))
-                ended_by = self._note(pending) or ended_by
-                pending, left = None, left - 1
-                write_at = min(write_at, time.monotonic() + UNRECORDED)
-                if self.plan.error:
-                    self._no_more.set()
-            except queue.Empty:
-                continue
+                while to_send:
+                    each = to_send.pop(0)  # first: whatever strikes, no row is sent twice
+                    self._pool.submit(lambda one: answers.put(one.send()), each)
+                if time.monotonic() >= write_at:
+                    write_at = math.inf
+                    self._write()
+                pending = pending or _next(answers, before=min(write_at, give_up_at))
+                if pending is not None:
+                    ended_by = self._note(pending) or ended_by
+                    open_ones.pop(pending.row.key, None)
+                    pending, write_at = None, min(write_at, time.monotonic() + UNRECORDED)
             except (Exception, AirflowTaskTimeout) as error:
                 if ended_by is not None:
                     raise
                 ended_by, give_up_at = error, time.monotonic() + GRACE
                 self._no_more.set()
-        if left:
-            self._log.error("%s requests were still under way when the task had to end.", left)
+        self._give_up(open_ones.values())
         self._write()
         if ended_by is not None:
             raise ended_by
+
+    def _give_up(self, left: Iterable[_Sending]) -> None:
+        """Note what becomes of requests that are not answered when the task has to end."""
+        for each in left:
+            if each.is_open:
+                self._log.error("%s, %s: still under way at the end.", each.row.label, each.row.file_name)
+            else:
+                self.plan.withdraw(each.row)  # it waits for a turn that it will not get any more
 
     def _note(self, answer: _Answer) -> BaseException | None:
         """Tell the plan of an answer; return what has to end this try."""
@@ -215,6 +219,8 @@ class Wave:
             plan.withdraw(row)
             self._no_more.set()
             return result
+        if plan.error:
+            self._no_more.set()
         return None
 
     def _write(self) -> None:
@@ -230,7 +236,7 @@ class Wave:
             for line in bought:
                 self._log.error("Bought, and perhaps not on record:%s", line)
             raise failure(
-                f"Pictures were bought, and the record of the batch could not be written: {error}. The task is "
+                f"Pictures were bought, and the record of the batch could not be written: {error} The task is "
                 "not retried: a retry would ask what became of them. Mend the storage, put these jobIds into the "
                 "rows' records there, and clear the task.\n" + "\n".join(bought[-16:])
             ) from error
@@ -244,3 +250,14 @@ class Wave:
                 "unknown.",
                 error,
             )
+
+
+def _next(answers: queue.SimpleQueue[_Answer], *, before: float) -> _Answer | None:
+    """Return an answer; ``None`` where there is none for a while.
+
+    :param before: on the monotonic clock.
+    """
+    try:
+        return answers.get(timeout=min(1.0, max(0.0, before - time.monotonic())))
+    except queue.Empty:
+        return None

@@ -72,11 +72,13 @@ class Deferral(NamedTuple):
     :param job_ids: in the order of their submission.
     :param end_times: epoch seconds of the deadline of each.
     :param progress: how far the batch is.
+    :param folder: where its record lies.
     """
 
     job_ids: list[str]
     end_times: list[int]
     progress: dict[str, Any]
+    folder: str
 
 
 class Batch:
@@ -105,8 +107,7 @@ class Batch:
         self._no_more = threading.Event()
         self._is_killed = False
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="pictory")
-        self._folder = Folder(wish.path)
-        self._record = BatchRecord(self._folder, context, retries=retries)
+        self._record = BatchRecord(Folder(wish.path), context, retries=retries)
         self._clients: list[PacedClient] = []
         self._turns: Turns | None = None
 
@@ -125,14 +126,17 @@ class Batch:
         self._is_killed = True
         self._no_more.set()
 
-    def run(self, *, is_leg: bool) -> Deferral | dict[str, Any]:
+    def run(
+        self, *, is_leg: bool, enough: int | None = None, folder: str | None = None
+    ) -> Deferral | dict[str, Any]:
         """Work until nothing can be done but wait, or until the end.
 
         :param is_leg: whether this is the same try after a deferral.
+        :param enough: how many jobs have ended, as far as is known: when so many are found, the rest need no look.
+        :param folder: where the record lies, as far as is known.
         :return: the task's result, or what to wait for.
         """
-        rows = self._rows()
-        opening = self._record.open(rows, is_leg=is_leg)
+        opening = self._record.open(self._table(), is_leg=is_leg, kept_in=folder)
         found, unmarked = self._folder.found(row.file_name for row in opening.rows)
         plan = Plan(
             opening,
@@ -141,7 +145,7 @@ class Batch:
             resubmit=self._wish.resubmit,
             max_in_flight=self._wish.max_in_flight,
         )
-        del found, rows
+        del found
         if not is_leg:
             self._check_price(plan)
         self._record.write(plan.journal)
@@ -162,7 +166,7 @@ class Batch:
             )
             if self._wish.how.mark_ai_generated and not is_leg:
                 delivery.mark(unmarked)
-            waited = self._carry_out(plan, delivery, teller)
+            waited = self._carry_out(plan, delivery, teller, enough)
             self._quiet.sum_up()
             if waited:
                 return self._deferral(waited, teller.all())
@@ -171,11 +175,19 @@ class Batch:
             self._after_failure(plan, error)
             raise
 
-    def _rows(self) -> list[Row]:
+    @property
+    def _folder(self) -> Folder:
+        return self._record.folder
+
+    def _table(self) -> list[Row] | RequestInvalid:
+        """Return the rows; or what is wrong with them, which keeps nobody from saving what is paid for."""
         requests = self._wish.requests
-        path = table_path(requests)
-        records = records_of(requests) if path is None else read_table(path, read_file(path))
-        return self._wish.rows.rows(records)
+        try:
+            path = table_path(requests)
+            records = records_of(requests) if path is None else read_table(path, read_file(path))
+            return self._wish.rows.rows(records)
+        except RequestInvalid as error:
+            return error
 
     def _check_price(self, plan: Plan) -> None:
         """Buy nothing where what is missing costs more than the task may."""
@@ -223,7 +235,7 @@ class Batch:
         if plan.error:
             log.warning("Nothing is bought: %s", plan.error.message)
 
-    def _carry_out(self, plan: Plan, delivery: Delivery, teller: Teller) -> Wait | None:
+    def _carry_out(self, plan: Plan, delivery: Delivery, teller: Teller, enough: int | None) -> Wait | None:
         """Do what is next until there is nothing left, or nothing but to wait in the triggerer."""
         told = plan.error
         teller.tick()
@@ -235,7 +247,8 @@ class Batch:
                     told = plan.error
                     self._log.warning("Purchases have stopped: %s", told.message)
             elif isinstance(step, Look):
-                delivery.look(step.tickets)
+                delivery.look(step.tickets, enough)
+                enough = None
                 self._record.write(plan.journal)
             elif self._wish.is_deferrable:
                 return step
@@ -268,7 +281,6 @@ class Batch:
         if is_final(error) or self._record.is_last_try:
             plan.journal.set_header(has_ended=True)
         try:
-            self._record.check_held(plan.journal)
             self._record.write(plan.journal)
         except Exception as unwritten:
             self._log.warning("The record of the batch stays as it was written last: %r", unwritten)
@@ -325,4 +337,4 @@ class Batch:
                 break
             job_ids.append(job_id)
             end_times.append(round((now if submitted_at is None else submitted_at) + timeout))
-        return Deferral(job_ids, end_times, progress)
+        return Deferral(job_ids, end_times, progress, self._folder.path)

@@ -146,11 +146,17 @@ class GenerateImageBatchOperator(BaseOperator):
         """Check every row; take, adopt and buy; wait and save; write the manifest."""
         return self._go_on(context, is_leg=False)
 
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Go on after the trigger's event. What has ended is asked for again, for URLs that live."""
-        if isinstance(event, dict):
-            self.log.info("Awake again: %s of %s jobs have ended.", event.get("ended"), event.get("of"))
-        return self._go_on(context, is_leg=True)
+    def execute_complete(
+        self, context: Context, event: dict[str, Any] | None = None, folder: str | None = None
+    ) -> dict[str, Any]:
+        """Go on after the trigger's event. What has ended is asked for again, for URLs that live.
+
+        :param folder: where the record lies; ``path`` as it was rendered before the deferral.
+        """
+        ended, of = (event.get(name) if isinstance(event, dict) else None for name in ("ended", "of"))
+        self.log.info("Awake again: %s of %s jobs have ended.", ended, of)
+        is_some = isinstance(ended, int) and isinstance(of, int) and 0 < ended < of
+        return self._go_on(context, is_leg=True, enough=ended if is_some else None, folder=folder)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral, after one that Airflow itself ended too: the record says what to look at."""
@@ -170,7 +176,9 @@ class GenerateImageBatchOperator(BaseOperator):
                 self.path,
             )
 
-    def _go_on(self, context: Context, *, is_leg: bool) -> dict[str, Any]:
+    def _go_on(
+        self, context: Context, *, is_leg: bool, enough: int | None = None, folder: str | None = None
+    ) -> dict[str, Any]:
         limit = self.execution_timeout
         ends_at = None if limit is None else time.monotonic() + limit.total_seconds()
         with airflow_errors(self.pictory_conn_id, log=self.log):
@@ -185,7 +193,7 @@ class GenerateImageBatchOperator(BaseOperator):
                 Batch(wish, context, hook, retries=self.retries, ends_at=ends_at, log=self.log) as batch,
             ):
                 self._batch = batch
-                result = batch.run(is_leg=is_leg)
+                result = batch.run(is_leg=is_leg, enough=enough, folder=folder)
             if isinstance(result, Deferral):
                 self._wait_for(result, wish)
             report_assets(context, self.outlets, result)
@@ -243,6 +251,7 @@ class GenerateImageBatchOperator(BaseOperator):
                 progress=jobs.progress,
             ),
             method_name="execute_complete",
+            kwargs={"folder": jobs.folder},
             timeout=timedelta(seconds=deferral_timeout(left, wish.how.poll_interval)),
         )
 

@@ -66,10 +66,11 @@ class Tries:
                 return call(*arguments)
             except TaskDeferred as deferral:
                 event = self.event_of(deferral)
+                carried = deferral.kwargs
                 self.task = self.task_of(requests, **more)  # another process
                 call, arguments = (
                     self.task.resume_execution,
-                    ("execute_complete", {"event": event}, self.context),
+                    ("execute_complete", {"event": event, **carried}, self.context),
                 )
         raise AssertionError("the task does not end")
 

@@ -199,16 +199,38 @@ def test_without_a_state_store_a_deferral_still_knows_that_there_was_a_record(fa
     assert len(fast.submissions) == 2
 
 
-def test_a_worker_that_was_given_up_buys_nothing_more_when_it_comes_back(fast, one_try, folder, at_post):
-    def another_takes_it_up(number):
-        if number == 7:
-            header = json.loads((folder / ".pictory/batch.json").read_text())
-            (folder / ".pictory/batch.json").write_text(json.dumps({**header, "tries": 2}))
+def taken_up_by_another_try(folder):
+    header = json.loads((folder / ".pictory/batch.json").read_text())
+    (folder / ".pictory/batch.json").write_text(json.dumps({**header, "tries": 2}))
 
-    at_post(another_takes_it_up)
+
+def test_a_worker_that_was_given_up_buys_and_writes_nothing_more_when_it_comes_back(
+    fast, one_try, folder, monkeypatch
+):
+    write, written = BatchRecord.write, []
+
+    def watched(self, journal, **more):
+        written.append(journal)
+        if len(written) == 4:
+            taken_up_by_another_try(folder)
+        write(self, journal, **more)
+
+    monkeypatch.setattr(BatchRecord, "write", watched)
     with pytest.raises(PictoryStorageFailed, match=says("Another try has taken up the batch")):
         one_try(lamps(20))
     assert len(fast.submissions) == 8
+    assert len(entries(folder)) == 8
+
+
+def test_what_a_worker_has_bought_while_it_was_given_up_is_named_and_overwrites_nothing(
+    fast, one_try, folder, at_post
+):
+    at_post(lambda number: number == 7 and taken_up_by_another_try(folder))
+    with pytest.raises(AirflowFailException, match=says("Another try has taken up the batch")) as caught:
+        one_try(lamps(20))
+    assert all(f"jobId {job_id}" in str(caught.value) for job_id in fast.account.jobs)
+    assert len(fast.submissions) == 8
+    assert {row["state"] for row in entries(folder).values()} == {"intent"}
 
 
 # Unknown outcomes ----------------------------------------------------------------------------------------
@@ -394,6 +416,47 @@ def test_a_retry_with_another_table_buys_nothing_saves_what_is_on_record_and_nam
     one_try.clear()
     assert one_try(lamps(5), deferrable=deferrable)["saved"] == 2
     assert set(billed(fast).values()) == {1}
+
+
+@pytest.mark.parametrize("has_store", [True, False])
+def test_a_leg_whose_path_renders_differently_keeps_to_the_folder_of_its_record(fast, folder, has_store):
+    fast.account.seconds = 0.2
+    one_try = Tries(folder, has_store=has_store)
+    one_try.begin(lamps(2), deferrable=True)
+    with pytest.raises(TaskDeferred) as deferral:
+        one_try.task.execute(one_try.context)
+    task = one_try.task_of(lamps(2), path=str(folder.parent / "elsewhere"))
+    time.sleep(0.2)
+    with pytest.raises(PictoryRequestInvalid, match=says("the folder was .*lamps and is .*elsewhere")):
+        task.execute_complete(one_try.context, {"of": 2, "ended": 2}, **deferral.value.kwargs)
+    assert len(fast.submissions) == 2
+    assert len(lines(folder / "metadata.jsonl")) == 2
+    assert not (folder.parent / "elsewhere").exists()
+
+
+def test_a_retry_whose_path_renders_differently_buys_nothing_and_saves_what_is_on_record(fast, one_try, folder):
+    one_try.begin(lamps(2), deferrable=True)
+    with pytest.raises(TaskDeferred):
+        one_try.task.execute(one_try.context)
+    with pytest.raises(PictoryRequestInvalid, match=says("the folder was .*lamps and is .*elsewhere")):
+        one_try(lamps(2), path=str(folder.parent / "elsewhere"))
+    assert (len(fast.submissions), len(lines(folder / "metadata.jsonl"))) == (2, 2)
+    one_try.clear()
+    assert one_try(lamps(2), path=str(folder.parent / "elsewhere"))["saved"] == 2
+
+
+def test_a_table_that_cannot_be_read_any_more_keeps_nobody_from_saving_what_was_paid_for(
+    fast, one_try, folder, tmp_path
+):
+    table = tmp_path / "rows.jsonl"
+    table.write_text("\n".join(json.dumps(prompt) for prompt in lamps(2)))
+    one_try.begin(str(table), deferrable=True)
+    with pytest.raises(TaskDeferred):
+        one_try.task.execute(one_try.context)
+    table.unlink()
+    with pytest.raises(PictoryRequestInvalid, match=says("rows.jsonl' does not exist")):
+        one_try(str(table))
+    assert (len(fast.submissions), len(lines(folder / "metadata.jsonl"))) == (2, 2)
 
 
 def test_after_a_clear_with_another_table_what_was_paid_for_the_old_one_is_saved_too(fast, one_try, folder):
