@@ -165,10 +165,7 @@ def may_resubmit(entry: Entry, header: Header) -> bool:
 
 def is_unknown(entry: Entry) -> Decision:
     """Return the decision about a row of which nobody can know whether it was bought."""
-    why = entry.message or (
-        "an earlier try ended between its intent to submit and the record of Pictory's answer (its log may name "
-        "the jobId)"
-    )
+    why = entry.message or ("an earlier try ended between its intent to submit and the record of Pictory's answer")
     return Decision(Place.UNKNOWN, code="SUBMIT_OUTCOME_UNKNOWN", message=why)
 
 

@@ -71,7 +71,12 @@ class Teller:
         now = progress(self._plan)
         seconds = time.monotonic() - self._told_at
         if is_worth_telling(self._told, now, seconds=seconds):
-            self._push(now)
+            try:
+                self._push(now)
+            except Exception as error:
+                # No picture waits for that. It is told again in a while, and at the end it has to be.
+                self._told_at = time.monotonic()
+                self._log.warning("How far the batch is could not be told to Airflow: %r", error)
         if time.monotonic() - self._logged_at >= LOG_EVERY and now != self._logged:
             self._log.info("%s.", line(now))
             self._logged, self._logged_at = now, time.monotonic()
@@ -86,7 +91,7 @@ class Teller:
     def _push(self, now: dict[str, Any]) -> None:
         for page in sorted(self._changed):
             self._ti.xcom_push(key=PICTURES_KEY.format(page=page), value=self._records(page))
-        self._changed.clear()
+            self._changed.discard(page)
         self._ti.xcom_push(key=PROGRESS_KEY, value=now)
         self._told, self._told_at = now, time.monotonic()
 

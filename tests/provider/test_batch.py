@@ -12,7 +12,7 @@ from pathlib import Path
 import fsspec
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
-from airflow.sdk import Asset, ObjectStoragePath
+from airflow.sdk import DAG, Asset, ObjectStoragePath
 
 from pictory_provider.exceptions import (
     PictoryJobFailed,
@@ -24,7 +24,7 @@ from pictory_provider.images.mark import mark
 from pictory_provider.operators.batch import GenerateImageBatchOperator
 from pictory_provider.operators.pictory import GenerateImageOperator
 from tests.provider.batches import Tries, billed, entries, files, lamps, lines
-from tests.stand_ins import says
+from tests.stand_ins import TaskInstance, says
 
 WAYS = [pytest.param(False, id="on the worker"), pytest.param(True, id="deferring")]
 
@@ -359,6 +359,47 @@ def test_a_picture_that_could_not_be_saved_is_saved_by_a_retry(fast, one_try, fo
     assert failed["code"] == "ImageInvalid"
     assert one_try(lamps(2))["saved"] == 2
     assert len(fast.submissions) == 2
+
+
+def test_an_empty_table_is_a_batch_of_nothing(fast, one_try, folder):
+    assert one_try([])["of"] == 0
+    assert (folder / "metadata.jsonl").read_bytes() == b""
+
+
+def test_a_picture_is_kept_apart_where_another_task_has_taken_its_place_meanwhile(fast, one_try, folder):
+    one_try.begin(lamps(2), deferrable=True)
+    with pytest.raises(TaskDeferred):
+        one_try.task.execute(one_try.context)
+    (folder / "00001.png").write_bytes(b"another's")
+    assert one_try(lamps(2))["saved"] == 2
+    assert (folder / "00001.png").read_bytes() == b"another's"
+    line = lines(folder / "metadata.jsonl")[1]
+    assert line["file_name"] == f"00001.{line['job_id']}.png"
+    assert (folder / line["file_name"]).stat().st_size == line["size"]
+    assert len(fast.submissions) == 2
+
+
+def test_what_airflow_does_not_take_costs_no_picture(fast, one_try, folder, mocker):
+    push, refused = TaskInstance.xcom_push, []
+
+    def failing(self, key, value):
+        if not refused:
+            refused.append(key)
+            raise RuntimeError("the API server is away")
+        push(self, key, value)
+
+    mocker.patch.object(TaskInstance, "xcom_push", failing)
+    assert one_try(lamps(2))["saved"] == 2
+    assert refused == ["progress"]
+    assert one_try.ti.xcoms["progress"]["saved"] == 2
+
+
+def test_it_is_mapped_over_lists_with_a_folder_each():
+    with DAG("mapped", schedule=None):
+        mapped = GenerateImageBatchOperator.partial(task_id="draw", prompt="A {sku}").expand_kwargs(
+            [{"requests": [{"sku": "lamp"}], "path": "/pictures/0"}]
+        )
+    assert mapped.is_mapped
 
 
 # Arguments -----------------------------------------------------------------------------------------------

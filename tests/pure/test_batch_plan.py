@@ -440,3 +440,50 @@ def test_a_rows_column_never_replaces_a_field_of_ours():
     assert {first[names[column]] for column in columns} == set(columns.values())
     assert list(first) == list(second)
     assert (second["b"], second["a"]) == (1, None)
+
+
+# What a worker has learnt --------------------------------------------------------------------------------
+
+
+def test_an_error_that_certainly_bought_nothing_is_no_unknown_outcome_whatever_its_class():
+    plan = planned(3)
+    wave = plan.next()
+    plan.intend(wave, 1.0)
+    plan.journal.writes()
+    plan.refused(wave.rows[0], RequestInvalid("the reference image does not exist"))
+    plan.refused(wave.rows[1], Unavailable("it was never sent"))
+    plan.withdraw(wave.rows[2])
+    assert [plan.end_of(row).place for row in wave.rows] == [Place.FAILED, Place.NOT_BOUGHT, Place.NOT_BOUGHT]
+    assert isinstance(plan.error, Unavailable)
+    assert [entry.state for entry in plan.journal] == ["failed"]
+
+
+def test_the_time_of_a_job_of_which_nobody_knows_when_it_was_submitted_begins_once():
+    there = Found(state="bought", asked={"prompt": "A lamp 0", "model": "seedream3.0"}, job_id="k")
+    plan = planned(1, found={0: there})
+    (ticket,) = plan.next().tickets
+    assert ticket.submitted_at is None
+    for now in (50.0, 60.0):
+        plan.still_running(ticket.row, since=now)
+        plan.awake()
+        assert plan.next().tickets[0].submitted_at == 50.0
+    assert plan.journal.get(ticket.row.key).submitted_at == 50.0
+
+
+def test_the_manifest_says_where_a_picture_lies_that_had_to_go_elsewhere_and_what_was_marked():
+    plan = planned(2)
+    buy_all(plan)
+    save_all(plan)
+    one, other = plan.rows
+    plan.saved(one, Picture("job-0", 2.0, size=100, file_name="00000.job-0.png"))
+    plan.changed(other, plan.end_of(other).picture._replace(size=150))
+    first, second = (json.loads(text) for text in metadata_lines(plan))
+    assert (first["file_name"], second["size"]) == ("00000.job-0.png", 150)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_sidecar_that_cannot_be_read_is_not_bought_over(overwrite):
+    plan = planned(1, found={0: Found(has_file=True, problem="it is no JSON")}, overwrite=overwrite)
+    assert plan.next() is None
+    assert isinstance(plan.error, RequestInvalid)
+    assert "its sidecar cannot be read: it is no JSON" in plan.error.message
