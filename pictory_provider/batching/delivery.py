@@ -205,6 +205,7 @@ class Delivery:
         :return: the job, where its picture is to be saved; whether it has ended; ``None`` to ask once more.
         """
         now, answer = time.time(), _result(future)
+        count("pictory.polled")
         if isinstance(answer, Exception) and not isinstance(answer, PictoryError):
             raise answer
         decision = self._poller(ticket, now).after(answer, now)

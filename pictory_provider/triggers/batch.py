@@ -90,6 +90,7 @@ class PictoryJobsTrigger(BaseTrigger):
         log = Sparing(self.log)
         hook = PictoryHook(self.pictory_conn_id)
         looks: list[asyncio.Task[None]] = []
+        self.log.info("Waiting for %s jobs.", f"{len(self.job_ids):,}")
         try:
             lease = hook.lease()
             looks = [
@@ -105,6 +106,7 @@ class PictoryJobsTrigger(BaseTrigger):
         log.sum_up()
         of = len(self.job_ids)
         why = "all have ended" if ended >= of else "there is something to save"
+        self.log.info("%s of %s jobs have ended.", f"{ended:,}", f"{of:,}")
         yield TriggerEvent({"of": of, "ended": ended, "why": why, "at": time.time()})  # type: ignore[no-untyped-call]
 
     async def _until_worth_a_worker(self, ends: asyncio.Queue[Job | PictoryError | Exception]) -> int:

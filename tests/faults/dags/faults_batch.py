@@ -26,7 +26,7 @@ POINTS = {
     # point: (whose method, before or after it, for the how-manieth time)
     "before_the_first_request": (SyncClient, "send", "before", 1),
     "in_mid_wave": (SyncClient, "send", "after", 20),
-    "between_two_waves": (BatchRecord, "check_held", "before", 4),
+    "between_two_waves": (BatchRecord, "write", "before", 6),
     "before_deferring": (GenerateImageBatchOperator, "_wait_for", "before", 1),
     "while_saving": (Shelf, "save", "after", 7),
     "before_the_manifest": (BatchRecord, "end", "before", 1),
