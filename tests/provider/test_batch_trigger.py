@@ -176,14 +176,14 @@ def test_a_worker_that_knows_how_many_have_ended_looks_no_further(fast, one_try)
     fast.account.seconds = 60
     for _ in range(2):
         fast.plan(seconds=0)
-    one_try.begin(lamps(12), deferrable=True)
+    one_try.begin(lamps(40), deferrable=True)
     with pytest.raises(TaskDeferred):
         one_try.task.execute(one_try.context)
     quick = [job.job_id for job in fast.account.jobs.values() if job.seconds == 0]
-    task = one_try.task_of(lamps(12), deferrable=True)
+    task = one_try.task_of(lamps(40), deferrable=True)
     fast.requests.clear()
     with pytest.raises(TaskDeferred) as deferral:
-        task.execute_complete(one_try.context, {"of": 12, "ended": 2})
+        task.execute_complete(one_try.context, {"of": 40, "ended": 2})
     assert set(deferral.value.trigger.job_ids) == set(fast.account.jobs) - set(quick)
     assert one_try.ti.xcoms["progress"]["saved"] == 2
-    assert len(fast.polls) < 12
+    assert len(fast.polls) < 40
