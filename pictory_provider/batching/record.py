@@ -180,7 +180,10 @@ class BatchRecord:
         while self._left:
             name, value = self._left[0]
             content = (json.dumps(value, separators=(",", ":")) + "\n").encode()
-            if not self.folder.target(name).write(content, is_new=self._is_new and name == HEADER):
+            target = self.folder.target(name)
+            if not (self._is_new and name == HEADER):
+                target.write(content)
+            elif not target.swap(None, content):
                 raise StorageFailed(
                     f"Another task has just begun a batch in {self.folder.path}. Nothing was sent by this one, "
                     "and nothing was spent. Give each task, run and map index a folder of its own."
