@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,14 @@ from tests.distributed.servers import redis, s3
 
 DAGS = Path(__file__).parent / "dags"
 ACCESS_KEY = "AKIDOFTHECONNECTION"
+
+
+def load(name: str) -> Any:
+    """Return one of the DAG files as a module, for what it says of its size."""
+    spec = importlib.util.spec_from_file_location(name, DAGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import time
 from collections import Counter
@@ -14,20 +13,13 @@ import pytest
 from PIL import Image
 
 from pictory_provider.jobs.submission import KEY
-from tests.distributed.conftest import ACCESS_KEY, DAGS
+from tests.distributed.conftest import ACCESS_KEY, load
 
 DAG_ID = "distributed_pictures"
 SLOW_FOR = 60.0
 
 
-def rows() -> list[str]:
-    spec = importlib.util.spec_from_file_location(DAG_ID, DAGS / f"{DAG_ID}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.ROWS
-
-
-ROWS = rows()
+ROWS = load(DAG_ID).ROWS
 
 
 def wait_until(airflow, condition, timeout=600):

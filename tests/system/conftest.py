@@ -67,6 +67,7 @@ def runs(airflow):
 
 
 RECIPES = (
+    "catalogue",
     "picture_for_every_row",
     "covers_for_articles",
     "nightly_cover",
@@ -79,6 +80,6 @@ RECIPES = (
 BATCH = [
     "A red bicycle against a white wall",
     "A bicycle that simulate:failed in the middle",
-    "Bike",
+    "A green bicycle in a park",
     "A blue bicycle on a bridge",
 ]

@@ -72,28 +72,19 @@ def test_a_job_is_submitted_in_one_task_group_and_waited_for_in_another(airflow,
 
 
 def test_a_batch_saves_what_did_not_fail_and_says_why_the_rest_did(airflow, runs):
-    states = airflow.finish(*runs["batch"])
-    assert airflow.run_state(*runs["batch"]) == "failed"
-    bad = [index for index in range(len(BATCH)) if states[f"picture[{index}]"] == "failed"]
-    assert len(bad) == 2
+    assert airflow.finish(*runs["batch"]) == {"pictures": "failed"}
 
-    summary = airflow.xcom(*runs["batch"], "summary", key="summary")
-    assert [Path(path).stem for path in summary["saved"]] == [str(n) for n in range(len(BATCH)) if n not in bad]
-    assert [size_of(path) for path in summary["saved"]] == [(1024, 1024)] * 2
-    assert summary["ai_credits_used"] == 1.2
-    assert summary["failed"] == [
-        f"{index}, {BATCH[index]!r}: {why}"
-        for index, why in zip(
-            bad,
-            (
-                "failed IMAGE_GENERATION_FAILED The image could not be generated.",
-                "not submitted; the log of its task says why",
-            ),
-            strict=True,
-        )
-    ]
-    log = airflow.task_log(*runs["batch"], "summary")
-    assert "These failed, and the others are saved: 1, 'A bicycle" in log
+    progress = airflow.xcom(*runs["batch"], "pictures", key="progress")
+    assert (progress["of"], progress["saved"], progress["failed"]) == (len(BATCH), len(BATCH) - 1, 1)
+    assert progress["ai_credits_used"] == 1.8
+    images = airflow.xcom(*runs["batch"], "pictures", key="pictures_0")
+    assert [size_of(image["path"]) for image in images] == [(1024, 1024)] * 3
+    folder = Path(images[0]["path"]).parent
+    failed = [json.loads(line) for line in (folder / "failed.jsonl").read_text().splitlines()]
+    assert [(row["index"], row["code"]) for row in failed] == [(1, "IMAGE_GENERATION_FAILED")]
+    texts = [json.loads(line)["text"] for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    assert texts == [prompt for prompt in BATCH if "simulate" not in prompt]
+    assert "00001.png: IMAGE_GENERATION_FAILED" in airflow.task_log(*runs["batch"], "pictures")
 
 
 def values(airflow, dag_id: str, task_id: str, key: str = "return_value") -> list:

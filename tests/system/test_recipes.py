@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,24 @@ def test_a_row_whose_picture_is_there_costs_nothing_in_the_next_run(airflow, run
     assert images[0]["job_id"] == airflow.xcom(dag_id, run_id, "picture", map_index=1)
     asked = [r.body["prompt"] for r in simulator.submissions]
     assert asked.count("a white porcelain mug on a wooden table, studio light") == 1
+
+
+def test_a_catalogue_has_its_pictures_and_a_manifest_and_the_next_run_buys_nothing(
+    airflow, runs, pictures, simulator
+):
+    assert set(airflow.finish(*runs["catalogue"]).values()) == {"success"}
+    assert saved(pictures, "catalogue") == {f"0012{number}.png": (1024, 1024) for number in range(3)}
+    rows = [json.loads(line) for line in (pictures / "catalogue" / "metadata.jsonl").read_text().splitlines()]
+    assert [(row["file_name"], row["sku"], row["colour"]) for row in rows] == [
+        ("00120.png", "00120", "blue"),
+        ("00121.png", "00121", "white"),
+        ("00122.png", "00122", "grey"),
+    ]
+    again = runs["catalogue"][0], airflow.trigger(runs["catalogue"][0])
+    assert set(airflow.finish(*again).values()) == {"success"}
+    assert airflow.xcom(*again, "pictures")["reused"] == 3
+    asked = [r.body["prompt"] for r in simulator.submissions]
+    assert asked.count("an enamel mug in blue, on a wooden table, studio light") == 1
 
 
 def test_every_article_has_a_cover_of_the_prompt_that_a_function_wrote(airflow, runs, pictures, simulator):

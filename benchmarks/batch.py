@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Many pictures in one task, beside a mapped pair of tasks and beside a bare script, in one run.
+
+``python -m benchmarks.batch [PICTURES...] [--without-mapped]``: 200 and 1,000 pictures of 5 s by default, in a
+real Airflow on PostgreSQL, the simulator in a process of its own. What an idle Airflow uses is taken off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import psutil
+
+from benchmarks.triggerer import DAGS, SETTINGS, spent
+from demo.postgres import postgres
+from demo.stack import COMPONENTS, AirflowStack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SECONDS = 5.0
+IDLE = 20.0
+"""So many seconds the idle Airflow is watched before."""
+PER_SECOND = 10
+"""The pace: the connection's default."""
+
+
+@contextmanager
+def simulator() -> Iterator[str]:
+    """Run a simulator in a process of its own, and give an Airflow connection to it."""
+    command = [sys.executable, "-m", "pictory_provider.simulator", "--seconds", str(SECONDS)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+        assert process.stdout is not None
+        try:
+            lines = [process.stdout.readline() for _ in range(3)]
+            yield lines[2].split("=", 1)[1].strip().strip("'")
+        finally:
+            process.kill()
+
+
+class Peaks:
+    """The most memory that the processes of a component have had, over what they had first; in bytes."""
+
+    def __init__(self, airflow: AirflowStack) -> None:
+        self.worker = self.triggerer = 0
+        self._airflow, self._first = airflow, {}
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.25):
+            self.worker = max(self.worker, self._grown("scheduler"))
+            self.triggerer = max(self.triggerer, self._grown("triggerer"))
+
+    def _grown(self, component: str) -> int:
+        most = 0
+        for process in self._airflow.processes(component):
+            with suppress(psutil.NoSuchProcess):
+                now = process.memory_info().rss
+                most = max(most, now - self._first.setdefault(process.pid, now))
+        return most
+
+
+def busiest_second(connection: str) -> int:
+    """Return the most requests of submissions and looks that any second has seen."""
+    import requests
+
+    host = json.loads(connection)["host"].removesuffix("/pictoryapis")
+    log = requests.get(f"{host}/_simulator/requests", timeout=60).json()
+    rows = log["requests"] if isinstance(log, dict) else log
+    times = sorted(
+        row["at"]
+        for row in rows
+        if (row["method"], row["path"]) == ("POST", "/v1/aistudio/images")
+        or (row["method"] == "GET" and row["path"].startswith("/v1/jobs/"))
+    )
+    most = first = 0
+    for last, at in enumerate(times):
+        while at - times[first] >= 1:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+def in_airflow(way: str, pictures: int) -> dict[str, Any]:
+    """Run one of the DAGs."""
+    with tempfile.TemporaryDirectory() as folder, simulator() as connection, postgres() as database:
+        env = {
+            **SETTINGS,
+            "AIRFLOW_CONN_PICTORY_DEFAULT": connection,
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.replace("postgresql:", "postgresql+psycopg2:"),
+            "BENCH_PICTURES": str(pictures),
+            "BENCH_FOLDER": folder,
+        }
+        with AirflowStack(Path(folder) / "home", DAGS, env=env) as airflow:
+            before = spent(airflow)
+            time.sleep(IDLE)
+            idle = {name: (cpu - before[name]) / IDLE for name, cpu in spent(airflow).items()}
+            before, begun = spent(airflow), time.monotonic()
+            with Peaks(airflow) as peaks:
+                run = f"bench_batch_{way}", airflow.trigger(f"bench_batch_{way}")
+                states = set(airflow.finish(*run, timeout=3_600).values())
+            took, after = time.monotonic() - begun, spent(airflow)
+        assert states == {"success"}, states
+        return {
+            "saved": len(list((Path(folder) / way).glob("*.png"))),
+            "took": took,
+            "cpu": sum(after[name] - before[name] - idle[name] * took for name in COMPONENTS),
+            "worker": peaks.worker,
+            "triggerer": peaks.triggerer,
+            "most": busiest_second(connection),
+        }
+
+
+def bare(pictures: int) -> dict[str, Any]:
+    """Run the script."""
+    with tempfile.TemporaryDirectory() as folder, simulator() as connection:
+        env = os.environ | {"AIRFLOW_CONN_PICTORY_DEFAULT": connection, "NO_PROXY": "127.0.0.1"}
+        command = [sys.executable, "-m", "benchmarks.bare", str(pictures), f"{folder}/bare"]
+        begun = time.monotonic()
+        with subprocess.Popen(command, env=env) as process:  # noqa: S603
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        return {
+            "saved": len(list((Path(folder) / "bare").glob("*.png"))),
+            "took": time.monotonic() - begun,
+            "cpu": used.ru_utime + used.ru_stime,
+            "worker": used.ru_maxrss * 1024,
+            "triggerer": 0,
+            "most": busiest_second(connection),
+        }
+
+
+def main(*arguments: str) -> None:
+    """Print a table for each number of pictures."""
+    numbers = [int(argument) for argument in arguments if argument.isdigit()] or [200, 1_000]
+    for pictures in numbers:
+        print(f"\n{pictures:,} pictures of {SECONDS:.0f} s, {PER_SECOND} requests a second, on PostgreSQL")
+        print(
+            f"{'way':<8}{'saved':>8}{'in all':>10}{'CPU a picture':>16}{'worker grew':>14}{'triggerer grew':>16}"
+            f"{'busiest second':>16}"
+        )
+        for way in ("bare", "batch", "mapped"):
+            if way == "mapped" and "--without-mapped" in arguments:
+                continue
+            told = bare(pictures) if way == "bare" else in_airflow(way, pictures)
+            print(
+                f"{way:<8}{told['saved']:>8}{told['took']:>8.0f} s{told['cpu'] / pictures:>14.3f} s"
+                f"{told['worker'] / 2**20:>10.0f} MiB{told['triggerer'] / 2**20:>12.0f} MiB{told['most']:>16}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""A table of a thousand rows, in ten batches on many processes, while a worker is killed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections import Counter
+
+import boto3
+import pytest
+from PIL import Image
+
+from tests.distributed.test_a_picture_for_every_row import wait_until
+
+DAG_ID = "distributed_batches"
+
+
+BATCHES, ROWS = (getattr(load(DAG_ID), name) for name in ("BATCHES", "ROWS"))
+SKUS = [f"{number:05d}" for number in range(BATCHES * ROWS)]
+
+
+def prompt(sku: str) -> str:
+    return f'A "cup", größer, number {sku}, on a wooden table'
+
+
+def adopt_what_is_unknown(airflow, pictory, storage, run, states) -> int:
+    """Do for each row of unknown outcome what its error tells a person to do, and return how many it were.
+
+    A worker that is killed in the middle of a wave leaves them behind.
+    """
+    bought = {job.body["prompt"]: job.job_id for job in pictory.account.jobs.values()}
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=storage.url,
+        region_name="us-east-1",
+        aws_access_key_id="the-maker",
+        aws_secret_access_key="mends a record",
+    )
+    adopted = 0
+    for key, content in storage.objects.items():
+        if "/.pictory/" not in key or key.endswith("/batch.json"):
+            continue
+        page = json.loads(content)
+        for entry in _entries(page):
+            job_id = bought.get(entry["request"]["prompt"])
+            if entry["state"] in ("intent", "unknown") and job_id:
+                entry["jobId"] = job_id
+                adopted += 1
+        s3.put_object(Bucket=storage.bucket, Key=key, Body=json.dumps(page).encode())
+    failed = [name for name, state in states.items() if state == "failed"]
+    dag_id, run_id = run
+    airflow.call(
+        "POST",
+        f"/dags/{dag_id}/clearTaskInstances",
+        dry_run=False,
+        dag_run_id=run_id,
+        task_ids=[["pictures", int(name.partition("[")[2].rstrip("]"))] for name in failed],
+        only_failed=True,
+        reset_dag_runs=True,
+    )
+    return adopted
+
+
+def _entries(value):
+    if isinstance(value, dict):
+        if "file_name" in value and "state" in value:
+            yield value
+        else:
+            for inner in value.values():
+                yield from _entries(inner)
+
+
+@pytest.fixture(scope="module")
+def run(airflow, pictory, storage, request, tmp_path_factory):
+    """Run the DAG, kill a worker in the middle of the purchases, and do what the errors say."""
+    pictory.reset()
+    pictory.account.seconds = 5
+    table = tmp_path_factory.mktemp("table") / "products.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["sku", "product"], *([sku, 'A "cup", größer'] for sku in SKUS)])
+    airflow.start_component(
+        "celery worker",
+        "worker-3",
+        "--pid",
+        str(airflow.home / "worker-3.pid"),
+        "--celery-hostname",
+        "worker-3@%h",
+    )
+    run = DAG_ID, airflow.trigger(DAG_ID, table=str(table))
+    begun = time.monotonic()
+    captured = request.config.pluginmanager.getplugin("capturemanager")
+
+    def told(what: str) -> None:
+        with captured.global_and_fixture_disabled():
+            print(f"\n  {time.monotonic() - begun:4.0f} s  {what}", end="", flush=True)
+
+    wait_until(airflow, lambda: len(pictory.account.jobs) >= len(SKUS) / 3)
+    airflow.kill_component("worker-3")
+    told(f"{len(pictory.account.jobs)} pictures are bought; a worker is killed")
+    states = airflow.finish(*run, timeout=1800)
+    told(f"{len(pictory.account.jobs)} pictures are bought; {Counter(states.values())}")
+    if "failed" in states.values():
+        adopted = adopt_what_is_unknown(airflow, pictory, storage, run, states)
+        told(f"{adopted} rows have an unknown outcome; a person puts their jobs into the record, and clears")
+        airflow.finish(*run, timeout=900)
+    told(f"{len(pictory.account.jobs)} pictures are bought")
+    return run
+
+
+def test_every_batch_succeeds(airflow, run):
+    states = Counter(task["state"] for task in airflow.tasks(*run) if task["task_id"] == "pictures")
+    assert states == {"success": BATCHES}
+
+
+def test_every_row_is_paid_for_once(pictory, run):
+    billed = Counter(job.body["prompt"] for job in pictory.account.jobs.values())
+    assert billed == {prompt(sku): 1 for sku in SKUS}
+
+
+def test_every_row_has_its_whole_picture_and_its_line_in_a_manifest(storage, run):
+    told = {}
+    for batch in range(BATCHES):
+        folder = f"batches/{batch}"
+        for line in storage.objects[f"{folder}/metadata.jsonl"].decode().splitlines():
+            row = json.loads(line)
+            told[row["sku"]] = row
+            with Image.open(io.BytesIO(storage.objects[f"{folder}/{row['file_name']}"])) as picture:
+                picture.load()
+        assert storage.objects[f"{folder}/failed.jsonl"] == b""
+    assert sorted(told) == SKUS
+    assert {row["product"] for row in told.values()} == {'A "cup", größer'}
