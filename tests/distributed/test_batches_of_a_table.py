@@ -14,6 +14,7 @@ import boto3
 import pytest
 from PIL import Image
 
+from tests.distributed.conftest import load
 from tests.distributed.test_a_picture_for_every_row import wait_until
 
 DAG_ID = "distributed_batches"
