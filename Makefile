@@ -8,6 +8,7 @@
 # make test-pure         the pure rules alone, without Airflow
 # make test-browser      what a user sees, in a headless Chromium
 # make test-newcomer     the quickstart as written, in an empty environment
+# make test-readers      a batch's folder, read by datasets, pandas and DuckDB
 # make test-faults       the long runs: kills, lost replies, two triggerers
 # make test-distributed  200 pictures on Celery, Redis and PostgreSQL
 # make matrix            every supported Airflow
@@ -23,10 +24,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-pure test-browser test-newcomer test-faults test-distributed matrix lint format docs site docs-update screenshots bench clean
+.PHONY: help demo ui test test-pure test-browser test-newcomer test-readers test-faults test-distributed matrix lint format docs site docs-update screenshots bench clean
 
 help:
-	@sed -n '4,20s/^# \{0,1\}//p' Makefile
+	@sed -n '4,21s/^# \{0,1\}//p' Makefile
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.11 demo")'
@@ -50,6 +51,9 @@ test-pure: .venv/.installed
 
 test-newcomer: .venv/.installed
 	@$(BIN)/python -m pytest tests/newcomer
+
+test-readers: .venv/.installed
+	@$(BIN)/python -m pytest tests/readers
 
 test-browser: .venv/.installed site
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group screenshots

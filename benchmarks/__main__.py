@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
-from benchmarks import imports, saving, triggerer, waiting
+from benchmarks import batch, imports, saving, triggerer, waiting
 
 imports.main()
 waiting.main()
 triggerer.main()
 saving.main()
+batch.main()
