@@ -56,7 +56,7 @@ class BatchRecord:
         self._retries = retries
         self._left: list[Write] = []
         self._stored: tuple[str, int, int] | None = None
-        self._is_new = False
+        self._seen: bytes | None = None
         self._is_taken_up = False
         self._written_at = time.monotonic()
         ti = self._ti
@@ -102,11 +102,11 @@ class BatchRecord:
                     f"The task was cleared, and its folder is {asked_for} now. It was {known.folder}: what was "
                     "paid for and is not saved is on record there."
                 )
-        lying = self._header()
+        self._seen = self._content()
+        lying = _header_in(self._seen)
         check_shared(stored, lying, self.folder.path)
         if known is not None:
             self._stored = (known.folder, known.tries, known.generation)
-        self._is_new = lying is None
         found = None if lying is None else Header.read(lying)
         start = None if found is None else self._start(found, is_leg=is_leg)
         if isinstance(table, RequestInvalid) and start not in (Start.LEG, Start.RETRY):
@@ -143,7 +143,7 @@ class BatchRecord:
         if not is_held(self._header(), header):
             raise StorageFailed(
                 f"Another try has taken up the batch in {self.folder.path} while this one was away. Nothing more "
-                "is bought by this one; what it has bought is on record, and the other saves it."
+                "is bought by this one."
             )
 
     def is_due(self, journal: Journal) -> bool:
@@ -181,15 +181,17 @@ class BatchRecord:
             name, value = self._left[0]
             content = (json.dumps(value, separators=(",", ":")) + "\n").encode()
             target = self.folder.target(name)
-            if not (self._is_new and name == HEADER):
+            if self._is_taken_up or name != HEADER:
                 target.write(content)
-            elif not target.swap(None, content):
+            elif not target.swap(self._seen, content):
+                # Whoever opens a batch takes it up by this write, and only in place of what it has seen.
                 raise StorageFailed(
-                    f"Another task has just begun a batch in {self.folder.path}. Nothing was sent by this one, "
-                    "and nothing was spent. Give each task, run and map index a folder of its own."
+                    f"Another try, or another task, has just taken up the batch in {self.folder.path}. Nothing "
+                    "was sent by this one, and nothing was spent. Give each task, run and map index a folder of "
+                    "its own."
                 )
-            if name == HEADER:
-                self._is_new = False
+            else:
+                self._seen = content
             self._left.pop(0)
 
     def _store_header(self, header: Header) -> None:
@@ -199,9 +201,11 @@ class BatchRecord:
             self._store.set(KEY, header.plain())
             self._stored = now
 
+    def _content(self) -> bytes | None:
+        return self.folder.read([HEADER]).get(HEADER)
+
     def _header(self) -> Any:
-        content = self.folder.read([HEADER]).get(HEADER)
-        return None if content is None else _json(content, otherwise={})
+        return _header_in(self._content())
 
     def _pages(self, lying: Any) -> dict[int, Any]:
         """Return the pages of the header's generation; whatever pages there are where it cannot be read."""
@@ -216,6 +220,10 @@ class BatchRecord:
         # A listing may be late.
         named |= {page_name(header.generation, page): page for page in header.begun}
         return {named[name]: _json(content) for name, content in self.folder.read(named).items()}
+
+
+def _header_in(content: bytes | None) -> Any:
+    return None if content is None else _json(content, otherwise={})
 
 
 def _json(content: bytes, otherwise: Any = None) -> Any:

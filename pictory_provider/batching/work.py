@@ -26,6 +26,7 @@ from pictory_provider.batch.tables import read_table, records_of, table_path
 from pictory_provider.batching.delivery import Delivery
 from pictory_provider.batching.ending import error_of, is_final, write_manifest
 from pictory_provider.batching.folder import Folder, read_file
+from pictory_provider.batching.limit import Limit
 from pictory_provider.batching.record import BatchRecord
 from pictory_provider.batching.telling import Teller
 from pictory_provider.batching.turns import PacedClient, Turns
@@ -98,6 +99,7 @@ class Batch:
         ends_at: float | None,
         log: Any,
     ) -> None:
+        self._limit = Limit(wish.max_credits)
         self._wish = wish
         self._context = context
         self._hook = hook
@@ -147,7 +149,7 @@ class Batch:
         )
         del found
         if not is_leg:
-            self._check_price(plan)
+            self._limit.check(plan)
         self._record.write(plan.journal)
         try:
             self._say_what_is_found(plan, opening.start, opening.warning)
@@ -189,24 +191,6 @@ class Batch:
         except RequestInvalid as error:
             return error
 
-    def _check_price(self, plan: Plan) -> None:
-        """Buy nothing where what is missing costs more than the task may."""
-        most, missing, price = self._wish.max_credits, plan.counts[Place.TO_DO], plan.price
-        if not missing or most is None or (price is not None and price <= most):
-            return
-        if price is None:
-            unlisted = sorted({row.request.model for row in plan.rows if row.request.credits is None})
-            why = f"the price of {', '.join(map(repr, unlisted))} is not known to this release"
-        else:
-            why = f"what is missing costs {price:,.10g} AI credits as listed"
-        plan.stop(
-            RequestInvalid(
-                f"{missing:,} pictures are missing, max_credits is {most:,.10g}, and {why}. None of them was "
-                "bought. Raise max_credits, or shorten the table, and clear the task.",
-                fields=["max_credits"],
-            )
-        )
-
     def _say_what_is_found(self, plan: Plan, start: Start, warning: str | None) -> None:
         log, counts = self._log, plan.counts
         if warning:
@@ -242,7 +226,8 @@ class Batch:
         while (step := plan.next()) is not None:
             self._check_time()
             if isinstance(step, Buy):
-                self._wave(plan, delivery).buy(step)
+                if self._limit.take(plan, step.rows):
+                    self._wave(plan, delivery).buy(step)
                 if plan.error and not told:
                     told = plan.error
                     self._log.warning("Purchases have stopped: %s", told.message)

@@ -26,6 +26,7 @@ from pictory_provider.exceptions import (
     PictoryStorageFailed,
     PictorySubmitOutcomeUnknown,
     PictoryUnavailable,
+    PictoryWaitTimeout,
 )
 from pictory_provider.images.store import Target
 from pictory_provider.jobs import pacing
@@ -222,6 +223,32 @@ def test_a_worker_that_was_given_up_buys_and_writes_nothing_more_when_it_comes_b
     assert len(entries(folder)) == 8
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("is_the_first", [False, True])
+@pytest.mark.parametrize("is_another_run", [False, True])
+def test_of_two_that_open_a_batch_at_once_one_takes_it_up_and_the_other_buys_nothing(
+    fast, one_try, folder, monkeypatch, overwrite, is_the_first, is_another_run
+):
+    """The slower one is frozen, or lists a large folder, between its look at the record and its first word on it."""
+    if not is_the_first:
+        one_try(lamps(4))
+        if not is_another_run:
+            one_try.clear()
+    check, frozen = work.Limit.check, iter([True])
+
+    def slowly(self, plan):
+        check(self, plan)
+        if next(frozen, False):
+            (one_try.of_another_run("another") if is_another_run else one_try)(lamps(12), overwrite=overwrite)
+
+    monkeypatch.setattr(work.Limit, "check", slowly)
+    before = len(fast.submissions)
+    with pytest.raises(PictoryStorageFailed, match=says("has just taken up the batch")):
+        one_try(lamps(12), overwrite=overwrite)
+    assert len(fast.submissions) - before == (12 if overwrite or is_the_first else 8)
+    assert len(lines(folder / "metadata.jsonl")) == 12
+
+
 def test_what_a_worker_has_bought_while_it_was_given_up_is_named_and_overwrites_nothing(
     fast, one_try, folder, at_post
 ):
@@ -277,6 +304,25 @@ def test_a_job_id_that_was_found_is_put_into_the_record_and_adopted(fast, one_tr
 def test_resubmit_buys_once_more_in_the_same_try(fast, one_try):
     fast.script("submit", "drop-after")
     assert one_try(lamps(2), on_unknown_submit="resubmit")["saved"] == 2
+    assert len(fast.submissions) == 3
+
+
+def test_resubmit_does_not_pay_more_than_the_try_may(fast, one_try):
+    fast.script("submit", "drop-after", times=2)
+    with pytest.raises(PictorySubmitOutcomeUnknown):
+        one_try(lamps(2), on_unknown_submit="resubmit", max_credits=4)
+    assert len(fast.submissions) == 2
+
+
+def test_jobs_of_before_a_clear_that_turn_out_failed_are_not_bought_above_the_limit(fast, one_try):
+    fast.account.seconds = 60
+    with pytest.raises(PictoryWaitTimeout):
+        one_try(lamps(3), timeout=0)
+    for job in fast.account.jobs.values():
+        job.fate, job.seconds = "failed", 0
+    one_try.clear()
+    with pytest.raises(PictoryRequestInvalid, match=says("max_credits is 3")):
+        one_try(lamps(3), max_credits=3)
     assert len(fast.submissions) == 3
 
 

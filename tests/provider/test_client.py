@@ -58,6 +58,9 @@ def asend(base_url, request=QUOTA, **more):
             return await client.send(request)
         finally:
             await client.close()
+            if base_url.startswith("https:"):
+                # https://docs.aiohttp.org/en/stable/client_advanced.html#graceful-shutdown
+                await asyncio.sleep(0.25)
 
     return asyncio.run(run())
 
