@@ -45,6 +45,10 @@ if TYPE_CHECKING:
     from pictory_provider.batch.rows import Row
 
 
+OUTCOME_UNKNOWN, RECORD_UNREADABLE = "SUBMIT_OUTCOME_UNKNOWN", "RECORD_UNREADABLE"
+"""Why nobody can know of a row whether it was bought."""
+
+
 class Place(Enum):
     """Where a row stands. Each row is in one of them; the values are the names in the progress."""
 
@@ -166,7 +170,7 @@ def may_resubmit(entry: Entry, header: Header) -> bool:
 def is_unknown(entry: Entry) -> Decision:
     """Return the decision about a row of which nobody can know whether it was bought."""
     why = entry.message or ("an earlier try ended between its intent to submit and the record of Pictory's answer")
-    return Decision(Place.UNKNOWN, code="SUBMIT_OUTCOME_UNKNOWN", message=why)
+    return Decision(Place.UNKNOWN, code=OUTCOME_UNKNOWN, message=why)
 
 
 def _without_page(row: Row, journal: Journal) -> Decision | None:
@@ -176,7 +180,7 @@ def _without_page(row: Row, journal: Journal) -> Decision | None:
     what = "cannot be read" if page in journal.unreadable else "is not there any more"
     return Decision(
         Place.UNKNOWN,
-        code="RECORD_UNREADABLE",
+        code=RECORD_UNREADABLE,
         message=f"the record of its page, {unreadable_pages(journal, {page})}, {what}",
     )
 
@@ -191,7 +195,7 @@ def _by_folder(row: Row, found: Found | None, *, overwrite: bool) -> Decision:
     if found.state == INTENT:
         return Decision(
             Place.UNKNOWN,
-            code="SUBMIT_OUTCOME_UNKNOWN",
+            code=OUTCOME_UNKNOWN,
             message=f"its sidecar says that {found.by} was about to buy a picture for this place: it does so "
             "now, or nobody can know whether it did",
         )

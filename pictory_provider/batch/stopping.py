@@ -66,6 +66,6 @@ def places_taken(rows: Sequence[Row], ends: Mapping[str, Decision]) -> RequestIn
     return RequestInvalid(
         f"In the places of {len(rows):,} rows lies something else. Nothing more was sent, and what was paid for "
         "is saved. Give those pictures other names or another folder, or set overwrite=True to replace what lies "
-        "there.\n" + "\n".join(told),
+        "there. A sidecar that cannot be read is never replaced: move it away.\n" + "\n".join(told),
         fields=["path", "file_name"],
     )

@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from pictory_provider.api import endpoints, responses
 from pictory_provider.api.errors import KINDS, JobFailed, PictoryError, SubmitOutcomeUnknown
-from pictory_provider.batch.decision import Place
+from pictory_provider.batch.decision import OUTCOME_UNKNOWN, RECORD_UNREADABLE, Place
 from pictory_provider.batch.journal import page_name, page_of
 from pictory_provider.batch.manifest import failed_lines, metadata_lines
 from pictory_provider.batch.names import FAILED, MANIFEST
@@ -138,6 +138,12 @@ def _unknown(plan: Plan, folder: Folder, settings: ConnectionSettings, log: Log)
         "" if used is None else f"AI credits used by all of the account now: {used:,.10g}.",
         *told,
         "To buy these rows again, and whatever else has no picture, clear the task.",
+        "Before that, delete the sidecars that say `intent`, once you have looked at the tasks that they name."
+        if any(entries[row.key] is None and plan.end_of(row).code == OUTCOME_UNKNOWN for row in rows)
+        else "",
+        "Before that, put right or delete the pages of the record that cannot be read."
+        if any(plan.end_of(row).code == RECORD_UNREADABLE for row in rows)
+        else "",
         "To adopt a job whose jobId you have found, put it into the row's record before you clear the task: in "
         f"{folder.at(name)}, for {first.file_name}:"
         if is_on_record

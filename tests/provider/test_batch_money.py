@@ -28,8 +28,10 @@ from pictory_provider.exceptions import (
     PictoryUnavailable,
     PictoryWaitTimeout,
 )
+from pictory_provider.images.sidecar import MadeBy, Sidecar
 from pictory_provider.images.store import Target
 from pictory_provider.jobs import pacing
+from pictory_provider.jobs.submission import Submission
 from tests.provider.batches import Tries, billed, entries, lamps, lines
 from tests.stand_ins import says
 
@@ -324,6 +326,29 @@ def test_jobs_of_before_a_clear_that_turn_out_failed_are_not_bought_above_the_li
     with pytest.raises(PictoryRequestInvalid, match=says("max_credits is 3")):
         one_try(lamps(3), max_credits=3)
     assert len(fast.submissions) == 3
+
+
+def test_the_ways_on_from_an_intent_of_another_task_and_from_a_page_that_cannot_be_read_are_told(
+    fast, one_try, folder
+):
+    one_try(lamps(1))
+    page = next(path for path in (folder / ".pictory").iterdir() if path.name != "batch.json")
+    page.write_text("{")
+    one_try.clear()
+    with pytest.raises(PictorySubmitOutcomeUnknown, match=says("put right or delete the pages")):
+        one_try(lamps(1))
+    shutil.rmtree(folder)
+    one_try.store.rows.clear()
+    name = "00000.png"
+    folder.mkdir()
+    (folder / f"{name}.json").write_bytes(
+        Sidecar(
+            file=name, submission=Submission(max_tries=0, request={}), made_by=MadeBy("d", "another", "t", -1)
+        ).content()
+    )
+    with pytest.raises(PictorySubmitOutcomeUnknown, match=says("delete the sidecars that say `intent`")):
+        one_try(lamps(1))
+    assert len(fast.submissions) == 1
 
 
 def test_a_day_on_which_every_reply_gets_lost_ends_after_eight_rows(fast, one_try):
