@@ -24,6 +24,7 @@ from pictory_provider.images.reuse import latest
 from pictory_provider.images.sidecar import SUFFIX, MadeBy, Sidecar
 from pictory_provider.jobs.evidence import by_hand, by_sensor, by_sidecar
 from pictory_provider.jobs.submission import KEY, Submission
+from pictory_provider.provider_info import DEFAULT_CONN_ID
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -176,8 +177,11 @@ class SubmissionRecord:
         assert self._beside is not None
         return self._beside.of(replace(self.latest, job_id=job_id))
 
-    def how_to_adopt(self) -> str:
-        """Say how a user gets at a job that this task submitted and whose jobId was lost."""
+    def how_to_adopt(self, conn_id: str) -> str:
+        """Say how a user gets at a job that this task submitted and whose jobId was lost.
+
+        :param conn_id: of the connection that buys.
+        """
         me = self.me
         if self._store:
             return by_hand(
@@ -185,6 +189,7 @@ class SubmissionRecord:
                 run_id=str(me.run_id),
                 task_id=str(me.task_id),
                 map_index=me.map_index if self.is_mapped else None,
+                conn_id=None if conn_id == DEFAULT_CONN_ID else conn_id,
             )
         return by_sidecar(self._beside.shelf.path + SUFFIX) if self._beside else by_sensor()
 

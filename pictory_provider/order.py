@@ -336,7 +336,7 @@ class Purchase:
         except (Exception, AirflowTaskTimeout) as error:
             # Nothing may hide the report: without a record a retry would buy the picture again.
             self._log.warning("No evidence could be gathered: %r", error)
-        return report(unknown, evidence, self.record.how_to_adopt())
+        return report(unknown, evidence, self.record.how_to_adopt(self.conn_id))
 
 
 def _ask(client: SyncClient, job_id: str) -> Job | PictoryError:

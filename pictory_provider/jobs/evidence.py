@@ -125,13 +125,17 @@ def report(unknown: SubmitOutcomeUnknown, evidence: Evidence, adoption: str) -> 
     )
 
 
-def by_hand(*, dag_id: str, run_id: str, task_id: str, map_index: int | None) -> str:
-    """Say how a user makes a task with a record adopt a job."""
+def by_hand(*, dag_id: str, run_id: str, task_id: str, map_index: int | None, conn_id: str | None = None) -> str:
+    """Say how a user makes a task with a record adopt a job.
+
+    :param conn_id: of its connection, where that is not the default one.
+    """
     names = " ".join(shlex.quote(name) for name in (dag_id, run_id, task_id))
     of_index = "" if map_index is None else f" --map-index {map_index}"
+    over = "" if conn_id is None else f" --conn-id {shlex.quote(conn_id)}"
     return (
         "To adopt a job whose jobId you have found, and clear the task then:\n"
-        f"    python -m pictory_provider adopt {names} JOBID{of_index}\n"
+        f"    python -m pictory_provider adopt {names} JOBID{of_index}{over}\n"
         f'or put {{"jobId": "<its jobId>"}} under {KEY} into its Task State Store, on the task\'s page.'
     )
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 
@@ -167,7 +168,10 @@ def put_on_record(airflow, run, job_id, way):
     if way == "page":
         airflow.call("PUT", store(airflow, run), value={"jobId": job_id})
         return
-    command = [sys.executable, "-m", "pictory_provider", "adopt", *run, "generate", job_id]
+    said = airflow.task_log(*run, "generate").partition("python -m pictory_provider adopt ")[2]
+    words = shlex.split(said.partition(" or put ")[0])
+    assert words[:4] == [*run, "generate", "JOBID"]
+    command = [sys.executable, "-m", "pictory_provider", "adopt", *run, "generate", job_id, *words[4:]]
     subprocess.run(command, env=airflow.env, check=True)
 
 

@@ -32,7 +32,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "compat": (set(), {"airflow"}),
     "exceptions": ({"api", "client"}, {"airflow"}),
     "telemetry": ({"api"}, {"airflow"}),
-    "durable": ({"api", "jobs", "compat", "images.sidecar", "images.reuse", "images.shelf"}, {"airflow"}),
+    "durable": (
+        {"api", "jobs", "compat", "images.sidecar", "images.reuse", "images.shelf", "provider_info"},
+        {"airflow"},
+    ),
     "links": (set(), {"airflow"}),
     "images.paths": ({"api"}, {"airflow"}),
     "images.store": ({"api", "images.formats", "images.paths"}, set()),
