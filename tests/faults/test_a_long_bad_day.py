@@ -463,7 +463,7 @@ def in_a_folder(world: World, name: str) -> Any:
         with self._storing():
             world.speak("a folder")
         result = original(self, *arguments, **more)
-        if name == "write" and b'"state": "intent"' in arguments[0]:
+        if name == "swap" and result and b'"state": "intent"' in (arguments[1] or b""):
             (task,) = [task for task in world.tasks if task.folder and self.path == f"{task.path}.json"]
             task.intents += task.kind == "save where no state is kept"
         with self._storing():
@@ -490,7 +490,7 @@ def world(monkeypatch, tmp_path):
         return reply
 
     monkeypatch.setattr(SyncClient, "send", watched)
-    for name in ("size", "write", "place"):
+    for name in ("size", "swap", "place"):
         monkeypatch.setattr(Target, name, in_a_folder(world, name))
     with Simulator(seconds=200, api_key=CANARY, clock=clock.time) as pictory:
         monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(timeout=5))
