@@ -194,14 +194,6 @@ class Target:
                 self._remove()
             return True
 
-    def remove(self) -> None:
-        """Take away what lies here.
-
-        :raises StorageFailed: where it cannot be done.
-        """
-        with self._storing(_NOTING):
-            self._remove()
-
     def digest(self) -> str:
         """Return the SHA-256 of what lies here, in hexadecimal.
 
