@@ -26,12 +26,14 @@ from pictory_provider.simulator.account import FATES, Account, SimulatedJob
 from pictory_provider.simulator.faults import FAULTS, PLACES, ScriptedFault
 from pictory_provider.simulator.replies import LoggedRequest
 from pictory_provider.simulator.server import Simulator
+from pictory_provider.simulator.settings import SETTINGS
 from pictory_provider.simulator.shapes import SHAPES
 
 __all__ = [
     "FATES",
     "FAULTS",
     "PLACES",
+    "SETTINGS",
     "SHAPES",
     "Account",
     "LoggedRequest",

@@ -9,14 +9,14 @@ import signal
 import sys
 import threading
 
-from pictory_provider.simulator import FAULTS, PLACES, SHAPES, Simulator
+from pictory_provider.simulator import FAULTS, PLACES, SETTINGS, SHAPES, Simulator
 from pictory_provider.simulator.faults import parse
 from pictory_provider.simulator.server import DEFAULT_KEY
 
 
 def _arguments() -> argparse.Namespace:
     listed = [
-        "faults:",
+        "faults (each takes every=3, which lets it strike only at each third request):",
         *(f"  {name:<14} {text}" for name, text in FAULTS.items()),
         "",
         "places:",
@@ -24,6 +24,9 @@ def _arguments() -> argparse.Namespace:
         "",
         "shapes, where the documentation leaves them open:",
         *(f"  {name:<14} {', '.join(choices)}" for name, choices in SHAPES.items()),
+        "",
+        "settings, all of them 0 to begin with:",
+        *(f"  {name:<14} {text}" for name, text in SETTINGS.items()),
         "",
         "words in a prompt that decide a job's fate:",
         "  simulate:failed  simulate:stuck  simulate:cleaned  simulate:no-url  simulate:unknown-status",
@@ -34,6 +37,9 @@ def _arguments() -> argparse.Namespace:
         "  GET  /_simulator/requests   every request that arrived",
         '  POST /_simulator/faults     {"place": "submit", "fault": "drop-after", "times": 1}',
         '  POST /_simulator/jobs       {"fate": "failed", "seconds": 3}: the next job',
+        '  POST /_simulator/shapes     {"missing": "error-404"}',
+        '  POST /_simulator/settings   {"ledger_lag": 4}',
+        '  POST /_simulator/ledger     {"type": "credit", "amount": 22000, "source": "Monthly Reset"}: a row',
         "  POST /_simulator/reset",
     ]
     parser = argparse.ArgumentParser(
@@ -56,6 +62,7 @@ def _arguments() -> argparse.Namespace:
         help="a fault to play, as in submit:rate-limited:2:retry_after=1.5; may be given more than once",
     )
     parser.add_argument("--shape", action="append", default=[], metavar="NAME=CHOICE", help="a shape to answer in")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER", help="a setting")
     return parser.parse_args()
 
 
@@ -75,6 +82,9 @@ def main() -> int:
         )
         for shape in options.shape:
             simulator.shape(*shape.split("=", 1))
+        for setting in options.set:
+            name, _, value = setting.partition("=")
+            simulator.set(**{name: value})
         with simulator:
             for fault in options.fault:
                 simulator.script(fault.place, fault.name, times=fault.times, **fault.options)

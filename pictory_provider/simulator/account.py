@@ -9,9 +9,10 @@ import re
 import time
 import uuid
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from pictory_provider.simulator import settings
+from pictory_provider.simulator.ledger import Ledger, iso
 from pictory_provider.simulator.rules import DEFAULTS, FIELDS, PRICES
 
 if TYPE_CHECKING:
@@ -88,19 +89,26 @@ class Account:
         self.credits_limit = credits_limit
         self.clock = clock
         self.jobs: dict[str, SimulatedJob] = {}
-        self.ledger: list[dict[str, Any]] = []
+        self.settings = settings.fresh()
+        self.ledger = Ledger(self.settings)
         self.planned: list[dict[str, Any]] = []
 
     @property
     def credits_used(self) -> float:
-        """AI credits billed so far."""
-        return round(sum((float(entry["amount"]) for entry in self.ledger), 0.0), 2)
+        """AI credits used, as the ledger has them, whatever its lag."""
+        return self.ledger.used()
+
+    @property
+    def credits_billed(self) -> float:
+        """What all jobs together cost, whatever else stands in the ledger."""
+        return round(sum(job.credits for job in self.jobs.values()), 2)
 
     def reset(self) -> None:
-        """Forget every job and every charge."""
+        """Forget every job, every charge and every setting."""
         self.jobs.clear()
         self.ledger.clear()
         self.planned.clear()
+        self.settings.update(settings.fresh())
 
     def plan(self, fate: str = "completed", **options: Any) -> None:
         """Say what becomes of the next job that is submitted and has no plan yet.
@@ -150,22 +158,8 @@ class Account:
         )
         self.jobs[job.job_id] = job
         if is_paid:
-            self._bill(job)
+            self.ledger.bill(job)
         return job
-
-    def _bill(self, job: SimulatedJob) -> None:
-        self.ledger.insert(
-            0,
-            {
-                "transactionId": str(uuid.uuid4()),
-                "type": "debit",
-                "amount": job.credits,
-                "source": "Text-to-Image",
-                "description": f"{job.body['model']} image",
-                "plan": "simulator",
-                "transactionDate": _iso(job.created),
-            },
-        )
 
     def find(self, job_id: str) -> SimulatedJob | None:
         """Return a job that the API knows by now."""
@@ -177,13 +171,6 @@ class Account:
         now = self.clock()
         pictured = [job for job in self.jobs.values() if job.fate == "completed" and _has_ended(job, now)]
         return sorted(pictured, key=lambda job: job.created, reverse=True)
-
-    def usage(self, year: int | None, month: int | None) -> list[dict[str, Any]]:
-        """Return the ledger, newest first, of one month or whole."""
-        if month is None:
-            return list(self.ledger)
-        wanted = f"-{month:02}-" if year is None else f"{year}-{month:02}-"
-        return [entry for entry in self.ledger if wanted in entry["transactionDate"][:8]]
 
 
 def page(items: list[Any], key: str | None) -> tuple[list[Any], str | None]:
@@ -201,12 +188,8 @@ def page(items: list[Any], key: str | None) -> tuple[list[Any], str | None]:
 
 def created_date(job: SimulatedJob) -> str:
     """Return when a job was submitted, as the gallery writes it."""
-    return _iso(job.created)
+    return iso(job.created)
 
 
 def _has_ended(job: SimulatedJob, now: float) -> bool:
     return now >= job.created + job.seconds and not job.waits_for_reference
-
-
-def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

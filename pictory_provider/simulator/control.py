@@ -5,14 +5,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from pictory_provider.simulator.account import FATES
 from pictory_provider.simulator.faults import FAULTS
+from pictory_provider.simulator.settings import SETTINGS
+from pictory_provider.simulator.shapes import SHAPES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from pictory_provider.simulator.server import Simulator
 
 
@@ -20,13 +25,20 @@ def routes(simulator: Simulator) -> list[web.RouteDef]:
     """Return the routes below ``/_simulator``."""
 
     async def state(_: web.Request) -> web.Response:
-        now = simulator.account.clock()
+        account = simulator.account
+        now = account.clock()
         jobs = [
             {"jobId": job.job_id, "status": job.status(now), "credits": job.credits, "request": job.body}
-            for job in simulator.account.jobs.values()
+            for job in account.jobs.values()
         ]
         return web.json_response(
-            {"credits_used": simulator.account.credits_used, "jobs": jobs, "shapes": simulator.shapes}
+            {
+                "credits_used": account.credits_used,
+                "credits_billed": account.credits_billed,
+                "jobs": jobs,
+                "shapes": simulator.shapes,
+                "settings": account.settings,
+            }
         )
 
     async def requests(_: web.Request) -> web.Response:
@@ -37,24 +49,8 @@ def routes(simulator: Simulator) -> list[web.RouteDef]:
         ]
         return web.json_response(shown)
 
-    async def faults(request: web.Request) -> web.Response:
-        wanted = await request.json()
-        try:
-            simulator.script(wanted.pop("place"), wanted.pop("fault"), times=int(wanted.pop("times", 1)), **wanted)
-        except (KeyError, ValueError) as error:
-            return web.json_response({"message": str(error), "faults": FAULTS}, status=400)
-        return web.json_response({"success": True})
-
     async def no_faults(_: web.Request) -> web.Response:
         simulator.clear_faults()
-        return web.json_response({"success": True})
-
-    async def jobs(request: web.Request) -> web.Response:
-        wanted = await request.json()
-        try:
-            simulator.plan(wanted.pop("fate", "completed"), **wanted)
-        except ValueError as error:
-            return web.json_response({"message": str(error), "fates": FATES}, status=400)
         return web.json_response({"success": True})
 
     async def reset(_: web.Request) -> web.Response:
@@ -64,8 +60,39 @@ def routes(simulator: Simulator) -> list[web.RouteDef]:
     return [
         web.get("/_simulator/state", state),
         web.get("/_simulator/requests", requests),
-        web.post("/_simulator/faults", faults),
         web.delete("/_simulator/faults", no_faults),
-        web.post("/_simulator/jobs", jobs),
         web.post("/_simulator/reset", reset),
+        *(
+            web.post(f"/_simulator/{name}", partial(_change, name, change, choices))
+            for name, change, choices in _changes(simulator)
+        ),
     ]
+
+
+def _changes(simulator: Simulator) -> list[tuple[str, Callable[..., None], Mapping[str, Any]]]:
+    """What can be changed: its name, what does it with the fields of the JSON, and what there is to choose."""
+
+    def faults(place: str, fault: str, times: Any = 1, **options: Any) -> None:
+        simulator.script(place, fault, times=int(times), **options)
+
+    def shapes(**chosen: str) -> None:
+        for each in chosen.items():
+            simulator.shape(*each)
+
+    return [
+        ("faults", faults, FAULTS),
+        ("jobs", simulator.plan, FATES),
+        ("shapes", shapes, SHAPES),
+        ("settings", simulator.set, SETTINGS),
+        ("ledger", simulator.enter, {}),
+    ]
+
+
+async def _change(
+    name: str, change: Callable[..., None], choices: Mapping[str, Any], request: web.Request
+) -> web.Response:
+    try:
+        change(**await request.json())
+    except (TypeError, ValueError) as error:
+        return web.json_response({"message": str(error), name: choices}, status=400)
+    return web.json_response({"success": True})

@@ -103,7 +103,7 @@ class Endpoints:
             return refused(400, "year and month must be numbers")
         if (year is not None and month is None) or (month is not None and not 1 <= month <= 12):
             return 400, {"code": "INVALID_REQUEST", "message": "month must be given, from 1 to 12"}
-        return 200, self.account.usage(year, month)
+        return 200, self.account.ledger.rows(self.account.clock(), year, month)
 
     def _told(self, job: SimulatedJob) -> shapes.Reply:
         return shapes.job(job, self.account.clock(), self.url_of(job), self.shapes["failed"])

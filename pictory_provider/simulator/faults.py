@@ -45,7 +45,8 @@ FAULTS = {
 }
 
 
-OPTIONS = ("reset", "retry_after", "status", "accepted", "to", "seconds")
+OPTIONS = ("reset", "retry_after", "status", "accepted", "to", "seconds", "every")
+"""What a fault takes; ``every=3``, which all of them take, lets it strike only at each third request."""
 
 
 @dataclass
@@ -56,6 +57,7 @@ class ScriptedFault:
     name: str
     times: int = 1
     options: dict[str, Any] = field(default_factory=dict)
+    seen: int = 0
 
     def __post_init__(self) -> None:
         if self.place not in PLACES:
@@ -64,10 +66,19 @@ class ScriptedFault:
             raise ValueError(f"no such fault: {self.name!r}; one of {', '.join(FAULTS)}")
         if unknown := set(self.options) - set(OPTIONS):
             raise ValueError(f"no such option: {', '.join(sorted(unknown))}; there are {', '.join(OPTIONS)}")
+        if int(self.options.get("every", 1)) < 1:
+            raise ValueError("no such option: every takes a whole number from 1 on")
 
     def option(self, name: str, default: Any = None) -> Any:
         """Return one of the fault's options."""
         return self.options.get(name, default)
+
+    def strikes(self, place: str) -> bool:
+        """Whether this request meets it; those that it lets pass are counted for ``every``."""
+        if self.place != place and (self.place != "any" or place == "picture"):
+            return False
+        self.seen += 1
+        return self.seen % int(self.options.get("every", 1)) == 0
 
     def is_on(self, name: str) -> bool:
         """Whether a yes-or-no option is on."""
@@ -87,7 +98,7 @@ class FaultScript:
     def take(self, place: str) -> ScriptedFault | None:
         """Return the fault that this request meets, and count it."""
         for fault in self.waiting:
-            if fault.place == place or (fault.place == "any" and place != "picture"):
+            if fault.strikes(place):
                 fault.times -= 1
                 if fault.times == 0:
                     self.waiting.remove(fault)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
 
-from pictory_provider.simulator import control, painting, shapes
+from pictory_provider.simulator import control, painting, settings, shapes
 from pictory_provider.simulator.account import Account
 from pictory_provider.simulator.background import MAX_REFERENCE_BYTES, Background
 from pictory_provider.simulator.endpoints import Endpoints
@@ -131,6 +131,7 @@ class Simulator:
         :param place: one of :data:`PLACES`.
         :param fault: one of :data:`FAULTS`, which names its options.
         :param times: how many requests meet it; negative means all.
+        :param options: ``every=3`` lets only each third request meet it, with any fault.
         """
         self._faults.add(ScriptedFault(place, fault, times, options))
 
@@ -144,8 +145,23 @@ class Simulator:
             raise ValueError(f"no such shape: {name}={choice}; there are {shapes.SHAPES}")
         self.shapes[name] = choice
 
+    def set(self, **values: float) -> None:
+        """Set what takes a number, out of :data:`SETTINGS`."""
+        self.account.settings.update({name: settings.checked(name, value) for name, value in values.items()})
+
+    def enter(self, **fields: Any) -> None:
+        """Put a row into the ledger by hand (:meth:`Ledger.enter`).
+
+        ::
+
+            pictory.enter(type="credit", amount=22_000, source="Monthly Reset")
+            pictory.enter(type="credit", amount=0.6, source="Text-to-Image")  # a refund
+            pictory.enter(type="adjustment", amount=5)
+        """
+        self.account.ledger.enter(self.account.clock(), **fields)
+
     def reset(self) -> None:
-        """Forget jobs, charges, faults, shapes and requests. The ports stay.
+        """Forget jobs, charges, faults, shapes, settings and requests. The ports stay.
 
         What still goes on for earlier jobs is waited for first, so that it leaves no trace afterwards.
         """

@@ -117,5 +117,5 @@ def quota(account: Account) -> Reply:
         "videoMinutes": minutes,
         "transcriptionMinutes": minutes,
         "elevenLabsVoiceOverMinutes": {"used": 0, "limit": 480},
-        "aiCredits": {"used": account.credits_used, "limit": account.credits_limit},
+        "aiCredits": {"used": account.ledger.used(account.clock()), "limit": account.credits_limit},
     }

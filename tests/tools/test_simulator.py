@@ -19,7 +19,7 @@ import requests
 from PIL import Image
 
 from pictory_provider.api import connection, models
-from pictory_provider.simulator import FATES, SHAPES, Simulator, rules
+from pictory_provider.simulator import FATES, SETTINGS, SHAPES, Simulator, rules
 from pictory_provider.simulator.faults import FAULTS, PLACES, parse
 from tests.samples import JOB_ID, load
 
@@ -285,6 +285,64 @@ def test_a_fault_is_met_as_often_as_it_was_scripted(ask, pictory):
     assert [request.fault for request in pictory.requests] == ["server-error", "server-error", None]
 
 
+def test_a_fault_can_strike_only_at_times(ask, pictory):
+    pictory.script("quota", "unavailable", times=-1, every=3)
+    assert [ask("GET", "/v1/quota").status_code for _ in range(7)] == [200, 200, 503, 200, 200, 503, 200]
+    pictory.clear_faults()
+    pictory.script("quota", "unavailable", times=1, every=2)
+    assert [ask("GET", "/v1/quota").status_code for _ in range(5)] == [200, 503, 200, 200, 200]
+
+
+@pytest.mark.parametrize(("lagging", "prompt"), [("ledger_lag", "quota_lag"), ("quota_lag", "ledger_lag")])
+def test_ledger_and_quota_lag_behind_a_charge_each_on_its_own(ask, pictory, lagging, prompt):
+    def shown():
+        return {
+            "quota_lag": ask("GET", "/v1/quota").json()["aiCredits"]["used"],
+            "ledger_lag": sum(row["amount"] for row in ask("GET", "/v1/aicredits/usage").json()),
+        }
+
+    pictory.set(**{lagging: 60})
+    submit(ask)
+    assert shown() == {lagging: 0, prompt: 2}
+    assert pictory.account.credits_used == pictory.account.credits_billed == 2
+    pictory.set(**{lagging: 0})
+    assert shown() == {lagging: 2, prompt: 2}
+
+
+def test_a_charge_that_lags_keeps_the_date_of_its_purchase(ask, pictory, monkeypatch):
+    now = 1_775_000_000.0
+    monkeypatch.setattr(pictory.account, "clock", lambda: now)
+    pictory.set(ledger_lag=4)
+    submit(ask)
+    now += 3.9
+    assert ask("GET", "/v1/aicredits/usage").json() == []
+    now += 0.2
+    (row,) = ask("GET", "/v1/aicredits/usage").json()
+    assert row["transactionDate"] == "2026-03-31T23:33:20.000Z"
+    assert ask("GET", "/v1/aicredits/usage?year=2026&month=3").json() == [row]
+    assert ask("GET", "/v1/aicredits/usage?year=2026&month=4").json() == []
+
+
+def test_rows_can_be_entered_into_the_ledger_by_hand(ask, pictory):
+    submit(ask)
+    pictory.enter(type="credit", amount=0.6, source="Text-to-Image")
+    pictory.enter(type="adjustment", amount=5)
+    pictory.enter(type="credit", amount=22_000, source="Monthly Reset", transactionDate="2026-01-01T00:00:00Z")
+    pictory.enter(amount=None, type=None, transactionDate="yesterday")
+    rows = ask("GET", "/v1/aicredits/usage").json()
+    assert [(row.get("type"), row.get("amount")) for row in rows] == [
+        (None, None),
+        ("adjustment", 5),
+        ("credit", 0.6),
+        ("debit", 2.0),
+        ("credit", 22_000),
+    ]
+    assert ask("GET", "/v1/aicredits/usage?year=2026&month=1").json() == rows[-1:]
+    assert ask("GET", "/v1/quota").json()["aiCredits"]["used"] == 1.4
+    pictory.reset()
+    assert ask("GET", "/v1/aicredits/usage").json() == []
+
+
 @pytest.mark.parametrize("value", ["2", "1.5", "Wed, 21 Oct 2026 07:28:00 GMT", "rubbish"])
 def test_retry_after_is_sent_in_any_form(ask, pictory, value):
     pictory.script("quota", "rate-limited", retry_after=value)
@@ -301,6 +359,9 @@ def test_a_fault_place_fate_or_shape_that_does_not_exist_is_named():
         lambda: parse("submit"),
         lambda: parse("submit:slow:second=5"),
         lambda: simulator.plan("failed", second=5),
+        lambda: simulator.set(ledger_lags=5),
+        lambda: simulator.set(ledger_lag=-1),
+        lambda: parse("quota:unavailable:every=0"),
     ):
         with pytest.raises(ValueError, match="no such"):
             call()
@@ -319,7 +380,13 @@ def test_faults_are_read_from_the_command_line():
 def test_help_names_every_fault_place_fate_and_shape():
     command = [sys.executable, "-m", "pictory_provider.simulator", "--help"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    for name in (*FAULTS, *PLACES, *SHAPES, *(f"simulate:{fate}" for fate in FATES if fate != "completed")):
+    for name in (
+        *FAULTS,
+        *PLACES,
+        *SHAPES,
+        *SETTINGS,
+        *(f"simulate:{fate}" for fate in FATES if fate != "completed"),
+    ):
         assert name in text
 
 
@@ -333,6 +400,8 @@ def test_the_program_serves_on_loopback_obeys_its_control_and_ends_at_a_signal(n
         "0",
         "--fault",
         "quota:unavailable",
+        "--set",
+        "quota_lag=0",
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ}) as program:
         lines = [program.stdout.readline() for _ in range(3)]
@@ -357,6 +426,17 @@ def test_the_program_serves_on_loopback_obeys_its_control_and_ends_at_a_signal(n
         log = requests.get(f"{api}/_simulator/requests", timeout=10)
         assert len(log.json()) == 5
         assert settings["password"] not in log.text
+        for change, wanted in (
+            ("shapes", {"missing": "error-404"}),
+            ("settings", {"ledger_lag": 60}),
+            ("ledger", {"type": "credit", "amount": 1.5, "source": "Text-to-Image"}),
+        ):
+            assert requests.post(f"{api}/_simulator/{change}", json=wanted, timeout=10).status_code == 200
+        state = requests.get(f"{api}/_simulator/state", timeout=10).json()
+        assert (state["credits_used"], state["credits_billed"]) == (0.5, 2.0)
+        assert (state["shapes"]["missing"], state["settings"]["ledger_lag"]) == ("error-404", 60)
+        for change, wanted in (("shapes", {"moon": "full"}), ("settings", {"ledger_lag": "long"})):
+            assert requests.post(f"{api}/_simulator/{change}", json=wanted, timeout=10).status_code == 400
         requests.post(f"{api}/_simulator/reset", timeout=10)
         assert requests.get(f"{api}/_simulator/requests", timeout=10).json() == []
         program.send_signal(number)

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""The ledger of an account, and what the quota makes of it. No I/O; the time is an argument."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pictory_provider.simulator.account import SimulatedJob
+
+SIGNS = {"debit": 1, "credit": -1}
+"""What a row's type does to the credits used. A row of any other type does nothing to them."""
+
+
+class _Entry(NamedTuple):
+    """A row, when it happened, and whether it shows only after a lag."""
+
+    at: float
+    row: dict[str, Any]
+    is_lagging: bool
+
+
+class Ledger:
+    """Rows of debits, credits and whatever else was entered.
+
+    :param settings: of them ``ledger_lag`` and ``quota_lag``, read anew at every look.
+    """
+
+    def __init__(self, settings: Mapping[str, float]) -> None:
+        self._settings = settings
+        self._entries: list[_Entry] = []
+
+    def clear(self) -> None:
+        """Forget every row."""
+        self._entries.clear()
+
+    def bill(self, job: SimulatedJob) -> None:
+        """Enter the price of a job; it shows after the lag."""
+        self._insert(
+            _Entry(job.created, _row(job.created, job.credits, description=f"{job.body['model']} image"), True)
+        )
+
+    def enter(self, now: float, **fields: Any) -> None:
+        """Enter a row by hand, which shows at once: a reset, a refund, somebody else's charge, an odd one.
+
+        :param now: when it happens, unless it has a ``transactionDate`` that can be read.
+        :param fields: in place of those of a debit of 0.6; one that is ``None`` is left out of the row.
+        """
+        row = {name: value for name, value in (_row(now, 0.6) | fields).items() if value is not None}
+        self._insert(_Entry(_epoch(row.get("transactionDate"), now), row, False))
+
+    def rows(self, now: float, year: int | None = None, month: int | None = None) -> list[dict[str, Any]]:
+        """Return the rows that show by now, newest first, of one month (UTC) or all."""
+        return [
+            entry.row
+            for entry in self._entries
+            if self._shows(entry, now, "ledger_lag") and _is_in(entry.at, year, month)
+        ]
+
+    def used(self, now: float | None = None) -> float:
+        """Return the credits used: debits less credits, from the oldest row on and never below zero.
+
+        :param now: as the quota tells it at a time, after its lag; ``None`` for the truth.
+        """
+        used = 0.0
+        for entry in reversed(self._entries):
+            amount = entry.row.get("amount")
+            if isinstance(amount, (int, float)) and (now is None or self._shows(entry, now, "quota_lag")):
+                used = max(0.0, used + SIGNS.get(str(entry.row.get("type")), 0) * amount)
+        return round(used, 2)
+
+    def _shows(self, entry: _Entry, now: float, lag: str) -> bool:
+        return not entry.is_lagging or now >= entry.at + self._settings[lag]
+
+    def _insert(self, entry: _Entry) -> None:
+        older = (index for index, known in enumerate(self._entries) if known.at <= entry.at)
+        self._entries.insert(next(older, len(self._entries)), entry)
+
+
+def iso(at: float) -> str:
+    """Return a time as Pictory writes it."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _row(at: float, amount: float, description: str = "flux-schnell image") -> dict[str, Any]:
+    return {
+        "transactionId": str(uuid.uuid4()),
+        "type": "debit",
+        "amount": amount,
+        "source": "Text-to-Image",
+        "description": description,
+        "plan": "simulator",
+        "transactionDate": iso(at),
+    }
+
+
+def _epoch(date: object, otherwise: float) -> float:
+    try:
+        return datetime.fromisoformat(str(date)).astimezone(UTC).timestamp()
+    except ValueError:
+        return otherwise
+
+
+def _is_in(at: float, year: int | None, month: int | None) -> bool:
+    date = datetime.fromtimestamp(at, UTC)
+    return (year is None or date.year == year) and (month is None or date.month == month)

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""What can be set by a number; what can be chosen by a word is in :mod:`pictory_provider.simulator.shapes`."""
+
+from __future__ import annotations
+
+SETTINGS = {
+    "ledger_lag": "seconds until a charge stands in the ledger",
+    "quota_lag": "seconds until the quota counts a charge",
+}
+"""What can be set, by name. Everything begins with 0."""
+
+
+def fresh() -> dict[str, float]:
+    """Return all settings as they begin."""
+    return dict.fromkeys(SETTINGS, 0.0)
+
+
+def checked(name: str, value: object) -> float:
+    """Return the value of a setting.
+
+    :raises ValueError: for an unknown name, and for what is no number from 0 on.
+    """
+    if name not in SETTINGS:
+        raise ValueError(f"no such setting: {name!r}; one of {', '.join(SETTINGS)}")
+    number = float(str(value))
+    if not number >= 0:
+        raise ValueError(f"no such value of {name}: {value!r}; it takes a number from 0 on")
+    return number
