@@ -166,6 +166,12 @@ class Account:
         job = self.jobs.get(job_id)
         return None if job is None or job.is_missing(self.clock()) else job
 
+    def expiry(self, job: SimulatedJob) -> int:
+        """Return when a signed URL that is given out now expires: one and the same for as long as it serves."""
+        life = self.settings["url_seconds"] or 3600.0
+        end = job.created + job.seconds
+        return int(end + life * (1 + max(0, (self.clock() - end) // life)))
+
     def gallery(self) -> list[SimulatedJob]:
         """Return the jobs that have a picture, newest first."""
         now = self.clock()

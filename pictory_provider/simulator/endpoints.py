@@ -38,8 +38,20 @@ class Endpoints:
 
     def url_of(self, job: SimulatedJob) -> str:
         """Return where the picture of a job can be downloaded."""
-        signature = "?Expires=1&Signature=simulated" if self.shapes["url"] == "signed" else ""
+        signature = ""
+        if self.shapes["url"] == "signed":
+            signature = f"?Expires={self.account.expiry(job)}&Signature=simulated"
         return f"{self._origin()}/images/user/{job.job_id}/{job.image_id}.png{signature}"
+
+    def serves(self, job: SimulatedJob, expires: str | None) -> bool:
+        """Whether the picture's URL still serves.
+
+        :param expires: what the URL says of it.
+        """
+        now, life = self.account.clock(), self.account.settings["url_seconds"]
+        if job.status(now) != "completed":
+            return False
+        return not life or now < (float(expires) if expires else job.created + job.seconds + life)
 
     def submit(self, request: web.Request, entry: LoggedRequest) -> shapes.Reply:
         """POST of a picture."""
@@ -82,13 +94,14 @@ class Endpoints:
 
     def images(self, request: web.Request, _: LoggedRequest) -> shapes.Reply:
         """The gallery."""
-        items = [shapes.image(job, self.url_of(job)) for job in self.account.gallery()]
+        items = [shapes.image(job, self.url_of(job), self.shapes["image-job"]) for job in self.account.gallery()]
         return paged(items, request, always=False)
 
     def jobs(self, request: web.Request, _: LoggedRequest) -> shapes.Reply:
         """All jobs."""
         now = self.account.clock()
-        found = sorted(self.account.jobs.values(), key=lambda job: job.created, reverse=True)
+        listed = self.account.jobs.values() if self.shapes["listed"] == "yes" else ()
+        found = sorted(listed, key=lambda job: job.created, reverse=True)
         return paged([shapes.listed_job(job, now) for job in found], request, always=True)
 
     def quota(self, *_: object) -> shapes.Reply:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from pictory_provider.simulator import shapes
+from pictory_provider.simulator import edge, shapes
 from pictory_provider.simulator.replies import content_type, encode, reply
 
 if TYPE_CHECKING:
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     from pictory_provider.simulator.faults import ScriptedFault
     from pictory_provider.simulator.replies import LoggedRequest
 
-_EDGE_PAGE = "<!DOCTYPE html><title>Attention Required!</title><p>Error 1010: Access denied.</p>"
 _REFUSALS: dict[str, shapes.Reply] = {
     "rate-limited": (429, {"message": "Too Many Requests"}),
     "unavailable": (503, {"message": "Service Unavailable"}),
-    "edge-block": (403, _EDGE_PAGE),
+    "edge-block": (403, edge.PAGE),
     "unauthorized": shapes.unauthorized(),
     "forbidden": (403, {"message": "Forbidden"}),
 }

@@ -7,13 +7,18 @@ from __future__ import annotations
 import colorsys
 import hashlib
 import io
+import struct
 import textwrap
+import zlib
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL import Image
     from PIL.ImageFont import FreeTypeFont, ImageFont
+
+
+_AFTER_HEADER = 33
 
 
 def check_installed() -> None:
@@ -71,6 +76,18 @@ def read_image(content: bytes) -> bytes | None:
             return _png(found.convert("RGB"))
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
         return None
+
+
+def marked(content: bytes, kind: str) -> bytes:
+    """Return a PNG that says something of its origin: ``xmp``, ``c2pa`` or ``aigc``."""
+    chunk_type, body = {
+        "xmp": (b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"),
+        "c2pa": (b"caBX", b"no signature: this is the simulator"),
+        "aigc": (b"tEXt", b'AIGC\0{"Label": "1"}'),
+    }[kind]
+    crc = zlib.crc32(chunk_type + body)
+    chunk = struct.pack(">I", len(body)) + chunk_type + body + struct.pack(">I", crc)
+    return content[:_AFTER_HEADER] + chunk + content[_AFTER_HEADER:]
 
 
 def as_kind(content: bytes, kind: str) -> bytes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
 
-from pictory_provider.simulator import control, painting, settings, shapes
+from pictory_provider.simulator import control, edge, painting, settings, shapes
 from pictory_provider.simulator.account import Account
 from pictory_provider.simulator.background import MAX_REFERENCE_BYTES, Background
 from pictory_provider.simulator.endpoints import Endpoints
@@ -238,13 +238,21 @@ class Simulator:
     ) -> web.StreamResponse:
         raw = await request.read()
         entry = self._logged(request, "api", request.path.removeprefix(PREFIX), raw)
+        response = await self._respond(request, entry, place, lambda: self._answer(request, entry, answer, query))
+        if not response.prepared:
+            response.headers.update(edge.limit_headers(self.requests, self.shapes))
+        return response
+
+    async def _respond(
+        self, request: web.Request, entry: LoggedRequest, place: str, carry_out: Callable[[], shapes.Reply]
+    ) -> web.StreamResponse:
+        if refusal := edge.refusal(request.headers, self.shapes):
+            return reply(entry, refusal)
         fault = self._faults.take(place)
         if fault:
             entry.fault = fault.name
-            return await misbehave(
-                request, entry, fault, lambda: self._answer(request, entry, answer, query), self.base_url
-            )
-        return reply(entry, self._answer(request, entry, answer, query))
+            return await misbehave(request, entry, fault, carry_out, self.base_url)
+        return reply(entry, carry_out())
 
     def _answer(
         self, request: web.Request, entry: LoggedRequest, answer: Answer, query: tuple[str, ...]
@@ -267,13 +275,14 @@ class Simulator:
         if "Authorization" in request.headers:
             return reply(entry, refused(400, "this host takes no Authorization header"))
         name = request.match_info["name"]
-        now = self.account.clock()
         job = next((j for j in self.account.jobs.values() if j.image_id == name), None)
-        if job is None or job.status(now) != "completed":
+        if job is None or not self._endpoints.serves(job, request.query.get("Expires")):
             return reply(entry, refused(403, "AccessDenied"))
         if name not in self._pictures:
             self._pictures[name] = await asyncio.to_thread(painting.paint, job.body, job.size, job.reference)
         content = self._pictures[name]
+        if self.shapes["mark"] != "none":
+            content = painting.marked(content, self.shapes["mark"])
         fault = self._faults.take("picture")
         if not fault:
             return reply(entry, (200, content))

@@ -7,6 +7,7 @@ from __future__ import annotations
 SETTINGS = {
     "ledger_lag": "seconds until a charge stands in the ledger",
     "quota_lag": "seconds until the quota counts a charge",
+    "url_seconds": "seconds for which a picture's URL serves (0: for ever); a signed one is then made anew",
 }
 """What can be set, by name. Everything begins with 0."""
 

@@ -17,6 +17,12 @@ SHAPES: dict[str, tuple[str, ...]] = {
     "missing": ("data-404", "error-404", "top-404", "empty-404", "data-200", "error-200", "top-500"),
     "insufficient": ("402", "400", "failed-job"),
     "url": ("plain", "signed"),
+    "listed": ("yes", "no"),
+    "image-job": ("unnamed", "named"),
+    "mark": ("none", "xmp", "c2pa", "aigc"),
+    "unknown-header": ("tolerated", "refused"),
+    "limit-headers": ("none", "x-ratelimit", "ratelimit"),
+    "firewall": ("open", "no-urllib", "no-libraries", "browsers-only"),
 }
 """What can be chosen, by name; the first is the default."""
 
@@ -86,11 +92,13 @@ def missing(shape: str) -> Reply:
     return int(status), bodies[where]
 
 
-def image(found: SimulatedJob, url: str) -> dict[str, Any]:
+def image(found: SimulatedJob, url: str, names_job: str) -> dict[str, Any]:
     """One item of the gallery."""
     width, height = found.size
     body = found.body
     sent: dict[str, Any] = {name: body[name] for name in ("style", "referenceImageUrl") if name in body}
+    if names_job == "named":
+        sent["jobId"] = found.job_id
     return {
         "url": url,
         "id": found.image_id,

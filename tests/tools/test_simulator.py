@@ -19,9 +19,10 @@ import requests
 from PIL import Image
 
 from pictory_provider.api import connection, models
+from pictory_provider.images.formats import PictureChecker
 from pictory_provider.simulator import FATES, SETTINGS, SHAPES, Simulator, rules
 from pictory_provider.simulator.faults import FAULTS, PLACES, parse
-from tests.samples import JOB_ID, load
+from tests.samples import JOB_ID, load, shape_of
 
 PROMPT = {"prompt": "A lighthouse at dawn"}
 
@@ -41,15 +42,6 @@ def ask(pictory):
 
 def submit(ask, **body):
     return ask("POST", "/v1/aistudio/images", json={**PROMPT, **body})
-
-
-def shape_of(value):
-    """Return the names and types of a JSON value."""
-    if isinstance(value, dict):
-        return {name: shape_of(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [shape_of(inner) for inner in value[:1]]
-    return "number" if isinstance(value, (int, float)) and not isinstance(value, bool) else type(value).__name__
 
 
 def assert_like(reply, name):
@@ -214,6 +206,91 @@ def finished(ask, job_id):
         if body["data"]["status"] != "in-progress":
             return body
     raise AssertionError("the job does not end")
+
+
+@pytest.mark.parametrize("mark", SHAPES["mark"])
+def test_a_picture_says_of_its_origin_what_was_chosen(ask, pictory, mark):
+    pictory.shape("mark", mark)
+    job_id = submit(ask).json()["data"]["jobId"]
+    checker = PictureChecker()
+    checker.feed(requests.get(ask("GET", f"/v1/jobs/{job_id}").json()["data"]["url"], timeout=10).content)
+    assert checker.finish().marks == (() if mark == "none" else (mark,))
+
+
+@pytest.mark.parametrize("url", SHAPES["url"])
+def test_a_pictures_url_serves_for_as_long_as_was_set(ask, pictory, monkeypatch, url):
+    now = 1_775_000_000.0
+    monkeypatch.setattr(pictory.account, "clock", lambda: now)
+    pictory.shape("url", url)
+    pictory.set(url_seconds=60)
+    job_id = submit(ask).json()["data"]["jobId"]
+
+    def told():
+        return ask("GET", f"/v1/jobs/{job_id}").json()["data"]["url"]
+
+    first = told()
+    now += 59
+    assert (told(), requests.get(first, timeout=10).status_code) == (first, 200)
+    now += 2
+    assert requests.get(first, timeout=10).status_code == 403
+    assert (told() == first, requests.get(told(), timeout=10).status_code == 200) == (
+        (False, True) if url == "signed" else (True, False)
+    )
+
+
+def test_jobs_are_listed_and_images_name_their_job_as_chosen(ask, pictory):
+    job_id = submit(ask).json()["data"]["jobId"]
+    pictory.shape("listed", "no")
+    assert ask("GET", "/v1/jobs").json() == {"items": [], "nextPageKey": None}
+    assert "jobId" not in ask("GET", "/v1/aistudio/images").json()["items"][0]
+    pictory.shape("image-job", "named")
+    assert ask("GET", "/v1/aistudio/images").json()["items"][0]["jobId"] == job_id
+
+
+URLLIB, AIOHTTP, OURS, BROWSER = (
+    "Python-urllib/3.11",
+    "Python/3.11 aiohttp/3.13",
+    "airflow-provider-x/1",
+    "Mozilla/5.0",
+)
+
+
+@pytest.mark.parametrize(
+    ("firewall", "let_in"),
+    [
+        ("open", [URLLIB, AIOHTTP, OURS, BROWSER]),
+        ("no-urllib", [AIOHTTP, OURS, BROWSER]),
+        ("no-libraries", [OURS, BROWSER]),
+        ("browsers-only", [BROWSER]),
+    ],
+)
+def test_the_firewall_lets_in_whom_it_was_told_to(ask, pictory, firewall, let_in):
+    pictory.shape("firewall", firewall)
+    replies = {
+        agent: ask("GET", "/v1/quota", headers={"User-Agent": agent}) for agent in (URLLIB, AIOHTTP, OURS, BROWSER)
+    }
+    assert [agent for agent, reply in replies.items() if reply.status_code == 200] == let_in
+    for agent in set(replies) - set(let_in):
+        assert_like(replies[agent], "edge-block/403")
+
+
+def test_an_unknown_header_is_tolerated_or_refused(ask, pictory):
+    strange = {"X-Anything": "1"}
+    assert ask("GET", "/v1/quota", headers=strange).status_code == 200
+    pictory.shape("unknown-header", "refused")
+    assert ask("GET", "/v1/quota").status_code == 200
+    assert ask("GET", "/v1/quota", headers=strange).status_code == 400
+    assert submit(ask).status_code == 200
+
+
+@pytest.mark.parametrize(("shape", "name"), [("x-ratelimit", "X-RateLimit-"), ("ratelimit", "RateLimit-")])
+def test_every_reply_tells_how_many_requests_are_left_where_that_was_chosen(ask, pictory, shape, name):
+    assert not [header for header in ask("GET", "/v1/quota").headers if "ratelimit" in header.lower()]
+    pictory.shape("limit-headers", shape)
+    pictory.script("quota", "rate-limited", retry_after=1)
+    replies = [ask("GET", "/v1/quota"), ask("GET", f"/v1/jobs/{JOB_ID}")]
+    assert [reply.headers[f"{name}Remaining"] for reply in replies] == ["58", "57"]
+    assert replies[0].status_code == 429
 
 
 def test_a_reference_image_is_fetched_and_painted_on(ask, pictory):
