@@ -12,6 +12,7 @@
 # make test-faults       the long runs: kills, lost replies, two triggerers
 # make test-distributed  200 pictures on Celery, Redis and PostgreSQL
 # make matrix            every supported Airflow
+# make live              ask the real Pictory what its docs leave open; asks before it buys a picture
 # make lint, format      ruff and mypy
 # make docs, site        the website, and what its code does; docs-update quotes it anew
 # make screenshots       the docs' pictures of Airflow
@@ -24,10 +25,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-pure test-browser test-newcomer test-readers test-faults test-distributed matrix lint format docs site docs-update screenshots bench clean
+.PHONY: help demo ui test test-pure test-browser test-newcomer test-readers test-faults test-distributed matrix live lint format docs site docs-update screenshots bench clean
 
 help:
-	@sed -n '4,21s/^# \{0,1\}//p' Makefile
+	@sed -n '4,22s/^# \{0,1\}//p' Makefile
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.11 demo")'
@@ -70,6 +71,10 @@ test-distributed: .venv/.installed
 # ALL=1: every Airflow with every Python
 matrix: .venv/.installed
 	@$(BIN)/python -m tests.versions $(if $(ALL),--all)
+
+# It needs PICTORY_API_KEY, and says what else it takes: python -m tests.live help
+live: .venv/.installed
+	@$(BIN)/python -m tests.live
 
 lint: .venv/.installed
 	@$(BIN)/ruff check .

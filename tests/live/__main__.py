@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str], environment: Mapping[str, str] = os.environ) -> int:
     """Do what was asked for, and return the exit code."""
-    if "AIRFLOW_HOME" not in environment:  # the hook brings Airflow along, which makes itself a home
+    if "AIRFLOW_HOME" not in os.environ:  # the hook brings Airflow along, which makes itself a home
         os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-live-")
     if arguments[:1] == ["again"] and len(arguments) == 2:
         return again(Path(arguments[1]), environment)
@@ -85,7 +85,7 @@ def again(where: Path, environment: Mapping[str, str]) -> int:
     if "url" not in known:
         print(f"{folder} names no picture.")
         return 1
-    probe = Probe(_settings({"PICTORY_API_KEY": "unknown", **environment}))
+    probe = Probe(_settings({**environment, "PICTORY_API_KEY": environment.get("PICTORY_API_KEY") or "unknown"}))
     now = fetch(probe, known["url"])
     answer = str(now.status or now.problem)
     if now.status == 200:
@@ -142,7 +142,7 @@ def _agrees(
         f"This {'looks at a job that was bought before, and buys nothing' if known else costs}, at {settings.base_url}."
     )
     print(
-        "It also sends, free of charge: the quota under six user agents, once with an unknown header and once with a "
+        "It also sends, free of charge: the quota from both HTTP libraries and under four other user agents, once with an unknown header and once with a "
         "wrong key; an unknown job; the ledger, the lists of jobs and of images; and looks every 2 s until the job has "
         "ended and been billed.\nThe lists are read, and only what is of this picture is written down. Everything "
         f"goes to {folder}/."

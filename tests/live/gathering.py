@@ -10,7 +10,6 @@ import string
 import time
 import traceback
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from tests.live.buying import PRICE, CannotBuy, Private, buy, check_not_in_doubt
 from tests.live.probe import Exchange, Fetched, Probe, fetch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from pictory_provider.api.connection import ConnectionSettings
@@ -46,7 +46,7 @@ class Options:
     :param with_invalid: send the request that Pictory is to refuse.
     :param job_id: go on with this job, and buy nothing.
     :param every: seconds between two looks.
-    :param patience: seconds that ledger and quota are waited for once the job has ended.
+    :param patience: seconds that an unknown job is waited for, and ledger and quota once the job has ended.
     :param most: seconds that the job is waited for.
     """
 
@@ -188,7 +188,7 @@ def _follow(probe: Probe, private: Private, facts: Facts, options: Options, say:
         )
         now = time.time()
         facts.looked_for = now - begun
-        if ended_at is None and now - begun > options.most:
+        if ended_at is None and now - begun > (options.most if facts.job else options.patience):
             return
         if ended_at is not None and (is_all_seen or now - ended_at > options.patience):
             return

@@ -16,7 +16,7 @@ from tests.live.scrubbing import LIMITS
 from tests.samples import NAMES, load, shape_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from tests.live.gathering import Facts
     from tests.live.probe import Exchange
@@ -159,7 +159,7 @@ def completed(facts: Facts) -> Found | str:
     less = sorted(DOCUMENTED["job"] - set(_paths(facts.replies["job"].body)))
     text = (
         answer.text
-        + _told(" Fields beyond those documented: ", more)
+        + _told(" Fields beyond those documented: ", map(facts.shown, more))
         + _told(" Documented, and not there: ", less)
     )
     return Found(text, answer.evidence, samples=answer.samples)
@@ -214,7 +214,7 @@ def ledger(facts: Facts) -> Found | str:
     names_job = "names the job" if facts.job_id and facts.job_id in str(row) else "does not name the job"
     text = (
         f"{when}. Type `{facts.shown(row.get('type'))}`, amount {facts.shown(row.get('amount'))}, source `{facts.shown(row.get('source'))}`; it {names_job}."
-        + _told(" Fields beyond those documented: ", sorted(set(row) - DOCUMENTED["row"]))
+        + _told(" Fields beyond those documented: ", map(facts.shown, sorted(set(row) - DOCUMENTED["row"])))
         + _told(" Documented, and not there: ", sorted(DOCUMENTED["row"] - set(row)))
         + (
             f" {len(facts.new_rows)} rows were new: others spend from this account."
@@ -321,7 +321,7 @@ def file(facts: Facts) -> Found | str:
             else f"Not quite what the job said: {'; '.join(surprises)}. "
         )
         + f"{marks}. `mark_ai_generated` would {f'leave it as it is: {kept}' if kept else 'mark it'}."
-        + _told(" Chunks: ", list(fetched.chunks)),
+        + _told(" Chunks: ", map(facts.shown, fetched.chunks)),
     )
 
 
@@ -422,8 +422,9 @@ def _paths(value: Any, above: str = "") -> list[str]:
     return found
 
 
-def _told(head: str, names: list[str]) -> str:
-    return f"{head}{', '.join(names)}." if names else ""
+def _told(head: str, names: Iterable[str]) -> str:
+    told = ", ".join(names)
+    return f"{head}{told}." if told else ""
 
 
 def _looks(facts: Facts) -> str:
