@@ -58,6 +58,12 @@ class PictoryProtocolError(api.ProtocolError, AirflowFailException):
     a_retry: ClassVar[str] = "Airflow does not retry this task: the answer has to be understood first."
 
 
+class PictoryBudgetExceeded(api.BudgetExceeded, AirflowFailException):
+    """A purchase would go over a limit on spending: ``limits`` names which. Nothing was bought."""
+
+    a_retry: ClassVar[str] = "Airflow does not retry this task: the limit would be the same."
+
+
 class PictorySubmitOutcomeUnknown(api.SubmitOutcomeUnknown, AirflowFailException):
     """A paid request may or may not have been accepted. Not retried, since that could pay twice."""
 
@@ -111,6 +117,7 @@ _TWINS: dict[type[api.PictoryError], type[api.PictoryError]] = {
     api.RateLimited: PictoryRateLimited,
     api.TransportError: PictoryUnavailable,
     api.ProtocolError: PictoryProtocolError,
+    api.BudgetExceeded: PictoryBudgetExceeded,
     api.SubmitOutcomeUnknown: PictorySubmitOutcomeUnknown,
     api.JobNotFound: PictoryJobNotFound,
     api.JobFailed: PictoryJobFailed,

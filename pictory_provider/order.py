@@ -12,18 +12,24 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
-from pictory_provider.api import endpoints, responses
-from pictory_provider.api.errors import JobError, PictoryError, RequestInvalid, SubmitOutcomeUnknown
-from pictory_provider.client.asking import ask_all, get_job
+from pictory_provider.api.errors import (
+    BudgetExceeded,
+    JobError,
+    PictoryError,
+    RequestInvalid,
+    SubmitOutcomeUnknown,
+)
+from pictory_provider.client.asking import get_job
 from pictory_provider.exceptions import airflow_errors, failure
 from pictory_provider.images.reuse import Reuse, Step, Wish, first_step_at, next_step_at
 from pictory_provider.images.shelf import Shelf
-from pictory_provider.jobs.evidence import PAID_AND_LOST, Evidence, matching, paid_and_then, report, runs_on
+from pictory_provider.inquiry import credits_used, evidence_of
+from pictory_provider.jobs.budget import Budget, Limits
+from pictory_provider.jobs.evidence import PAID_AND_LOST, paid_and_then, report, runs_on
 from pictory_provider.jobs.submission import (
     Adopt,
     LookFirst,
@@ -46,11 +52,9 @@ if TYPE_CHECKING:
     from pictory_provider.client.sync import SyncClient
     from pictory_provider.durable import SubmissionRecord
 
-EVIDENCE_TIME = 10.0
-"""Seconds that all the evidence about an unknown outcome may take."""
-CREDITS_TIME = 5.0
-"""Seconds that the credits used may take to ask for, before each submission."""
 UNKNOWN_SUBMIT_POLICIES = ("fail", "resubmit")
+_OF_NO_JOB = (BudgetExceeded, JobError, RequestInvalid, SubmitOutcomeUnknown)
+"""Errors after which no job of the task runs on."""
 
 
 def check_policy(on_unknown_submit: object) -> None:
@@ -108,13 +112,16 @@ class Purchase:
         *,
         overwrite: bool = False,
         on_unknown_submit: str = "fail",
+        max_credits: float | None = None,
         ends_at: float | None = None,
     ) -> Adopt | Reuse:
         """Return the job of this task: that of an earlier try, or a new one; or the picture that lies there.
 
         :param overwrite: buy although a picture lies there, once and once more after each clear.
         :param on_unknown_submit: one of :data:`UNKNOWN_SUBMIT_POLICIES`.
+        :param max_credits: the most AI credits that this task may spend; ``None`` for no limit.
         :param ends_at: on the monotonic clock; nothing is bought from then on.
+        :raises BudgetExceeded: where a limit leaves too little; nothing was sent.
         :raises SubmitOutcomeUnknown: with all that could be found out about it.
         """
         record = self.record
@@ -132,14 +139,23 @@ class Purchase:
         wish = self._wish(order, wanted, overwrite, requested)
         may_resubmit = on_unknown_submit == "resubmit"
         step = self._first_step(client, wish)
+        budget = self._budget(client, step, order, max_credits)
         while not isinstance(step, (Adopt, Reuse)):
             if isinstance(step, Submit):
                 if step.warning:
                     self._log.warning("%s", step.warning)
                 record.prepare_intent(wanted, asked_for(requested()))
-                record.note_credits(self._credits_used(client))
+                record.note_credits(credits_used(client.settings, log=self._log))
                 try:
-                    job_id = submit(client, requested(), recorder=record, ends_at=ends_at, log=self._log)
+                    job_id = submit(
+                        client,
+                        requested(),
+                        budget=budget,
+                        recorder=record,
+                        ends_at=ends_at,
+                        tags={"dag_id": str(record.me.dag_id)},
+                        log=self._log,
+                    )
                     step = Adopt(job_id, time.time())
                 except SubmitOutcomeUnknown as error:
                     step = error
@@ -178,7 +194,7 @@ class Purchase:
                 yield
         except AirflowFailException as error:
             job_id = self.job_id or self.record.latest.job_id
-            if job_id and not isinstance(error, (JobError, RequestInvalid, SubmitOutcomeUnknown)):
+            if job_id and not isinstance(error, _OF_NO_JOB):
                 self._log.warning("%s", runs_on(job_id))
             self.record.end()
             raise
@@ -237,6 +253,18 @@ class Purchase:
             now=time.time(),
             is_only_here=not record.has_store,
         )
+
+    def _budget(self, client: SyncClient, step: object, order: Order, max_credits: float | None) -> Budget:
+        """Return the limits of this purchase, and what is known to be spent of them."""
+        budget = Budget(Limits.of(client.settings, per_task=max_credits))
+        record, latest = self.record, self.record.latest
+        asked = request_of(latest.request or order.identity)
+        price = (asked.credits if asked else None) or 0.0
+        if isinstance(step, SubmitOutcomeUnknown):
+            budget.spend(price, time.time())  # it may be paid for, and not yet in the ledger
+        elif latest.job_id and not latest.is_before_a_clear(max_tries=record.max_tries, retries=record.retries):
+            budget.this_task = price  # of a job that has failed
+        return budget
 
     def _first_step(self, client: SyncClient, wish: Wish) -> Submit | Adopt | Reuse | PictoryError:
         value = self._find()
@@ -304,38 +332,9 @@ class Purchase:
         self._log.warning("%s on_unknown_submit is 'resubmit', so it is bought again.", unknown.message)
         return next_step_at(self.record.look_beside(), wish, Submit()) if self.shelf else Submit()
 
-    def _credits_used(self, client: SyncClient) -> float | None:
-        """Return the AI credits used so far; ``None`` where Pictory does not say within five seconds."""
-        (quota,) = ask_all(
-            client.settings,
-            (endpoints.get_quota(), responses.parse_quota),
-            within=CREDITS_TIME,
-            log=self._log,
-        )
-        return quota.ai_credits_used if quota else None
-
     def _reported(self, client: SyncClient, order: Order, unknown: SubmitOutcomeUnknown) -> SubmitOutcomeUnknown:
         """Return an unknown outcome with all that can be said about it."""
-        since, before = self.record.latest.intended_at, self.record.latest.credits_before
-        evidence = Evidence(since=since, credits_before=before, credits_now=None, matches=None)
-        try:
-            request = request_of(self.record.latest.request or order.identity)
-            quota, page = ask_all(
-                client.settings,
-                (endpoints.get_quota(), responses.parse_quota),
-                (endpoints.list_images(), responses.parse_images),
-                within=EVIDENCE_TIME,
-                log=self._log,
-            )
-            evidence = replace(
-                evidence,
-                credits_now=quota.ai_credits_used if quota else None,
-                price=request.credits if request else None,
-                matches=matching(page[0], request, since) if page and request else None,
-            )
-        except (Exception, AirflowTaskTimeout) as error:
-            # Nothing may hide the report: without a record a retry would buy the picture again.
-            self._log.warning("No evidence could be gathered: %r", error)
+        evidence = evidence_of(client.settings, self.record.latest, order.identity, log=self._log)
         return report(unknown, evidence, self.record.how_to_adopt(self.conn_id))
 
 

@@ -37,6 +37,23 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
         "description": "How often one triggerer may ask Pictory about all waiting jobs together. Default 10.",
         "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 1000},
     },
+    "credits_per_day": {
+        "label": "AI credits a day, at most",
+        "description": "Nothing is bought once the account, whoever spends, has used so many since midnight UTC. "
+        "Empty: no limit.",
+        "schema": {"type": ["number", "null"], "minimum": 0},
+    },
+    "credits_per_month": {
+        "label": "AI credits a month, at most",
+        "description": "The same since the first of the month, UTC. Empty: no limit.",
+        "schema": {"type": ["number", "null"], "minimum": 0},
+    },
+    "credits_reserve": {
+        "label": "AI credits never to be spent",
+        "description": "Nothing is bought that would leave fewer in the account. Empty: no limit; 0: stop before "
+        "the account runs dry.",
+        "schema": {"type": ["number", "null"], "minimum": 0},
+    },
 }
 """The fields of the connection's extra, in the order of the form."""
 

@@ -2,8 +2,8 @@
 # Copyright The pictory_provider authors
 """Buy one picture and have it on record, whoever asks.
 
-Intend, send, keep: at every moment the record says how far the paid request has got. Whether it may be sent again
-is decided in :mod:`pictory_provider.api.retry`.
+Ask for the budget, intend, send, keep: at every moment the record says how far the paid request has got. Whether
+it may be sent again is decided in :mod:`pictory_provider.api.retry`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ from pictory_provider.api.retry import Fate
 from pictory_provider.client.asking import repeat
 from pictory_provider.exceptions import failure
 from pictory_provider.images.reference import readable, unsigned
+from pictory_provider.jobs.budget import Budget, Limits, Lot, plain
 from pictory_provider.jobs.evidence import paid_and_then
+from pictory_provider.spending import ask
 from pictory_provider.telemetry import count
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pictory_provider.api.models import ImageRequest
     from pictory_provider.client.asking import Log
     from pictory_provider.client.sync import SyncClient
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class _NothingSent(Exception):
-    """The intent could not be put on record, which is no answer of Pictory's."""
+    """There is no room in the budget, or no place on record for the intent: no answer to a paid request."""
 
     def __init__(self, why: PictoryError) -> None:
         super().__init__(why.message)
@@ -41,8 +45,10 @@ def submit(
     client: SyncClient,
     request: ImageRequest,
     *,
+    budget: Budget | None = None,
     recorder: Recorder | None = None,
     ends_at: float | None = None,
+    tags: Mapping[str, str] | None = None,
     log: Log,
 ) -> str:
     """Buy one picture and return its jobId. Calls from several threads are no business of each other.
@@ -50,31 +56,51 @@ def submit(
     The request is sent again only where the one before provably never left, or was plainly refused before any
     work (:mod:`pictory_provider.api.retry`), for at most a minute.
 
+    :param budget: of the buyer, asked before each paid request; the limits of the connection alone where it is
+        ``None``.
     :param recorder: told right before each paid request, and right after it what became of it.
     :param ends_at: on the monotonic clock; nothing is bought from then on.
+    :param tags: for the metrics, beside the model.
+    :raises BudgetExceeded: where a limit leaves too little; nothing was sent.
+    :raises Unavailable: where that cannot be known; nothing was sent. Or where Pictory could not be reached.
     :raises SubmitOutcomeUnknown: where it cannot be known whether Pictory accepted it.
     :raises RequestInvalid: where a private reference image cannot be signed, or Pictory refused the request.
     :raises RateLimited: where Pictory refused for longer than a minute.
     """
     sent = readable(request)
+    known = Budget(Limits.of(client.settings)) if budget is None else budget
+    told = {**(tags or {}), "model": request.model}
+    price = plain(request.credits)
 
     def once() -> str:
         with unsigned(sent, request):
-            return _send(client, sent, recorder, ends_at, log)
+            log.info("Buying a picture of model %s, for %s AI credits as listed.", request.model, price)
+            try:
+                ask(client, known, Lot.of([request]), log=log, tags=told)
+            except PictoryError as error:
+                raise _NothingSent(error) from error
+            return _send(client, sent, known, recorder, ends_at, log)
 
     try:
         job_id = repeat(once, retry.after_submit, log=log)
     except _NothingSent as error:
-        raise error.why from None
+        raise error.why from error.why.__cause__
     except SubmitOutcomeUnknown:
         count("pictory.submit_outcome_unknown")
         raise
-    count("pictory.submitted", tags={"model": request.model})
+    count("pictory.submitted", tags=told)
+    if request.credits is not None:
+        count("pictory.credits_bought", count=request.credits, tags=told)
     return job_id
 
 
 def _send(
-    client: SyncClient, request: ImageRequest, recorder: Recorder | None, ends_at: float | None, log: Log
+    client: SyncClient,
+    request: ImageRequest,
+    budget: Budget,
+    recorder: Recorder | None,
+    ends_at: float | None,
+    log: Log,
 ) -> str:
     """Send the paid request once, and have it on record at every moment how far that has got."""
     if ends_at is not None and time.monotonic() >= ends_at:
@@ -85,16 +111,20 @@ def _send(
             recorder.intend()
         except PictoryError as error:
             raise _NothingSent(error) from error
+    budget.spend(request.credits, time.time())
     job_id: str | None = None
     try:
         job_id = responses.parse_submission(client.send(endpoints.generate_image(request)))
         # The log comes first: it is quicker than the record, and whoever has lost the record can read it.
-        price = "an unknown number of" if request.credits is None else request.credits
-        log.info("Pictory accepted job %s (model %s, %s AI credits).", job_id, request.model, price)
+        log.info(
+            "Pictory accepted job %s (model %s, %s AI credits).", job_id, request.model, plain(request.credits)
+        )
         if recorder:
             recorder.keep(job_id)
     except BaseException as error:
         if job_id is None:
+            if _is_refused(error):
+                budget.give_back(request.credits)
             _after_no_answer(error, recorder, log)
             raise
         if recorder:
@@ -107,7 +137,7 @@ def _send(
 def _after_no_answer(error: BaseException, recorder: Recorder | None, log: Log) -> None:
     """Say what became of a paid request to which no jobId came back."""
     if isinstance(error, PictoryError):
-        if recorder and retry.fate_of_submit(error) is not Fate.UNKNOWN:
+        if recorder and _is_refused(error):
             _withdraw(recorder, log)
     elif isinstance(error, AirflowTaskTimeout):
         unknown = SubmitOutcomeUnknown.because("execution_timeout ran out before an answer came")
@@ -116,6 +146,11 @@ def _after_no_answer(error: BaseException, recorder: Recorder | None, log: Log) 
     elif isinstance(error, Exception):
         log.error("An error that nobody foresaw, after the request began to leave:", exc_info=error)
         raise SubmitOutcomeUnknown.because(f"an error that nobody foresaw ({type(error).__name__})") from error
+
+
+def _is_refused(error: BaseException) -> bool:
+    """Whether a paid request that ended with this error certainly bought nothing."""
+    return isinstance(error, PictoryError) and retry.fate_of_submit(error) is not Fate.UNKNOWN
 
 
 def _keep_once_more(recorder: Recorder, job_id: str, error: BaseException) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import ssl
 from dataclasses import dataclass, field
@@ -42,6 +43,10 @@ class ConnectionSettings:
     :param proxy: URL of an HTTP proxy; ``None`` looks into the environment.
     :param ca_bundle: path of a PEM file to trust; ``None`` looks into the environment.
     :param requests_per_second: how many looks one triggerer sends in any second, at most.
+    :param credits_per_day: AI credits that the account may have spent since midnight, UTC, for anything to be
+        bought over this connection; ``None`` for no limit.
+    :param credits_per_month: the same since the first of the month, UTC.
+    :param credits_reserve: AI credits that are never spent over this connection.
     """
 
     api_key: str = field(repr=False)
@@ -51,6 +56,9 @@ class ConnectionSettings:
     proxy: str | None = field(default=None, repr=False)
     ca_bundle: str | None = None
     requests_per_second: float = DEFAULT_REQUESTS_PER_SECOND
+    credits_per_day: float | None = None
+    credits_per_month: float | None = None
+    credits_reserve: float | None = None
 
     @classmethod
     def from_fields(
@@ -69,7 +77,8 @@ class ConnectionSettings:
 
         :param password: the API key from https://app.pictory.ai/api-access, without ``Bearer``.
         :param host: base URL; empty means :data:`DEFAULT_BASE_URL`.
-        :param extra: ``timeout``, ``user_agent``, ``proxy``, ``ca_bundle``, ``requests_per_second``.
+        :param extra: ``timeout``, ``user_agent``, ``proxy``, ``ca_bundle``, ``requests_per_second``,
+            ``credits_per_day``, ``credits_per_month``, ``credits_reserve``.
         :raises AuthenticationError: without a usable key.
         :raises RequestInvalid: for any other field, and for a variable of the environment.
         """
@@ -90,6 +99,9 @@ class ConnectionSettings:
                 MOST_REQUESTS_PER_SECOND,
                 "looks in a second",
             ),
+            credits_per_day=_credits(conn_id, extra, "credits_per_day"),
+            credits_per_month=_credits(conn_id, extra, "credits_per_month"),
+            credits_reserve=_credits(conn_id, extra, "credits_reserve"),
         )
         made.proxy_for(made.base_url, environment)
         if made.ca_bundle:
@@ -199,6 +211,24 @@ def _number(conn_id: str, extra: Mapping[str, Any], name: str, default: float, m
         raise RequestInvalid(
             f"Connection {conn_id!r} has {value!r} as its {name}. No request was made. The extra field "
             f"takes {what}, above 0 and up to {most:.0f}; the default is {default:.0f}.",
+            fields=[name],
+        )
+    return number
+
+
+def _credits(conn_id: str, extra: Mapping[str, Any], name: str) -> float | None:
+    """Return a limit on spending. What is no number is no missing limit: it is refused."""
+    value = extra.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        number = float("nan" if isinstance(value, bool) else value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise RequestInvalid(
+            f"Connection {conn_id!r} has {value!r} as its {name}. No request was made. The extra field takes a "
+            "number of AI credits from 0 on; leave it empty for no limit.",
             fields=[name],
         )
     return number

@@ -12,6 +12,7 @@
     │   ├── RateLimited       refused before any work, with or without a time to come back
     │   └── TransportError    the connection failed; its Fault tells how far the request had got
     ├── ProtocolError         an answer that this release does not understand
+    ├── BudgetExceeded        a limit on spending would be exceeded; nothing was bought
     ├── SubmitOutcomeUnknown  a paid request that may or may not have been accepted
     ├── JobNotFound           Pictory knows no such job
     ├── JobFailed             the job ran and failed; the job is attached
@@ -124,6 +125,29 @@ class ProtocolError(PictoryError):
         self.status = status
 
 
+class BudgetExceeded(PictoryError):
+    """A purchase would go over a limit on spending. Nothing was bought.
+
+    :param limits: the names of the limits: ``max_credits`` of the task; ``credits_per_day``,
+        ``credits_per_month`` and ``credits_reserve`` of the connection.
+    :param asked: AI credits that it would cost, as listed.
+    :param left: AI credits that the tightest of the limits leaves.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        limits: Sequence[str] = (),
+        asked: float | None = None,
+        left: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.limits = tuple(limits)
+        self.asked = asked
+        self.left = left
+
+
 class SubmitOutcomeUnknown(PictoryError):
     """A paid request that may or may not have been accepted: no jobId came back.
 
@@ -197,6 +221,7 @@ KINDS: dict[str, type[PictoryError]] = {
         RateLimited,
         TransportError,
         ProtocolError,
+        BudgetExceeded,
         SubmitOutcomeUnknown,
         JobError,
         JobNotFound,

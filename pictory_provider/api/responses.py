@@ -142,9 +142,14 @@ def parse_jobs(response: Response) -> tuple[list[dict[str, Any]], str | None]:
 
 
 def parse_credit_usage(response: Response) -> list[dict[str, Any]]:
-    """Return the ledger's entries as Pictory writes them, newest first."""
-    body = check(response, list)
-    return [entry for entry in body if isinstance(entry, dict)]
+    """Return the ledger's entries as Pictory writes them, newest first.
+
+    :raises ProtocolError: for an entry that is no object: none may be left out of what was spent.
+    """
+    body: list[Any] = check(response, list)
+    if not all(isinstance(entry, dict) for entry in body):
+        raise ProtocolError(f"The ledger has an entry that is no object: {_excerpt(response)}.", status=200)
+    return body
 
 
 def parse_cleaned(response: Response) -> None:

@@ -58,6 +58,8 @@ class Header:
     :param begun: the pages that have been written.
     :param stopped: why this try buys nothing more, after a deferral neither
         (:func:`pictory_provider.batch.stopping.plain`).
+    :param spending: what this batch has spent of its limits (:meth:`pictory_provider.jobs.budget.Budget.plain`);
+        ``None`` where there are none.
     """
 
     digest: str
@@ -74,6 +76,7 @@ class Header:
     generation: int = 1
     begun: tuple[int, ...] = ()
     stopped: dict[str, Any] | None = None
+    spending: dict[str, Any] | None = None
 
     @property
     def table_pages(self) -> int:
@@ -98,6 +101,7 @@ class Header:
             "generation": self.generation,
             "begun": list(self.begun),
             "stopped": self.stopped,
+            "spending": self.spending,
         }
 
     @classmethod
@@ -114,7 +118,7 @@ class Header:
             and isinstance(value.get("made_by"), dict)
             and isinstance(value.get("has_ended"), bool)
             and (retries is None or _is_count(retries))
-            and isinstance(value.get("stopped"), (dict, type(None)))
+            and all(isinstance(value.get(name), (dict, type(None))) for name in ("stopped", "spending"))
         ):
             return None
         fields = {name: kept for name, kept in value.items() if name in cls.__slots__}

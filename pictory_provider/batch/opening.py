@@ -199,6 +199,7 @@ def _anew(journal: Journal, start: Start, table: Header, rows: Sequence[Row]) ->
         cleared=tries if is_clear else found.cleared,
         generation=found.generation,
         begun=tuple(sorted(begun)),
+        spending=found.spending,
     )
     if found.digest == table.digest:
         journal.set_header(**{name: getattr(header, name) for name in Header.__slots__})

@@ -23,7 +23,6 @@ nobody can know, so that neither a crash nor a bad day leaves more of them to on
 from __future__ import annotations
 
 import heapq
-import math
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -112,11 +111,9 @@ class Plan:
         return [end.picture for end in ends if end.place is Place.SAVED and end.picture is not None]
 
     @property
-    def price(self) -> float | None:
-        """The listed price in AI credits of all that is still to be bought; ``None`` where a model has none."""
-        prices = [self.rows[number].request.credits for number in self._to_buy]
-        known = [price for price in prices if price is not None]
-        return round(math.fsum(known), 2) if len(known) == len(prices) else None
+    def missing(self) -> list[Row]:
+        """The rows that are still to be bought."""
+        return [self.rows[number] for number in self._to_buy]
 
     def end_of(self, row: Row) -> Decision:
         """Return where a row stands, and why."""

@@ -25,6 +25,7 @@ from pictory_provider.api.errors import PictoryError, SubmitOutcomeUnknown
 from pictory_provider.batch.decision import Place
 from pictory_provider.batching.record import PATIENCE
 from pictory_provider.exceptions import failure
+from pictory_provider.jobs.budget import Budget, Limits
 from pictory_provider.purchase import submit
 
 if TYPE_CHECKING:
@@ -92,7 +93,15 @@ class _Sending:
         if row.private_reference is not None:
             request = replace(request, reference_image_url=row.private_reference)
         try:
-            self._job_id = submit(wave.client, request, recorder=self, ends_at=wave.ends_at, log=wave.quiet)
+            self._job_id = submit(
+                wave.client,
+                request,
+                budget=Budget(Limits()),  # the batch has asked for the whole wave
+                recorder=self,
+                ends_at=wave.ends_at,
+                tags={"dag_id": str(wave.record.me.dag_id)},
+                log=wave.quiet,
+            )
         except _NotSentError:
             return _Answer(row, None)
         except BaseException as error:

@@ -31,6 +31,7 @@ from pictory_provider.batching.record import BatchRecord
 from pictory_provider.batching.telling import Teller
 from pictory_provider.batching.turns import PacedClient, Turns
 from pictory_provider.batching.wave import Wave
+from pictory_provider.jobs.budget import Lot
 from pictory_provider.jobs.news import Sparing
 from pictory_provider.telemetry import count, report_output
 
@@ -51,7 +52,7 @@ _BYTES_BESIDE = 16
 class Wish(NamedTuple):
     """What the operator asks for.
 
-    :param max_credits: the most that what is missing may cost; ``None`` for no limit.
+    :param max_credits: the most that the task may spend; ``None`` for no limit.
     :param resubmit: buy again, once a try, what may or may not have been bought.
     :param is_deferrable: give the worker away while jobs run.
     """
@@ -99,7 +100,6 @@ class Batch:
         ends_at: float | None,
         log: Any,
     ) -> None:
-        self._limit = Limit(wish.max_credits)
         self._wish = wish
         self._context = context
         self._hook = hook
@@ -148,8 +148,13 @@ class Batch:
             max_in_flight=self._wish.max_in_flight,
         )
         del found
-        if not is_leg:
-            self._limit.check(plan)
+        limit = Limit(
+            plan,
+            self._wish.max_credits,
+            start=opening.start,
+            dag_id=self._record.me.dag_id,
+            log=self._log,
+        )
         self._record.write(plan.journal)
         try:
             self._say_what_is_found(plan, opening.start, opening.warning)
@@ -168,7 +173,11 @@ class Batch:
             )
             if self._wish.how.mark_ai_generated and not is_leg:
                 delivery.mark(unmarked)
-            waited = self._carry_out(plan, delivery, teller, enough)
+            if not is_leg:
+                limit.check(delivery.client)
+                if plan.error:
+                    self._log.warning("Nothing is bought: %s", plan.error.message)
+            waited = self._carry_out(plan, delivery, teller, limit, enough)
             self._quiet.sum_up()
             if waited:
                 return self._deferral(waited, teller.all())
@@ -204,7 +213,7 @@ class Batch:
             Start.OTHER: "The folder has a record of another run: what lies there is taken",
         }[start]
         log.info("%s, in %s: %s pictures.", kind, self._folder.path, f"{plan.of:,}")
-        price = plan.price
+        price = Lot.of(row.request for row in plan.missing).price
         told = "at a price that is not listed" if price is None else f"for {price:,.10g} AI credits as listed"
         log.info(
             "%s are missing, %s. %s lie there already, and %s jobs are on record and adopted.",
@@ -216,18 +225,21 @@ class Batch:
         for name, place in (("pictory.reused", Place.REUSED), ("pictory.adopted", Place.WAITING)):
             if counts[place]:
                 count(name, count=counts[place])
-        if plan.error:
-            log.warning("Nothing is bought: %s", plan.error.message)
 
-    def _carry_out(self, plan: Plan, delivery: Delivery, teller: Teller, enough: int | None) -> Wait | None:
+    def _carry_out(
+        self, plan: Plan, delivery: Delivery, teller: Teller, limit: Limit, enough: int | None
+    ) -> Wait | None:
         """Do what is next until there is nothing left, or nothing but to wait in the triggerer."""
         told = plan.error
         teller.tick()
         while (step := plan.next()) is not None:
             self._check_time()
             if isinstance(step, Buy):
-                if self._limit.take(plan, step.rows):
+                if limit.take(delivery.client, step.rows):
+                    if plan.journal.is_changed:
+                        self._record.write(plan.journal)
                     self._wave(plan, delivery).buy(step)
+                    limit.settle(step.rows)
                 if plan.error and not told:
                     told = plan.error
                     self._log.warning("Purchases have stopped: %s", told.message)

@@ -19,6 +19,7 @@ from pictory_provider.exceptions import airflow_errors
 from pictory_provider.images.download import SavedImage, save_picture
 from pictory_provider.images.shelf import Shelf
 from pictory_provider.images.store import DEFAULT_MAX_BYTES, Target
+from pictory_provider.jobs.budget import Budget, Limits
 from pictory_provider.jobs.polling import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, JobPoller, Wait
 from pictory_provider.looking import Watch, finished_job
 from pictory_provider.provider_info import (
@@ -63,6 +64,7 @@ class PictoryHook(BaseHook):
         self.pictory_conn_id = pictory_conn_id
         self._client: SyncClient | None = None
         self._lease: Lease | None = None
+        self._budget = Budget(Limits())  # what this hook has bought itself may not be in the ledger yet
 
     def __enter__(self) -> Self:
         return self
@@ -79,12 +81,15 @@ class PictoryHook(BaseHook):
         :param options: ``model``, ``aspect_ratio``, ``style``, ``reference_image_url``, ``webhook`` and
             ``allow_unlisted``, as in :class:`~pictory_provider.api.models.ImageRequest`.
         :raises PictoryRequestInvalid: before anything is sent, or from Pictory's 400.
+        :raises PictoryBudgetExceeded: where a limit of the connection leaves too little; nothing was sent.
         :raises PictorySubmitOutcomeUnknown: where it cannot be known whether Pictory accepted it.
         :raises PictoryRateLimited: where Pictory refused for longer than a minute.
         """
         with airflow_errors(self.pictory_conn_id):
             request = ImageRequest(prompt=prompt, **options)
-            return submit(self.get_conn(), request, log=self.log)
+            client = self.get_conn()
+            self._budget.limits = Limits.of(client.settings)
+            return submit(client, request, budget=self._budget, log=self.log)
 
     def get_job(self, job_id: str) -> Job:
         """Return what Pictory says of a job now. A failed job is an answer, and raises nothing.

@@ -17,6 +17,7 @@ from pictory_provider.exceptions import airflow_errors
 from pictory_provider.jobs.polling import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, deferral_timeout
 from pictory_provider.order import check_policy
 from pictory_provider.provider_info import DEFAULT_CONN_ID
+from pictory_provider.spending import check_limits, skipped
 from pictory_provider.telemetry import report_assets
 from pictory_provider.waiting import seconds, warn_if_impolite
 
@@ -69,8 +70,10 @@ class GenerateImageBatchOperator(BaseOperator):
         :class:`~pictory_provider.operators.pictory.DownloadImageOperator`. Pictures that lie there already are
         marked, and not bought.
     :param max_in_flight: jobs at Pictory at once.
-    :param max_credits: the most AI credits that a try may spend, compared with the listed price of what is missing
-        before the first of it is sent.
+    :param max_credits: the most AI credits that the task may spend, retries included, compared with the listed
+        price of what is missing before the first of it is sent, and before each wave; a clear begins anew.
+    :param on_budget: what to do where a limit, of this task or of the connection, has stopped purchases:
+        ``"fail"``, without a retry, or ``"skip"``. What was bought is waited for and saved before that.
     :param fail_on_partial_error: fail the task, after all else is saved, where a row has failed.
     :param deferrable: wait in the triggerer, without a worker slot.
     :param poll_interval: seconds, or a duration, between two looks at a job.
@@ -79,6 +82,7 @@ class GenerateImageBatchOperator(BaseOperator):
         ``"resubmit"``, which rather pays twice than waits for someone; once for each try.
     :raises PictoryRequestInvalid: where rows or arguments are wrong, where something else lies in a row's place,
         or where a retry's table is not that of the try before; nothing was bought by that.
+    :raises PictoryBudgetExceeded: where a limit leaves too little for what is missing.
     :raises PictorySubmitOutcomeUnknown: where Pictory may or may not have accepted some rows.
     :raises PictoryJobFailed: where rows have no picture, and no retry would give them one.
     :raises PictoryWaitTimeout: where jobs were still running after ``timeout``; a retry looks once more.
@@ -113,6 +117,7 @@ class GenerateImageBatchOperator(BaseOperator):
         mark_ai_generated: bool = False,
         max_in_flight: int = 200,
         max_credits: float | None = None,
+        on_budget: str = "fail",
         fail_on_partial_error: bool = True,
         deferrable: bool = True,
         poll_interval: float | timedelta = DEFAULT_POLL_INTERVAL,
@@ -135,6 +140,7 @@ class GenerateImageBatchOperator(BaseOperator):
         self.mark_ai_generated = mark_ai_generated
         self.max_in_flight = max_in_flight
         self.max_credits = max_credits
+        self.on_budget = on_budget
         self.fail_on_partial_error = fail_on_partial_error
         self.deferrable = deferrable
         self.poll_interval = poll_interval
@@ -181,7 +187,7 @@ class GenerateImageBatchOperator(BaseOperator):
     ) -> dict[str, Any]:
         limit = self.execution_timeout
         ends_at = None if limit is None else time.monotonic() + limit.total_seconds()
-        with airflow_errors(self.pictory_conn_id, log=self.log):
+        with skipped(self.on_budget), airflow_errors(self.pictory_conn_id, log=self.log):
             wish = self._wish()
             if not is_leg:
                 warn_if_impolite(self, "poll_interval", wish.how.poll_interval)
@@ -227,7 +233,7 @@ class GenerateImageBatchOperator(BaseOperator):
                 mark_ai_generated=self.mark_ai_generated,
             ),
             max_in_flight=_count("max_in_flight", self.max_in_flight),
-            max_credits=None if self.max_credits is None else _credits("max_credits", self.max_credits),
+            max_credits=check_limits(self.max_credits, self.on_budget),
             fail_on_partial_error=self.fail_on_partial_error,
             resubmit=self.on_unknown_submit == "resubmit",
             is_deferrable=self.deferrable,
@@ -258,17 +264,8 @@ class GenerateImageBatchOperator(BaseOperator):
 
 def _count(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise _refused(name, value, "a whole number from 1 on")
+        raise RequestInvalid(
+            f"{name} is {value!r}; it takes a whole number from 1 on. Nothing was sent and nothing was spent.",
+            fields=[name],
+        )
     return value
-
-
-def _credits(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-        raise _refused(name, value, "a number of AI credits, or None for no limit")
-    return float(value)
-
-
-def _refused(name: str, value: object, takes: str) -> RequestInvalid:
-    return RequestInvalid(
-        f"{name} is {value!r}; it takes {takes}. Nothing was sent and nothing was spent.", fields=[name]
-    )

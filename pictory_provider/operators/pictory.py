@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from pictory_provider.api.errors import RequestInvalid
 from pictory_provider.api.models import DEFAULT_MODEL, ImageRequest
 from pictory_provider.compat import TaskDeferralError, TaskDeferralTimeout, airflow_line
 from pictory_provider.durable import JOB_ID_KEY, SubmissionRecord
@@ -23,8 +22,10 @@ from pictory_provider.jobs.polling import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT
 from pictory_provider.links.pictory import PictoryJobLink
 from pictory_provider.looking import Watch, finished_job
 from pictory_provider.operators.download import DownloadImageOperator
+from pictory_provider.operators.result import check_what_follows
 from pictory_provider.order import Order, Purchase, check_policy
 from pictory_provider.provider_info import DEFAULT_CONN_ID
+from pictory_provider.spending import check_limits, skipped
 from pictory_provider.telemetry import openlineage_of, report_assets, report_lineage
 from pictory_provider.waiting import (
     JobWait,
@@ -82,6 +83,10 @@ class GenerateImageOperator(BaseOperator):
     :param overwrite: buy and replace what lies at ``path``: once, and once more after each clear.
     :param mark_ai_generated: write into the saved PNG file that a machine made it; see
         :class:`~pictory_provider.operators.pictory.DownloadImageOperator`.
+    :param max_credits: the most AI credits that the task may spend, retries included, compared with the listed
+        price before anything is sent; a clear begins anew.
+    :param on_budget: what to do where a limit, of this task or of the connection, leaves too little: ``"fail"``,
+        without a retry, or ``"skip"``.
     :param wait_for_completion: end the task when the picture is ready, and not when the job is accepted.
     :param deferrable: wait in the triggerer, without a worker slot.
     :param poll_interval: seconds, or a duration, between two looks at the job.
@@ -94,6 +99,7 @@ class GenerateImageOperator(BaseOperator):
         ``"resubmit"``, which rather pays twice than waits for someone; once for each try.
     :raises PictoryRequestInvalid: where a field is wrong, or something else lies at ``path``; nothing was sent, or
         Pictory refused it.
+    :raises PictoryBudgetExceeded: where a limit leaves too little; nothing was sent.
     :raises PictorySubmitOutcomeUnknown: where Pictory may or may not have accepted the job.
     :raises PictoryUnavailable: where another task is buying the picture for ``path``; a retry takes that.
     :raises PictoryStorageFailed: where ``path`` cannot be read or written; a retry buys nothing twice.
@@ -130,6 +136,8 @@ class GenerateImageOperator(BaseOperator):
         mark_ai_generated: bool = False,
         pictory_conn_id: str = DEFAULT_CONN_ID,
         allow_unlisted: bool = False,
+        max_credits: float | None = None,
+        on_budget: str = "fail",
         wait_for_completion: bool = False,
         deferrable: bool = True,
         poll_interval: float | timedelta = DEFAULT_POLL_INTERVAL,
@@ -150,6 +158,8 @@ class GenerateImageOperator(BaseOperator):
         self.mark_ai_generated = mark_ai_generated
         self.pictory_conn_id = pictory_conn_id
         self.allow_unlisted = allow_unlisted
+        self.max_credits = max_credits
+        self.on_budget = on_budget
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
         self.poll_interval = poll_interval
@@ -166,7 +176,8 @@ class GenerateImageOperator(BaseOperator):
             poll_interval = seconds("poll_interval", self.poll_interval)
             timeout = seconds("timeout", self.timeout)
             check_policy(self.on_unknown_submit)
-            self._check_what_follows(context)
+            max_credits = check_limits(self.max_credits, self.on_budget)
+            check_what_follows(self, context)
             purchase = self._purchase_of(context, self.path)
         limit = self.execution_timeout
         ends_at = None if limit is None else time.monotonic() + limit.total_seconds()
@@ -180,12 +191,13 @@ class GenerateImageOperator(BaseOperator):
             )
         from pictory_provider.hooks.pictory import PictoryHook
 
-        with purchase.guarded(), PictoryHook(self.pictory_conn_id) as hook:
+        with skipped(self.on_budget), purchase.guarded(), PictoryHook(self.pictory_conn_id) as hook:
             job = purchase.obtain(
                 hook.get_conn(),
                 order,
                 overwrite=self.overwrite,
                 on_unknown_submit=self.on_unknown_submit,
+                max_credits=max_credits,
                 ends_at=ends_at,
             )
             self._publish(context, str(purchase.job_id))
@@ -264,23 +276,6 @@ class GenerateImageOperator(BaseOperator):
         self._purchase = Purchase(record, conn_id=self.pictory_conn_id, log=self.log, shelf=shelf)
         return self._purchase
 
-    def _check_what_follows(self, context: Context) -> None:
-        """Refuse, before anything is bought, what Airflow would refuse after it: the result is a string."""
-        problem = None
-        if self.multiple_outputs:
-            problem = "multiple_outputs is on, and asks for a dict. Leave it out"
-        elif self.get_dag() and not _is_mapped(context) and next(self.iter_mapped_dependants(), None):
-            problem = (
-                "another task expands over it, and takes a list. Map this task, and expand over its outputs; "
-                "or hand the jobId over by .partial()"
-            )
-        if problem:
-            raise RequestInvalid(
-                f"The result of this task is one jobId, a string; {problem}. "
-                "Nothing was sent and nothing was spent.",
-                fields=["multiple_outputs" if self.multiple_outputs else "job_id"],
-            )
-
     def _publish(self, context: Context, job_id: str) -> None:
         ti = context["ti"]
         ti.xcom_push(key=JOB_ID_KEY, value=job_id)
@@ -338,8 +333,3 @@ class GenerateImageOperator(BaseOperator):
             # buy again; it was pushed when it became known.
             self.do_xcom_push = False
         return str(purchase.job_id)
-
-
-def _is_mapped(context: Context) -> bool:
-    map_index = context["ti"].map_index
-    return map_index is not None and map_index >= 0

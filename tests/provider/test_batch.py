@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow.sdk import DAG, Asset, ObjectStoragePath
 
 from pictory_provider.exceptions import (
+    PictoryBudgetExceeded,
     PictoryJobFailed,
     PictoryRequestInvalid,
     PictoryStorageFailed,
@@ -291,7 +292,7 @@ def test_map_indexes_have_a_folder_each_and_refuse_to_share_one(fast, folder):
 
 
 def test_max_credits_is_compared_with_the_listed_price_of_what_is_missing_before_anything_is_sent(fast, one_try):
-    with pytest.raises(PictoryRequestInvalid, match=says("3 pictures are missing, max_credits is 5, .* costs 6")):
+    with pytest.raises(PictoryBudgetExceeded, match=says("The 3 pictures cost 6 AI .* max_credits leaves 5 of 5")):
         one_try(lamps(3), max_credits=5)
     assert fast.submissions == []
     one_try.clear()
@@ -301,7 +302,7 @@ def test_max_credits_is_compared_with_the_listed_price_of_what_is_missing_before
 
 
 def test_a_model_without_a_listed_price_is_not_bought_under_a_limit(fast, one_try):
-    with pytest.raises(PictoryRequestInvalid, match=says("the price of 'newer' is not known")):
+    with pytest.raises(PictoryRequestInvalid, match=says("The price of 'newer' is not known")):
         one_try([{"prompt": "A lamp", "model": "newer"}], allow_unlisted=True, max_credits=100)
     assert fast.submissions == []
 

@@ -21,6 +21,7 @@ from pictory_provider.batching.record import BatchRecord
 from pictory_provider.client.sync import SyncClient
 from pictory_provider.exceptions import (
     PictoryAuthenticationError,
+    PictoryBudgetExceeded,
     PictoryRateLimited,
     PictoryRequestInvalid,
     PictoryStorageFailed,
@@ -236,14 +237,14 @@ def test_of_two_that_open_a_batch_at_once_one_takes_it_up_and_the_other_buys_not
         one_try(lamps(4))
         if not is_another_run:
             one_try.clear()
-    check, frozen = work.Limit.check, iter([True])
+    make, frozen = work.Limit.__init__, iter([True])
 
-    def slowly(self, plan):
-        check(self, plan)
+    def slowly(self, *args, **more):
+        make(self, *args, **more)
         if next(frozen, False):
             (one_try.of_another_run("another") if is_another_run else one_try)(lamps(12), overwrite=overwrite)
 
-    monkeypatch.setattr(work.Limit, "check", slowly)
+    monkeypatch.setattr(work.Limit, "__init__", slowly)
     before = len(fast.submissions)
     with pytest.raises(PictoryStorageFailed, match=says("has just taken up the batch")):
         one_try(lamps(12), overwrite=overwrite)
@@ -323,7 +324,7 @@ def test_jobs_of_before_a_clear_that_turn_out_failed_are_not_bought_above_the_li
     for job in fast.account.jobs.values():
         job.fate, job.seconds = "failed", 0
     one_try.clear()
-    with pytest.raises(PictoryRequestInvalid, match=says("max_credits is 3")):
+    with pytest.raises(PictoryBudgetExceeded, match=says("max_credits leaves 3 of 3")):
         one_try(lamps(3), max_credits=3)
     assert len(fast.submissions) == 3
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 
-from pictory_provider import order as purchase
+from pictory_provider import inquiry
 from pictory_provider.api import retry
 from pictory_provider.api.models import Job
 from pictory_provider.exceptions import (
@@ -412,8 +412,8 @@ def test_evidence_that_cannot_be_gathered_hides_nothing(pictory, context, fault)
 
 
 def test_the_evidence_does_not_wait_for_what_is_slow(pictory, context, monkeypatch):
-    monkeypatch.setattr(purchase, "EVIDENCE_TIME", 0.2)
-    monkeypatch.setattr(purchase, "CREDITS_TIME", 0.2)
+    monkeypatch.setattr(inquiry, "EVIDENCE_TIME", 0.2)
+    monkeypatch.setattr(inquiry, "CREDITS_TIME", 0.2)
     pictory.script("submit", "drop-after")
     pictory.script("quota", "slow", times=-1, seconds=3)
     begun = time.monotonic()
@@ -682,7 +682,7 @@ def test_adoptions_are_counted(pictory, context, mocker):
     run(context)
     run(context)
     names = [call.args[0] for call in counted.call_args_list]
-    assert names == ["pictory.submitted", "pictory.adopted"]
+    assert names == ["pictory.submitted", "pictory.credits_bought", "pictory.adopted"]
 
 
 def test_unknown_outcomes_are_counted_where_they_happen_and_where_they_are_found(pictory, context, mocker):

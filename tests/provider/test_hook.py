@@ -404,6 +404,7 @@ def test_what_happens_is_counted(hook, pictory, mocker):
         hook.generate_image(PROMPT)
     assert [(call.args, call.kwargs) for call in incr.call_args_list] == [
         (("pictory.submitted",), {"tags": {"model": "flux-schnell"}}),
+        (("pictory.credits_bought",), {"count": 0.6, "tags": {"model": "flux-schnell"}}),
         (("pictory.polled",), {}),
         (("pictory.credits_used",), {"count": 0.6}),
         (("pictory.submit_outcome_unknown",), {}),

@@ -89,6 +89,9 @@ def test_every_field_of_the_form_is_read_from_the_extra(name, pictory, monkeypat
         "proxy": "http://p:1",
         "ca_bundle": certifi.where(),
         "requests_per_second": 2.5,
+        "credits_per_day": 50.0,
+        "credits_per_month": 600.5,
+        "credits_reserve": 0.0,
     }
     monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(**{name: values[name]}))
     assert getattr(PictoryHook().get_conn().settings, name) == values[name]

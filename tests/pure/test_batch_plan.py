@@ -29,6 +29,7 @@ from pictory_provider.batch.progress import EVERY, is_worth_telling, line, progr
 from pictory_provider.batch.rows import RowMaker
 from pictory_provider.batch.tables import records_of
 from pictory_provider.batch.waking import wake_at
+from pictory_provider.jobs.budget import Lot
 
 
 def planned(size=20, found=(), requests=None, **more):
@@ -130,8 +131,9 @@ def test_a_wave_is_not_announced_while_what_went_before_is_not_on_record():
 def test_the_price_is_that_of_what_is_missing():
     requests = [{"prompt": "A lamp", "model": "flux-schnell"}] * 3 + ["A desk 1", "A desk 2"]
     plan = planned(requests=requests, found={4: reusable(4, "A desk 2")})
-    assert plan.price == 3.8
-    assert planned(requests=["A lamp", {"prompt": "A lamp", "model": "new"}]).price is None
+    assert Lot.of(row.request for row in plan.missing).price == 3.8
+    unlisted = planned(requests=["A lamp", {"prompt": "A lamp", "model": "new"}]).missing
+    assert Lot.of(row.request for row in unlisted).price is None
 
 
 def test_the_sidecar_of_a_purchase_by_another_task_is_adopted_and_goes_on_record():

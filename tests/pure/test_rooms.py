@@ -46,7 +46,12 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "looking": ({"api", "jobs", "client", "pool", "telemetry"}, set()),
-    "purchase": ({"api", "jobs", "client", "exceptions", "images.reference", "telemetry"}, {"airflow"}),
+    "inquiry": ({"api", "jobs", "client"}, {"airflow"}),
+    "spending": ({"api", "jobs", "client", "telemetry"}, {"airflow"}),
+    "purchase": (
+        {"api", "jobs", "client", "exceptions", "images.reference", "spending", "telemetry"},
+        {"airflow"},
+    ),
     "order": (
         {
             "api",
@@ -56,6 +61,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
             "exceptions",
             "images.reuse",
             "images.shelf",
+            "inquiry",
             "purchase",
             "telemetry",
         },
@@ -94,6 +100,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
             "images.sidecar",
             "images.store",
             "purchase",
+            "spending",
             "telemetry",
         },
         {"airflow"},
@@ -121,6 +128,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
             "links",
             "looking",
             "order",
+            "spending",
             "telemetry",
             "triggers",
             "waiting",

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Is there room for a purchase? What the account says is compared with the limits before money is spent.
+
+The decision is in :mod:`pictory_provider.jobs.budget`. Here Pictory is asked, which is free, and only for what a
+limit needs; and what a task is told about its limits is checked.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+from pictory_provider.api import endpoints, responses, retry
+from pictory_provider.api.errors import (
+    AuthenticationError,
+    BudgetExceeded,
+    EdgeBlocked,
+    PictoryError,
+    RequestInvalid,
+    Unavailable,
+)
+from pictory_provider.client.asking import repeat
+from pictory_provider.jobs.ledger import month_of
+from pictory_provider.telemetry import count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from pictory_provider.api.endpoints import Request
+    from pictory_provider.api.responses import Response
+    from pictory_provider.client.asking import Log
+    from pictory_provider.client.sync import SyncClient
+    from pictory_provider.jobs.budget import Budget, Lot
+
+T = TypeVar("T")
+
+BUDGET_POLICIES = ("fail", "skip")
+
+
+def check_limits(max_credits: object, on_budget: object) -> float | None:
+    """Check what a task says about its limits.
+
+    :return: ``max_credits`` in AI credits; ``None`` for no limit.
+    :raises RequestInvalid: names what is supported.
+    """
+    if on_budget not in BUDGET_POLICIES:
+        raise _refused("on_budget", on_budget, f"one of {', '.join(BUDGET_POLICIES)}")
+    if max_credits is None:
+        return None
+    is_number = isinstance(max_credits, (int, float)) and not isinstance(max_credits, bool)
+    if not is_number or not 0 <= max_credits < float("inf"):  # type: ignore[operator]
+        raise _refused("max_credits", max_credits, "a number of AI credits, or None for no limit")
+    return float(max_credits)  # type: ignore[arg-type]
+
+
+def ask(client: SyncClient, budget: Budget, lot: Lot, *, log: Log, tags: Mapping[str, str] | None = None) -> None:
+    """Return where there is room for a purchase, having asked the account.
+
+    :param budget: of the buyer; takes in what the account says.
+    :param tags: for the metric.
+    :raises BudgetExceeded: where a limit leaves too little.
+    :raises RequestInvalid: where a limit is set and a model has no listed price.
+    :raises Unavailable: where it cannot be known; nothing is bought on a guess.
+    """
+    limits = budget.limits
+    if lot.price is not None:
+        quota = ledger = None
+        if limits.need_quota:
+            quota = _read(client, endpoints.get_quota(), responses.parse_quota, "credits_reserve", log)
+        if limits.need_ledger:
+            of_month = endpoints.get_credit_usage(*month_of(time.time()))
+            ledger = _read(client, of_month, responses.parse_credit_usage, "credits_per_day or _month", log)
+        try:
+            budget.note(quota=quota, ledger=ledger, now=time.time())
+        except PictoryError as error:
+            raise _not_known(error, "credits_per_day or _month") from error
+    if (refusal := budget.refusal(lot, time.time())) is not None:
+        if lot.price is not None:
+            count("pictory.credits_refused", count=lot.price, tags=dict(tags or {}))
+        raise refusal
+
+
+@contextmanager
+def skipped(on_budget: str) -> Iterator[None]:
+    """Skip the task, where it is to be skipped, in place of failing it for a limit."""
+    try:
+        yield
+    except BudgetExceeded as error:
+        if on_budget == "skip":
+            raise AirflowSkipException(error.message) from None
+        raise
+
+
+def _read(client: SyncClient, request: Request, parse: Callable[[Response], T], limit: str, log: Log) -> T:
+    try:
+        return repeat(lambda: parse(client.send(request)), retry.after_read, log=log)
+    except (AuthenticationError, EdgeBlocked):
+        raise  # they say themselves what is to be mended
+    except PictoryError as error:
+        raise _not_known(error, limit) from error
+
+
+def _not_known(error: PictoryError, limit: str) -> Unavailable:
+    return Unavailable(
+        f"It cannot be known whether {limit} of the connection leaves enough, so nothing was bought. "
+        f"{error.message}"
+    )
+
+
+def _refused(name: str, value: object, takes: str) -> RequestInvalid:
+    return RequestInvalid(
+        f"{name} is {value!r}; it takes {takes}. Nothing was sent and nothing was spent.", fields=[name]
+    )

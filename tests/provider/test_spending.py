@@ -1,0 +1,455 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""The limits on spending, against a Pictory whose ledger is late, wrong or away."""
+
+from __future__ import annotations
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+from pictory_provider.api import retry
+from pictory_provider.exceptions import (
+    PictoryAuthenticationError,
+    PictoryBudgetExceeded,
+    PictoryEdgeBlocked,
+    PictoryJobFailed,
+    PictoryRequestInvalid,
+    PictorySubmitOutcomeUnknown,
+    PictoryUnavailable,
+)
+from pictory_provider.hooks.pictory import PictoryHook
+from pictory_provider.operators.pictory import GenerateImageOperator
+from tests.provider.batches import Tries, billed, lamps
+from tests.stand_ins import StateStore, TaskInstance, says
+
+PROMPT = "A lighthouse at dawn"
+NEVER = 10**9
+LIMITS = ("credits_per_day", "credits_per_month", "credits_reserve")
+
+
+@pytest.fixture
+def limit(pictory, monkeypatch):
+    """Return what sets limits on the connection."""
+
+    def set_limits(**limits):
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(requests_per_second=500, **limits)
+        )
+        return pictory
+
+    return set_limits
+
+
+def run(context, **arguments):
+    return GenerateImageOperator(task_id="draw", prompt=PROMPT, **arguments).execute(context)
+
+
+def limits_of(name, room, pictory):
+    """Return a connection's limits, so that one of them leaves so much room."""
+    return {name: pictory.account.credits_limit - room if name == "credits_reserve" else room}
+
+
+def asked(pictory):
+    return [request.path.rpartition("/v1/")[2] for request in pictory.requests if request.method == "GET"]
+
+
+# One picture ---------------------------------------------------------------------------------------------
+
+
+def test_without_a_limit_the_ledger_is_not_asked_for(pictory, context):
+    run(context)
+    assert [path for path in asked(pictory) if "usage" in path] == []
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_each_limit_holds_for_the_operator_to_the_last_credit(name, limit, pictory, context):
+    limit(**limits_of(name, 4, pictory))
+    for run_id in ("one", "two", "three"):
+        context["ti"].run_id, context["task_state_store"] = run_id, StateStore()
+        if run_id == "three":
+            with pytest.raises(PictoryBudgetExceeded, match=says(f"{name} leaves 0")) as refused:
+                run(context)
+            assert refused.value.limits == (name,)
+        else:
+            run(context)
+    assert pictory.account.credits_billed == 4
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_each_limit_holds_for_a_hook_although_the_ledger_is_late(name, limit, pictory):
+    limit(**limits_of(name, 5, pictory))
+    pictory.set(ledger_lag=NEVER, quota_lag=NEVER)
+    with PictoryHook() as hook:
+        for _ in range(2):
+            hook.generate_image(PROMPT)
+        with pytest.raises(PictoryBudgetExceeded):
+            hook.generate_image(PROMPT)
+        hook.generate_image(PROMPT, model="flux-schnell")
+    assert pictory.account.credits_billed == 4.6
+
+
+def test_a_refusal_puts_nothing_on_record_so_a_clear_buys(limit, context):
+    pictory = limit(credits_per_day=1)
+    with pytest.raises(PictoryBudgetExceeded):
+        run(context)
+    assert context["task_state_store"].rows == {}
+    limit(credits_per_day=10)
+    context["ti"].max_tries += 1
+    run(context)
+    assert len(pictory.submissions) == 1
+
+
+def test_a_picture_that_lies_there_or_is_on_record_is_no_purchase(limit, context, tmp_path):
+    pictory = limit(credits_per_day=2)
+    path = str(tmp_path / "a.png")
+    run(context, path=path, deferrable=False)
+    limit(credits_per_day=0)
+    run(context, path=path, deferrable=False)  # a retry
+    run({"ti": TaskInstance(), "task_state_store": StateStore()}, path=path, deferrable=False, max_credits=0)
+    assert len(pictory.submissions) == 1
+
+
+def test_a_resend_is_asked_for_again(limit, context, impatient):
+    pictory = limit(credits_per_day=2)
+    pictory.script("submit", "rate-limited", retry_after="0")
+    run(context)
+    assert [path.partition("?")[0] for path in asked(pictory)].count("aicredits/usage") == 2
+    assert pictory.account.credits_billed == 2
+
+
+def test_somebody_else_may_have_spent_the_room_before_a_resend(limit, context, impatient, monkeypatch):
+    pictory = limit(credits_per_day=2)
+    pictory.script("submit", "rate-limited", retry_after="0")
+    after = retry.after_submit
+
+    def spend_meanwhile(error, **more):
+        pictory.enter(amount=1)
+        return after(error, **more)
+
+    monkeypatch.setattr(retry, "after_submit", spend_meanwhile)
+    with pytest.raises(PictoryBudgetExceeded, match=says("leaves 1 of 2")):
+        run(context)
+    assert pictory.account.credits_billed == 0
+
+
+def test_skip_skips_the_task_and_says_why(limit, context):
+    pictory = limit(credits_per_day=1)
+    with pytest.raises(AirflowSkipException, match=says("credits_per_day leaves 1 of 1")):
+        run(context, on_budget="skip")
+    assert pictory.submissions == []
+
+
+def test_skip_skips_for_limits_alone(limit, context):
+    pictory = limit(credits_per_day=10)
+    pictory.plan("failed")
+    with pytest.raises(PictoryJobFailed):
+        run(context, on_budget="skip", wait_for_completion=True, deferrable=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"on_budget": "wait"}, "on_budget is 'wait'; it takes one of fail, skip"),
+        ({"max_credits": "7"}, "max_credits is '7'"),
+        ({"max_credits": True}, "max_credits is True"),
+        ({"max_credits": -1}, "max_credits is -1"),
+        ({"max_credits": float("nan")}, "max_credits is nan"),
+    ],
+)
+def test_what_a_task_says_of_its_limits_is_checked_first(arguments, text, pictory, context):
+    with pytest.raises(PictoryRequestInvalid, match=says(text)):
+        run(context, **arguments)
+    assert pictory.requests == []
+
+
+def test_max_credits_is_compared_with_the_listed_price(pictory, context):
+    with pytest.raises(PictoryBudgetExceeded, match=says("max_credits leaves 1.9 of 1.9")):
+        run(context, max_credits=1.9)
+    run(context, max_credits=2)
+    assert len(pictory.submissions) == 1
+
+
+def test_max_credits_counts_what_may_have_been_bought(pictory, context):
+    pictory.script("submit", "drop-after")
+    with pytest.raises(PictoryBudgetExceeded, match=says("max_credits leaves 1 of 3")):
+        run(context, max_credits=3, on_unknown_submit="resubmit")
+    assert len(pictory.submissions) == 1
+
+
+def test_max_credits_counts_over_the_retries_and_a_clear_begins_anew(pictory, context):
+    pictory.script("submit", "drop-after")
+    with pytest.raises(PictorySubmitOutcomeUnknown):
+        run(context, max_credits=3)
+    with pytest.raises(PictoryBudgetExceeded):
+        run(context, max_credits=3, on_unknown_submit="resubmit")
+    context["ti"].max_tries += 1
+    run(context, max_credits=3)
+    assert len(pictory.submissions) == 2
+
+
+def test_max_credits_counts_a_job_that_has_failed(pictory, context):
+    pictory.plan("failed")
+    run(context)
+    with pytest.raises(PictoryBudgetExceeded, match=says("max_credits leaves 1 of 3")):
+        run(context, max_credits=3)
+    run(context, max_credits=4)
+    assert len(pictory.submissions) == 2
+
+
+def test_an_unknown_outcome_counts_as_bought_although_the_ledger_does_not_show_it(limit, context):
+    pictory = limit(credits_per_day=3)
+    pictory.set(ledger_lag=NEVER)
+    pictory.script("submit", "drop-after")
+    with pytest.raises(PictoryBudgetExceeded):
+        run(context, on_unknown_submit="resubmit")
+    with pytest.raises(PictoryBudgetExceeded):
+        run(context, on_unknown_submit="resubmit")
+    assert pictory.account.credits_billed == 2
+
+
+# What cannot be known ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "place"), [("credits_per_day", "usage"), ("credits_reserve", "quota")])
+@pytest.mark.parametrize("fault", ["unavailable", "drop-before", "garbage", "rate-limited"])
+def test_what_cannot_be_read_buys_nothing_and_airflow_may_retry(name, place, fault, limit, context, monkeypatch):
+    monkeypatch.setattr("pictory_provider.api.retry.READ_BUDGET", 0.0)
+    pictory = limit(**{name: 100})
+    pictory.script(place, fault, times=-1)
+    with pytest.raises(PictoryUnavailable, match=says(f"cannot be known whether {name}.* nothing was bought")):
+        run(context)
+    assert pictory.submissions == []
+    assert context["task_state_store"].rows == {}
+    pictory.clear_faults()
+    run(context)
+    assert len(pictory.submissions) == 1
+
+
+@pytest.mark.parametrize(("name", "place"), [("credits_per_day", "usage"), ("credits_reserve", "quota")])
+def test_a_reading_that_fails_once_is_repeated(name, place, limit, context, impatient):
+    pictory = limit(**{name: 100})
+    pictory.script(place, "unavailable", times=2)
+    run(context)
+    assert len(pictory.submissions) == 1
+
+
+def test_a_bad_key_is_told_as_such(limit, context):
+    pictory = limit(credits_per_day=100)
+    pictory.script("usage", "unauthorized", times=-1)
+    with pytest.raises(PictoryAuthenticationError):
+        run(context)
+    assert pictory.submissions == []
+
+
+def test_an_edge_block_is_told_as_such(limit, context, monkeypatch):
+    monkeypatch.setattr("pictory_provider.api.retry.READ_BUDGET", 0.0)
+    pictory = limit(credits_per_day=100)
+    pictory.script("usage", "edge-block", times=-1)
+    with pytest.raises(PictoryEdgeBlocked):
+        run(context)
+    assert pictory.submissions == []
+
+
+@pytest.mark.parametrize(
+    "row",
+    [{"amount": "0.6"}, {"amount": None}, {"transactionDate": "soon"}, {"transactionDate": None}, {"amount": -3}],
+)
+def test_a_row_of_the_ledger_that_cannot_be_understood_buys_nothing(row, limit, context):
+    pictory = limit(credits_per_day=100)
+    pictory.enter(**row)
+    with pytest.raises(PictoryUnavailable, match=says("an entry that this release does not understand")):
+        run(context)
+    assert pictory.submissions == []
+
+
+def test_the_monthly_reset_opens_no_budget_and_an_unknown_type_is_spent(limit, context):
+    pictory = limit(credits_per_month=10)
+    pictory.enter(type="credit", amount=22_000, source="Monthly Reset")
+    pictory.enter(type="adjustment", amount=9)
+    with pytest.raises(PictoryBudgetExceeded, match=says("credits_per_month leaves 1 of 10")):
+        run(context)
+    pictory.enter(type="credit", amount=9, source="Text-to-Image")
+    run(context)
+    assert len(pictory.submissions) == 1
+
+
+def test_what_was_spent_last_month_counts_no_more(limit, context):
+    pictory = limit(credits_per_month=2)
+    first = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    pictory.enter(amount=500, transactionDate=datetime.fromtimestamp(first.timestamp() - 1, UTC).isoformat())
+    run(context)
+    assert len(pictory.submissions) == 1
+
+
+def test_a_model_without_a_price_is_refused_for_good_where_a_limit_is_set(limit, context):
+    pictory = limit(credits_reserve=0)
+    with pytest.raises(PictoryRequestInvalid, match=says("The price of 'newer' is not known")):
+        run(context, model="newer", allow_unlisted=True)
+    assert pictory.submissions == []
+
+
+# A batch -------------------------------------------------------------------------------------------------
+
+
+def batch(folder, number, **arguments):
+    return Tries(folder)(lamps(number), **arguments)
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_batch_whose_missing_rows_cost_too_much_buys_none_of_them(name, limit, fast, folder):
+    limit(**limits_of(name, 5, fast))
+    with pytest.raises(PictoryBudgetExceeded, match=says(f"The 3 pictures cost 6 .* {name} leaves 5")):
+        batch(folder, 3)
+    assert fast.submissions == []
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_legs_retries_and_clears_of_a_batch_never_exceed_a_limit_although_ledger_and_quota_never_show_it(
+    name, limit, fast, folder, one_try
+):
+    limit(**limits_of(name, 41, fast))
+    fast.set(ledger_lag=NEVER, quota_lag=NEVER)
+    fast.script("submit", "drop-after", times=2)
+    with pytest.raises(PictorySubmitOutcomeUnknown):
+        one_try(lamps(20), max_in_flight=5, deferrable=True)
+    for _ in range(3):
+        one_try.clear()
+        with pytest.raises((PictoryBudgetExceeded, PictorySubmitOutcomeUnknown)):
+            one_try(lamps(20), max_in_flight=5, deferrable=True, overwrite=True)
+    assert fast.account.credits_billed == 40
+
+
+def test_a_batch_that_reaches_the_limit_because_others_spend_saves_what_it_has_bought(
+    limit, fast, folder, one_try
+):
+    limit(credits_per_day=100)
+    bought = []
+
+    def others_spend(_):
+        bought.append(1)
+        if len(bought) == 10:
+            fast.enter(amount=75)
+
+    fast.account.ledger.bill, bill = (lambda job: (bill(job), others_spend(job))), fast.account.ledger.bill
+    with pytest.raises(
+        PictoryBudgetExceeded, match=says("Of the batch: 40 pictures: 1[0-9] saved, .* not bought")
+    ):
+        one_try(lamps(40))
+    assert fast.account.credits_billed <= 2 * 16
+    fast.account.ledger.bill = bill
+
+
+def test_a_batch_gives_back_what_pictory_has_refused(limit, fast, folder, one_try):
+    limit(credits_per_day=4)
+    fast.script("submit", "server-error", status=400, times=2)
+    with pytest.raises(PictoryJobFailed):
+        one_try(lamps(2))
+    one_try.clear()
+    assert one_try(lamps(2))["saved"] == 2
+
+
+def test_a_batch_whose_ledger_fails_at_times_stops_and_a_retry_goes_on(limit, fast, folder, one_try, monkeypatch):
+    monkeypatch.setattr("pictory_provider.api.retry.READ_BUDGET", 0.0)
+    limit(credits_per_day=100)
+    fast.script("usage", "unavailable", times=2, every=2)
+    with pytest.raises(PictoryUnavailable, match=says("cannot be known whether credits_per_day")):
+        one_try(lamps(20))
+    with pytest.raises(PictoryUnavailable):
+        one_try(lamps(20))
+    assert one_try(lamps(20))["saved"] == 20
+    assert set(billed(fast).values()) == {1}
+
+
+def test_a_batch_asks_once_before_all_and_once_a_wave(limit, fast, folder, one_try):
+    limit(credits_per_day=100, credits_reserve=0)
+    one_try(lamps(20))
+    paths = [path.partition("?")[0] for path in asked(fast)]
+    assert paths.count("aicredits/usage") == paths.count("quota") == 4
+
+
+def test_a_batch_without_limits_asks_for_neither_ledger_nor_quota(fast, folder, one_try):
+    one_try(lamps(20))
+    assert [path for path in asked(fast) if path.startswith(("aicredits", "quota"))] == []
+    assert json.loads((folder / ".pictory/batch.json").read_text())["spending"] is None
+
+
+def test_a_batch_is_skipped_after_it_has_saved_what_it_bought(limit, fast, folder, one_try):
+    limit(credits_per_day=100)
+    one_try(lamps(2))
+    limit(credits_per_day=0)
+    one_try.clear()
+    with pytest.raises(AirflowSkipException, match=says("credits_per_day leaves 0 of 0")):
+        one_try(lamps(3), on_budget="skip")
+    assert len((folder / "metadata.jsonl").read_text().splitlines()) == 2
+
+
+def test_what_a_batch_has_spent_and_cannot_be_read_buys_nothing(limit, fast, folder, one_try):
+    limit(credits_per_day=100)
+    one_try(lamps(2))
+    header = folder / ".pictory/batch.json"
+    header.write_text(json.dumps({**json.loads(header.read_text()), "spending": {"today": "much"}}))
+    one_try.clear()
+    with pytest.raises(PictoryUnavailable, match=says("What this batch has spent cannot be read")):
+        one_try(lamps(3))
+    assert len(fast.submissions) == 2
+
+
+def test_max_credits_holds_over_the_legs_and_retries_of_a_batch(fast, folder, one_try):
+    fast.script("submit", "drop-after", times=3)
+    with pytest.raises(PictorySubmitOutcomeUnknown):
+        one_try(lamps(10), max_credits=20, max_in_flight=4, deferrable=True)
+    with pytest.raises((PictorySubmitOutcomeUnknown, PictoryBudgetExceeded)):
+        one_try(lamps(10), max_credits=20, max_in_flight=4, on_unknown_submit="resubmit")
+    assert fast.account.credits_billed == 20
+
+
+# At the same moment --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slots", [1, 4, 16])
+def test_tasks_that_ask_at_the_same_moment_exceed_a_limit_by_less_than_their_number_times_the_price(slots, limit):
+    """The ledger shows a purchase at once here; the bound that the docs give has no lag then."""
+    pictory = limit(credits_per_day=20)
+    together = threading.Barrier(slots)
+    refused = []
+
+    def buy(number):
+        if number < slots:
+            together.wait(10)
+        try:
+            with PictoryHook() as hook:
+                hook.generate_image(f"{PROMPT}, {number}")
+        except PictoryBudgetExceeded:
+            refused.append(number)
+
+    with ThreadPoolExecutor(slots) as pool:
+        list(pool.map(buy, range(32)))
+    over = pictory.account.credits_billed - 20
+    assert 0 <= over <= 2 * (slots - 1)
+    assert len(refused) == 32 - pictory.account.credits_billed / 2
+
+
+def test_what_is_refused_and_what_is_bought_is_counted_by_dag_and_model(limit, context, mocker):
+    limit(credits_per_day=2)
+    counted = mocker.patch("pictory_provider.telemetry.Stats.incr")
+    run(context)
+    context["ti"].max_tries += 1
+    with pytest.raises(PictoryBudgetExceeded):
+        run(context)
+    told = {call.args[0]: call.kwargs for call in counted.call_args_list}
+    tags = {"dag_id": "covers", "model": "seedream3.0"}
+    assert told["pictory.credits_bought"] == {"count": 2, "tags": tags}
+    assert told["pictory.credits_refused"] == {"count": 2, "tags": tags}
+
+
+def test_the_listed_price_is_in_the_log_before_the_purchase(pictory, context, logged):
+    run(context, model="nanobanana")
+    text = logged()
+    assert text.index("Buying a picture of model nanobanana, for 4 AI credits as listed") < text.index(
+        "accepted job"
+    )
