@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BUDGET_POLICIES = ("fail", "skip")
+_OF_LEDGER = "credits_per_day or credits_per_month"
 
 
 def check_limits(max_credits: object, on_budget: object) -> float | None:
@@ -66,22 +67,29 @@ def ask(client: SyncClient, budget: Budget, lot: Lot, *, log: Log, tags: Mapping
     :raises RequestInvalid: where a limit is set and a model has no listed price.
     :raises Unavailable: where it cannot be known; nothing is bought on a guess.
     """
-    limits = budget.limits
     if lot.price is not None:
-        quota = ledger = None
-        if limits.need_quota:
-            quota = _read(client, endpoints.get_quota(), responses.parse_quota, "credits_reserve", log)
-        if limits.need_ledger:
-            of_month = endpoints.get_credit_usage(*month_of(time.time()))
-            ledger = _read(client, of_month, responses.parse_credit_usage, "credits_per_day or _month", log)
-        try:
-            budget.note(quota=quota, ledger=ledger, now=time.time())
-        except PictoryError as error:
-            raise _not_known(error, "credits_per_day or _month") from error
+        look(client, budget, log=log)
     if (refusal := budget.refusal(lot, time.time())) is not None:
         if lot.price is not None:
             count("pictory.credits_refused", count=lot.price, tags=dict(tags or {}))
         raise refusal
+
+
+def look(client: SyncClient, budget: Budget, *, log: Log) -> None:
+    """Let a budget take in what the account says, as far as its limits need it.
+
+    :raises Unavailable: where Pictory does not say it, or says what this release does not understand.
+    """
+    quota = ledger = None
+    if budget.limits.need_quota:
+        quota = _read(client, endpoints.get_quota(), responses.parse_quota, "credits_reserve", log)
+    if budget.limits.need_ledger:
+        of_month = endpoints.get_credit_usage(*month_of(time.time()))
+        ledger = _read(client, of_month, responses.parse_credit_usage, _OF_LEDGER, log)
+    try:
+        budget.note(quota=quota, ledger=ledger, now=time.time())
+    except PictoryError as error:
+        raise _not_known(error, _OF_LEDGER) from error
 
 
 @contextmanager

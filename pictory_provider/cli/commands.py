@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pictory_provider.api.checks import without_query
 from pictory_provider.api.errors import PictoryError
 from pictory_provider.api.wording import laid_out
-from pictory_provider.cli.spending import by_day, by_kind, rows
+from pictory_provider.cli.spending import by_day, by_kind, by_model, rows
 from pictory_provider.jobs.submission import KEY
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def ledger(args: Namespace) -> Outcome:
     year = args.year or (pendulum.now("UTC").year if args.month else None)
     with _hook(args) as hook:
         entries = hook.get_credit_usage(year, args.month)
-    table = {"entry": rows, "day": by_day, "kind": by_kind}[args.by]
+    table = {"entry": rows, "day": by_day, "model": by_model, "kind": by_kind}[args.by]
     return Outcome(True, table(entries))
 
 
@@ -150,6 +151,7 @@ def _findings(conn_id: str) -> Iterator[Finding]:
                 left, limit = quota.ai_credits_left, quota.ai_credits_limit
                 yield Finding("key", True, "Pictory accepts it")
                 yield Finding("credits", left > 0, f"{left:,.10g} AI credits left of {limit:,.10g}")
+                yield from _limits(hook)
     if keeps_state():
         yield Finding("records", True, f"Airflow {airflow_line()} keeps them: a retry buys nothing twice")
     else:
@@ -165,6 +167,22 @@ def _findings(conn_id: str) -> Iterator[Finding]:
     else:
         told = "it answers" if alive else "none answers: start `airflow triggerer`, or set deferrable=False"
         yield Finding("triggerer", alive, told)
+
+
+def _limits(hook: PictoryHook) -> Iterator[Finding]:
+    """Say what the limits of the connection leave; nothing where it has none."""
+    from pictory_provider.jobs.budget import Budget, Limits
+    from pictory_provider.spending import look
+
+    client = hook.get_conn()
+    budget = Budget(Limits.of(client.settings))
+    try:
+        look(client, budget, log=hook.log)
+    except PictoryError as error:
+        yield Finding("limits", False, error.message)
+    else:
+        for room in budget.rooms(time.time()):
+            yield Finding(room.limit, room.left > 0, f"{room}")
 
 
 def _hook(args: Namespace) -> PictoryHook:

@@ -20,7 +20,9 @@ _CONNECTION = _argument(
 )
 _YEAR = _argument(("--year",), type=int, help="only this year; needs --month")
 _MONTH = _argument(("--month",), type=int, help="1 to 12; of this year, unless --year says another")
-_BY = _argument(("--by",), choices=("entry", "day", "kind"), default="entry", help="a line for each; entry")
+_BY = _argument(
+    ("--by",), choices=("entry", "day", "model", "kind"), default="entry", help="a line for each; entry"
+)
 _LIMIT = _argument(("--limit",), type=int, default=20, help="how many, newest first; 0 for all; default: 20")
 _DOWNLOAD = _argument(("--download",), metavar="FOLDER", help="save there what is not there yet")
 
@@ -35,7 +37,7 @@ def _command(name: str, says: str, *args: Arg) -> ActionCommand:
 
 
 COMMANDS = (
-    _command("check", "Tell whether the set-up is right: connection, key, credits, records, triggerer"),
+    _command("check", "Tell whether the set-up is right: connection, key, credits, limits, records, triggerer"),
     _command("gallery", "List the account's pictures, or save them", _LIMIT, _DOWNLOAD),
     _command("ledger", "Show what was spent", _YEAR, _MONTH, _BY),
     _command(

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from pictory_provider.api.models import MODELS
+
 
 def rows(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a line for each entry, as Pictory wrote it."""
@@ -25,6 +27,19 @@ def rows(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def by_day(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a line for each day (UTC, as Pictory writes it), newest first."""
     return _summed(entries, "day", lambda entry: str(entry.get("transactionDate"))[:10])
+
+
+def by_model(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a line for each model that an entry's description names, the largest first; one for the rest."""
+    # The longest name that fits: nanobanana-pro is no nanobanana.
+    names = sorted(MODELS, key=len, reverse=True)
+
+    def model(entry: dict[str, Any]) -> str:
+        said = str(entry.get("description")).lower()
+        return next((name for name in names if name in said), "(no model named)")
+
+    found = _summed(entries, "model", model)
+    return sorted(found, key=lambda row: -row["spent"])
 
 
 def by_kind(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:

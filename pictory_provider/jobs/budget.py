@@ -93,16 +93,22 @@ class Lot(NamedTuple):
         return f"{what} {plain(self.price)} AI credits as listed"
 
 
-class _Room(NamedTuple):
+class Room(NamedTuple):
     """What a limit leaves.
 
     :param left: AI credits; below 0 where it is exceeded.
-    :param why: and since when, and what can be done about it.
+    :param why: what it is a part of.
+    :param remedy: when or where there will be more.
     """
 
     limit: str
     left: float
     why: str
+    remedy: str
+
+    def __str__(self) -> str:
+        """Say what is left."""
+        return f"{plain(max(0.0, self.left))} {self.why}"
 
 
 @dataclass(slots=True)
@@ -205,11 +211,10 @@ class Budget:
             return None
         if lot.price is None:
             return self._unlisted(lot)
-        self._turn(now)
-        over = [room for room in self._rooms(now) if lot.price > room.left + _LEAST]
+        over = [room for room in self.rooms(now) if lot.price > room.left + _LEAST]
         if not over:
             return None
-        left = [f"{room.limit} leaves {plain(max(0.0, room.left))} {room.why}." for room in over]
+        left = [f"The limit {room.limit} leaves {room}. {room.remedy}" for room in over]
         nothing = "it was not bought" if lot.pictures == 1 else "none of them was bought"
         return BudgetExceeded(
             f"{lot}, which is over a limit, so {nothing}. {' '.join(left)} Clear the task when there is room.",
@@ -218,32 +223,31 @@ class Budget:
             left=max(0.0, round(min(room.left for room in over), 2)),
         )
 
-    def _rooms(self, now: float) -> Iterator[_Room]:
-        """Give what each limit leaves."""
+    def rooms(self, now: float) -> Iterator[Room]:
+        """Give what each limit leaves, as far as it is known.
+
+        :param now: epoch seconds.
+        """
+        self._turn(now)
         most, day, month, reserve = self.limits.per_task, *self.limits[:3]
         if most is not None:
-            why = (
-                f"of {plain(most)}, since this task has spent {plain(self.this_task)}. Raise max_credits of the "
-                "task, or take it away"
+            why = f"of {plain(most)}, since this task has spent {plain(self.this_task)}"
+            yield Room(
+                "max_credits", most - self.this_task, why, "Raise max_credits of the task, or take it away."
             )
-            yield _Room("max_credits", most - self.this_task, why)
         for name, limit, spent, when, anew in (
             ("credits_per_day", day, self.today, "today", next_day(now)),
             ("credits_per_month", month, self.this_month, "this month", next_month(now)),
         ):
             if limit is not None:
-                why = (
-                    f"of {plain(limit)}, since the account has spent {plain(spent)} {when}. It begins anew at "
-                    f"{anew:%Y-%m-%d %H:%M} UTC. It is set in the connection"
-                )
-                yield _Room(name, limit - spent, why)
+                why = f"of {plain(limit)}, since the account has spent {plain(spent)} {when}"
+                remedy = f"It begins anew at {anew:%Y-%m-%d %H:%M} UTC. It is set in the connection."
+                yield Room(name, limit - spent, why, remedy)
         if reserve is not None:
             left = self.left or 0.0  # without a look nothing is left
-            why = (
-                f"above it: the account has {plain(left)} left, and {plain(reserve)} of them are kept. There is "
-                "more when credits come in. It is set in the connection"
-            )
-            yield _Room("credits_reserve", left - reserve, why)
+            why = f"above it: the account has {plain(left)} left, and {plain(reserve)} of them are kept"
+            remedy = "There is more when credits come in. It is set in the connection."
+            yield Room("credits_reserve", left - reserve, why, remedy)
 
     def _unlisted(self, lot: Lot) -> RequestInvalid:
         names = ("credits_per_day", "credits_per_month", "credits_reserve", "max_credits")

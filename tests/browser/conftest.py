@@ -37,6 +37,7 @@ def airflow(simulator, losing, tmp_path_factory):
         "AIRFLOW_CONN_PICTORY_DEFAULT": simulator.connection_json(),
         "AIRFLOW_VAR_PICTORY_PICTURES": str(tmp_path_factory.mktemp("pictures")),
         "AIRFLOW_CONN_PICTORY_LOST": losing.connection_json(),
+        "AIRFLOW_CONN_PICTORY_LIMITED": simulator.connection_json(credits_per_day=1),
         "AIRFLOW_CONN_PICTORY_WRONG_KEY": simulator.connection_json().replace(simulator.api_key, "pictai_wrong"),
     }
     dags = tmp_path_factory.mktemp("dags")

@@ -31,6 +31,13 @@ SHOWN = {
         "Airflow does not retry this task: someone must mend the connection first.",
         "The connection is 'pictory_wrong_key'.",
     ),
+    "over_budget": (
+        "The picture costs 2 AI credits as listed, which is over a limit",
+        "credits_per_day leaves",
+        "It begins anew at",
+        "Airflow does not retry this task: the limit would be the same.",
+        "The connection is 'pictory_limited'.",
+    ),
     "failed_job": (
         "failed at Pictory",
         "get_credit_usage()",

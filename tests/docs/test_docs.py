@@ -23,14 +23,14 @@ from airflow.sdk import DAG, ObjectStoragePath
 from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pictory_provider import exceptions
+from pictory_provider import exceptions, order
 from pictory_provider.api import retry
 from pictory_provider.api.models import MODELS, STYLES, ImageOptions, ImageRequest
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.images.sidecar import Sidecar
 from pictory_provider.jobs import polling, submission
+from pictory_provider.jobs.budget import Budget, Limits
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
-from pictory_provider.order import Purchase
 from pictory_provider.provider_info import CONNECTION_FIELDS
 from pictory_provider.sensors.pictory import PictoryJobSensor
 from pictory_provider.simulator import Simulator
@@ -224,6 +224,17 @@ def heading_of(text: str) -> str:
     return fitting[0]
 
 
+def buy_within(pictory, monkeypatch, limits=None, **arguments):
+    monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(**(limits or {})))
+    task = GenerateImageOperator(task_id="g", prompt=PROMPT, **arguments)
+    task.execute({"ti": TaskInstance(), "task_state_store": StateStore()})
+
+
+def spent_so_far(kept):
+    with exceptions.airflow_errors():
+        Budget.read(Limits(), kept, now=0, is_cleared=False)
+
+
 def submit(pictory, fault):
     pictory.script("submit", fault, times=-1)
     with PictoryHook() as hook:
@@ -277,14 +288,14 @@ def forbidden(*_, **__):
 
 def both_look_at_once(monkeypatch, path):
     """Let another run begin between a try's look and its purchase."""
-    asks = Purchase._credits_used
+    asks = order.credits_used
     others = iter([lambda: paint(path, run_id="second")])
 
-    def credits_used(self, client):
+    def credits_used(settings, **more):
         next(others, lambda: None)()
-        return asks(self, client)
+        return asks(settings, **more)
 
-    monkeypatch.setattr(Purchase, "_credits_used", credits_used)
+    monkeypatch.setattr(order, "credits_used", credits_used)
     paint(path)
 
 
@@ -359,6 +370,12 @@ def occurrences(pictory, monkeypatch, tmp_path):
     yield lambda: connect(pictory, monkeypatch, host="http://user@127.0.0.1")
     yield lambda: connect(pictory, monkeypatch, extra={"proxy": "socks5://127.0.0.1:1"})
     yield lambda: connect(pictory, monkeypatch, extra={"ca_bundle": "/"})
+    yield lambda: connect(pictory, monkeypatch, extra={"credits_per_day": "many"})
+    yield lambda: buy_within(pictory, monkeypatch, max_credits="2")
+    yield lambda: buy_within(pictory, monkeypatch, max_credits=9, model="newer", allow_unlisted=True)
+    yield lambda: buy_within(pictory, monkeypatch, {"credits_per_day": 1})
+    yield lambda: (pictory.enter(amount="much"), buy_within(pictory, monkeypatch, {"credits_per_day": 1}))
+    yield lambda: spent_so_far({"today": "much"})
     yield lambda: connect(pictory, monkeypatch, host="http://127.0.0.1:1")
     yield lambda: submit(pictory, "unauthorized")
     yield lambda: submit(pictory, "forbidden")

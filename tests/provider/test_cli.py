@@ -13,7 +13,7 @@ import pytest
 
 from pictory_provider import compat
 from pictory_provider.__main__ import main
-from pictory_provider.cli.spending import by_day, by_kind, rows
+from pictory_provider.cli.spending import by_day, by_kind, by_model, rows
 from pictory_provider.provider_info import get_provider_info
 from tests.provider.waits import buy
 
@@ -135,6 +135,44 @@ def test_the_ledger_is_summed_by_day_and_by_kind():
         ("flux-schnell", 0.6),
     ]
     assert len(rows(ENTRIES)) == sum(row["entries"] for row in by_day(ENTRIES)) == 4
+
+
+def test_the_ledger_is_summed_by_model():
+    entries = [
+        {"type": "debit", "amount": 14, "description": "nanobanana-pro image"},
+        {"type": "debit", "amount": 4, "description": "Image by NanoBanana"},
+        *ENTRIES,
+    ]
+    assert [(row["model"], row["spent"]) for row in by_model(entries)] == [
+        ("nanobanana-pro", 14),
+        ("nanobanana", 4),
+        ("seedream3.0", 2),
+        ("flux-schnell", 0.6),
+        ("(no model named)", 0),
+    ]
+
+
+def test_the_check_shows_what_each_limit_leaves(pictory, run, monkeypatch):
+    buy(pictory)
+    limits = {"credits_per_day": 2, "credits_per_month": 100, "credits_reserve": 500}
+    monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(**limits))
+    code, out, _ = run("check", "-o", "json")
+    found = findings(out)
+    assert code == 1
+    assert found["credits_per_day"] == ("WRONG", "0 of 2, since the account has spent 2 today")
+    assert found["credits_per_month"] == ("ok", "98 of 100, since the account has spent 2 this month")
+    assert found["credits_reserve"] == (
+        "ok",
+        "21,498 above it: the account has 21,998 left, and 500 of them are kept",
+    )
+
+
+def test_the_check_says_where_limits_cannot_be_compared(pictory, run, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(credits_per_day=2))
+    pictory.enter(amount="much")
+    code, out, _ = run("check", "-o", "json")
+    assert code == 1
+    assert "It cannot be known whether credits_per_day" in findings(out)["limits"][1]
 
 
 def test_a_job_that_pictory_does_not_know_is_not_put_on_record(pictory, run, monkeypatch):

@@ -187,9 +187,9 @@ def test_a_refusal_says_what_was_asked_for_what_is_left_when_it_begins_anew_and_
     budget.note(quota=None, ledger=[entry(49.6)], now=NOW)
     refusal = budget.refusal(lot(2), NOW)
     assert refusal.message == (
-        "The picture costs 2 AI credits as listed, which is over a limit, so it was not bought. credits_per_day "
-        "leaves 0.4 of 50, since the account has spent 49.6 today. It begins anew at 2026-11-29 00:00 UTC. It is set "
-        "in the connection. Clear the task when there is room."
+        "The picture costs 2 AI credits as listed, which is over a limit, so it was not bought. The limit "
+        "credits_per_day leaves 0.4 of 50, since the account has spent 49.6 today. It begins anew at 2026-11-29 "
+        "00:00 UTC. It is set in the connection. Clear the task when there is room."
     )
     assert (refusal.asked, refusal.left) == (2, 0.4)
 

@@ -15,7 +15,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # room: (rooms of ours, libraries beside the standard one)
     "__init__": (set(), set()),
     "__main__": ({"cli"}, set()),
-    "cli": ({"api", "jobs", "compat", "hooks", "provider_info"}, {"airflow", "pendulum"}),
+    "cli": ({"api", "jobs", "compat", "hooks", "provider_info", "spending"}, {"airflow", "pendulum"}),
     "provider_info": (set(), set()),
     "simulator": (set(), {"aiohttp", "PIL"}),
     "api": (set(), set()),

@@ -39,6 +39,7 @@ def airflow(simulator, pictures, tmp_path_factory):
             (dags / file.name).symlink_to(file)
     env = {
         "AIRFLOW_CONN_PICTORY_DEFAULT": simulator.connection_json(),
+        "AIRFLOW_CONN_PICTORY_SPENT": simulator.connection_json(credits_per_month=1),
         "AIRFLOW_VAR_PICTORY_PICTURES": str(pictures),
         "AIRFLOW_VAR_PICTORY_BACKUP": (pictures / "gallery").as_uri(),
         "AIRFLOW_VAR_PICTORY_REFERENCE_IMAGE": simulator.reference_image_url,

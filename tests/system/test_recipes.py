@@ -131,9 +131,10 @@ def test_the_budget_lets_a_picture_through_and_then_no_more(airflow, runs, simul
     bought = len([r for r in simulator.submissions if r.body["prompt"] == "A cup of tea beside an open book"])
     assert bought == 1
 
-    spent_up = dag_id, airflow.trigger(dag_id, budget=simulator.account.credits_used + 1)
-    states = airflow.finish(*spent_up)
-    assert (states["within_budget"], states["picture"]) == ("success", "skipped")
+    spent_up = dag_id, airflow.trigger(dag_id, connection="pictory_spent")
+    assert airflow.finish(*spent_up) == {"picture": "skipped"}
+    bought = len([r for r in simulator.submissions if r.body["prompt"] == "A cup of tea beside an open book"])
+    assert bought == 1
 
 
 def test_the_gallery_is_backed_up_and_the_next_time_only_what_is_new(airflow, runs, pictures, simulator):

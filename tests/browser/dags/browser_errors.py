@@ -18,6 +18,7 @@ with DAG(dag_id="browser_errors", schedule=None):
         return None
 
     GenerateImageOperator(task_id="lost_reply", prompt=PROMPT, pictory_conn_id="pictory_lost")
+    GenerateImageOperator(task_id="over_budget", prompt=PROMPT, pictory_conn_id="pictory_limited")
     GenerateImageOperator(task_id="wrong_key", prompt=PROMPT, pictory_conn_id="pictory_wrong_key")
     GenerateImageOperator(
         task_id="failed_job",
