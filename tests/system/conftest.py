@@ -27,7 +27,14 @@ def simulator():
 
 
 @pytest.fixture(scope="session")
-def airflow(simulator, pictures, tmp_path_factory):
+def limited():
+    """Return an account of its own, to which ``pictory_limited`` leads: 20 AI credits a day."""
+    with Simulator(seconds=0, api_key="pictai_canary") as pictory:
+        yield pictory
+
+
+@pytest.fixture(scope="session")
+def airflow(simulator, limited, pictures, tmp_path_factory):
     """Return a healthy Airflow that knows the example DAGs, the recipes and those of ``tests/system/dags``.
 
     Its workers keep Airflow's default heartbeat of 5 s, under which an event that comes too soon after
@@ -39,6 +46,7 @@ def airflow(simulator, pictures, tmp_path_factory):
             (dags / file.name).symlink_to(file)
     env = {
         "AIRFLOW_CONN_PICTORY_DEFAULT": simulator.connection_json(),
+        "AIRFLOW_CONN_PICTORY_LIMITED": limited.connection_json(credits_per_day=20),
         "AIRFLOW_CONN_PICTORY_SPENT": simulator.connection_json(credits_per_month=1),
         "AIRFLOW_VAR_PICTORY_PICTURES": str(pictures),
         "AIRFLOW_VAR_PICTORY_BACKUP": (pictures / "gallery").as_uri(),
