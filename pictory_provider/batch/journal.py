@@ -61,6 +61,7 @@ class Journal:
     _pages: dict[int, dict[str, Entry]] = field(default_factory=dict)
     _home: dict[str, int] = field(default_factory=dict)
     _changed: set[int] = field(default_factory=set)
+    _is_urgent: bool = False
     _header_changed: bool = False
     _before: Header | None = None
 
@@ -98,17 +99,23 @@ class Journal:
         """Whether a row lies behind the table: an earlier table had it."""
         return self._home[key] >= self.header.table_pages
 
-    def put(self, entry: Entry) -> None:
-        """Put a row on record, in the place of what was there of it."""
+    def put(self, entry: Entry, *, is_urgent: bool = True) -> None:
+        """Put a row on record, in the place of what was there of it.
+
+        :param is_urgent: whether nobody could find it out again.
+        """
         page = self._home.get(entry.key, page_of(entry.index))
         self._place(page, entry)
         self._changed.add(page)
+        self._is_urgent = self._is_urgent or is_urgent
 
     def drop(self, key: str) -> None:
-        """Take a row off the record."""
-        page = self._home.pop(key)
-        del self._pages[page][key]
-        self._changed.add(page)
+        """Take a row off the record, if it is on it."""
+        page = self._home.pop(key, None)
+        if page is not None:
+            del self._pages[page][key]
+            self._changed.add(page)
+            self._is_urgent = True
 
     def set_header(self, **changes: Any) -> None:
         """Change the header."""
@@ -140,6 +147,11 @@ class Journal:
         """Whether something is to be written."""
         return bool(self._changed) or self._header_changed
 
+    @property
+    def is_urgent(self) -> bool:
+        """Whether something is to be written that nobody could find out again."""
+        return self._is_urgent or self._before is not None
+
     def writes(self) -> list[Write]:
         """Return what is to be written, in this order, and take it for written."""
         new = self._changed - set(self.header.begun)
@@ -149,7 +161,7 @@ class Journal:
         pages = [Write(page_name(generation, page), self.page(page)) for page in sorted(self._changed)]
         before = [Write(HEADER, self._before.plain())] if self._before else []
         header = [Write(HEADER, self.header.plain())] if self._header_changed else []
-        self._changed, self._header_changed, self._before = set(), False, None
+        self._changed, self._header_changed, self._before, self._is_urgent = set(), False, None, False
         return before + pages + header
 
     def page(self, page: int) -> dict[str, Any]:

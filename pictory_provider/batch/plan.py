@@ -7,13 +7,13 @@ A worker asks :meth:`Plan.next`, does it, and tells what came of it:
 =============  =======================================================================================
 :class:`Buy`   :meth:`Plan.intend`, write the journal, send, :meth:`Plan.answered` for each answer,
                write the journal
-:class:`Look`  ask for each job, save what is finished; :meth:`Plan.saved`, :meth:`Plan.failed` or
-               :meth:`Plan.still_running` for each; write the journal
-:class:`Wait`  defer, or sleep; then :meth:`Plan.awake`
+:class:`Wait`  wait for jobs, or defer
 ``None``       nothing is left to be done: write the manifest, raise :attr:`Plan.error`
 =============  =======================================================================================
 
-Looks come first, since they make room at Pictory; then purchases, until the room is taken; then waiting.
+Beside that, at any time, it asks for jobs that are at Pictory (:attr:`Plan.tickets`) and saves what is finished:
+:meth:`Plan.saved`, :meth:`Plan.failed` or :meth:`Plan.still_running` for each. When a job is worth a look is
+decided in :mod:`pictory_provider.batch.looks`.
 
 What ends a paid request and has nothing to do with its row (no usable key, no credits, a budget, Pictory out of
 reach) stops further purchases, and what was bought is still waited for. So do :data:`MOST_UNKNOWN` rows of which
@@ -35,10 +35,10 @@ from pictory_provider.batch.entries import BOUGHT, FAILED, INTENT, SAVED, UNKNOW
 from pictory_provider.batch.journal import page_of
 from pictory_provider.batch.names import same, spare_name
 from pictory_provider.batch.opening import left_over
-from pictory_provider.batch.steps import Buy, Look, Ticket, Wait
+from pictory_provider.batch.steps import Buy, Ticket, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pictory_provider.batch.opening import Opening
     from pictory_provider.batch.rows import Row
@@ -84,7 +84,6 @@ class Plan:
         self._counts: Counter[Place] = Counter({Place.NOT_BOUGHT: opening.of - len(self.rows)})
         self._to_buy: list[int] = []
         self._before: dict[str, Entry | None] = {}
-        self._due: dict[str, Ticket] = {}
         self._waiting: dict[str, Ticket] = {}
         for row in self.rows:
             self._begin(
@@ -119,12 +118,17 @@ class Plan:
         """Return where a row stands, and why."""
         return self._ends[row.key]
 
-    def next(self) -> Buy | Look | Wait | None:
+    @property
+    def tickets(self) -> Mapping[str, Ticket]:
+        """The jobs that are at Pictory, or whose pictures are being saved, by the keys of their rows."""
+        return self._waiting
+
+    def next(self) -> Buy | Wait | None:
         """Say what is to be done next; ``None`` when all is done."""
-        if self._due:
-            return Look(tuple(self._due.values()))
         if self._to_buy:
             room = self._max_in_flight - len(self._waiting)
+            # A wave costs as many writes as a single row, so some room is waited for.
+            enough = max(1, min(WAVE, self._max_in_flight // 4, len(self._to_buy)))
             left = MOST_UNKNOWN - self._unknown_now()
             if left <= 0:
                 self._stop(
@@ -133,7 +137,7 @@ class Plan:
                         "sent"
                     )
                 )
-            elif room > 0:
+            elif room >= enough:
                 return Buy(self._wave(min(WAVE, room, left)))
         if self._waiting:
             oldest = sorted(self._waiting.values(), key=lambda ticket: ticket.submitted_at or 0.0)
@@ -145,7 +149,7 @@ class Plan:
 
         :param now: epoch seconds.
         """
-        if self.journal.is_changed:
+        if self.journal.is_urgent:
             raise RuntimeError("The record of what went before is to be written first: a crash could lose it.")
         header = self.journal.header
         for row in wave.rows:
@@ -153,6 +157,19 @@ class Plan:
             again = before is not None and before.state in (INTENT, UNKNOWN) and before.tried >= header.cleared
             self.journal.put(Entry.intent(row, tried=header.tries, now=now, again=again))
             heapq.heappop(self._to_buy)
+
+    def unsent(self, rows: Iterable[Row]) -> bool:
+        """Note that rows of a wave were never sent, however far :meth:`intend` had got when it was struck.
+
+        :return: whether the record said otherwise of any.
+        """
+        announced = [row for row in rows if row.key in self._before]
+        for row in announced:
+            self._put_back(row)
+        self._to_buy = sorted({*self._to_buy, *(self._numbers[row.key] for row in announced)})
+        if self.error:
+            self._stop(self.error)
+        return bool(announced)
 
     def answered(self, row: Row, answer: str | PictoryError, now: float) -> None:
         """Note what came of a paid request.
@@ -163,7 +180,7 @@ class Plan:
         if isinstance(answer, str):
             entry = replace(self._entry(row), state=BOUGHT, job_id=answer, submitted_at=now)
             self.journal.put(entry)
-            self._wait_for(row, entry, is_due=False)
+            self._wait_for(row, entry)
         elif isinstance(answer, SubmitOutcomeUnknown) or fate_of_submit(answer) is Fate.UNKNOWN:
             self._is_unknown(row, answer)
         else:
@@ -181,11 +198,7 @@ class Plan:
 
     def withdraw(self, row: Row) -> None:
         """Note that a row's paid request was certainly not accepted, or never sent, and leave what was before."""
-        before = self._before.pop(row.key, None)
-        if before is None:
-            self.journal.drop(row.key)
-        else:
-            self.journal.put(before)
+        self._put_back(row)
         heapq.heappush(self._to_buy, self._numbers[row.key])
         if self.error:
             self._stop(self.error)
@@ -193,7 +206,7 @@ class Plan:
     def saved(self, row: Row, picture: Picture) -> None:
         """Note that a row's picture is in its place, with its sidecar."""
         entry = replace(self._entry(row), state=SAVED, tried=self.journal.header.tries, code=None, message=None)
-        self.journal.put(entry)
+        self.journal.put(entry, is_urgent=False)
         self._end(row, Decision(Place.SAVED, picture=picture))
 
     def failed(self, row: Row, code: str, message: str, *, adoptable: bool = False) -> None:
@@ -208,7 +221,8 @@ class Plan:
         entry, header = self._entry(row), self.journal.header
         tried = header.tries if adoptable else entry.tried
         self.journal.put(
-            replace(entry, state=FAILED, tried=tried, code=code, message=message, adoptable=adoptable)
+            replace(entry, state=FAILED, tried=tried, code=code, message=message, adoptable=adoptable),
+            is_urgent=entry.job_id is None,
         )
         if stopping.lacks_credits(code):
             self.stop(stopping.no_credits(code, message))
@@ -231,20 +245,14 @@ class Plan:
 
         :param since: epoch seconds from which on its time counts, where nobody knows when it was submitted.
         """
-        ticket = self._due.pop(row.key)
+        ticket = self._waiting[row.key]
         if ticket.submitted_at is None and since is not None:
-            self.journal.put(replace(self._entry(row), submitted_at=since))
-            ticket = ticket._replace(submitted_at=since)
-        self._waiting[row.key] = ticket
+            self.journal.put(replace(self._entry(row), submitted_at=since), is_urgent=False)
+            self._waiting[row.key] = ticket._replace(submitted_at=since)
 
     def changed(self, row: Row, picture: Picture) -> None:
         """Note that a picture that lies there is another file now: it was marked."""
         self._ends[row.key] = self._ends[row.key]._replace(picture=picture)
-
-    def awake(self) -> None:
-        """Note that some time has passed: every job is worth a look."""
-        self._due.update(self._waiting)
-        self._waiting = {}
 
     def stop(self, error: PictoryError) -> None:
         """Buy nothing more in this try, after a deferral neither. The first reason stays."""
@@ -281,7 +289,7 @@ class Plan:
                 submitted_at=decision.submitted_at,
             )
             self.journal.put(entry)
-        self._wait_for(row, entry, is_due=True)
+        self._wait_for(row, entry)
 
     def _take_left_over(self) -> None:
         """Have the paid pictures of an earlier table saved, beside those of this one."""
@@ -293,13 +301,20 @@ class Plan:
                 continue
             is_free = same(row.file_name) not in taken
             name = row.file_name if is_free else spare_name(row.file_name, entry.job_id)
-            self._due[row.key] = Ticket(replace(row, file_name=name), entry.job_id, entry.submitted_at)
+            self._waiting[row.key] = Ticket(replace(row, file_name=name), entry.job_id, entry.submitted_at)
 
-    def _wait_for(self, row: Row, entry: Entry, *, is_due: bool) -> None:
+    def _wait_for(self, row: Row, entry: Entry) -> None:
         assert entry.job_id is not None
         self._end(row, Decision(Place.WAITING, job_id=entry.job_id))
-        tickets = self._due if is_due else self._waiting
-        tickets[row.key] = Ticket(row, entry.job_id, entry.submitted_at)
+        self._waiting[row.key] = Ticket(row, entry.job_id, entry.submitted_at)
+
+    def _put_back(self, row: Row) -> None:
+        """Let the record of a row be what it was before its intent."""
+        before = self._before.pop(row.key, None)
+        if before is None:
+            self.journal.drop(row.key)
+        else:
+            self.journal.put(before)
 
     def _is_unknown(self, row: Row, error: PictoryError) -> None:
         why = getattr(error, "why", "") or error.message
@@ -321,7 +336,6 @@ class Plan:
         return sum(1 for entry in unknown if entry is not None and entry.tried == self.journal.header.tries)
 
     def _end(self, row: Row, decision: Decision) -> None:
-        self._due.pop(row.key, None)
         self._waiting.pop(row.key, None)
         if row.key in self._by_key:
             self._counts[self._ends[row.key].place] -= 1

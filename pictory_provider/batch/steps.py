@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What can a worker be told to do next? Buy, look, or wait (:meth:`pictory_provider.batch.plan.Plan.next`)."""
+"""What can a worker be told to do next? Buy, or wait (:meth:`pictory_provider.batch.plan.Plan.next`)."""
 
 from __future__ import annotations
 
@@ -25,12 +25,6 @@ class Buy(NamedTuple):
     """Buy these rows side by side; they lie on one page of the journal."""
 
     rows: tuple[Row, ...]
-
-
-class Look(NamedTuple):
-    """Ask for these jobs, and save those that are finished."""
-
-    tickets: tuple[Ticket, ...]
 
 
 class Wait(NamedTuple):

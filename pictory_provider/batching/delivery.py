@@ -1,67 +1,72 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Look at jobs, and save the pictures of those that are finished, eight at a time.
+"""Look at jobs, and save the pictures of those that are finished, beside whatever else a worker does.
 
-Threads ask and save. What follows an answer is decided by a :class:`~pictory_provider.jobs.polling.JobPoller` for
-each job, and noted by the one thread that owns the plan.
+Threads ask and save: eight ask, and eight save. What follows an answer is decided by a
+:class:`~pictory_provider.jobs.polling.JobPoller` for each job, and noted by the one thread that owns the plan,
+whenever it comes by (:meth:`Delivery.go_on`).
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pictory_provider.api.errors import AuthenticationError, JobFailed, JobNotFound, PictoryError, StorageFailed
 from pictory_provider.api.models import Job
 from pictory_provider.batch.decision import Picture
+from pictory_provider.batch.looks import Looks
+from pictory_provider.batching.saving import save, sidecar_of
 from pictory_provider.client.asking import get_job
-from pictory_provider.images.sidecar import Sidecar
 from pictory_provider.jobs.polling import Finished, JobPoller
-from pictory_provider.jobs.submission import Submission, fingerprint
 from pictory_provider.telemetry import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from concurrent.futures import Executor
+    from collections.abc import Callable
 
     from pictory_provider.batch.plan import Plan
     from pictory_provider.batch.rows import Row
+    from pictory_provider.batch.seen import Seen
     from pictory_provider.batch.steps import Ticket
     from pictory_provider.batching.folder import Folder
     from pictory_provider.batching.record import BatchRecord
+    from pictory_provider.batching.saving import HowTo
     from pictory_provider.batching.turns import PacedClient
     from pictory_provider.client.asking import Log
     from pictory_provider.images.download import SavedImage
+    from pictory_provider.images.sidecar import Sidecar
 
 AT_ONCE = 8
-"""Jobs that are asked for, or saved, side by side."""
+"""Jobs that are asked for, and pictures that are saved, side by side."""
+FRESH = 300.0
+"""Seconds that the URL of a picture is taken to live after it was seen. Pictory does not say how long it does."""
 _TICK = 1.0
 
 _GONE_FOR_GOOD = ("JobFailed", "JobCleaned")
 """Ends of a job after which it gives no picture. After any other a later try looks again."""
 
 
-class HowTo(NamedTuple):
-    """What the operator says of waiting and saving.
+class _Doing(NamedTuple):
+    """What a thread does.
 
-    :param poll_interval: seconds between two looks at one job.
-    :param timeout: seconds of each job, from its submission.
+    :param job: whose picture it saves; ``None`` where it asks.
+    :param is_told: whether a trigger has told of the job, and this worker has not asked for it.
     """
 
-    conn_id: str
-    poll_interval: float
-    timeout: float
-    overwrite: bool
-    mark_ai_generated: bool
+    ticket: Ticket
+    client: PacedClient
+    job: Job | None = None
+    is_told: bool = False
 
 
 class Delivery:
     """Looks and saves for one leg of a batch.
 
+    :param seen: what the trigger has seen that woke this worker.
+    :param can_defer: whether the triggerer looks where this worker does not.
     :param renew: reads the Airflow connection again, and returns a client of what it holds now.
-    :param tick: called about once a second.
     :param on_saved: told of each picture as it is saved.
     :param quiet: takes what every single job has to say.
     """
@@ -71,11 +76,11 @@ class Delivery:
         plan: Plan,
         record: BatchRecord,
         folder: Folder,
-        pool: Executor,
         how: HowTo,
         *,
+        seen: Seen | None,
+        can_defer: bool,
         renew: Callable[[], PacedClient],
-        tick: Callable[[], None],
         on_saved: Callable[[Row, SavedImage], None],
         log: Log,
         quiet: Log,
@@ -83,17 +88,20 @@ class Delivery:
         self._plan = plan
         self._record = record
         self._folder = folder
-        self._pool = pool
         self._how = how
         self._renew = renew
         self._client = renew()
-        self._tick = tick
         self._on_saved = on_saved
         self._log = log
         self._quiet = quiet
+        self._askers = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="pictory-ask")
+        self._savers = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="pictory-save")
+        self._doing: dict[Future[Any], _Doing] = {}
+        self._asking = 0
+        self._looks = Looks(how.poll_interval, can_defer=can_defer)
         self._pollers: dict[str, JobPoller] = {}
-        self._not_before: dict[str, float] = {}
         self._refused: AuthenticationError | None = None
+        self._begin(seen)
 
     @property
     def client(self) -> PacedClient:
@@ -101,39 +109,49 @@ class Delivery:
         return self._client
 
     @property
+    def is_busy(self) -> bool:
+        """Whether a job is asked for, or a picture is saved."""
+        return bool(self._doing)
+
+    @property
     def next_look_at(self) -> float:
-        """When a job that still runs is to be looked at again, at the soonest; epoch seconds."""
-        return min(self._not_before.values(), default=time.time() + self._how.poll_interval)
+        """When a job is to be looked at, at the soonest; epoch seconds, or infinity."""
+        return self._looks.next_at
 
-    def look(self, tickets: tuple[Ticket, ...], enough: int | None = None) -> None:
-        """Look at each job, the oldest first, save what is finished, and tell the plan of all.
+    @property
+    def is_worth_staying(self) -> bool:
+        """Whether the next look is worth waiting for on this worker, rather than to defer."""
+        return self._looks.is_worth_staying(time.time())
 
-        :param enough: when so many have ended, only those are looked at whose time is up.
+    def close(self, *, is_patient: bool) -> None:
+        """Begin nothing more.
+
+        :param is_patient: wait for what is being done.
         """
-        asking, ended = deque(self._worth_a_look(tickets)), 0
-        saving: deque[tuple[Ticket, Job]] = deque()
-        running: dict[Future[Any], tuple[Ticket, Job | None, PacedClient]] = {}
-        try:
-            while asking or saving or running:
-                while len(running) < AT_ONCE and (saving or asking):
-                    self._start(running, asking, saving)
-                done, _ = wait(running, timeout=_TICK, return_when=FIRST_COMPLETED)
-                for future in done:
-                    ticket, job, client = running.pop(future)
-                    if job is not None:
-                        self._after_saving(ticket, future)
-                    elif (found := self._after_answer(ticket, future, client)) is None:
-                        asking.append(ticket)
-                    else:
-                        ended += found is not False
-                        if isinstance(found, Job):
-                            saving.append((ticket, found))
-                if enough is not None and ended >= enough:
-                    asking = deque(self._past_their_time(asking))
-                self._tick()
-        finally:
-            for future in running:
-                future.cancel()
+        for pool in (self._askers, self._savers):
+            pool.shutdown(wait=is_patient, cancel_futures=True)
+
+    def go_on(self) -> None:
+        """Take what threads have come back with, and give them what is next. It waits for nothing."""
+        for future in [future for future in self._doing if future.done()]:
+            doing = self._doing.pop(future)
+            if doing.job is None:
+                self._asking -= 1
+                self._after_answer(doing, future)
+            else:
+                self._after_saving(doing, future)
+        for key, ticket in self._plan.tickets.items():
+            if key not in self._looks:
+                self._looks.add(key, (ticket.submitted_at or 0.0) + self._how.poll_interval)
+        while self._asking < AT_ONCE and (due := self._looks.take(time.time())) is not None:
+            self._ask(self._plan.tickets[due])
+
+    def wait(self) -> None:
+        """Wait until a thread has come back, or a job may be looked at: for a second at most."""
+        until = _TICK
+        if self._asking < AT_ONCE:
+            until = min(until, max(0.0, self.next_look_at - time.time()))
+        wait(self._doing, timeout=until, return_when=FIRST_COMPLETED)
 
     def mark(self, unmarked: dict[str, Sidecar]) -> None:
         """Mark pictures that lie there already and say nothing of their origin.
@@ -149,80 +167,76 @@ class Delivery:
                 shelf = self._folder.shelf(row.file_name)
                 shelf.look()
                 sidecar = unmarked[row.file_name]
-                running[self._pool.submit(shelf.take, sidecar, mark_ai_generated=True, log=self._quiet)] = row
+                running[self._savers.submit(shelf.take, sidecar, mark_ai_generated=True, log=self._quiet)] = row
             done, _ = wait(running, timeout=_TICK, return_when=FIRST_COMPLETED)
             for future in done:
                 row = running.pop(future)
                 image, picture = future.result(), self._plan.end_of(row).picture
                 assert picture is not None
                 self._plan.changed(row, picture._replace(size=image["size"], sha256=image["sha256"]))
-            self._tick()
 
-    def _worth_a_look(self, tickets: tuple[Ticket, ...]) -> list[Ticket]:
-        """Return those whose time to be looked at has come; who asks too often is only asked to slow down."""
-        now, worth = time.time(), []
-        for ticket in sorted(tickets, key=lambda ticket: ticket.submitted_at or 0.0):
-            if self._not_before.get(ticket.row.key, 0.0) > now:
-                self._plan.still_running(ticket.row)
+    def _begin(self, seen: Seen | None) -> None:
+        """Look at once at what was bought before, but for what a trigger has just seen."""
+        now, tickets = time.time(), self._plan.tickets
+        # Where not all jobs were waited for, or not all that ended are named, the others may have ended, too.
+        is_known = seen is not None and seen.is_whole and seen.of == len(tickets)
+        later = 0.0 if seen is None or not is_known else seen.at + self._how.poll_interval
+        for key, ticket in tickets.items():
+            job = seen.jobs.get(ticket.job_id) if seen else None
+            if seen and job and 0 <= now - seen.seen_at[job.job_id] <= FRESH:
+                self._looks.add(key, float("inf"))
+                self._save(ticket, job, is_told=True)
             else:
-                worth.append(ticket)
-        return worth
+                has_ended = seen is not None and (job is not None or ticket.job_id in seen.others)
+                self._looks.add(key, 0.0 if has_ended else later, is_first=has_ended or not is_known)
 
-    def _past_their_time(self, tickets: Iterable[Ticket]) -> list[Ticket]:
-        """Return those whose deadline has passed, and let the others run on."""
-        now, past = time.time(), []
-        for ticket in tickets:
-            if ticket.submitted_at is None or ticket.submitted_at + self._how.timeout <= now:
-                past.append(ticket)
-            else:
-                self._plan.still_running(ticket.row)
-        return past
-
-    def _start(
-        self,
-        running: dict[Future[Any], tuple[Ticket, Job | None, PacedClient]],
-        asking: deque[Ticket],
-        saving: deque[tuple[Ticket, Job]],
-    ) -> None:
-        client = self._client
-        if saving:
-            ticket, job = saving.popleft()
-            row, bought = ticket.row, self._sidecar(ticket)
-            # What is left of another table may replace nothing.
-            overwrite = self._how.overwrite and not self._plan.journal.is_left_over(row.key)
-            save = self._pool.submit(self._save, row.file_name, job, bought, client, overwrite=overwrite)
-            running[save] = ticket, job, client
-            return
-        ticket = asking.popleft()
+    def _ask(self, ticket: Ticket) -> None:
         if self._refused:
             self._ended(ticket, self._refused)
-        else:
-            running[self._pool.submit(get_job, client, ticket.job_id)] = ticket, None, client
+            return
+        self._asking += 1
+        client = self._client
+        self._doing[self._askers.submit(get_job, client, ticket.job_id)] = _Doing(ticket, client)
 
-    def _after_answer(self, ticket: Ticket, future: Future[Job], client: PacedClient) -> Job | bool | None:
-        """Note how a job stands.
+    def _save(self, ticket: Ticket, job: Job, *, is_told: bool = False) -> None:
+        row, client, journal = ticket.row, self._client, self._plan.journal
+        saving = self._savers.submit(
+            save,
+            self._folder,
+            row.file_name,
+            job,
+            sidecar_of(ticket, journal.get(row.key), self._record, self._how),
+            client,
+            # What is left of another table may replace nothing.
+            overwrite=self._how.overwrite and not journal.is_left_over(row.key),
+            mark_ai_generated=self._how.mark_ai_generated,
+            log=self._quiet,
+        )
+        self._doing[saving] = _Doing(ticket, client, job, is_told)
 
-        :return: the job, where its picture is to be saved; whether it has ended; ``None`` to ask once more.
-        """
+    def _after_answer(self, doing: _Doing, future: Future[Job]) -> None:
+        """Note how a job stands; have its picture saved, or ask once more."""
+        ticket = doing.ticket
+        row = ticket.row
         now, answer = time.time(), _result(future)
         count("pictory.polled")
         if isinstance(answer, Exception) and not isinstance(answer, PictoryError):
             raise answer
         decision = self._poller(ticket, now).after(answer, now)
-        if not isinstance(decision, Finished):
-            if decision.renew_connection:
-                if client is self._client:
-                    self._client = self._renew()
-                return None
-            self._not_before[ticket.row.key] = now + decision.seconds
+        if isinstance(decision, Finished):
+            if isinstance(decision.result, Job):
+                self._save(ticket, decision.result)
+            else:
+                self._ended(ticket, decision.result)
+        elif decision.renew_connection:
+            if doing.client is self._client:
+                self._client = self._renew()
+            self._ask(ticket)
+        else:
+            self._looks.still_running(row.key, now, decision.seconds)
             if not decision.is_normal:
                 self._quiet.warning("%s", decision.reason)
-            self._plan.still_running(ticket.row, since=now)
-            return False
-        if isinstance(decision.result, Job):
-            return decision.result
-        self._ended(ticket, decision.result)
-        return True
+            self._plan.still_running(row, since=now)
 
     def _poller(self, ticket: Ticket, now: float) -> JobPoller:
         key = ticket.row.key
@@ -236,45 +250,15 @@ class Delivery:
             )
         return self._pollers[key]
 
-    def _save(self, name: str, job: Job, bought: Sidecar, client: PacedClient, *, overwrite: bool) -> SavedImage:
-        shelf = self._folder.shelf(name)
-        there = shelf.look()
-        is_left_behind = there.sidecar is not None and there.sidecar.saved is not None and there.size is None
-        is_of_another = there.sidecar is None or there.sidecar.submission.job_id != job.job_id
-        if is_of_another and not there.problem and (overwrite or is_left_behind):
-            # The sidecar never says of a picture that it is another's.
-            shelf.note(bought)
-        return shelf.save(
-            client,
-            job,
-            bought,
-            overwrite=overwrite,
-            mark_ai_generated=self._how.mark_ai_generated,
-            log=self._quiet,
-        )
-
-    def _sidecar(self, ticket: Ticket) -> Sidecar:
-        row = ticket.row
-        entry = self._plan.journal.get(row.key)
-        return Sidecar(
-            file=row.file_name.rpartition("/")[2],
-            submission=Submission(
-                job_id=ticket.job_id,
-                fingerprint=fingerprint(self._how.conn_id, row.asked),
-                request=row.asked,
-                max_tries=self._record.max_tries,
-                retries=self._record.retries,
-                intended_at=entry.intended_at if entry else None,
-                submitted_at=ticket.submitted_at,
-            ),
-            made_by=self._record.me,
-        )
-
-    def _after_saving(self, ticket: Ticket, future: Future[SavedImage]) -> None:
-        image = _result(future)
+    def _after_saving(self, doing: _Doing, future: Future[SavedImage]) -> None:
+        ticket, image = doing.ticket, _result(future)
         row = ticket.row
         if isinstance(image, PictoryError):
-            self._ended(ticket, image)
+            if doing.is_told and not isinstance(image, StorageFailed):
+                self._quiet.debug("%s is asked for again: %s", ticket.job_id, image.message)
+                self._ask(ticket)
+            else:
+                self._ended(ticket, image)
             return
         if isinstance(image, Exception):
             self._log.error("%s, %s: an error that nobody foresaw", row.label, row.file_name, exc_info=image)
@@ -317,7 +301,7 @@ class Delivery:
 
     def _forget(self, row: Row) -> None:
         self._pollers.pop(row.key, None)
-        self._not_before.pop(row.key, None)
+        self._looks.ended(row.key)
 
 
 def _result(future: Future[Any]) -> Any:

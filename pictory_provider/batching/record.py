@@ -135,7 +135,7 @@ class BatchRecord:
             is_leg=is_leg,
         )
 
-    def _check_held(self, header: Header) -> None:
+    def check_held(self, header: Header) -> None:
         """See that the record is still this try's: whoever was away for long may have been given up meanwhile.
 
         :raises StorageFailed: where another try, or another task, has taken the batch up.
@@ -161,7 +161,7 @@ class BatchRecord:
         for pause in (*patience, None):
             try:
                 if self._left and self._is_taken_up:
-                    self._check_held(journal.header)
+                    self.check_held(journal.header)
                 self._write_all()
                 self._is_taken_up = True
                 break

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pictory_provider.batch.decision import Place
-from pictory_provider.batch.progress import is_worth_telling, line, progress
+from pictory_provider.batch.progress import EVERY, is_worth_telling, line, progress
 
 if TYPE_CHECKING:
     from pictory_provider.batch.plan import Plan
@@ -68,8 +68,10 @@ class Teller:
 
     def tick(self) -> None:
         """Tell what has changed, where it is time."""
+        seconds, since_logged = (time.monotonic() - at for at in (self._told_at, self._logged_at))
+        if self._told is not None and max(seconds - EVERY, since_logged - LOG_EVERY) < 0:
+            return  # counting takes a while where there are many
         now = progress(self._plan)
-        seconds = time.monotonic() - self._told_at
         if is_worth_telling(self._told, now, seconds=seconds):
             try:
                 self._push(now)
@@ -77,7 +79,7 @@ class Teller:
                 # No picture waits for that. It is told again in a while, and at the end it has to be.
                 self._told_at = time.monotonic()
                 self._log.warning("How far the batch is could not be told to Airflow: %r", error)
-        if time.monotonic() - self._logged_at >= LOG_EVERY and now != self._logged:
+        if since_logged >= LOG_EVERY and now != self._logged:
             self._log.info("%s.", line(now))
             self._logged, self._logged_at = now, time.monotonic()
 

@@ -37,13 +37,15 @@ class Turns:
     def __init__(self, requests_per_second: float) -> None:
         self._pace = Pace(requests_per_second)
         self._changed = threading.Condition()
+        self._next = threading.Lock()
 
     def take(self, may_go_on: Callable[[], object] = lambda: None) -> None:
         """Wait for one's turn. :meth:`answered` has to follow.
 
         :param may_go_on: asked again and again while it waits, and right before it goes; what it raises ends that.
         """
-        with self._changed:
+        # One thread watches the clock, and all others sleep: sixteen would wake each other all the time.
+        with self._next, self._changed:
             while True:
                 may_go_on()
                 now = time.monotonic()

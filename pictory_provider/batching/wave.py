@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import queue
+import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,7 +30,6 @@ from pictory_provider.jobs.budget import Budget, Limits
 from pictory_provider.purchase import submit
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Iterable
     from concurrent.futures import Executor
 
@@ -44,6 +44,9 @@ UNRECORDED = 1.0
 """Seconds that an answer may be known and not on record."""
 GRACE = 30.0
 """Seconds that requests under way are waited for when the task has to end."""
+HELD_FOR = 1.0
+"""Seconds of the wall clock that a look at the record's header is good for. Whoever was frozen for longer may have
+been given up, and another try may be buying what this one was about to."""
 
 
 class _NotSentError(PictoryError):
@@ -77,8 +80,16 @@ class _Sending:
         self._job_id: str | None = None
 
     def intend(self) -> None:
-        self._wave.turns.take(self._wave.check)
-        self.is_open = True
+        wave = self._wave
+        wave.turns.take(wave.check)
+        try:
+            wave.check_held()
+            with wave.lock:
+                wave.check()
+                self.is_open = True
+        except BaseException:
+            wave.turns.answered()
+            raise
 
     def withdraw(self) -> None:
         self.is_open = False
@@ -107,7 +118,7 @@ class _Sending:
         except BaseException as error:
             if self._job_id is None:
                 return _Answer(row, error, is_open=self.is_open)
-        return _Answer(row, self._job_id)
+        return _Answer(row, self._job_id, is_open=True)
 
 
 class Wave:
@@ -137,6 +148,9 @@ class Wave:
         self.turns = turns
         self.ends_at = ends_at
         self.quiet = quiet
+        self.lock = threading.Lock()
+        self._held_at = -math.inf
+        self._is_unrecorded = False
         self._pool = pool
         self._no_more = no_more
         self._log = log
@@ -148,19 +162,31 @@ class Wave:
         :raises AirflowTaskTimeout: where the task's time is over.
         :raises AirflowFailException: where jobs were bought and cannot be put on record.
         """
-        self.plan.intend(wave, time.time())
+        to_send = [_Sending(self, row) for row in wave.rows]
+        # The end of the task's time may strike in any line of this.
         try:
+            now = time.time()
+            self.plan.intend(wave, now)
             self.record.write(self.plan.journal)
+            self._held_at = now
+            self._send(list(to_send))
         except BaseException:
-            for row in wave.rows:
-                self.plan.withdraw(row)
-            self._write_anyhow()
+            with self.lock:
+                self._no_more.set()  # what is not open now will not be
+            if self.plan.unsent([each.row for each in to_send if not each.is_open]):
+                self._write_anyhow()
             raise
-        try:
-            self._send([_Sending(self, row) for row in wave.rows])
-        except BaseException:
-            self._no_more.set()
-            raise
+
+    def check_held(self) -> None:
+        """See that the batch is still this try's, right before something is sent.
+
+        :raises StorageFailed: where another try, or another task, has taken it up.
+        """
+        with self.lock:
+            now = time.time()
+            if not 0 <= now - self._held_at <= HELD_FOR:
+                self.record.check_held(self.plan.journal.header)
+                self._held_at = now
 
     def check(self) -> None:
         """Raise where nothing more may be sent."""
@@ -187,6 +213,7 @@ class Wave:
                     self._write()
                 pending = pending or _next(answers, before=min(write_at, give_up_at))
                 if pending is not None:
+                    self._is_unrecorded = self._is_unrecorded or pending.is_open
                     ended_by = self._note(pending) or ended_by
                     open_ones.pop(pending.row.key, None)
                     pending, write_at = None, min(write_at, time.monotonic() + UNRECORDED)
@@ -236,7 +263,10 @@ class Wave:
         """Put answers on record. Where that cannot be done the log and the error name the jobs."""
         try:
             self.record.write(self.plan.journal, patience=PATIENCE)
+            self._is_unrecorded = False
         except Exception as error:
+            if not self._is_unrecorded:
+                raise
             bought: list[Any] = [
                 f"    {entry.file_name}: jobId {entry.job_id}"
                 for entry in self.plan.journal
@@ -255,8 +285,8 @@ class Wave:
             self.record.write(self.plan.journal)
         except Exception as error:
             self._log.error(
-                "Nothing was sent, and the record says that some rows were about to be: %r. So a retry calls them "
-                "unknown.",
+                "Some rows were not sent, and the record says that they were about to be: %r. So a retry calls "
+                "them unknown.",
                 error,
             )
 

@@ -19,9 +19,9 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTim
 from pictory_provider.api.errors import RequestInvalid
 from pictory_provider.batch.decision import Place
 from pictory_provider.batch.opening import Start
-from pictory_provider.batch.plan import Plan
+from pictory_provider.batch.plan import WAVE, Plan
 from pictory_provider.batch.progress import line
-from pictory_provider.batch.steps import Buy, Look, Wait
+from pictory_provider.batch.steps import Buy, Wait
 from pictory_provider.batch.tables import read_table, records_of, table_path
 from pictory_provider.batching.delivery import Delivery
 from pictory_provider.batching.ending import error_of, is_final, write_manifest
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from pictory_provider.batch.rows import Row, RowMaker
-    from pictory_provider.batching.delivery import HowTo
+    from pictory_provider.batch.seen import Seen
+    from pictory_provider.batching.saving import HowTo
     from pictory_provider.hooks.pictory import PictoryHook
 
-_THREADS = 8
 _MOST_BYTES = 60_000
 """Of the jobs in a trigger's arguments: MySQL keeps 64 kB of these. Jobs beyond wait for the next deferral."""
 _BYTES_BESIDE = 16
@@ -108,7 +108,8 @@ class Batch:
         self._quiet = Sparing(log)
         self._no_more = threading.Event()
         self._is_killed = False
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="pictory")
+        self._pool = ThreadPoolExecutor(WAVE, thread_name_prefix="pictory-buy")
+        self._delivery: Delivery | None = None
         self._record = BatchRecord(Folder(wish.path), context, retries=retries)
         self._clients: list[PacedClient] = []
         self._turns: Turns | None = None
@@ -120,6 +121,8 @@ class Batch:
         self._no_more.set()
         # Whoever has failed does not wait for downloads: they are free, and what they save is found by the next.
         self._pool.shutdown(wait=error is None, cancel_futures=True)
+        if self._delivery:
+            self._delivery.close(is_patient=error is None)
         for client in self._clients:
             client.close()
 
@@ -129,12 +132,12 @@ class Batch:
         self._no_more.set()
 
     def run(
-        self, *, is_leg: bool, enough: int | None = None, folder: str | None = None
+        self, *, is_leg: bool, seen: Seen | None = None, folder: str | None = None
     ) -> Deferral | dict[str, Any]:
         """Work until nothing can be done but wait, or until the end.
 
         :param is_leg: whether this is the same try after a deferral.
-        :param enough: how many jobs have ended, as far as is known: when so many are found, the rest need no look.
+        :param seen: what the trigger has seen that woke this worker.
         :param folder: where the record lies, as far as is known.
         :return: the task's result, or what to wait for.
         """
@@ -159,14 +162,14 @@ class Batch:
         try:
             self._say_what_is_found(plan, opening.start, opening.warning)
             teller = Teller(self._context["ti"], plan, self._folder, self._log, is_leg=is_leg)
-            delivery = Delivery(
+            self._delivery = delivery = Delivery(
                 plan,
                 self._record,
                 self._folder,
-                self._pool,
                 self._wish.how,
+                seen=seen,
+                can_defer=self._wish.is_deferrable,
                 renew=self._new_client,
-                tick=lambda: self._between(plan, teller),
                 on_saved=teller.saved,
                 log=self._log,
                 quiet=self._quiet,
@@ -177,9 +180,10 @@ class Batch:
                 limit.check(delivery.client)
                 if plan.error:
                     self._log.warning("Nothing is bought: %s", plan.error.message)
-            waited = self._carry_out(plan, delivery, teller, limit, enough)
+            waited = self._carry_out(plan, delivery, teller, limit)
             self._quiet.sum_up()
             if waited:
+                self._record.write(plan.journal)
                 return self._deferral(waited, teller.all())
             return self._finish(plan, delivery, teller)
         except BaseException as error:
@@ -226,34 +230,31 @@ class Batch:
             if counts[place]:
                 count(name, count=counts[place])
 
-    def _carry_out(
-        self, plan: Plan, delivery: Delivery, teller: Teller, limit: Limit, enough: int | None
-    ) -> Wait | None:
-        """Do what is next until there is nothing left, or nothing but to wait in the triggerer."""
+    def _carry_out(self, plan: Plan, delivery: Delivery, teller: Teller, limit: Limit) -> Wait | None:
+        """Do what is next until there is nothing left, or nothing but to wait in the triggerer.
+
+        Looks and downloads go on in their threads while a wave is bought.
+        """
         told = plan.error
-        teller.tick()
-        while (step := plan.next()) is not None:
-            self._check_time()
+        while True:
+            self._between(plan, teller)
+            delivery.go_on()
+            step = plan.next()
             if isinstance(step, Buy):
                 if limit.take(delivery.client, step.rows):
-                    if plan.journal.is_changed:
-                        self._record.write(plan.journal)
                     self._wave(plan, delivery).buy(step)
                     limit.settle(step.rows)
                 if plan.error and not told:
                     told = plan.error
                     self._log.warning("Purchases have stopped: %s", told.message)
-            elif isinstance(step, Look):
-                delivery.look(step.tickets, enough)
-                enough = None
-                self._record.write(plan.journal)
-            elif self._wish.is_deferrable:
+            elif delivery.is_busy:
+                delivery.wait()
+            elif step is None:
+                return None
+            elif self._wish.is_deferrable and not delivery.is_worth_staying:
                 return step
             else:
-                self._sleep(delivery.next_look_at, teller)
-                plan.awake()
-            teller.tick()
-        return None
+                self._sleep(plan, delivery.next_look_at, teller)
 
     def _finish(self, plan: Plan, delivery: Delivery, teller: Teller) -> dict[str, Any]:
         manifest = write_manifest(plan, self._folder)
@@ -319,11 +320,10 @@ class Batch:
         if self._ends_at is not None and time.monotonic() >= self._ends_at:
             raise AirflowTaskTimeout("The task's execution_timeout is over")
 
-    def _sleep(self, until: float, teller: Teller) -> None:
+    def _sleep(self, plan: Plan, until: float, teller: Teller) -> None:
         while (left := until - time.time()) > 0:
-            self._check_time()
+            self._between(plan, teller)
             time.sleep(min(left, 1.0))
-            teller.tick()
 
     def _deferral(self, waited: Wait, progress: dict[str, Any]) -> Deferral:
         now, timeout, left = time.time(), self._wish.how.timeout, _MOST_BYTES

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from pictory_provider.api.endpoints import Request
 
 
+LONGEST_WAY = 30.0
+"""Seconds of the wall clock that a request may take from its making until it begins to leave."""
+
+
 class SyncClient:
     """Send requests over kept-alive connections; close it when done.
 
@@ -121,16 +125,21 @@ class _WatchedBody:
     body. A request that failed before that was never whole at the other side, so it cannot have been
     accepted. That proves more than the class of the error, which is the same for a refused and for a
     dropped connection.
+
+    For the same reason it can still be held back: whoever was frozen while connecting may have been given up.
     """
 
     def __init__(self, content: bytes) -> None:
         self._content = content
+        self._made_at = time.time()
         self.has_left = False
 
     def __len__(self) -> int:
         return len(self._content)
 
     def __iter__(self) -> Iterator[bytes]:
+        if not 0 <= time.time() - self._made_at <= LONGEST_WAY:
+            raise TimeoutError(None, "it was held up for too long before it left")
         self.has_left = True
         yield self._content
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
+    from pictory_provider.batch.seen import Seen
     from pictory_provider.batching.work import Batch, Deferral, Wish
 
 __all__ = ["GenerateImageBatchOperator"]
@@ -155,14 +156,22 @@ class GenerateImageBatchOperator(BaseOperator):
     def execute_complete(
         self, context: Context, event: dict[str, Any] | None = None, folder: str | None = None
     ) -> dict[str, Any]:
-        """Go on after the trigger's event. What has ended is asked for again, for URLs that live.
+        """Go on after the trigger's event, and save what it tells of.
+
+        An event that crossed the database and cannot be understood is not believed: then Pictory is asked again.
 
         :param folder: where the record lies; ``path`` as it was rendered before the deferral.
         """
-        ended, of = (event.get(name) if isinstance(event, dict) else None for name in ("ended", "of"))
-        self.log.info("Awake again: %s of %s jobs have ended.", ended, of)
-        is_some = isinstance(ended, int) and isinstance(of, int) and 0 < ended < of
-        return self._go_on(context, is_leg=True, enough=ended if is_some else None, folder=folder)
+        from pictory_provider.batch import seen as events
+
+        seen = events.read(event)
+        if seen is None:
+            self.log.warning(
+                "Awake again, by an event that this release does not understand: all jobs are asked for."
+            )
+        else:
+            self.log.info("Awake again: %s of %s jobs have ended.", seen.ended, seen.of)
+        return self._go_on(context, is_leg=True, seen=seen, folder=folder)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral, after one that Airflow itself ended too: the record says what to look at."""
@@ -183,7 +192,7 @@ class GenerateImageBatchOperator(BaseOperator):
             )
 
     def _go_on(
-        self, context: Context, *, is_leg: bool, enough: int | None = None, folder: str | None = None
+        self, context: Context, *, is_leg: bool, seen: Seen | None = None, folder: str | None = None
     ) -> dict[str, Any]:
         limit = self.execution_timeout
         ends_at = None if limit is None else time.monotonic() + limit.total_seconds()
@@ -199,7 +208,7 @@ class GenerateImageBatchOperator(BaseOperator):
                 Batch(wish, context, hook, retries=self.retries, ends_at=ends_at, log=self.log) as batch,
             ):
                 self._batch = batch
-                result = batch.run(is_leg=is_leg, enough=enough, folder=folder)
+                result = batch.run(is_leg=is_leg, seen=seen, folder=folder)
             if isinstance(result, Deferral):
                 self._wait_for(result, wish)
             report_assets(context, self.outlets, result)
@@ -208,7 +217,7 @@ class GenerateImageBatchOperator(BaseOperator):
     def _wish(self) -> Wish:
         """Return what the arguments ask for, checked."""
         from pictory_provider.batch.rows import RowMaker
-        from pictory_provider.batching.delivery import HowTo
+        from pictory_provider.batching.saving import HowTo
         from pictory_provider.batching.work import Wish
 
         check_policy(self.on_unknown_submit)
@@ -243,9 +252,10 @@ class GenerateImageBatchOperator(BaseOperator):
         from pictory_provider.triggers.batch import PictoryJobsTrigger
 
         now = time.time()
-        first_poll_at = now + max(shortest_absence(), min(wish.how.poll_interval, 1.0))
+        first_poll_at = now + min(wish.how.poll_interval, 1.0)
+        first_event_at = max(first_poll_at, now + shortest_absence())
         self.log.info("Waiting for %s jobs without a worker.", f"{len(jobs.job_ids):,}")
-        left = max(*jobs.end_times, first_poll_at) - now
+        left = max(*jobs.end_times, first_event_at) - now
         self.defer(
             trigger=PictoryJobsTrigger(
                 job_ids=jobs.job_ids,
@@ -254,6 +264,7 @@ class GenerateImageBatchOperator(BaseOperator):
                 poll_interval=wish.how.poll_interval,
                 timeout=wish.how.timeout,
                 first_poll_at=first_poll_at,
+                first_event_at=first_event_at,
                 progress=jobs.progress,
             ),
             method_name="execute_complete",
