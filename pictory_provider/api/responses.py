@@ -59,7 +59,7 @@ def parse_submission(response: Response) -> str:
     for holder in (data, body):
         for name in ("jobId", "job_id"):
             value = holder.get(name)
-            if isinstance(value, str) and value.strip():
+            if isinstance(value, str) and value.strip() not in ("", "None"):
                 return value.strip()
     raise ProtocolError(
         f"Pictory answered {response.status} without a jobId: {_excerpt(response)}.", status=response.status

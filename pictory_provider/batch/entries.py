@@ -198,6 +198,8 @@ class Entry:
     def read(cls, key: Any, value: Any) -> Entry | None:
         """Read what is kept. A ``jobId`` put by hand to an intent, or to what is unknown, makes it bought.
 
+        An empty ``jobId``, or the text ``None``, is none: what was bought with it is unknown, and its row alone.
+
         :return: ``None`` for what cannot be read.
         """
         if not isinstance(value, dict) or not isinstance(key, str):
@@ -210,9 +212,14 @@ class Entry:
             and _is_count(value.get("index"))
             and _is_count(value.get("tried"))
             and state in _STATES
-            and (job_id is None or (isinstance(job_id, str) and job_id.strip() not in ("", "None")))
+            and (job_id is None or isinstance(job_id, str))
         ):
             return None
+        message = _text(value.get("message"))
+        if job_id is not None and job_id.strip() in ("", "None"):
+            if state in (BOUGHT, SAVED):
+                state, message = UNKNOWN, f"its jobId on record is {job_id!r}, which is none"
+            job_id = None
         is_by_hand = state in (INTENT, UNKNOWN) and job_id is not None
         if state in (BOUGHT, SAVED) and job_id is None:
             return None
@@ -231,7 +238,7 @@ class Entry:
             intended_at=_seconds(value.get("intended_at")),
             submitted_at=None if is_by_hand else _seconds(value.get("submitted_at")),
             code=_text(value.get("code")),
-            message=_text(value.get("message")),
+            message=message,
             adoptable=value.get("adoptable") is True and job_id is not None,
             again=value.get("again") is True,
         )

@@ -11,9 +11,8 @@ A worker asks :meth:`Plan.next`, does it, and tells what came of it:
 ``None``       nothing is left to be done: write the manifest, raise :attr:`Plan.error`
 =============  =======================================================================================
 
-Beside that, at any time, it asks for jobs that are at Pictory (:attr:`Plan.tickets`) and saves what is finished:
-:meth:`Plan.saved`, :meth:`Plan.failed` or :meth:`Plan.still_running` for each. When a job is worth a look is
-decided in :mod:`pictory_provider.batch.looks`.
+Beside that it asks for jobs that are at Pictory (:attr:`Plan.tickets`) and saves what is finished: then
+:meth:`Plan.saved`, :meth:`Plan.failed` or :meth:`Plan.still_running` (when: :mod:`pictory_provider.batch.looks`).
 
 What ends a paid request and has nothing to do with its row (no usable key, no credits, a budget, Pictory out of
 reach) stops further purchases, and what was bought is still waited for. So do :data:`MOST_UNKNOWN` rows of which
@@ -163,8 +162,7 @@ class Plan:
 
         :return: whether the record said otherwise of any.
         """
-        announced = [row for row in rows if row.key in self._before]
-        for row in announced:
+        for row in (announced := [row for row in rows if row.key in self._before]):
             self._put_back(row)
         self._to_buy = sorted({*self._to_buy, *(self._numbers[row.key] for row in announced)})
         if self.error:
@@ -235,9 +233,9 @@ class Plan:
 
     def unknown(self, row: Row, message: str) -> None:
         """Note that nobody can know what became of a row's job, such as one that Pictory does not know."""
-        tried = self.journal.header.tries
-        entry = replace(self._entry(row), state=UNKNOWN, tried=tried, job_id=None, message=message)
-        self.journal.put(entry)
+        before, tried = self._entry(row), self.journal.header.tries
+        entry = replace(before, state=UNKNOWN, tried=tried, job_id=None, message=message)
+        self.journal.put(entry, is_urgent=before.job_id is None)
         self._end(row, is_unknown(entry))
 
     def still_running(self, row: Row, since: float | None = None) -> None:

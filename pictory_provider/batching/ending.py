@@ -42,8 +42,8 @@ SHOWN = 10
 
 def write_manifest(plan: Plan, folder: Folder) -> str:
     """Write ``failed.jsonl``, and ``metadata.jsonl`` last; return where that lies."""
-    folder.target(FAILED).write("".join(failed_lines(plan)).encode())
-    manifest = folder.target(MANIFEST)
+    folder.manifest(FAILED).write("".join(failed_lines(plan)).encode())
+    manifest = folder.manifest(MANIFEST)
     manifest.write("".join(metadata_lines(plan)).encode())
     return manifest.path
 

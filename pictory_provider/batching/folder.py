@@ -26,6 +26,20 @@ AT_ONCE = 8
 """Files that are read side by side."""
 LARGEST_TABLE = 256 * 1024 * 1024
 _LARGEST_SIDECAR = 1024 * 1024
+_KEEPING = (
+    "The record of the batch could not be written:",
+    (
+        "Nothing is bought while it cannot be. What was bought before is paid for, and on record: a retry saves "
+        "it, and buys none of it again. Check the folder, its permissions and its space."
+    ),
+)
+_LISTING = (
+    "The manifest could not be written:",
+    (
+        "The pictures that are saved stay, and a retry writes it and buys nothing again. Check the folder, its "
+        "permissions and its space."
+    ),
+)
 
 
 def read_file(path: str) -> bytes:
@@ -72,9 +86,13 @@ class Folder:
         """Return the path of a file in it."""
         return f"{self.path}/{name}"
 
-    def target(self, name: str) -> Target:
-        """Return the place of a file in it."""
-        return Target(self.at(name))
+    def record(self, name: str) -> Target:
+        """Return the place of a file of the batch's record."""
+        return Target(self.at(name), noting=_KEEPING)
+
+    def manifest(self, name: str) -> Target:
+        """Return the place of a file that tells of the batch in the end."""
+        return Target(self.at(name), noting=_LISTING)
 
     def shelf(self, name: str) -> Shelf:
         """Return the place of a picture in it, and of its sidecar."""

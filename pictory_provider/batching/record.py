@@ -180,7 +180,7 @@ class BatchRecord:
         while self._left:
             name, value = self._left[0]
             content = (json.dumps(value, separators=(",", ":")) + "\n").encode()
-            target = self.folder.target(name)
+            target = self.folder.record(name)
             if self._is_taken_up or name != HEADER:
                 target.write(content)
             elif not target.swap(self._seen, content):

@@ -75,12 +75,14 @@ class Target:
     :param path: an absolute local path, a ``file://`` URL, or any URL that ``ObjectStoragePath`` takes.
         In a ``file://`` URL, as everywhere in Python, ``%20`` is a blank. In the others every character is
         part of the name.
+    :param noting: what the error of :meth:`write` and :meth:`swap` says before and after the path.
     :raises RequestInvalid: for a relative or empty path, for a ``file://`` URL with a host, ``?`` or ``#``, and
         for a scheme that Airflow has no filesystem for.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, noting: tuple[str, str] = _NOTING) -> None:
         self.path = check_path(path)
+        self._noting = noting
         self.local = local_file(self.path)
         self._remote: Any = object_storage("path", self.path) if self.local is None else None
 
@@ -171,7 +173,7 @@ class Target:
 
         :raises StorageFailed: where it cannot be written.
         """
-        with self._storing(_NOTING):
+        with self._storing(self._noting):
             self._put(data)
 
     def swap(self, seen: bytes | None, data: bytes | None) -> bool:
@@ -184,7 +186,7 @@ class Target:
         :return: whether it was done.
         :raises StorageFailed: where it cannot be read or written.
         """
-        with self._storing(_NOTING), self._alone():
+        with self._storing(self._noting), self._alone():
             there = None if self.size() is None else b"".join(self.pieces())
             if there != seen:
                 return False

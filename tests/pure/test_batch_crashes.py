@@ -27,7 +27,7 @@ from pictory_provider.batch.entries import Header
 from pictory_provider.batch.journal import HEADER, Journal, page_name
 from pictory_provider.batch.manifest import failed_lines, metadata_lines
 from pictory_provider.batch.opening import open_batch
-from pictory_provider.batch.plan import MOST_UNKNOWN, WAVE, Buy, Look, Plan
+from pictory_provider.batch.plan import MOST_UNKNOWN, WAVE, Buy, Plan
 from pictory_provider.batch.progress import progress
 from pictory_provider.batch.rows import RowMaker
 from pictory_provider.batch.tables import records_of
@@ -152,16 +152,14 @@ class World:
         while (step := plan.next()) is not None:
             if isinstance(step, Buy):
                 self.buy(plan, step)
-            elif isinstance(step, Look):
+            else:
                 looks += 1
                 self.look(plan, step, is_last=looks > 3)
-            elif legs:
-                assert not plan.journal.is_changed
-                self.step()
-                _, plan = self.open(rows, is_leg=True, **flags)
-                self.write(plan)
-            else:
-                plan.awake()
+                if legs and plan.tickets:
+                    self.write(plan)
+                    self.step()
+                    _, plan = self.open(rows, is_leg=True, **flags)
+                    self.write(plan)
             self.check(plan)
         lines = [*metadata_lines(plan), *failed_lines(plan)]
         assert len(lines) == len(plan.rows)
@@ -203,7 +201,6 @@ class World:
                 self.step()
                 plan.saved(row, Picture(job_id, 2.0))
             self.check(plan)
-        self.write(plan)
 
     @staticmethod
     def check(plan):

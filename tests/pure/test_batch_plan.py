@@ -24,7 +24,7 @@ from pictory_provider.batch.decision import Found, Picture, Place
 from pictory_provider.batch.entries import Header
 from pictory_provider.batch.manifest import column_names, failed_lines, metadata_lines
 from pictory_provider.batch.opening import open_batch
-from pictory_provider.batch.plan import Buy, Look, Plan, Wait
+from pictory_provider.batch.plan import Buy, Plan, Wait
 from pictory_provider.batch.progress import EVERY, is_worth_telling, line, progress
 from pictory_provider.batch.rows import RowMaker
 from pictory_provider.batch.tables import records_of
@@ -60,8 +60,7 @@ def buy_all(plan, answers=()):
 
 
 def save_all(plan):
-    plan.awake()
-    for row, job_id, _ in plan.next().tickets:
+    for row, job_id, _ in list(plan.tickets.values()):
         plan.saved(row, Picture(job_id, 2.0, 8, 8, 100, "abc"))
 
 
@@ -91,26 +90,36 @@ def test_no_more_jobs_are_at_pictory_than_may_be():
     wait = plan.next()
     assert isinstance(wait, Wait)
     assert len(wait.tickets) == 10
-    plan.awake()
-    look = plan.next()
-    assert isinstance(look, Look)
-    for row, job_id, _ in look.tickets[:3]:
+    for row, job_id, _ in wait.tickets[:3]:
         plan.saved(row, Picture(job_id))
-    for row, _, _ in look.tickets[3:]:
+    for row, _, _ in wait.tickets[3:]:
         plan.still_running(row)
-    plan.journal.writes()
     assert buy(plan) == [10, 11, 12]
     assert isinstance(plan.next(), Wait)
+
+
+@pytest.mark.parametrize(("most", "enough"), [(1, 1), (4, 1), (12, 3), (200, 8)])
+def test_a_wave_waits_for_some_room_as_it_costs_as_much_as_a_single_row(most, enough):
+    plan = planned(300, max_in_flight=most)
+    buy_all(plan)
+    for ended, (row, job_id, _) in enumerate(list(plan.tickets.values()), 1):
+        plan.saved(row, Picture(job_id))
+        assert isinstance(plan.next(), Buy) == (ended >= enough)
+        if ended == enough:
+            break
+
+
+def test_the_last_rows_wait_for_no_more_room_than_they_need():
+    plan = planned(201, max_in_flight=200)
+    buy_all(plan)
+    plan.saved(plan.rows[0], Picture("job-0"))
+    assert buy(plan) == [200]
 
 
 def test_one_wait_is_for_a_thousand_jobs_at_most_and_for_the_oldest():
     plan = planned(1_100, max_in_flight=2_000)
     buy_all(plan)
     newest = plan.rows[0]
-    plan.awake()
-    plan.next()
-    for row in plan.rows[1:]:
-        plan.still_running(row)
     plan.answered(newest, "job-0", 3.0)
     tickets = plan.next().tickets
     assert len(tickets) == 1_000
@@ -128,6 +137,55 @@ def test_a_wave_is_not_announced_while_what_went_before_is_not_on_record():
         plan.intend(Buy(()), 1.0)
 
 
+def test_what_can_be_found_out_again_is_written_with_the_next_wave():
+    plan = planned()
+    buy(plan)
+    plan.saved(plan.rows[0], Picture("job-0"))
+    plan.failed(plan.rows[1], "BAD", "it failed")
+    plan.unknown(plan.rows[2], "Pictory knows no such job")
+    assert plan.journal.is_changed
+    assert buy(plan) == list(range(8, 15))
+
+
+@pytest.mark.parametrize("rows_before", range(9))
+@pytest.mark.parametrize("is_known", [False, True], ids=["new rows", "rows of before a clear"])
+def test_a_wave_that_was_struck_before_anything_was_sent_leaves_the_record_as_it_was(
+    monkeypatch, rows_before, is_known
+):
+    """Airflow's timeout strikes in any line."""
+
+    class StruckError(BaseException):
+        pass
+
+    plan = planned(20)
+    if is_known:
+        buy_all(plan, dict.fromkeys(range(20), RequestInvalid("bad", status=400)))
+        plan = later(plan, max_tries=3)
+    before = (json.dumps(plan.journal.page(0)) if is_known else "", dict(plan.counts), plan.price)
+    put, done = type(plan.journal).put, []
+
+    def struck(self, entry, **more):
+        if len(done) == rows_before:
+            raise StruckError
+        done.append(entry)
+        put(self, entry, **more)
+
+    wave = plan.next()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(plan.journal), "put", struck)
+        try:
+            plan.intend(wave, 1.0)
+        except StruckError:
+            assert rows_before < 8
+    assert plan.unsent(wave.rows)
+    after = (json.dumps(plan.journal.page(0)) if is_known else "", dict(plan.counts), plan.price)
+    assert after == before
+    assert len([*plan.journal]) == (20 if is_known else 0)
+    plan.journal.writes()
+    assert sum(len(rows) for rows in iter_waves(plan)) == 20
+    assert not plan.unsent(wave.rows)
+
+
 def test_the_price_is_that_of_what_is_missing():
     requests = [{"prompt": "A lamp", "model": "flux-schnell"}] * 3 + ["A desk 1", "A desk 2"]
     plan = planned(requests=requests, found={4: reusable(4, "A desk 2")})
@@ -141,8 +199,7 @@ def test_the_sidecar_of_a_purchase_by_another_task_is_adopted_and_goes_on_record
         state="bought", asked={"prompt": "A lamp 1", "model": "seedream3.0"}, job_id="k", submitted_at=5.0
     )
     plan = planned(3, found={1: there})
-    look = plan.next()
-    assert [(row.index, job_id, at) for row, job_id, at in look.tickets] == [(1, "k", 5.0)]
+    assert [(row.index, job_id, at) for row, job_id, at in plan.tickets.values()] == [(1, "k", 5.0)]
     assert plan.journal.get(plan.rows[1].key).job_id == "k"
 
 
@@ -222,7 +279,6 @@ def test_waves_shrink_so_that_no_try_leaves_more_than_eight_rows_unknown():
 def test_a_job_that_fails_for_want_of_credits_stops_purchases_and_is_failed_itself():
     plan = planned(20, max_in_flight=8)
     buy(plan)
-    plan.awake()
     plan.failed(plan.rows[0], "INSUFFICIENT_CREDITS", "no credits")
     assert (plan.counts[Place.FAILED], plan.counts[Place.NOT_BOUGHT]) == (1, 12)
     assert "too few AI credits" in plan.error.message
@@ -231,7 +287,6 @@ def test_a_job_that_fails_for_want_of_credits_stops_purchases_and_is_failed_itse
 def test_a_job_that_pictory_does_not_know_is_unknown():
     plan = planned(1)
     buy(plan)
-    plan.awake()
     plan.unknown(plan.rows[0], "Pictory knows no job-0")
     assert plan.next() is None
     assert plan.end_of(plan.rows[0]).message == "Pictory knows no job-0"
@@ -307,8 +362,9 @@ def test_a_paid_picture_of_an_old_table_is_saved_beside_the_new_one_of_that_name
     buy_all(plan)
     new = RowMaker(conn_id="c").rows(records_of(["Another lamp"]))
     after = later(plan, rows=new, max_tries=3)
-    assert [ticket.row.file_name for ticket in after.next().tickets] == ["00000.job-0.png", "00001.png"]
-    for row, job_id, _ in after.next().tickets:
+    tickets = list(after.tickets.values())
+    assert [ticket.row.file_name for ticket in tickets] == ["00000.job-0.png", "00001.png"]
+    for row, job_id, _ in tickets:
         after.saved(row, Picture(job_id))
     assert progress(after)["saved"] == 0
     after.journal.writes()
@@ -377,7 +433,6 @@ def test_progress_counts_every_row_once_and_only_what_this_batch_has_bought_cost
 def test_credits_of_a_tenth_add_up_without_dust():
     plan = planned(requests=[{"prompt": "A lamp"}] * 3)
     buy_all(plan)
-    plan.awake()
     for row, job_id, _ in plan.next().tickets:
         plan.saved(row, Picture(job_id, 0.1))
     assert progress(plan)["ai_credits_used"] == 0.3
@@ -467,7 +522,6 @@ def test_the_time_of_a_job_of_which_nobody_knows_when_it_was_submitted_begins_on
     assert ticket.submitted_at is None
     for now in (50.0, 60.0):
         plan.still_running(ticket.row, since=now)
-        plan.awake()
         assert plan.next().tickets[0].submitted_at == 50.0
     assert plan.journal.get(ticket.row.key).submitted_at == 50.0
 

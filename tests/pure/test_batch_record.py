@@ -105,12 +105,23 @@ BAD_ENTRIES = [
     {"file_name": None},
     {"index": "0"},
     {"tried": None},
-    {"jobId": ""},
-    {"jobId": "None"},
     {"jobId": 7},
     {"state": "bought"},
     {"state": "saved"},
 ]
+
+
+@pytest.mark.parametrize("state", [INTENT, BOUGHT, SAVED])
+@pytest.mark.parametrize("job_id", ["", "None", " None "])
+def test_a_job_id_that_is_none_makes_its_row_unknown_and_leaves_its_page_alone(state, job_id):
+    rows = table(50)
+    header, pages = kept(rows, [entry(rows[0], state), entry(rows[1], BOUGHT)])
+    pages[0]["rows"][rows[0].key]["jobId"] = job_id
+    journal = Journal.read(Header.read(header), pages)
+    assert journal.unreadable == frozenset()
+    there = journal.get(rows[0].key)
+    assert (there.state, there.job_id) == (INTENT if state == INTENT else UNKNOWN, None)
+    assert journal.get(rows[1].key).job_id == "j"
 
 
 @pytest.mark.parametrize("changes", BAD_ENTRIES)

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""When a worker looks at which job of a batch, and what a trigger tells it so that it need not."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pictory_provider.api.models import Job
+from pictory_provider.batch import seen
+from pictory_provider.batch.looks import IN_VAIN, WORTH_STAYING, Looks
+
+NOW = 1_000.0
+
+
+def looks(*jobs, interval=15.0, can_defer=True):
+    made = Looks(interval, can_defer=can_defer)
+    for number, at in enumerate(jobs):
+        made.add(f"job-{number}", at)
+    return made
+
+
+def taken(made, now):
+    keys = []
+    while (key := made.take(now)) is not None:
+        keys.append(key)
+    return keys
+
+
+def test_jobs_are_looked_at_when_they_are_due_the_one_that_was_due_for_longest_first():
+    made = looks(NOW - 1, NOW - 3, NOW + 5)
+    assert taken(made, NOW) == ["job-1", "job-0"]
+    assert made.next_at == NOW + 5
+    assert taken(made, NOW + 5) == ["job-2"]
+    assert made.next_at == math.inf
+
+
+def test_a_job_that_has_ended_is_not_looked_at_again_and_may_be_bought_anew():
+    made = looks(NOW)
+    assert "job-0" in made
+    made.take(NOW)
+    made.ended("job-0")
+    assert "job-0" not in made
+    assert made.next_at == math.inf
+    made.add("job-0", NOW + 3)
+    assert taken(made, NOW + 3) == ["job-0"]
+
+
+def run_in_vain(made, times, now=NOW):
+    for _ in range(times):
+        made.still_running(made.take(now), now, 15.0)
+
+
+def test_after_some_looks_in_vain_looking_is_left_to_the_triggerer_for_an_interval():
+    made = looks(*[NOW] * (IN_VAIN + 5))
+    run_in_vain(made, IN_VAIN - 1)
+    assert made.next_at == NOW
+    run_in_vain(made, 1)
+    assert made.next_at == NOW + 15
+    assert made.take(NOW + 14) is None
+    assert len(taken(made, NOW + 15)) == IN_VAIN + 5
+
+
+def test_a_job_that_has_ended_is_worth_more_looks():
+    made = looks(*[NOW] * (2 * IN_VAIN))
+    run_in_vain(made, IN_VAIN - 1)
+    made.ended(made.take(NOW))
+    run_in_vain(made, IN_VAIN - 1)
+    assert made.next_at == NOW
+
+
+def test_where_nobody_else_looks_every_job_is_looked_at_when_it_is_due():
+    made = looks(*[NOW] * 30, can_defer=False)
+    run_in_vain(made, 30)
+    assert made.next_at == NOW + 15
+
+
+@pytest.mark.parametrize(
+    ("due", "is_first", "has_found", "is_worth"),
+    [
+        (NOW + WORTH_STAYING, True, True, True),
+        (NOW + WORTH_STAYING + 0.1, True, True, False),
+        (NOW + 1, True, False, False),
+        (NOW + 1, False, True, False),
+    ],
+)
+def test_a_worker_stays_for_a_first_look_that_is_near_where_looks_have_found_something(
+    due, is_first, has_found, is_worth
+):
+    made = looks(NOW)
+    made.take(NOW)
+    if has_found:
+        made.ended("job-0")
+    made.add("next", due, is_first=is_first)
+    assert made.is_worth_staying(NOW) == is_worth
+
+
+def test_nobody_stays_for_nothing():
+    assert not looks().is_worth_staying(NOW)
+    made = looks(*[NOW] * 20, NOW + 1)
+    made.ended(made.take(NOW))
+    run_in_vain(made, IN_VAIN)
+    assert not made.is_worth_staying(NOW)
+
+
+# What a trigger tells ------------------------------------------------------------------------------------
+
+
+def job(number, url="https://cdn.example.com/{}.png?X-Amz-Signature=secret"):
+    job_id = f"00000000-0000-0000-0000-{number:012d}"
+    return Job(job_id=job_id, url=url.format(number), width=1024, height=720, ai_credits_used=0.6, success=True)
+
+
+def event(number=3, failed=0, **more):
+    ended = [(each.job_id, each, NOW - 2) for each in map(job, range(number))]
+    ended += [(f"failed-{each}", None, NOW - 1) for each in range(failed)]
+    return json.loads(json.dumps(seen.build(200, ended, "there is something to save", NOW))) | more
+
+
+def test_a_worker_reads_what_a_trigger_has_seen():
+    told = seen.read(event(3, failed=2))
+    assert (told.of, told.ended, told.at, told.is_whole) == (200, 5, NOW, True)
+    assert told.others == {"failed-0", "failed-1"}
+    assert [each.record() for each in told.jobs.values()] == [
+        {**job(number).record(), "status": "completed"} for number in range(3)
+    ]
+    assert set(told.seen_at.values()) == {NOW - 2}
+
+
+@given(number=st.integers(0, 1_000), failed=st.integers(0, 1_000), length=st.integers(1, 3_000))
+def test_an_event_is_never_large_and_what_has_no_room_is_named_by_its_id_or_missing(number, failed, length):
+    url = "https://cdn.example.com/ü" + "x" * length
+    ended = [(each.job_id, each, NOW) for each in (job(n, url) for n in range(number))]
+    ended += [(f"failed-{n}", None, NOW) for n in range(failed)]
+    payload = seen.build(2_000, ended, "all have ended", NOW)
+    assert len(json.dumps(payload)) < seen.MOST_BYTES + 200
+    told = seen.read(json.loads(json.dumps(payload)))
+    assert told.is_whole == (len(told.jobs) + len(told.others) == number + failed)
+    assert set(told.jobs) <= {job_id for job_id, each, _ in ended if each}
+    if number + failed <= 800:
+        assert told.is_whole
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        None,
+        [],
+        "event",
+        {},
+        {"of": 200, "ended": 3, "why": "all have ended", "at": NOW},
+        event(of="200"),
+        event(of=True),
+        event(ended=2),
+        event(ended=201),
+        event(at=None),
+        event(at=math.inf),
+        event(jobs={}),
+        event(jobs=[["job", "https://a.b/c.png", 1, 1, 0.6]]),
+        event(jobs=[["job", "https://a.b/c.png", 1, 1, 0.6, NOW, 1]]),
+        event(jobs=[["job", "file:///etc/passwd", 1, 1, 0.6, NOW]]),
+        event(jobs=[["job", None, 1, 1, 0.6, NOW]]),
+        event(jobs=[["None", "https://a.b/c.png", 1, 1, 0.6, NOW]]),
+        event(jobs=[[None, "https://a.b/c.png", 1, 1, 0.6, NOW]]),
+        event(jobs=[["job", "https://a.b/c.png", "1", 1, 0.6, NOW]]),
+        event(jobs=[["job", "https://a.b/c.png", 1, 1, "0.6", NOW]]),
+        event(jobs=[["job", "https://a.b/c.png", 1, 1, 0.6, "now"]]),
+        event(jobs=["job"]),
+        event(jobs=[7]),
+        event(others=[7]),
+        event(others=[[]]),
+        event(others="job"),
+        event(others=[job(0).job_id]),
+    ],
+)
+def test_an_event_that_is_not_understood_in_every_part_is_not_believed_in_any(payload):
+    assert seen.read(payload) is None
+
+
+def test_an_event_says_nothing_secret_in_a_log():
+    told = repr(seen.for_log(event(3, failed=2)))
+    assert "secret" not in told
+    assert "https://cdn.example.com/0.png" in told
+    assert "and 2 more" in told
+    assert seen.for_log({"of": 1}) == {"of": 1}
