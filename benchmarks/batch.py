@@ -79,8 +79,8 @@ class Peaks:
         return most
 
 
-def busiest_second(connection: str) -> int:
-    """Return the most requests of submissions and looks that any second has seen."""
+def asked(connection: str) -> tuple[int, int]:
+    """Return how many submissions and looks Pictory has seen, and the most of them in any second."""
     import requests
 
     host = json.loads(connection)["host"].removesuffix("/pictoryapis")
@@ -97,7 +97,7 @@ def busiest_second(connection: str) -> int:
         while at - times[first] >= 1:
             first += 1
         most = max(most, last - first + 1)
-    return most
+    return len(times), most
 
 
 def in_airflow(way: str, pictures: int) -> dict[str, Any]:
@@ -119,14 +119,20 @@ def in_airflow(way: str, pictures: int) -> dict[str, Any]:
                 run = f"bench_batch_{way}", airflow.trigger(f"bench_batch_{way}")
                 states = set(airflow.finish(*run, timeout=3_600).values())
             took, after = time.monotonic() - begun, spent(airflow)
+            starts = (airflow.home / "scheduler.log").read_text().count("TaskInstance Finished:")
         assert states == {"success"}, states
+        cpu = {name: after[name] - before[name] - idle[name] * took for name in COMPONENTS}
+        requests, most = asked(connection)
         return {
             "saved": len(list((Path(folder) / way).glob("*.png"))),
             "took": took,
-            "cpu": sum(after[name] - before[name] - idle[name] * took for name in COMPONENTS),
+            "cpu": sum(cpu.values()),
+            "requests": requests,
+            "starts": starts,
             "worker": peaks.worker,
             "triggerer": peaks.triggerer,
-            "most": busiest_second(connection),
+            "most": most,
+            "more": ", ".join(f"{name} {seconds:.1f} s" for name, seconds in cpu.items()),
         }
 
 
@@ -140,13 +146,17 @@ def bare(pictures: int) -> dict[str, Any]:
             _, status, used = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         assert process.returncode == 0
+        requests, most = asked(connection)
         return {
             "saved": len(list((Path(folder) / "bare").glob("*.png"))),
             "took": time.monotonic() - begun,
             "cpu": used.ru_utime + used.ru_stime,
+            "requests": requests,
+            "starts": 1,
             "worker": used.ru_maxrss * 1024,
             "triggerer": 0,
-            "most": busiest_second(connection),
+            "most": most,
+            "more": "",
         }
 
 
@@ -156,8 +166,8 @@ def main(*arguments: str) -> None:
     for pictures in numbers:
         print(f"\n{pictures:,} pictures of {SECONDS:.0f} s, {PER_SECOND} requests a second, on PostgreSQL")
         print(
-            f"{'way':<8}{'saved':>8}{'in all':>10}{'CPU a picture':>16}{'worker grew':>14}{'triggerer grew':>16}"
-            f"{'busiest second':>16}"
+            f"{'way':<8}{'saved':>8}{'in all':>10}{'CPU a picture':>16}{'requests':>10}{'starts':>8}"
+            f"{'worker grew':>14}{'triggerer grew':>16}{'busiest second':>16}"
         )
         for way in ("bare", "batch", "mapped"):
             if way == "mapped" and "--without-mapped" in arguments:
@@ -165,7 +175,8 @@ def main(*arguments: str) -> None:
             told = bare(pictures) if way == "bare" else in_airflow(way, pictures)
             print(
                 f"{way:<8}{told['saved']:>8}{told['took']:>8.0f} s{told['cpu'] / pictures:>14.3f} s"
-                f"{told['worker'] / 2**20:>10.0f} MiB{told['triggerer'] / 2**20:>12.0f} MiB{told['most']:>16}",
+                f"{told['requests']:>10}{told['starts']:>8}{told['worker'] / 2**20:>10.0f} MiB"
+                f"{told['triggerer'] / 2**20:>12.0f} MiB{told['most']:>16}   {told['more']}",
                 flush=True,
             )
 

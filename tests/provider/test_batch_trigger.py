@@ -13,8 +13,10 @@ import uuid
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from pictory_provider.batch import waking
+from pictory_provider.batch import seen, waking
 from pictory_provider.batch.plan import MOST_WAITED_FOR
+from pictory_provider.exceptions import PictoryImageInvalid
+from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.operators import batch as operators
 from pictory_provider.triggers import batch as triggers
 from pictory_provider.triggers.batch import PictoryJobsTrigger
@@ -53,6 +55,7 @@ def test_every_argument_makes_the_round_trip_through_json():
         "timeout": 3.0,
         "first_poll_at": 4.0,
         "progress": PROGRESS,
+        "first_event_at": 5.0,
     }
     assert set(arguments) == set(inspect.signature(PictoryJobsTrigger.__init__).parameters) - {"self"}
     classpath, serialized = PictoryJobsTrigger(**arguments).serialize()
@@ -75,9 +78,41 @@ def test_fewer_jobs_are_waited_for_where_their_ids_are_long(fast, one_try, monke
     assert len(deferral.value.trigger.job_ids) == 3
 
 
-def test_the_event_comes_when_all_have_ended_and_says_how_many_and_why_and_no_more(pictory):
-    payload = wake(trigger([buy(pictory), buy(pictory, "failed"), buy(pictory, seconds=0.3)]))
-    assert {**payload, "at": None} == {"of": 3, "ended": 3, "why": "all have ended", "at": None}
+def test_the_event_comes_when_all_have_ended_and_tells_what_their_pictures_are_downloaded_by(pictory):
+    ids = [buy(pictory), buy(pictory, "failed"), buy(pictory, seconds=0.3)]
+    begun = time.time()
+    payload = wake(trigger(ids))
+    assert (payload["of"], payload["ended"], payload["why"]) == (3, 3, "all have ended")
+    assert payload["others"] == [ids[1]]
+    told = seen.read(json.loads(json.dumps(payload)))
+    assert [told.jobs[job_id].record() for job_id in (ids[0], ids[2])] == [
+        {
+            "job_id": job_id,
+            "status": "completed",
+            "url": told.jobs[job_id].url,
+            "width": 1024,
+            "height": 1024,
+            "ai_credits_used": 2,
+        }
+        for job_id in (ids[0], ids[2])
+    ]
+    assert all(job_id in told.jobs[job_id].url for job_id in (ids[0], ids[2]))
+    assert all(begun <= at <= payload["at"] for at in told.seen_at.values())
+
+
+def test_the_triggerer_logs_an_event_without_the_queries_of_its_urls(pictory):
+    pictory.shape("url", "signed")
+    (event,) = events_of(trigger([buy(pictory)]))
+    assert "Signature=" in event.payload["jobs"][0][1]
+    assert "http://" in repr(event)
+    assert "Signature" not in repr(event) + str(event) + f"{event}"
+
+
+def test_a_trigger_of_the_release_before_still_begins(pictory):
+    made = trigger([buy(pictory)])
+    _, arguments = made.serialize()
+    del arguments["first_event_at"]
+    assert wake(PictoryJobsTrigger(**arguments))["ended"] == 1
 
 
 def test_a_worker_is_woken_a_while_after_the_first_although_others_run(pictory, monkeypatch):
@@ -96,9 +131,10 @@ def test_a_worker_is_woken_at_once_when_many_have_ended(pictory, monkeypatch):
 def test_neither_a_look_nor_the_event_comes_before_its_time(pictory):
     ids, at = [buy(pictory), buy(pictory)], time.time() + 0.4
     pictory.requests.clear()
-    payload = wake(trigger(ids, first_poll_at=at))
-    assert payload["at"] >= at
-    assert min(poll.at for poll in pictory.polls) >= at - 0.01
+    payload = wake(trigger(ids, first_poll_at=at, first_event_at=at + 0.4))
+    assert payload["at"] >= at + 0.4
+    assert at - 0.01 <= min(poll.at for poll in pictory.polls) < at + 0.4
+    assert len(pictory.polls) == 2
 
 
 def test_the_side_that_defers_keeps_away_for_as_long_as_this_airflow_needs(fast, one_try, monkeypatch):
@@ -108,7 +144,9 @@ def test_the_side_that_defers_keeps_away_for_as_long_as_this_airflow_needs(fast,
     begun = time.time()
     with pytest.raises(TaskDeferred) as deferral:
         one_try.task.execute(one_try.context)
-    assert deferral.value.trigger.first_poll_at - begun >= 8.0
+    made = deferral.value.trigger
+    assert made.first_event_at - begun >= 8.0
+    assert made.first_poll_at - begun < 2.0, "it looks meanwhile"
     assert deferral.value.timeout.total_seconds() > 1_200
 
 
@@ -172,18 +210,103 @@ def test_where_airflow_itself_ends_the_deferral_the_worker_looks_at_what_is_on_r
     assert (result["saved"], len(fast.submissions)) == (2, 2)
 
 
-def test_a_worker_that_knows_how_many_have_ended_looks_no_further(fast, one_try):
+# What the worker makes of it -------------------------------------------------------------------------------
+
+
+def deferred(one_try, rows=3, **more):
+    """Begin a batch, and return its deferral."""
+    one_try.begin(lamps(rows), deferrable=True, **more)
+    with pytest.raises(TaskDeferred) as deferral:
+        one_try.task.execute(one_try.context)
+    return deferral.value
+
+
+def wake_up(one_try, event, rows=3, **more):
+    task = one_try.task_of(lamps(rows), deferrable=True, **more)
+    return task.resume_execution("execute_complete", {"event": json.loads(json.dumps(event))}, one_try.context)
+
+
+def test_a_worker_that_is_told_of_finished_jobs_downloads_at_once(fast, one_try):
+    fast.account.seconds = 0.3
+    event = one_try.event_of(deferred(one_try, poll_interval=0.5))
+    assert len(event["jobs"]) == 3
+    fast.requests.clear()
+    assert wake_up(one_try, event)["saved"] == 3
+    assert {request.host for request in fast.requests} == {"images"}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda event: {**event, "jobs": [[*event["jobs"][0][:1], "https://", *event["jobs"][0][2:]]]},
+        lambda event: {"of": event["of"], "ended": event["ended"], "why": event["why"], "at": event["at"]},
+        lambda event: None,
+        lambda event: {**event, "jobs": [[*job[:-1], job[-1] - 10_000] for job in event["jobs"]]},
+        lambda event: {**event, "jobs": [], "others": [job[0] for job in event["jobs"]]},
+        lambda event: {**event, "jobs": [["another", *job[1:]] for job in event["jobs"]][:1], "others": []},
+    ],
+    ids=["no URL", "an earlier release's", "none", "too old", "ids alone", "of another job"],
+)
+def test_a_job_is_asked_for_again_where_the_event_is_not_understood_too_old_or_does_not_tell(fast, one_try, spoil):
+    fast.account.seconds = 0.3
+    event = one_try.event_of(deferred(one_try, poll_interval=0.5))
+    fast.requests.clear()
+    assert wake_up(one_try, spoil(event))["saved"] == 3
+    assert len(fast.polls) == 3
+
+
+def test_a_url_that_is_refused_is_asked_for_again(fast, one_try):
+    fast.account.seconds = 0.3
+    event = one_try.event_of(deferred(one_try, poll_interval=0.5))
+    fast.script("picture", "server-error", status=403, times=3)
+    fast.requests.clear()
+    assert wake_up(one_try, event)["saved"] == 3
+    assert len(fast.polls) == 3
+
+
+def test_a_url_that_is_refused_twice_fails_its_row_which_stays_paid_for(fast, one_try):
+    fast.account.seconds = 0.3
+    event = one_try.event_of(deferred(one_try, 1, poll_interval=0.5))
+    fast.script("picture", "server-error", status=403, times=-1)
+    with pytest.raises(PictoryImageInvalid, match="are paid for"):
+        wake_up(one_try, event, 1)
+    fast.clear_faults()
+    assert one_try(lamps(1))["saved"] == 1
+    assert len(fast.submissions) == 1
+
+
+def test_a_worker_does_not_look_again_at_what_the_trigger_has_just_seen_running(fast, one_try):
     fast.account.seconds = 60
     for _ in range(2):
-        fast.plan(seconds=0)
-    one_try.begin(lamps(40), deferrable=True)
-    with pytest.raises(TaskDeferred):
-        one_try.task.execute(one_try.context)
-    quick = [job.job_id for job in fast.account.jobs.values() if job.seconds == 0]
-    task = one_try.task_of(lamps(40), deferrable=True)
+        fast.plan(seconds=0.2)
+    first = deferred(one_try, 40, poll_interval=0.5)
+    quick = {job.job_id for job in fast.account.jobs.values() if job.seconds < 60}
+    jobs = [[job_id, *_shown(fast, job_id), time.time()] for job_id in quick]
     fast.requests.clear()
-    with pytest.raises(TaskDeferred) as deferral:
-        task.execute_complete(one_try.context, {"of": 40, "ended": 2})
-    assert set(deferral.value.trigger.job_ids) == set(fast.account.jobs) - set(quick)
+    event = {"of": 40, "ended": 2, "why": "a minute is over", "at": time.time(), "jobs": jobs, "others": []}
+    with pytest.raises(TaskDeferred) as again:
+        wake_up(one_try, event, 40, poll_interval=15)
+    assert len(first.trigger.job_ids) == 40
+    assert set(again.value.trigger.job_ids) == set(fast.account.jobs) - quick
     assert one_try.ti.xcoms["progress"]["saved"] == 2
+    assert fast.polls == []
+
+
+def _shown(fast, job_id):
+    """Return what Pictory says of a finished job's picture."""
+    with PictoryHook() as hook:
+        job = hook.wait_for_job(job_id)
+    return [job.url, job.width, job.height, job.ai_credits_used]
+
+
+def test_a_worker_leaves_looking_to_the_triggerer_where_jobs_run_on(fast, one_try):
+    fast.account.seconds = 60
+    deferral = deferred(one_try, 40)
+    assert len(deferral.trigger.job_ids) == 40
     assert len(fast.polls) < 40
+
+
+def test_a_worker_that_finds_jobs_ended_while_it_buys_stays_until_all_is_done(fast, one_try):
+    one_try.begin(lamps(60), deferrable=True)
+    assert one_try.task.execute(one_try.context)["saved"] == 60
+    assert (len(fast.polls), len(fast.submissions)) == (60, 60)
