@@ -89,7 +89,7 @@ class Tries:
         classpath, arguments = deferral.trigger.serialize()
         assert classpath == "pictory_provider.triggers.batch.PictoryJobsTrigger"
         arguments = json.loads(json.dumps(arguments))
-        arguments["first_poll_at"] = time.time()
+        arguments["first_poll_at"], arguments["first_event_at"] = time.time(), None
         (event,) = events_of(PictoryJobsTrigger(**arguments))
         return json.loads(json.dumps(event.payload))
 

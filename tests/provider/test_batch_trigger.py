@@ -295,7 +295,7 @@ def test_a_worker_does_not_look_again_at_what_the_trigger_has_just_seen_running(
 def _shown(fast, job_id):
     """Return what Pictory says of a finished job's picture."""
     with PictoryHook() as hook:
-        job = hook.wait_for_job(job_id)
+        job = hook.wait_for_job(job_id, poll_interval=0.05)
     return [job.url, job.width, job.height, job.ai_credits_used]
 
 
