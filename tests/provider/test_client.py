@@ -26,6 +26,7 @@ from pictory_provider.api.connection import ConnectionSettings
 from pictory_provider.api.endpoints import Request
 from pictory_provider.api.errors import Fault, TransportError
 from pictory_provider.api.models import ImageRequest
+from pictory_provider.client import sync
 from pictory_provider.client.aio import AsyncClient
 from pictory_provider.client.sync import SyncClient
 from pictory_provider.simulator import Simulator
@@ -405,3 +406,12 @@ def test_what_others_send_is_logged_as_it_is(caplog):
     with Simulator() as pictory, caplog.at_level(logging.DEBUG):
         requests.get(pictory.reference_image_url, params={"page": 2}, timeout=5)
     assert "?page=2" in caplog.text
+
+
+def test_a_paid_request_that_was_held_up_before_it_left_is_not_sent_at_all(fresh_simulator, monkeypatch):
+    pictory = fresh_simulator()
+    monkeypatch.setattr(sync, "LONGEST_WAY", 0.0)
+    with pytest.raises(TransportError, match="held up for too long") as caught:
+        send(pictory.base_url)
+    assert caught.value.fault is Fault.NEVER_SENT
+    assert pictory.account.jobs == {}
