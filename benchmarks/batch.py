@@ -37,9 +37,13 @@ PER_SECOND = 10
 
 
 @contextmanager
-def simulator() -> Iterator[str]:
-    """Run a simulator in a process of its own, and give an Airflow connection to it."""
-    command = [sys.executable, "-m", "pictory_provider.simulator", "--seconds", str(SECONDS)]
+def simulator(*arguments: str) -> Iterator[str]:
+    """Run a simulator in a process of its own, and give an Airflow connection to it.
+
+    :param arguments: of Python; those of an ordinary one by default.
+    """
+    usual = ("-m", "pictory_provider.simulator", "--seconds", str(SECONDS))
+    command = [sys.executable, *(arguments or usual)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         assert process.stdout is not None
         try:

@@ -27,3 +27,15 @@ with DAG(dag_id="bench_batch_mapped", schedule=None, max_active_tasks=10_000):
     DownloadImageOperator.partial(
         task_id="save", path=FOLDER + "/mapped/{{ ti.map_index }}.png", map_index_template="{{ task.job_id }}"
     ).expand(job_id=generate.output)
+
+with DAG(dag_id="bench_batch_large", schedule=None):
+    GenerateImageBatchOperator(
+        task_id="pictures",
+        requests=f"{FOLDER}/table.csv",
+        path=f"{FOLDER}/large",
+        prompt="{product}, in {colour}",
+        file_name="{sku}.png",
+        model="flux-schnell",
+        poll_interval=2,
+        max_in_flight=1_000,
+    )

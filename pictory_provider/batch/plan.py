@@ -275,9 +275,12 @@ class Plan:
         self._counts[decision.place] += 1
         if decision.place is Place.TO_DO:
             heapq.heappush(self._to_buy, self._numbers[row.key])
+        entry = self.journal.get(row.key)
+        if decision.place is Place.SAVED and entry is not None and entry.state != SAVED:
+            # Whoever saved it died before that was on record.
+            self.journal.put(replace(entry, state=SAVED, tried=self.journal.header.tries), is_urgent=False)
         if decision.place is not Place.WAITING:
             return
-        entry = self.journal.get(row.key)
         if entry is None or entry.job_id != decision.job_id:
             # The sidecar of a purchase by another task; from now on it is on record here, too.
             entry = replace(

@@ -368,7 +368,7 @@ def test_an_empty_table_is_a_batch_of_nothing(fast, one_try, folder):
 
 
 def test_a_picture_is_kept_apart_where_another_task_has_taken_its_place_meanwhile(fast, one_try, folder):
-    one_try.begin(lamps(2), deferrable=True)
+    one_try.begin(lamps(2), deferrable=True, poll_interval=5)
     with pytest.raises(TaskDeferred):
         one_try.task.execute(one_try.context)
     (folder / "00001.png").write_bytes(b"another's")

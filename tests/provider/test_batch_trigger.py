@@ -72,7 +72,7 @@ def test_the_arguments_of_a_thousand_jobs_fit_into_what_mysql_keeps():
 def test_fewer_jobs_are_waited_for_where_their_ids_are_long(fast, one_try, monkeypatch):
     fast.account.seconds = 60
     monkeypatch.setattr("pictory_provider.batching.work._MOST_BYTES", 3 * (36 + 2 + 16) + 1)
-    one_try.begin(lamps(5), deferrable=True)
+    one_try.begin(lamps(5), deferrable=True, poll_interval=5)
     with pytest.raises(TaskDeferred) as deferral:
         one_try.task.execute(one_try.context)
     assert len(deferral.value.trigger.job_ids) == 3
@@ -202,7 +202,7 @@ def test_nothing_of_it_is_left_when_it_is_cancelled(pictory):
 
 @pytest.mark.parametrize("reason", ["Trigger timeout", "Trigger failure"])
 def test_where_airflow_itself_ends_the_deferral_the_worker_looks_at_what_is_on_record(fast, one_try, reason):
-    one_try.begin(lamps(2), deferrable=True)
+    one_try.begin(lamps(2), deferrable=True, poll_interval=5)
     with pytest.raises(TaskDeferred):
         one_try.task.execute(one_try.context)
     task = one_try.task_of(lamps(2), deferrable=True)

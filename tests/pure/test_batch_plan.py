@@ -161,7 +161,11 @@ def test_a_wave_that_was_struck_before_anything_was_sent_leaves_the_record_as_it
     if is_known:
         buy_all(plan, dict.fromkeys(range(20), RequestInvalid("bad", status=400)))
         plan = later(plan, max_tries=3)
-    before = (json.dumps(plan.journal.page(0)) if is_known else "", dict(plan.counts), plan.price)
+    before = (
+        json.dumps(plan.journal.page(0)) if is_known else "",
+        dict(plan.counts),
+        [row.index for row in plan.missing],
+    )
     put, done = type(plan.journal).put, []
 
     def struck(self, entry, **more):
@@ -178,7 +182,11 @@ def test_a_wave_that_was_struck_before_anything_was_sent_leaves_the_record_as_it
         except StruckError:
             assert rows_before < 8
     assert plan.unsent(wave.rows)
-    after = (json.dumps(plan.journal.page(0)) if is_known else "", dict(plan.counts), plan.price)
+    after = (
+        json.dumps(plan.journal.page(0)) if is_known else "",
+        dict(plan.counts),
+        [row.index for row in plan.missing],
+    )
     assert after == before
     assert len([*plan.journal]) == (20 if is_known else 0)
     plan.journal.writes()
@@ -346,6 +354,15 @@ def test_what_a_clear_has_adopted_and_saved_is_not_bought_again_by_its_retry_wit
         for max_tries in (3, 4)
     ]
     assert places == [Place.SAVED, Place.TO_DO]
+
+
+def test_a_picture_whose_saver_died_before_it_was_on_record_counts_as_saved_once():
+    plan = planned(1)
+    buy_all(plan)
+    there = Found(state="saved", asked=plan.rows[0].asked, job_id="job-0", has_file=True, picture=Picture("job-0"))
+    for max_tries, place in ((2, Place.SAVED), (2, Place.SAVED), (3, Place.REUSED)):
+        plan = later(plan, found={"00000.png": there}, max_tries=max_tries)
+        assert plan.end_of(plan.rows[0]).place is place
 
 
 def test_a_lost_job_of_before_a_clear_is_unknown_to_the_retry_too():
