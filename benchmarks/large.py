@@ -2,8 +2,8 @@
 # Copyright The pictory_provider authors
 """A large batch: what it holds in memory, and how long its log is.
 
-``python -m benchmarks.large [ROWS]``: 10,000 rows of a CSV file by default, jobs of a second, at most 200 requests a
-second, in a real Airflow on PostgreSQL. The simulator draws one picture for all, or it would be what takes the time.
+``python -m benchmarks.large [ROWS]``: 10,000 rows of a CSV file by default, jobs of a second, at most 200 requests
+a second, in a real Airflow on PostgreSQL. The simulator draws one picture for all: drawing would take the time.
 """
 
 from __future__ import annotations

@@ -34,7 +34,9 @@ POINTS = {
 
 
 def prompt(point: str, number: int) -> str:
-    return f"Struck down {point}, row {number}"
+    # Where jobs are quick a worker never defers.
+    slow = " simulate:seconds=15" if point == "before_deferring" else ""
+    return f"Struck down {point}, row {number}{slow}"
 
 
 class Killer:

@@ -13,7 +13,7 @@ with DAG(dag_id="system_batch", schedule=None):
         task_id="draw",
         requests=[{"sku": f"{number:03d}"} for number in range(60)],
         path="{{ var.value.pictory_pictures }}/batch/{{ run_id | replace(':', '_') }}",
-        prompt="A lamp, number {sku}",
+        prompt="A lamp, number {sku}, simulate:seconds=15",
         file_name="{sku}.png",
         model="flux-schnell",
         poll_interval=2,
