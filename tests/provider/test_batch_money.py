@@ -441,7 +441,8 @@ def test_a_key_that_is_renewed_while_jobs_run_is_taken_from_the_connection(fast,
     fast.account.seconds = 0.6
 
     def renew():
-        time.sleep(0.4)
+        while len(fast.account.jobs) < 4:
+            time.sleep(0.01)
         fast.api_key = "pictai_new"
         monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", fast.connection_json(requests_per_second=500))
 
