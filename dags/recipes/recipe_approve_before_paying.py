@@ -9,13 +9,15 @@ from airflow.sdk import DAG, Param
 from pictory_provider.api.models import MODELS
 from pictory_provider.operators.pictory import GenerateImageOperator
 
+PRICES = {name: f"{name}: {model.credits:g} AI credits" for name, model in MODELS.items()}
+
 with DAG(
     dag_id="recipe_approve_before_paying",
     schedule=None,
     tags=["pictory", "recipe"],
     params={
         "prompt": Param("A lighthouse in a storm, dramatic light, wide shot", type="string", minLength=5),
-        "model": Param("nanobanana-pro", enum=list(MODELS)),
+        "model": Param("nanobanana-pro", enum=list(MODELS), values_display=PRICES),
     },
     user_defined_macros={"credits": {name: model.credits for name, model in MODELS.items()}},
 ):
