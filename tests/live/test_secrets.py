@@ -39,6 +39,7 @@ SECRETS = [
         "janedoe",
         "Jane",
         "Quibblewick",
+        "drawer-of-pictures",
     ),
     *(
         "Acme",
@@ -120,7 +121,7 @@ def facts():
                 "data": {
                     "error_code": "5000",
                     "error_message": f"JOB_NOT_FOUND in bucket acme-private-bucket.s3.eu-west-1.amazonaws.com for {USER.upper()}, "
-                    "arn:aws:iam::123456789012:role/x, AKIAIOSFODNN7EXAMPLE, jane.quibblewick@acme-corp.example",
+                    "arn:aws:iam::123456789012:role/drawer-of-pictures, AKIAIOSFODNN7EXAMPLE, jane.quibblewick@acme-corp.example",
                 },
             },
         ),
