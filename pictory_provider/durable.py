@@ -23,6 +23,7 @@ from pictory_provider.compat import task_state_store
 from pictory_provider.images.reuse import latest
 from pictory_provider.images.sidecar import SUFFIX, MadeBy, Sidecar
 from pictory_provider.jobs.evidence import by_hand, by_sensor, by_sidecar
+from pictory_provider.jobs.ledger import total
 from pictory_provider.jobs.submission import KEY, Submission
 from pictory_provider.provider_info import DEFAULT_CONN_ID
 
@@ -212,7 +213,11 @@ class SubmissionRecord:
 
     def prepare_intent(self, fingerprint: str | None, request: dict[str, Any]) -> None:
         """Say what the next intent is for. What was found is left behind."""
+        left = self.latest
+        is_cleared = left.is_before_a_clear(max_tries=self.max_tries, retries=self.retries)
         self.latest = Submission(
+            earlier=left.purchases,
+            before_clear=total(left.purchases) if is_cleared else left.before_clear,
             fingerprint=fingerprint,
             request=request,
             max_tries=self.max_tries,

@@ -30,6 +30,7 @@ from pictory_provider.images.shelf import Shelf
 from pictory_provider.inquiry import credits_used, evidence_of
 from pictory_provider.jobs.budget import Budget, Limits
 from pictory_provider.jobs.evidence import PAID_AND_LOST, paid_and_then, report, runs_on
+from pictory_provider.jobs.ledger import total
 from pictory_provider.jobs.submission import (
     Adopt,
     LookFirst,
@@ -39,7 +40,6 @@ from pictory_provider.jobs.submission import (
     asked_for,
     fingerprint,
     first_step,
-    request_of,
 )
 from pictory_provider.purchase import submit
 from pictory_provider.telemetry import count
@@ -139,7 +139,7 @@ class Purchase:
         wish = self._wish(order, wanted, overwrite, requested)
         may_resubmit = on_unknown_submit == "resubmit"
         step = self._first_step(client, wish)
-        budget = self._budget(client, step, order, max_credits)
+        budget = self._budget(client, max_credits)
         while not isinstance(step, (Adopt, Reuse)):
             if isinstance(step, Submit):
                 if step.warning:
@@ -254,17 +254,15 @@ class Purchase:
             is_only_here=not record.has_store,
         )
 
-    def _budget(self, client: SyncClient, step: object, order: Order, max_credits: float | None) -> Budget:
-        """Return the limits of this purchase, and what is known to be spent of them."""
-        budget = Budget(Limits.of(client.settings, per_task=max_credits))
-        record, latest = self.record, self.record.latest
-        asked = request_of(latest.request or order.identity)
-        price = (asked.credits if asked else None) or 0.0
-        if isinstance(step, SubmitOutcomeUnknown):
-            budget.spend(price, time.time())  # it may be paid for, and not yet in the ledger
-        elif latest.job_id and not latest.is_before_a_clear(max_tries=record.max_tries, retries=record.retries):
-            budget.this_task = price  # of a job that has failed
-        return budget
+    def _budget(self, client: SyncClient, max_credits: float | None) -> Budget:
+        """Return the limits of this purchase, and what the task has bought before."""
+        record, found = self.record, self.record.latest
+        is_cleared = found.is_before_a_clear(max_tries=record.max_tries, retries=record.retries)
+        return Budget(
+            Limits.of(client.settings, per_task=max_credits),
+            own=found.purchases,
+            this_task=0.0 if is_cleared else total(found.purchases) - found.before_clear,
+        )
 
     def _first_step(self, client: SyncClient, wish: Wish) -> Submit | Adopt | Reuse | PictoryError:
         value = self._find()

@@ -9,7 +9,7 @@ it may be sent again is decided in :mod:`pictory_provider.api.retry`.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
@@ -21,7 +21,7 @@ from pictory_provider.exceptions import failure
 from pictory_provider.images.reference import readable, unsigned
 from pictory_provider.jobs.budget import Budget, Limits, Lot, plain
 from pictory_provider.jobs.evidence import paid_and_then
-from pictory_provider.spending import ask
+from pictory_provider.spending import reserve
 from pictory_provider.telemetry import count
 
 if TYPE_CHECKING:
@@ -30,7 +30,19 @@ if TYPE_CHECKING:
     from pictory_provider.api.models import ImageRequest
     from pictory_provider.client.asking import Log
     from pictory_provider.client.sync import SyncClient
-    from pictory_provider.jobs.submission import Recorder
+
+
+class Recorder(Protocol):
+    """Where a submission is put on record while it happens."""
+
+    def intend(self) -> None:
+        """Note that the paid request is about to be sent."""
+
+    def withdraw(self) -> None:
+        """Note that it certainly bought nothing, and leave what was there before."""
+
+    def keep(self, job_id: str) -> None:
+        """Note what it bought."""
 
 
 class _NothingSent(Exception):
@@ -74,12 +86,17 @@ def submit(
 
     def once() -> str:
         with unsigned(sent, request):
-            log.info("Buying a picture of model %s, for %s AI credits as listed.", request.model, price)
             try:
-                ask(client, known, Lot.of([request]), log=log, tags=told)
+                reserve(client, known, Lot((request,)), log=log, tags=told)
             except PictoryError as error:
                 raise _NothingSent(error) from error
-            return _send(client, sent, known, recorder, ends_at, log)
+            log.info("Buying a picture of model %s, for %s AI credits as listed.", request.model, price)
+            try:
+                return _send(client, sent, recorder, ends_at, log)
+            except (_NothingSent, PictoryError) as error:
+                if isinstance(error, _NothingSent) or _is_refused(error):
+                    known.give_back(request.credits)
+                raise
 
     try:
         job_id = repeat(once, retry.after_submit, log=log)
@@ -97,7 +114,6 @@ def submit(
 def _send(
     client: SyncClient,
     request: ImageRequest,
-    budget: Budget,
     recorder: Recorder | None,
     ends_at: float | None,
     log: Log,
@@ -111,7 +127,6 @@ def _send(
             recorder.intend()
         except PictoryError as error:
             raise _NothingSent(error) from error
-    budget.spend(request.credits, time.time())
     job_id: str | None = None
     try:
         job_id = responses.parse_submission(client.send(endpoints.generate_image(request)))
@@ -123,8 +138,6 @@ def _send(
             recorder.keep(job_id)
     except BaseException as error:
         if job_id is None:
-            if _is_refused(error):
-                budget.give_back(request.credits)
             _after_no_answer(error, recorder, log)
             raise
         if recorder:
@@ -148,9 +161,9 @@ def _after_no_answer(error: BaseException, recorder: Recorder | None, log: Log) 
         raise SubmitOutcomeUnknown.because(f"an error that nobody foresaw ({type(error).__name__})") from error
 
 
-def _is_refused(error: BaseException) -> bool:
+def _is_refused(error: PictoryError) -> bool:
     """Whether a paid request that ended with this error certainly bought nothing."""
-    return isinstance(error, PictoryError) and retry.fate_of_submit(error) is not Fate.UNKNOWN
+    return retry.fate_of_submit(error) is not Fate.UNKNOWN
 
 
 def _keep_once_more(recorder: Recorder, job_id: str, error: BaseException) -> None:

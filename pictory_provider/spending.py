@@ -24,7 +24,7 @@ from pictory_provider.api.errors import (
     Unavailable,
 )
 from pictory_provider.client.asking import repeat
-from pictory_provider.jobs.ledger import month_of
+from pictory_provider.jobs.ledger import is_number, months_of
 from pictory_provider.telemetry import count
 
 if TYPE_CHECKING:
@@ -52,14 +52,15 @@ def check_limits(max_credits: object, on_budget: object) -> float | None:
         raise _refused("on_budget", on_budget, f"one of {', '.join(BUDGET_POLICIES)}")
     if max_credits is None:
         return None
-    is_number = isinstance(max_credits, (int, float)) and not isinstance(max_credits, bool)
-    if not is_number or not 0 <= max_credits < float("inf"):  # type: ignore[operator]
+    if not is_number(max_credits) or max_credits < 0:
         raise _refused("max_credits", max_credits, "a number of AI credits, or None for no limit")
-    return float(max_credits)  # type: ignore[arg-type]
+    return float(max_credits)
 
 
-def ask(client: SyncClient, budget: Budget, lot: Lot, *, log: Log, tags: Mapping[str, str] | None = None) -> None:
-    """Return where there is room for a purchase, having asked the account.
+def reserve(
+    client: SyncClient, budget: Budget, lot: Lot, *, log: Log, tags: Mapping[str, str] | None = None
+) -> None:
+    """Count a purchase where there is room for it, having asked the account. :meth:`Budget.give_back` undoes it.
 
     :param budget: of the buyer; takes in what the account says.
     :param tags: for the metric.
@@ -67,11 +68,21 @@ def ask(client: SyncClient, budget: Budget, lot: Lot, *, log: Log, tags: Mapping
     :raises RequestInvalid: where a limit is set and a model has no listed price.
     :raises Unavailable: where it cannot be known; nothing is bought on a guess.
     """
+    with budget.lock:
+        check(client, budget, lot, log=log, tags=tags)
+        for request in lot.requests:
+            budget.spend(request.credits, time.time())
+
+
+def check(
+    client: SyncClient, budget: Budget, lot: Lot, *, log: Log, tags: Mapping[str, str] | None = None
+) -> None:
+    """Return where there is room for a purchase, and count nothing. Else as :func:`reserve`."""
     if lot.price is not None:
         look(client, budget, log=log)
     if (refusal := budget.refusal(lot, time.time())) is not None:
         if lot.price is not None:
-            count("pictory.credits_refused", count=lot.price, tags=dict(tags or {}))
+            count("pictory.credits_refused", count=lot.price, tags={**(tags or {}), "model": lot.model})
         raise refusal
 
 
@@ -80,14 +91,15 @@ def look(client: SyncClient, budget: Budget, *, log: Log) -> None:
 
     :raises Unavailable: where Pictory does not say it, or says what this release does not understand.
     """
-    quota = ledger = None
+    quota, ledgers = None, []
     if budget.limits.need_quota:
         quota = _read(client, endpoints.get_quota(), responses.parse_quota, "credits_reserve", log)
     if budget.limits.need_ledger:
-        of_month = endpoints.get_credit_usage(*month_of(time.time()))
-        ledger = _read(client, of_month, responses.parse_credit_usage, _OF_LEDGER, log)
+        for month in months_of(time.time()):
+            request = endpoints.get_credit_usage(*month)
+            ledgers.append(_read(client, request, responses.parse_credit_usage, _OF_LEDGER, log))
     try:
-        budget.note(quota=quota, ledger=ledger, now=time.time())
+        budget.note(quota=quota, ledgers=ledgers, now=time.time())
     except PictoryError as error:
         raise _not_known(error, _OF_LEDGER) from error
 

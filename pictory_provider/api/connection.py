@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import ssl
@@ -29,6 +30,8 @@ MOST_REQUESTS_PER_SECOND = 1_000.0
 MOST_CONNECTIONS = 50
 """Connections that one triggerer keeps to Pictory at most, and so looks that are under way at once."""
 DEFAULT_USER_AGENT = f"airflow-provider-pictory/{__version__}"
+LIMITS = ("credits_per_day", "credits_per_month", "credits_reserve")
+"""What bounds spending, in the extra of a connection."""
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
@@ -83,6 +86,7 @@ class ConnectionSettings:
         :raises RequestInvalid: for any other field, and for a variable of the environment.
         """
         who = f"Connection {conn_id!r}"
+        _check_names(conn_id, extra)
         proxy = _text(who, "proxy", extra.get("proxy"))
         made = cls(
             api_key=_api_key(conn_id, password),
@@ -216,6 +220,37 @@ def _number(conn_id: str, extra: Mapping[str, Any], name: str, default: float, m
     return number
 
 
+def extra_of(conn_id: str, extra: str | None) -> dict[str, Any]:
+    """Read the extra of a connection.
+
+    Airflow takes one that is no JSON for an empty one, and the limits in it would be none.
+
+    :raises RequestInvalid: for what is no JSON object.
+    """
+    try:
+        value = json.loads(extra) if extra and extra.strip() else {}
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise RequestInvalid(
+            f"Connection {conn_id!r} has an extra that is no JSON object, so nobody can know what it should say, "
+            "a limit on spending for one. No request was made. Mend it: in Airflow's form, or as JSON such as "
+            '{"credits_per_day": 50}.',
+            fields=["extra"],
+        )
+    return value
+
+
+def _check_names(conn_id: str, extra: Mapping[str, Any]) -> None:
+    """Refuse a limit under a name that nobody reads."""
+    if wrong := [name for name in extra if name.strip().lower().startswith("credit") and name not in LIMITS]:
+        raise RequestInvalid(
+            f"Connection {conn_id!r} has {wrong[0]!r} in its extra, which is none of {', '.join(LIMITS)}. No "
+            "request was made: a limit that nobody reads would hold nothing.",
+            fields=[wrong[0]],
+        )
+
+
 def _credits(conn_id: str, extra: Mapping[str, Any], name: str) -> float | None:
     """Return a limit on spending. What is no number is no missing limit: it is refused."""
     value = extra.get(name)
@@ -223,7 +258,7 @@ def _credits(conn_id: str, extra: Mapping[str, Any], name: str) -> float | None:
         return None
     try:
         number = float("nan" if isinstance(value, bool) else value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not 0 <= number < math.inf:
         raise RequestInvalid(

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from pictory_provider.api.errors import RequestInvalid
 from pictory_provider.batch.rows import request_of
+from pictory_provider.jobs.ledger import Purchase, price_of, read_purchases
 
 if TYPE_CHECKING:
     from pictory_provider.batch.rows import Row
@@ -58,8 +59,7 @@ class Header:
     :param begun: the pages that have been written.
     :param stopped: why this try buys nothing more, after a deferral neither
         (:func:`pictory_provider.batch.stopping.plain`).
-    :param spending: what this batch has spent of its limits (:meth:`pictory_provider.jobs.budget.Budget.plain`);
-        ``None`` where there are none.
+    :param spending: what of its spending the entries do not tell (:mod:`pictory_provider.batch.spending`).
     """
 
     digest: str
@@ -141,6 +141,7 @@ class Entry:
     :param message: what happened.
     :param adoptable: of a failure: the job is paid for and may still give its picture.
     :param again: the try has bought it although an earlier request's outcome is unknown.
+    :param earlier: what this batch has bought, or may have bought, for the row before that.
     """
 
     key: str
@@ -156,10 +157,16 @@ class Entry:
     message: str | None = None
     adoptable: bool = False
     again: bool = False
+    earlier: tuple[Purchase, ...] = ()
 
     @classmethod
-    def intent(cls, row: Row, *, tried: int, now: float, again: bool = False) -> Entry:
-        """Return the entry of a row that is about to be bought."""
+    def intent(
+        cls, row: Row, *, tried: int, now: float, again: bool = False, before: Entry | None = None
+    ) -> Entry:
+        """Return the entry of a row that is about to be bought.
+
+        :param before: what is on record of it so far.
+        """
         return cls(
             key=row.key,
             index=row.index,
@@ -169,7 +176,16 @@ class Entry:
             tried=tried,
             intended_at=now,
             again=again,
+            earlier=before.purchases if before else (),
         )
+
+    @property
+    def purchases(self) -> tuple[Purchase, ...]:
+        """Everything that this batch has bought, or may have bought, for the row."""
+        is_bought = self.state != FAILED or self.job_id is not None
+        if self.intended_at is None or not is_bought:
+            return self.earlier
+        return (*self.earlier, Purchase(self.intended_at, price_of(self.asked)))
 
     @property
     def is_owed(self) -> bool:
@@ -191,6 +207,7 @@ class Entry:
             "message": self.message,
             "adoptable": self.adoptable or None,
             "again": self.again or None,
+            "earlier": [list(each) for each in self.earlier] or None,
         }
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -205,6 +222,7 @@ class Entry:
         if not isinstance(value, dict) or not isinstance(key, str):
             return None
         asked, state, job_id = value.get("request"), value.get("state"), value.get("jobId")
+        earlier = read_purchases(value.get("earlier"))
         if not (
             isinstance(asked, dict)
             and all(isinstance(asked.get(name), str) for name in ("prompt", "model"))
@@ -212,6 +230,7 @@ class Entry:
             and _is_count(value.get("index"))
             and _is_count(value.get("tried"))
             and state in _STATES
+            and earlier is not None
             and (job_id is None or isinstance(job_id, str))
         ):
             return None
@@ -241,6 +260,7 @@ class Entry:
             message=message,
             adoptable=value.get("adoptable") is True and job_id is not None,
             again=value.get("again") is True,
+            earlier=earlier,
         )
 
 

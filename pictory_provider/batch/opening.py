@@ -33,6 +33,8 @@ from pictory_provider.batch.entries import INTENT, PAGE_ROWS, UNKNOWN, Entry, He
 from pictory_provider.batch.journal import HEADER, Journal, page_name
 from pictory_provider.batch.names import RECORD_FOLDER
 from pictory_provider.batch.rows import Row, digest_of, request_of
+from pictory_provider.batch.spending import kept, purchases_of
+from pictory_provider.jobs.ledger import Purchase, total
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -201,20 +203,27 @@ def _anew(journal: Journal, start: Start, table: Header, rows: Sequence[Row]) ->
         begun=tuple(sorted(begun)),
         spending=found.spending,
     )
+    bought = total(purchases_of(journal))
+    header = replace(header, spending=kept(header, before_clear=bought))
     if found.digest == table.digest:
         journal.set_header(**{name: getattr(header, name) for name in Header.__slots__})
         if is_clear:
             journal.missing = frozenset()
         return Opening(journal=journal, start=start, rows=rows, of=len(rows))
     keys = {row.key for row in rows}
-    kept, dropped = [], []
+    owed: list[Entry] = []
+    dropped: list[Entry] = []
+    gone: list[Purchase] = []
     for entry in (entry for entry in journal if entry.key not in keys):
         is_unknown = entry.state in (INTENT, UNKNOWN)
         if entry.is_owed or (is_unknown and not is_clear):
-            kept.append(entry)
-        elif is_unknown:
+            owed.append(entry)
+            continue
+        gone += entry.purchases
+        if is_unknown:
             dropped.append(entry)
-    journal.start_over(replace(header, generation=tries, begun=()), rows, kept)
+    header = replace(header, generation=tries, begun=(), spending=kept(header, dropped=gone))
+    journal.start_over(header, rows, owed)
     return Opening(journal=journal, start=start, rows=rows, of=len(rows), warning=_left_behind(dropped))
 
 

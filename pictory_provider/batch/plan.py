@@ -154,7 +154,7 @@ class Plan:
         for row in wave.rows:
             before = self._before[row.key] = self.journal.get(row.key)
             again = before is not None and before.state in (INTENT, UNKNOWN) and before.tried >= header.cleared
-            self.journal.put(Entry.intent(row, tried=header.tries, now=now, again=again))
+            self.journal.put(Entry.intent(row, tried=header.tries, now=now, again=again, before=before))
             heapq.heappop(self._to_buy)
 
     def unsent(self, rows: Iterable[Row]) -> bool:
@@ -284,7 +284,8 @@ class Plan:
         if entry is None or entry.job_id != decision.job_id:
             # The sidecar of a purchase by another task; from now on it is on record here, too.
             entry = replace(
-                Entry.intent(row, tried=self.journal.header.tries, now=decision.submitted_at or 0.0),
+                Entry.intent(row, tried=self.journal.header.tries, now=0.0, before=entry),
+                intended_at=None,
                 state=BOUGHT,
                 job_id=decision.job_id,
                 submitted_at=decision.submitted_at,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from pictory_provider.api import endpoints, responses
-from pictory_provider.api.errors import KINDS, JobFailed, PictoryError, SubmitOutcomeUnknown
+from pictory_provider.api.errors import KINDS, BudgetExceeded, JobFailed, PictoryError, SubmitOutcomeUnknown
 from pictory_provider.batch.decision import OUTCOME_UNKNOWN, RECORD_UNREADABLE, Place
 from pictory_provider.batch.journal import page_name, page_of
 from pictory_provider.batch.manifest import failed_lines, metadata_lines
@@ -29,6 +29,7 @@ from pictory_provider.jobs.evidence import Evidence, is_since, matching
 if TYPE_CHECKING:
     from pictory_provider.api.connection import ConnectionSettings
     from pictory_provider.api.models import GeneratedImage
+    from pictory_provider.batch.entries import Entry
     from pictory_provider.batch.plan import Plan
     from pictory_provider.batch.rows import Row
     from pictory_provider.batching.folder import Folder
@@ -54,13 +55,15 @@ def error_of(
     """Return what the task has to fail with; ``None`` where it succeeds."""
     if plan.counts[Place.UNKNOWN]:
         return _unknown(plan, folder, settings, log)
-    if plan.error:
-        return _with_more(plan.error, plan, folder)
     failed = [row for row in plan.rows if plan.end_of(row).place is Place.FAILED]
+    is_owed = any(entry.adoptable for entry in _entries(failed, plan))
+    is_budget = isinstance(plan.error, BudgetExceeded)
+    if plan.error and not is_owed and not (is_budget and failed and fail_on_partial_error):
+        return _with_more(plan.error, plan, folder)
     if not failed:
         return None
     error = _failed(failed, plan, folder)
-    if fail_on_partial_error:
+    if fail_on_partial_error or plan.error:
         return error
     log.warning(
         "%s of %s rows have no picture, and fail_on_partial_error is off. They are in %s.",
@@ -79,8 +82,7 @@ def is_final(error: BaseException) -> bool:
 def _failed(rows: list[Row], plan: Plan, folder: Folder) -> PictoryError:
     """Return the error of rows that failed: one that is retried, where a retry may save what is paid for."""
     kind: type[PictoryError] = JobFailed
-    entries = (plan.journal.get(row.key) for row in rows)
-    owed = [entry for entry in entries if entry is not None and entry.adoptable]
+    owed = [entry for entry in _entries(rows, plan) if entry.adoptable]
     for entry in owed:
         known = KINDS.get(str(entry.code))
         if known and not is_final(known("")):
@@ -92,11 +94,17 @@ def _failed(rows: list[Row], plan: Plan, folder: Folder) -> PictoryError:
             f" Of these, {len(owed):,} are paid for: their jobs run on or could not be saved, and a later try "
             "saves what is there by then and buys nothing."
         )
+    besides = f" Besides, purchases have stopped: {plan.error.message}" if plan.error else ""
     return kind(
         f"{len(rows):,} of {plan.of:,} rows have no picture ({line(progress(plan))}).{paid} Why, and what to do, "
         f"is told for each in {folder.at(FAILED)}. To buy what has failed, clear the task; to let it succeed "
-        "without, set fail_on_partial_error=False.\n" + _named(rows, plan)
+        f"without, set fail_on_partial_error=False.{besides}\n" + _named(rows, plan)
     )
+
+
+def _entries(rows: list[Row], plan: Plan) -> list[Entry]:
+    found = (plan.journal.get(row.key) for row in rows)
+    return [entry for entry in found if entry is not None]
 
 
 def _with_more(error: PictoryError, plan: Plan, folder: Folder) -> PictoryError:

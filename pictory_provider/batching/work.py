@@ -154,7 +154,6 @@ class Batch:
         limit = Limit(
             plan,
             self._wish.max_credits,
-            start=opening.start,
             dag_id=self._record.me.dag_id,
             log=self._log,
         )
@@ -217,7 +216,7 @@ class Batch:
             Start.OTHER: "The folder has a record of another run: what lies there is taken",
         }[start]
         log.info("%s, in %s: %s pictures.", kind, self._folder.path, f"{plan.of:,}")
-        price = Lot.of(row.request for row in plan.missing).price
+        price = Lot(tuple(row.request for row in plan.missing)).price
         told = "at a price that is not listed" if price is None else f"for {price:,.10g} AI credits as listed"
         log.info(
             "%s are missing, %s. %s lie there already, and %s jobs are on record and adopted.",
@@ -241,9 +240,10 @@ class Batch:
             delivery.go_on()
             step = plan.next()
             if isinstance(step, Buy):
+                began = time.time()
                 if limit.take(delivery.client, step.rows):
                     self._wave(plan, delivery).buy(step)
-                    limit.settle(step.rows)
+                    limit.settle(step.rows, began)
                 if plan.error and not told:
                     told = plan.error
                     self._log.warning("Purchases have stopped: %s", told.message)

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from pictory_provider.api import endpoints, responses, retry
 from pictory_provider.api.checks import check_job_id, check_url, without_query
-from pictory_provider.api.connection import ConnectionSettings
+from pictory_provider.api.connection import ConnectionSettings, extra_of
 from pictory_provider.api.errors import AuthenticationError, PictoryError, RequestInvalid
 from pictory_provider.api.models import ImageOptions, ImageRequest, Job, Quota
 from pictory_provider.client.asking import repeat
@@ -304,7 +304,7 @@ class PictoryHook(BaseHook):
             self.pictory_conn_id,
             password=connection.password,
             host=connection.host,
-            extra=connection.extra_dejson,
+            extra=extra_of(self.pictory_conn_id, connection.extra),
         )
 
     def _send(self, request: Request) -> Response:

@@ -63,6 +63,9 @@ class SavedFile(NamedTuple):
     saved_at: float | None
 
 
+_OF_SPENDING = ("earlier", "before_clear")
+
+
 class Unreadable(ValueError):
     """A sidecar says something that this release does not understand."""
 
@@ -111,7 +114,9 @@ class Sidecar:
             "submitted_at": _written(bought.submitted_at),
         }
         if saved is None:
-            fields["credits_before"] = bought.credits_before  # until it is saved; a folder may be public
+            # Until it is saved; a folder may be public.
+            fields["credits_before"] = bought.credits_before
+            fields |= {name: kept for name, kept in bought.plain().items() if name in _OF_SPENDING}
         else:
             fields |= {
                 "sha256": saved.sha256,
@@ -151,7 +156,10 @@ class Sidecar:
             {
                 "jobId": value.get("job_id"),
                 "request": request,
-                **{name: value.get(name) for name in ("fingerprint", "max_tries", "retries", "credits_before")},
+                **{
+                    name: value.get(name)
+                    for name in ("fingerprint", "max_tries", "retries", "credits_before", *_OF_SPENDING)
+                },
                 **{name: _read(value.get(name)) for name in ("intended_at", "submitted_at")},
             }
         )

@@ -11,21 +11,23 @@ limit                  what is spent of it                          who spends i
 ``max_credits``        what a task has bought, over its retries     that task                     with a clear
 ====================== ============================================ ============================= =================
 
-What an entry of the ledger counts for is said in :mod:`pictory_provider.jobs.ledger`.
+What an entry of the ledger counts for, and which purchases it does not show, is said in
+:mod:`pictory_provider.jobs.ledger`.
 
-The ledger may be late. So a buyer counts what it buys itself, and believes whichever is more: what the ledger
-says now, or what it said before and what was bought since.
+Ledger and quota may be late. So a buyer counts what it has bought itself in the last hour: each such purchase that
+the ledger does not show, and all that it has bought since it first asked for the quota.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+import threading
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pictory_provider.api.errors import BudgetExceeded, PictoryError, RequestInvalid, Unavailable
-from pictory_provider.jobs.ledger import beginning, is_number, spent_of
+from pictory_provider.api.errors import BudgetExceeded, PictoryError, RequestInvalid
+from pictory_provider.jobs.ledger import Purchase, beginning, lines_of, spent_since, total, unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
 LATE_AT_MOST = 3_600.0
 """Seconds after which a purchase is taken to be in the ledger and the quota."""
+AT_MIDNIGHT = 300.0
+"""Seconds before midnight from which on a purchase may be billed for the next day: clocks differ, and it may be
+billed when the picture is ready."""
 _LEAST = 0.005
 """AI credits that do not count: prices are in tenths, and sums of fractions are not exact."""
 
@@ -69,27 +74,30 @@ class Limits(NamedTuple):
 
 
 class Lot(NamedTuple):
-    """Some pictures that are to be bought.
+    """Some pictures that are to be bought."""
 
-    :param price: all together in AI credits, as listed; ``None`` where a model has no listed price.
-    :param unlisted: the models that have none.
-    """
+    requests: tuple[ImageRequest, ...]
 
-    pictures: int
-    price: float | None
-    unlisted: tuple[str, ...] = ()
+    @property
+    def unlisted(self) -> list[str]:
+        """The models that have no listed price."""
+        return sorted({request.model for request in self.requests if request.credits is None})
 
-    @classmethod
-    def of(cls, requests: Iterable[ImageRequest]) -> Lot:
-        """Return what some requests ask for."""
-        requests = tuple(requests)
-        unlisted = {request.model for request in requests if request.credits is None}
-        price = math.fsum(request.credits or 0.0 for request in requests)
-        return cls(len(requests), None if unlisted else round(price, 2), tuple(sorted(unlisted)))
+    @property
+    def price(self) -> float | None:
+        """All together in AI credits, as listed; ``None`` where a model has no listed price."""
+        prices = [request.credits for request in self.requests if request.credits is not None]
+        return round(math.fsum(prices), 2) if len(prices) == len(self.requests) else None
+
+    @property
+    def model(self) -> str:
+        """The model, or the word for several."""
+        models = {request.model for request in self.requests}
+        return models.pop() if len(models) == 1 else "several"
 
     def __str__(self) -> str:
         """Say what it is and what it costs."""
-        what = "The picture costs" if self.pictures == 1 else f"The {self.pictures:,} pictures cost"
+        what = "The picture costs" if len(self.requests) == 1 else f"The {len(self.requests):,} pictures cost"
         return f"{what} {plain(self.price)} AI credits as listed"
 
 
@@ -111,94 +119,84 @@ class Room(NamedTuple):
         return f"{plain(max(0.0, self.left))} {self.why}"
 
 
-@dataclass(slots=True)
-class Budget:
-    """What one buyer may spend, and what is spent of it as far as it knows. Not for several threads at once.
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What the quota said before a buyer bought anything that it may not count yet.
 
-    :param limits: that hold for it.
-    :ivar day: for which :attr:`today` counts, as ``YYYY-MM-DD``, UTC.
-    :ivar today: AI credits spent on that day.
-    :ivar this_month: AI credits spent in that day's month.
-    :ivar left: AI credits left of the account; ``None`` where nobody has looked.
-    :ivar told: AI credits left of the account as the quota said last.
-    :ivar this_task: AI credits that this buyer has spent since its task was last cleared.
-    :ivar bought_at: epoch seconds of its last purchase.
+    :param at: epoch seconds.
+    :param used: AI credits.
     """
 
-    limits: Limits
-    day: str = ""
-    today: float = 0.0
-    this_month: float = 0.0
-    left: float | None = None
-    told: float | None = None
-    this_task: float = 0.0
-    bought_at: float = 0.0
+    at: float
+    used: float
 
-    def plain(self) -> dict[str, Any]:
-        """Return as JSON what a later leg or try of the same buyer has to know."""
-        kept = asdict(self)
-        del kept["limits"]
-        return kept
 
-    @classmethod
-    def read(cls, limits: Limits, kept: Mapping[str, Any] | None, *, now: float, is_cleared: bool) -> Budget:
-        """Go on with what is kept. What may not be in the ledger yet counts for a later try, too.
+class Budget:
+    """What one buyer may spend, and what is spent of it as far as it knows.
 
-        :param is_cleared: whether a user has cleared the task since, or it is another task.
-        :raises Unavailable: where it is not what :meth:`plain` gives: what was bought is not forgotten.
-        """
-        if kept is None:
-            return cls(limits)
-        names = ("day", "today", "this_month", "left", "told", "this_task", "bought_at")
-        values = {name: kept.get(name) for name in names}
-        may_be_none = ("left", "told")
-        is_known = isinstance(values["day"], str) and all(
-            (value is None and name in may_be_none) or is_number(value)
-            for name, value in values.items()
-            if name != "day"
-        )
-        if not is_known:
-            raise Unavailable(
-                "What this batch has spent cannot be read from its record, so nothing is bought by this try. Was "
-                f"it changed by hand? It reads {dict(kept)!r}, under `spending` in batch.json."
-            )
-        found = cls(limits, **values)  # type: ignore[arg-type]
-        if is_cleared:
-            found.this_task = 0.0
-        if now - found.bought_at > LATE_AT_MOST:
-            return cls(limits, this_task=found.this_task)
-        return found
+    Whoever shares one among threads holds :attr:`lock` from asking until the purchase is counted.
 
-    def note(self, *, quota: Quota | None, ledger: Sequence[Mapping[str, Any]] | None, now: float) -> None:
+    :param limits: that hold for it.
+    :param own: what this buyer has bought before, as far as it is less than an hour ago.
+    :param this_task: AI credits that it has spent since its task was last cleared.
+    :param baseline: of an earlier leg or try of the same buyer.
+    :ivar today: AI credits that the account has spent today.
+    :ivar this_month: AI credits that it has spent this month.
+    :ivar left: AI credits that it has left; ``None`` where nobody has looked.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        own: Iterable[Purchase] = (),
+        this_task: float = 0.0,
+        baseline: Baseline | None = None,
+    ) -> None:
+        self.limits = limits
+        self.own = list(own)
+        self.this_task = this_task
+        self.baseline = baseline
+        self.today = self.this_month = 0.0
+        self.left: float | None = None
+        self._since_baseline = total(each for each in self.own if baseline and each.at >= baseline.at)
+        self.lock = threading.Lock()
+
+    def note(self, *, quota: Quota | None, ledgers: Sequence[Iterable[Mapping[str, Any]]], now: float) -> None:
         """Take in what the account says.
 
         :param quota: where the limits need it.
-        :param ledger: of this month, UTC; where the limits need it.
+        :param ledgers: of :func:`~pictory_provider.jobs.ledger.months_of`; empty where no limit needs them.
         :param now: epoch seconds.
         :raises Unavailable: for an entry that cannot be understood.
         """
-        self._turn(now)
-        if ledger is not None:
-            spent = spent_of(ledger, now)
-            self.today = max(self.today, spent.today)
-            self.this_month = max(self.this_month, spent.this_month)
+        # What a clock has noted that was far ahead is not waited for.
+        self.own = [each for each in self.own if abs(now - each.at) <= LATE_AT_MOST]
+        if ledgers:
+            lines = lines_of(*ledgers)
+            dark = unseen(self.own, lines)
+            self.today, self.this_month = (
+                spent_since(lines, since) + total(each for each in dark if each.at >= since - AT_MIDNIGHT)
+                for since in (beginning(now).timestamp(), beginning(now, of_month=True).timestamp())
+            )
         if quota is not None:
-            now_left = quota.ai_credits_limit - quota.ai_credits_used
-            if self.left is not None and self.told is not None:
-                came_in = max(0.0, now_left - self.told)  # it only grows by that
-                self.left = min(self.left + came_in, now_left)
-            else:
-                self.left = now_left
-            self.told = now_left
+            if self.baseline is None or (not self.own and now - self.baseline.at > LATE_AT_MOST):
+                self.baseline = Baseline(now, quota.ai_credits_used + total(self.own))
+                self._since_baseline = 0.0
+            used = max(quota.ai_credits_used, self.baseline.used + self._since_baseline)
+            self.left = quota.ai_credits_limit - used
 
     def spend(self, price: float | None, now: float) -> None:
         """Count a purchase, right before it is sent. One whose outcome is unknown stays counted."""
-        self._turn(now)
+        self.own.append(Purchase(now, price or 0.0))
         self._add(price or 0.0)
-        self.bought_at = now
 
     def give_back(self, price: float | None) -> None:
         """Count a purchase no more: it was refused, or never sent."""
+        for number in reversed(range(len(self.own))):
+            if self.own[number].price == (price or 0.0):
+                del self.own[number]
+                break
         self._add(-(price or 0.0))
 
     def refusal(self, lot: Lot, now: float) -> PictoryError | None:
@@ -215,9 +213,9 @@ class Budget:
         if not over:
             return None
         left = [f"The limit {room.limit} leaves {room}. {room.remedy}" for room in over]
-        nothing = "it was not bought" if lot.pictures == 1 else "none of them was bought"
+        nothing = "it was not bought" if len(lot.requests) == 1 else "none of these was bought"
         return BudgetExceeded(
-            f"{lot}, which is over a limit, so {nothing}. {' '.join(left)} Clear the task when there is room.",
+            f"{lot}, which is over a limit, so {nothing}. {' '.join(left)} Then clear the task.",
             limits=[room.limit for room in over],
             asked=lot.price,
             left=max(0.0, round(min(room.left for room in over), 2)),
@@ -228,7 +226,6 @@ class Budget:
 
         :param now: epoch seconds.
         """
-        self._turn(now)
         most, day, month, reserve = self.limits.per_task, *self.limits[:3]
         if most is not None:
             why = f"of {plain(most)}, since this task has spent {plain(self.this_task)}"
@@ -264,18 +261,9 @@ class Budget:
         self.today += amount
         self.this_month += amount
         self.this_task += amount
+        self._since_baseline += amount
         if self.left is not None:
             self.left -= amount
-
-    def _turn(self, now: float) -> None:
-        """Begin a new day, or a new month."""
-        day = f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d}"
-        if day <= self.day:
-            return  # a clock that is put back opens no budget
-        self.today = 0.0
-        if day[:7] != self.day[:7]:
-            self.this_month = 0.0
-        self.day = day
 
 
 def plain(number: float | None) -> str:

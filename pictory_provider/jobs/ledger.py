@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What is spent, by what the ledger says?
+"""What is spent, by what the ledger says, and which purchases it does not show yet?
 
 What an entry of the ledger counts for (https://docs.pictory.ai/api-reference/aicredits/usage):
 
@@ -17,77 +17,141 @@ An entry without a readable time, or whose amount is no number from 0 on, makes 
 cannot be known is not bought.
 
 Days and months are those of UTC. An entry that says no time zone is taken to be of UTC.
+
+The ledger names no job, and may be late. So a purchase of one's own is shown by it where it has an entry of the
+same amount that is not older than the purchase; each entry shows one.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from pictory_provider.api.errors import Unavailable
+from pictory_provider.api.models import MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any, TypeGuard
 
+CLOCKS_DIFFER = 60.0
+"""Seconds by which an entry may be older than the purchase that it is of."""
+_SAME = 0.005
+_FIRST_YEAR = 2020
+"""No ledger is older: what says so is no time that this release understands."""
 
-class Spent(NamedTuple):
-    """What the ledger says is spent, in AI credits."""
 
-    today: float
-    this_month: float
+class Purchase(NamedTuple):
+    """A paid request that was accepted, as far as anybody knows.
+
+    :param at: epoch seconds, right before it was sent.
+    :param price: AI credits, as listed.
+    """
+
+    at: float
+    price: float
 
 
-def month_of(now: float) -> tuple[int, int]:
-    """Return the year and the month, UTC, whose ledger tells what is spent.
+def read_purchases(kept: Any) -> tuple[Purchase, ...] | None:
+    """Read purchases that are kept as JSON, each a list of two; ``None`` where they cannot be read."""
+    if kept is None:
+        return ()
+    if not isinstance(kept, list):
+        return None
+    pairs = [each for each in kept if isinstance(each, list) and len(each) == 2 and all(map(is_number, each))]
+    return tuple(Purchase(*pair) for pair in pairs) if len(pairs) == len(kept) else None
+
+
+def total(purchases: Iterable[Purchase]) -> float:
+    """Return the AI credits that purchases cost together."""
+    return math.fsum(each.price for each in purchases)
+
+
+def price_of(asked: Mapping[str, Any] | None) -> float:
+    """Return the listed price of what was asked for; 0 where it has none.
+
+    :param asked: of :func:`pictory_provider.jobs.submission.asked_for`.
+    """
+    known = MODELS.get(str((asked or {}).get("model")))
+    return known.credits if known else 0.0
+
+
+class Line(NamedTuple):
+    """An entry of the ledger that is understood.
+
+    :param at: epoch seconds.
+    :param amount: AI credits.
+    :param is_credit: whether it came in.
+    """
+
+    at: float
+    amount: float
+    is_credit: bool
+    source: str
+
+
+def months_of(now: float) -> list[tuple[int, int]]:
+    """Return the years and months, UTC, whose ledgers tell what is spent.
+
+    On the first of a month that is the one before, too: where its months are not those of UTC, an entry of today
+    may lie there.
 
     :param now: epoch seconds.
     """
     at = datetime.fromtimestamp(now, UTC)
-    return at.year, at.month
+    months = [(at.year, at.month)]
+    if at.day == 1:
+        months.append((at.year, at.month - 1) if at.month > 1 else (at.year - 1, 12))
+    return months
 
 
-def spent_of(ledger: Iterable[Mapping[str, Any]], now: float) -> Spent:
-    """Return what the ledger says is spent today and this month. The table is at the top of this module.
+def lines_of(*ledgers: Iterable[Mapping[str, Any]]) -> list[Line]:
+    """Read the entries of ledgers; one that is in several is taken once.
 
-    :param now: epoch seconds.
     :raises Unavailable: for an entry that cannot be understood.
     """
-    midnight, month = beginning(now), beginning(now, of_month=True)
-    today, this_month = _Sum(), _Sum()
-    for entry in ledger:
-        at, amount = _time(entry), entry.get("amount")
-        if at is None or not is_number(amount) or amount < 0:
-            raise Unavailable(
-                "Pictory's ledger has an entry that this release does not understand: "
-                f"{_shown(entry)}. It needs a time as transactionDate, and a number from 0 on as amount."
-            )
-        for begins, total in ((midnight, today), (month, this_month)):
-            if at >= begins:
-                total.take(entry, amount)
-    return Spent(today.spent, this_month.spent)
+    lines: list[Line] = []
+    known: set[str] = set()
+    for ledger in ledgers:
+        entries = list(ledger)
+        said = [json.dumps(entry, sort_keys=True, default=str) for entry in entries]
+        lines += [_line(entry) for entry, text in zip(entries, said, strict=True) if text not in known]
+        known.update(said)
+    return lines
 
 
-class _Sum:
-    """Entries added up by their source."""
+def spent_since(lines: Iterable[Line], since: float) -> float:
+    """Return the AI credits spent since a time. The table is at the top of this module.
 
-    def __init__(self) -> None:
-        self._debits: defaultdict[str, list[float]] = defaultdict(list)
-        self._credits: defaultdict[str, list[float]] = defaultdict(list)
+    :param since: epoch seconds.
+    """
+    debits: defaultdict[str, list[float]] = defaultdict(list)
+    credits: defaultdict[str, list[float]] = defaultdict(list)
+    for line in lines:
+        if line.at >= since:
+            (credits if line.is_credit else debits)[line.source].append(line.amount)
+    total = 0.0
+    for source, amounts in debits.items():
+        given_back = math.fsum(credits.get(source, ())) if source else 0.0
+        total += max(0.0, math.fsum(amounts) - given_back)
+    return round(total, 6)
 
-    def take(self, entry: Mapping[str, Any], amount: float) -> None:
-        is_credit = _word(entry.get("type")) == "credit"
-        (self._credits if is_credit else self._debits)[_word(entry.get("source"))].append(amount)
 
-    @property
-    def spent(self) -> float:
-        total = 0.0
-        for source, amounts in self._debits.items():
-            given_back = math.fsum(self._credits.get(source, ())) if source else 0.0
-            total += max(0.0, math.fsum(amounts) - given_back)
-        return round(total, 6)
+def unseen(purchases: Iterable[Purchase], lines: Iterable[Line]) -> list[Purchase]:
+    """Return the purchases that the ledger does not show."""
+    left: defaultdict[float, list[Line]] = defaultdict(list)
+    for line in sorted(lines):
+        if not line.is_credit:
+            left[round(line.amount, 2)].append(line)
+    # The latest has the fewest entries to be shown by.
+    return [
+        purchase
+        for purchase in sorted(purchases, reverse=True)
+        if not _take(left[round(purchase.price, 2)], purchase.at - CLOCKS_DIFFER)
+    ]
 
 
 def beginning(now: float, *, of_month: bool = False) -> datetime:
@@ -101,15 +165,41 @@ def beginning(now: float, *, of_month: bool = False) -> datetime:
 
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value of JSON is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _time(entry: Mapping[str, Any]) -> datetime | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
     try:
-        at = datetime.fromisoformat(str(entry.get("transactionDate")).strip())
-    except ValueError:
+        return math.isfinite(value)
+    except OverflowError:  # an int with hundreds of digits
+        return False
+
+
+def _take(lines: list[Line], since: float) -> bool:
+    """Take away the latest line, if it is not older than a time."""
+    if lines and lines[-1].at >= since:
+        lines.pop()
+        return True
+    return False
+
+
+def _line(entry: Mapping[str, Any]) -> Line:
+    at, amount = _time(entry.get("transactionDate")), entry.get("amount")
+    if at is None or not is_number(amount) or amount < 0:
+        raise Unavailable(
+            "Pictory's ledger has an entry that this release does not understand: "
+            f"{_shown(entry)}. It needs a time as transactionDate, and a number from 0 on as amount."
+        )
+    return Line(at, amount, _word(entry.get("type")) == "credit", _word(entry.get("source")))
+
+
+def _time(value: object) -> float | None:
+    if not isinstance(value, str):
         return None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+    try:
+        at = datetime.fromisoformat(value.strip())
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        return at.timestamp() if at.year >= _FIRST_YEAR else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _word(value: object) -> str:

@@ -45,12 +45,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from pictory_provider.api.checks import public_name
 from pictory_provider.api.errors import JobNotFound, PictoryError, RequestInvalid, SubmitOutcomeUnknown
 from pictory_provider.api.models import ImageRequest, Job, JobState
 from pictory_provider.api.retry import is_passing
+from pictory_provider.jobs.ledger import Purchase, price_of, read_purchases
 from pictory_provider.jobs.polling import UNKNOWN_JOB_GRACE
 
 KEY = "pictory_submission"
@@ -75,6 +76,8 @@ class Submission:
     :param request: what was asked for (:func:`asked_for`).
     :param has_ended: whether the try that wrote it has ended for good, well or not.
     :param path: where the picture was to be saved, as the try that wrote it rendered it.
+    :param earlier: what the task has bought, or may have bought, before this purchase.
+    :param before_clear: AI credits of :attr:`purchases` that it had bought when it was last cleared.
     """
 
     job_id: str | None = None
@@ -87,6 +90,14 @@ class Submission:
     submitted_at: float | None = None
     credits_before: float | None = None
     path: str | None = None
+    earlier: tuple[Purchase, ...] = ()
+    before_clear: float = 0.0
+
+    @property
+    def purchases(self) -> tuple[Purchase, ...]:
+        """Everything that the task has bought, or may have bought, the last purchase among them."""
+        at = self.intended_at
+        return self.earlier if at is None else (*self.earlier, Purchase(at, price_of(self.request)))
 
     @property
     def is_by_hand(self) -> bool:
@@ -112,6 +123,8 @@ class Submission:
             "submitted_at": self.submitted_at,
             "credits_before": self.credits_before,
             "path": self.path,
+            "earlier": [list(each) for each in self.earlier] or None,
+            "before_clear": self.before_clear or None,
         }
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -128,7 +141,9 @@ class Submission:
         job_id = value.get("jobId", value.get("job_id"))
         if job_id is not None and not (isinstance(job_id, str) and job_id.strip() not in ("", "None")):
             return None
-        request, path = value.get("request"), value.get("path")
+        request, path, earlier = value.get("request"), value.get("path"), read_purchases(value.get("earlier"))
+        if earlier is None:
+            return None
         found = cls(
             job_id=job_id.strip() if job_id else None,
             fingerprint=value.get("fingerprint"),
@@ -140,6 +155,8 @@ class Submission:
             submitted_at=_seconds(value.get("submitted_at")),
             credits_before=_seconds(value.get("credits_before")),
             path=path if isinstance(path, str) else None,
+            earlier=earlier,
+            before_clear=_seconds(value.get("before_clear")) or 0.0,
         )
         return found if found.job_id or found.max_tries is not None else None
 
@@ -186,19 +203,6 @@ class Adopt(NamedTuple):
     found: Submission = Submission()
     warning: str | None = None
     is_to_keep: bool = False
-
-
-class Recorder(Protocol):
-    """Where a submission is put on record while it happens."""
-
-    def intend(self) -> None:
-        """Note that the paid request is about to be sent."""
-
-    def withdraw(self) -> None:
-        """Note that it certainly bought nothing, and leave what was there before."""
-
-    def keep(self, job_id: str) -> None:
-        """Note what it bought."""
 
 
 def asked_for(request: ImageRequest) -> dict[str, Any]:

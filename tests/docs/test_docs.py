@@ -26,10 +26,13 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pictory_provider import exceptions, order
 from pictory_provider.api import retry
 from pictory_provider.api.models import MODELS, STYLES, ImageOptions, ImageRequest
+from pictory_provider.batch.entries import Header
+from pictory_provider.batch.journal import Journal
+from pictory_provider.batch.spending import budget_of
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.images.sidecar import Sidecar
 from pictory_provider.jobs import polling, submission
-from pictory_provider.jobs.budget import Budget, Limits
+from pictory_provider.jobs.budget import Limits
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
 from pictory_provider.provider_info import CONNECTION_FIELDS
 from pictory_provider.sensors.pictory import PictoryJobSensor
@@ -231,8 +234,9 @@ def buy_within(pictory, monkeypatch, limits=None, **arguments):
 
 
 def spent_so_far(kept):
+    header = Header(digest="", parts=(), of=0, folder="", made_by={}, max_tries=0, retries=0, spending=kept)
     with exceptions.airflow_errors():
-        Budget.read(Limits(), kept, now=0, is_cleared=False)
+        budget_of(Journal(header=header), Limits(), now=0)
 
 
 def submit(pictory, fault):
@@ -375,7 +379,9 @@ def occurrences(pictory, monkeypatch, tmp_path):
     yield lambda: buy_within(pictory, monkeypatch, max_credits=9, model="newer", allow_unlisted=True)
     yield lambda: buy_within(pictory, monkeypatch, {"credits_per_day": 1})
     yield lambda: (pictory.enter(amount="much"), buy_within(pictory, monkeypatch, {"credits_per_day": 1}))
-    yield lambda: spent_so_far({"today": "much"})
+    yield lambda: connect(pictory, monkeypatch, extra='{"credits_per_day": 50,}')
+    yield lambda: connect(pictory, monkeypatch, extra={"credit_per_day": 50})
+    yield lambda: spent_so_far({"dropped": "much"})
     yield lambda: connect(pictory, monkeypatch, host="http://127.0.0.1:1")
     yield lambda: submit(pictory, "unauthorized")
     yield lambda: submit(pictory, "forbidden")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -14,14 +15,17 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from pictory_provider.api import retry
+from pictory_provider.api.errors import StorageFailed
 from pictory_provider.exceptions import (
     PictoryAuthenticationError,
     PictoryBudgetExceeded,
     PictoryEdgeBlocked,
     PictoryJobFailed,
     PictoryRequestInvalid,
+    PictoryStorageFailed,
     PictorySubmitOutcomeUnknown,
     PictoryUnavailable,
+    PictoryWaitTimeout,
 )
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.operators.pictory import GenerateImageOperator
@@ -44,6 +48,22 @@ def limit(pictory, monkeypatch):
         return pictory
 
     return set_limits
+
+
+@pytest.fixture
+def others_spend(fast, monkeypatch):
+    """Return what lets somebody else spend, once so many pictures were bought."""
+    bill = fast.account.ledger.bill
+
+    def others_spend(*, after, amount):
+        def billed_too(job):
+            bill(job)
+            if len(fast.account.jobs) == after:
+                fast.enter(amount=amount)
+
+        monkeypatch.setattr(fast.account.ledger, "bill", billed_too)
+
+    return others_spend
 
 
 def run(context, **arguments):
@@ -193,6 +213,54 @@ def test_max_credits_counts_over_the_retries_and_a_clear_begins_anew(pictory, co
     assert len(pictory.submissions) == 2
 
 
+def test_max_credits_counts_everything_that_a_task_has_bought_and_not_only_the_last(pictory, context):
+    for bought in (1, 2, 3):
+        pictory.plan("failed")
+        run(context, max_credits=6)
+        assert len(pictory.submissions) == bought
+    with pytest.raises(
+        PictoryBudgetExceeded, match=says("max_credits leaves 0 of 6, since this task has spent 6")
+    ):
+        run(context, max_credits=6)
+    context["ti"].max_tries += 1
+    pictory.plan("failed")
+    run(context, max_credits=2)
+    with pytest.raises(PictoryBudgetExceeded):
+        run(context, max_credits=2)
+    assert len(pictory.submissions) == 4
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_what_a_task_may_have_bought_counts_in_a_later_try_beside_what_others_have_spent(
+    name, limit, context, pictory
+):
+    pictory.enter(amount=18, transactionDate=datetime.fromtimestamp(time.time() - 200, UTC).isoformat())
+    room = {"credits_reserve": pictory.account.credits_limit - 21}.get(name, 21)
+    limit(**{name: room})
+    pictory.set(ledger_lag=NEVER, quota_lag=NEVER)
+    pictory.script("submit", "drop-after")
+    with pytest.raises(PictorySubmitOutcomeUnknown):
+        run(context)
+    with pytest.raises(PictoryBudgetExceeded):
+        run(context, on_unknown_submit="resubmit")
+    context["ti"].max_tries += 1
+    with pytest.raises(PictoryBudgetExceeded):
+        run(context)
+    assert pictory.account.credits_billed == 2
+
+
+def test_what_a_task_has_bought_is_on_record_beside_its_picture_too(limit, context_without_store, tmp_path):
+    pictory = limit(credits_per_day=3)
+    pictory.set(ledger_lag=NEVER)
+    pictory.plan("failed")
+    arguments = {"path": str(tmp_path / "a.png"), "deferrable": False}
+    with pytest.raises(PictoryJobFailed):
+        run(context_without_store, **arguments)
+    with pytest.raises(PictoryBudgetExceeded):
+        run(context_without_store, **arguments)
+    assert len(pictory.submissions) == 1
+
+
 def test_max_credits_counts_a_job_that_has_failed(pictory, context):
     pictory.plan("failed")
     run(context)
@@ -326,23 +394,15 @@ def test_legs_retries_and_clears_of_a_batch_never_exceed_a_limit_although_ledger
 
 
 def test_a_batch_that_reaches_the_limit_because_others_spend_saves_what_it_has_bought(
-    limit, fast, folder, one_try
+    limit, fast, others_spend, one_try
 ):
     limit(credits_per_day=100)
-    bought = []
-
-    def others_spend(_):
-        bought.append(1)
-        if len(bought) == 10:
-            fast.enter(amount=75)
-
-    fast.account.ledger.bill, bill = (lambda job: (bill(job), others_spend(job))), fast.account.ledger.bill
+    others_spend(after=10, amount=75)
     with pytest.raises(
         PictoryBudgetExceeded, match=says("Of the batch: 40 pictures: 1[0-9] saved, .* not bought")
     ):
         one_try(lamps(40))
     assert fast.account.credits_billed <= 2 * 16
-    fast.account.ledger.bill = bill
 
 
 def test_a_batch_gives_back_what_pictory_has_refused(limit, fast, folder, one_try):
@@ -376,7 +436,7 @@ def test_a_batch_asks_once_before_all_and_once_a_wave(limit, fast, folder, one_t
 def test_a_batch_without_limits_asks_for_neither_ledger_nor_quota(fast, folder, one_try):
     one_try(lamps(20))
     assert [path for path in asked(fast) if path.startswith(("aicredits", "quota"))] == []
-    assert json.loads((folder / ".pictory/batch.json").read_text())["spending"] is None
+    assert not json.loads((folder / ".pictory/batch.json").read_text())["spending"]
 
 
 def test_a_batch_is_skipped_after_it_has_saved_what_it_bought(limit, fast, folder, one_try):
@@ -393,11 +453,73 @@ def test_what_a_batch_has_spent_and_cannot_be_read_buys_nothing(limit, fast, fol
     limit(credits_per_day=100)
     one_try(lamps(2))
     header = folder / ".pictory/batch.json"
-    header.write_text(json.dumps({**json.loads(header.read_text()), "spending": {"today": "much"}}))
+    header.write_text(json.dumps({**json.loads(header.read_text()), "spending": {"dropped": "much"}}))
     one_try.clear()
     with pytest.raises(PictoryUnavailable, match=says("What this batch has spent cannot be read")):
         one_try(lamps(3))
     assert len(fast.submissions) == 2
+
+
+def test_a_limit_that_is_set_between_two_tries_counts_what_was_bought_before(fast, folder, one_try, limit):
+    fast.set(ledger_lag=NEVER)
+    fast.plan("failed")
+    with pytest.raises(PictoryJobFailed):
+        one_try(lamps(8))
+    limit(credits_per_day=17)
+    for table, more in ((lamps(8), {}), (lamps(9), {}), (lamps(1), {"overwrite": True})):
+        one_try.clear()
+        with pytest.raises(PictoryBudgetExceeded, match=says("credits_per_day leaves 1 of 17")):
+            one_try(table, **more)
+    assert len(fast.submissions) == 8
+
+
+def test_a_clear_begins_anew_for_max_credits_whatever_its_first_leg_does(fast, folder, one_try):
+    fast.account.seconds = 60
+    with pytest.raises(PictoryWaitTimeout):
+        one_try(lamps(3), max_credits=6, timeout=0)
+    for job in fast.account.jobs.values():
+        job.fate, job.seconds = "failed", 0
+    fast.account.seconds = 0
+    one_try.clear()
+    assert one_try(lamps(3), max_credits=6, deferrable=True)["saved"] == 3
+    assert len(fast.submissions) == 6
+
+
+def test_a_wave_that_was_never_sent_is_not_counted(fast, folder, one_try, monkeypatch):
+    def struck(*_):
+        raise StorageFailed("the disk is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pictory_provider.batch.plan.Plan.intend", struck)
+        with pytest.raises(PictoryStorageFailed):
+            one_try(lamps(3), max_credits=6)
+    assert one_try(lamps(3), max_credits=6)["saved"] == 3
+
+
+def test_jobs_that_are_paid_for_and_run_on_are_retried_although_a_limit_stops_purchases(
+    limit, fast, folder, one_try
+):
+    fast.account.seconds = 60
+    with pytest.raises(PictoryWaitTimeout):
+        one_try(lamps(2), timeout=0)
+    limit(credits_per_day=0)
+    one_try.clear()
+    with pytest.raises(PictoryWaitTimeout, match=says("Besides, purchases have stopped: The picture costs 2")):
+        one_try(lamps(3), timeout=0, on_budget="skip")
+    for job in fast.account.jobs.values():
+        job.seconds = 0
+    with pytest.raises(AirflowSkipException):
+        one_try(lamps(3), on_budget="skip")
+    assert len((folder / "metadata.jsonl").read_text().splitlines()) == 2
+
+
+def test_rows_that_failed_fail_a_task_that_would_be_skipped_for_a_limit(limit, fast, others_spend, one_try):
+    limit(credits_per_day=100)
+    others_spend(after=8, amount=84)
+    fast.plan("failed")
+    with pytest.raises(PictoryJobFailed, match=says("Besides, purchases have stopped")):
+        one_try(lamps(40), on_budget="skip")
+    assert fast.account.credits_billed == 16
 
 
 def test_max_credits_holds_over_the_legs_and_retries_of_a_batch(fast, folder, one_try):

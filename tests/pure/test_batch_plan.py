@@ -197,9 +197,9 @@ def test_a_wave_that_was_struck_before_anything_was_sent_leaves_the_record_as_it
 def test_the_price_is_that_of_what_is_missing():
     requests = [{"prompt": "A lamp", "model": "flux-schnell"}] * 3 + ["A desk 1", "A desk 2"]
     plan = planned(requests=requests, found={4: reusable(4, "A desk 2")})
-    assert Lot.of(row.request for row in plan.missing).price == 3.8
+    assert Lot(tuple(row.request for row in plan.missing)).price == 3.8
     unlisted = planned(requests=["A lamp", {"prompt": "A lamp", "model": "new"}]).missing
-    assert Lot.of(row.request for row in unlisted).price is None
+    assert Lot(tuple(row.request for row in unlisted)).price is None
 
 
 def test_the_sidecar_of_a_purchase_by_another_task_is_adopted_and_goes_on_record():
