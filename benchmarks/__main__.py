@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
-from benchmarks import batch, imports, saving, triggerer, waiting
+from benchmarks import batch, imports, large, saving, triggerer, waiting
 
 imports.main()
 waiting.main()
 triggerer.main()
 saving.main()
 batch.main()
+large.main()

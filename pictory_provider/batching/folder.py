@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pictory_provider.api.errors import PictoryError, RequestInvalid, StorageFailed
 from pictory_provider.batch.decision import Found, Picture
+from pictory_provider.batch.names import RECORD_FOLDER
 from pictory_provider.images.paths import check_path, local_file, object_storage
 from pictory_provider.images.reuse import Lying
 from pictory_provider.images.shelf import Shelf
@@ -26,6 +29,7 @@ AT_ONCE = 8
 """Files that are read side by side."""
 LARGEST_TABLE = 256 * 1024 * 1024
 _LARGEST_SIDECAR = 1024 * 1024
+_SPARE, _SPARE_BYTES = f"{RECORD_FOLDER}/spare", 64 * 1024
 _KEEPING = (
     "The record of the batch could not be written:",
     (
@@ -89,6 +93,20 @@ class Folder:
     def record(self, name: str) -> Target:
         """Return the place of a file of the batch's record."""
         return Target(self.at(name), noting=_KEEPING)
+
+    def hold_room(self) -> None:
+        """Hold some room on a local disk, so that a full one still takes on record what was just bought.
+
+        :raises StorageFailed: where there is none.
+        """
+        if self._local and not (self._local / _SPARE).exists():
+            self.record(_SPARE).write(os.urandom(_SPARE_BYTES))  # what no disk can make smaller
+
+    def give_room(self) -> None:
+        """Give the room that is held to whoever writes next."""
+        if self._local:
+            with suppress(OSError):
+                (self._local / _SPARE).unlink(missing_ok=True)
 
     def manifest(self, name: str) -> Target:
         """Return the place of a file that tells of the batch in the end."""

@@ -153,7 +153,8 @@ class BatchRecord:
     def write(self, journal: Journal, *, patience: Sequence[float] = ()) -> None:
         """Write whatever has changed. What could not be written is written by the next call.
 
-        :param patience: seconds before each further attempt.
+        :param patience: seconds before each further attempt to write what must not be lost, for which some room is
+            held.
         :raises StorageFailed: where it cannot be written, or is another try's by now.
         """
         self._left += journal.writes()
@@ -164,8 +165,12 @@ class BatchRecord:
                     self.check_held(journal.header)
                 self._write_all()
                 self._is_taken_up = True
+                if not patience:
+                    self.folder.hold_room()
                 break
             except StorageFailed:
+                if patience:
+                    self.folder.give_room()
                 if pause is None:
                     raise
                 time.sleep(pause)
@@ -175,6 +180,7 @@ class BatchRecord:
         """Note that this try has ended for good, so that another run may take the folder."""
         journal.set_header(has_ended=True)
         self.write(journal)
+        self.folder.give_room()
 
     def _write_all(self) -> None:
         while self._left:

@@ -150,7 +150,7 @@ class Wave:
         self.quiet = quiet
         self.lock = threading.Lock()
         self._held_at = -math.inf
-        self._is_unrecorded = False
+        self._unrecorded: set[str] = set()
         self._pool = pool
         self._no_more = no_more
         self._log = log
@@ -213,7 +213,8 @@ class Wave:
                     self._write()
                 pending = pending or _next(answers, before=min(write_at, give_up_at))
                 if pending is not None:
-                    self._is_unrecorded = self._is_unrecorded or pending.is_open
+                    if pending.is_open:
+                        self._unrecorded.add(pending.row.key)
                     ended_by = self._note(pending) or ended_by
                     open_ones.pop(pending.row.key, None)
                     pending, write_at = None, min(write_at, time.monotonic() + UNRECORDED)
@@ -263,14 +264,14 @@ class Wave:
         """Put answers on record. Where that cannot be done the log and the error name the jobs."""
         try:
             self.record.write(self.plan.journal, patience=PATIENCE)
-            self._is_unrecorded = False
+            self._unrecorded.clear()
         except Exception as error:
-            if not self._is_unrecorded:
+            if not self._unrecorded:
                 raise
             bought: list[Any] = [
                 f"    {entry.file_name}: jobId {entry.job_id}"
                 for entry in self.plan.journal
-                if entry.job_id and entry.tried == self.plan.journal.header.tries and entry.state == "bought"
+                if entry.job_id and entry.key in self._unrecorded
             ]
             for line in bought:
                 self._log.error("Bought, and perhaps not on record:%s", line)

@@ -29,6 +29,7 @@ from pictory_provider.exceptions import (
     PictoryUnavailable,
     PictoryWaitTimeout,
 )
+from pictory_provider.images.shelf import Shelf
 from pictory_provider.images.sidecar import MadeBy, Sidecar
 from pictory_provider.images.store import Target
 from pictory_provider.jobs import pacing
@@ -471,6 +472,39 @@ def test_a_private_reference_that_cannot_be_signed_fails_its_row_alone(fast, one
     result = one_try(rows, fail_on_partial_error=False)
     assert (result["saved"], result["failed"], len(fast.submissions)) == (1, 1, 1)
     assert "does not exist" in lines(folder / "failed.jsonl")[0]["message"]
+
+
+@pytest.mark.parametrize("deferrable", WAYS)
+def test_where_the_storage_takes_no_picture_no_more_are_bought_and_a_retry_saves_what_is_paid_for(
+    fast, one_try, folder, mocker, deferrable
+):
+    patch = mocker.patch.object(Shelf, "save", side_effect=StorageFailed("No space left on device"))
+    with pytest.raises(
+        PictoryStorageFailed, match=says("No space left .* Of the batch: 100 pictures: .* not bought")
+    ):
+        one_try(lamps(100), max_in_flight=16, deferrable=deferrable)
+    paid = len(fast.submissions)
+    assert 8 <= paid < 60
+    mocker.stop(patch)
+    assert one_try(lamps(100), deferrable=deferrable)["saved"] == 100
+    assert billed(fast) == dict.fromkeys(lamps(100), 1)
+
+
+def test_room_is_held_for_what_was_just_bought_while_a_batch_runs_and_not_after_it(fast, one_try, folder, mocker):
+    write, failed = Target.write, []
+
+    def on_a_full_disk(self, data):
+        held = (folder / ".pictory/spare").exists()
+        if fast.submissions and held and self.path.endswith("-00000.json"):
+            failed.append(self.path)
+            raise StorageFailed("No space left on device")
+        write(self, data)
+
+    mocker.patch.object(Target, "write", on_a_full_disk)
+    mocker.patch.object(wave, "PATIENCE", (0.01,))
+    assert one_try(lamps(3))["saved"] == 3
+    assert failed
+    assert not (folder / ".pictory/spare").exists()
 
 
 # Another table -------------------------------------------------------------------------------------------
