@@ -38,6 +38,7 @@ from pictory_provider.provider_info import CONNECTION_FIELDS
 from pictory_provider.sensors.pictory import PictoryJobSensor
 from pictory_provider.simulator import Simulator
 from tests.docs.snippets import PAGES, QUOTATION, ROOT, quoted
+from tests.provider.batches import Tries
 from tests.stand_ins import StateStore, TaskInstance
 from tests.versions import __main__ as matrix
 
@@ -345,6 +346,8 @@ def occurrences(pictory, monkeypatch, tmp_path):
     yield lambda: (paint(taken), paint(taken, "A lighthouse at dusk", run_id="second"))
     yield lambda: (taken.write_text("changed"), paint(taken, run_id="second"))
     yield lambda: both_look_at_once(monkeypatch, tmp_path / "both.png")
+    yield lambda: Tries("/proc/a")([])
+    yield lambda: ((tmp_path / "lamps/metadata.jsonl").mkdir(parents=True), Tries(tmp_path / "lamps")([]))
 
     bought, unseen, unknown = (tmp_path / name for name in ("bought.png", "unseen.png", "unknown.png"))
     monkeypatch.setattr(submission, "UNKNOWN_JOB_GRACE", 0)
