@@ -14,6 +14,7 @@ PROGRAM = """
 import sys, time
 import airflow.sdk
 from airflow.sdk import BaseOperator, BaseSensorOperator
+from airflow.providers.common.compat.sdk import AirflowPlugin, BaseOperatorLink, conf
 before = len(sys.modules)
 begun = time.perf_counter()
 import {module}
@@ -22,6 +23,7 @@ print(time.perf_counter() - begun, len(sys.modules) - before)
 MODULES = (
     "pictory_provider.operators.pictory",
     "pictory_provider.sensors.pictory",
+    "pictory_provider.plugins.plugin",
     "airflow.providers.http.operators.http",
     "airflow.providers.http.sensors.http",
     "airflow.providers.openai.operators.openai",

@@ -7,12 +7,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote
 
 from demo.stack import AirflowStack, StackError, free_port, is_free
 from pictory_provider.api.models import MODELS
@@ -25,6 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / ".demo" / "pictures"
 CHEAPEST = min(MODELS.values(), key=lambda model: model.credits)
 UI_PORT = 8080
+SHOWN = "pictures_of_every_kind"
+"""The DAG that ``make ui`` runs, so that there is something to see."""
 
 MEANING = {
     "running": "a worker runs it",
@@ -84,8 +88,12 @@ def _show_ui() -> int:
     port = UI_PORT if is_free(UI_PORT) else free_port()
     with _pictory(None) as (where, env):
         print(f"Airflow with the example DAGs, beside {where}.\n")
-        with AirflowStack(_home("ui"), ROOT / "dags", env=env, port=port, say=clock.say) as airflow:
+        env |= {"AIRFLOW__PICTORY__GALLERY_PATHS": str(PICTURES)}
+        dags = _dags_of_ui()
+        with AirflowStack(_home("ui"), dags, env=env, port=port, say=clock.say) as airflow:
             clock.say(f"ready: {airflow.url}/dags")
+            shown = airflow.trigger(SHOWN)
+            print(f"\nPictures: {airflow.url}/dags/{SHOWN}/runs/{quote(shown, safe='')}/plugin/pictory-run")
             print("\nUnpause a DAG and trigger it. Pictures go to .demo/pictures. Ctrl-C ends everything.")
             while True:
                 airflow.check_alive()
@@ -147,6 +155,16 @@ def _agrees_to_pay() -> bool:
         print("Set YES=1 to agree, or unset PICTORY_API_KEY for the simulator.")
         return False
     return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _dags_of_ui() -> Path:
+    """Return a folder with the example DAGs, and the one that shows what pictures look like in Airflow."""
+    folder = ROOT / ".demo" / "dags-ui"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file in (*(ROOT / "dags").iterdir(), ROOT / "demo" / "dags" / f"{SHOWN}.py"):
+        (folder / file.name).symlink_to(file)
+    return folder
 
 
 def _home(name: str) -> Path:

@@ -84,6 +84,10 @@ class AirflowStack:
         for component in COMPONENTS:
             self.start_component(component)
         self._wait_until_healthy()
+        self.log_in()
+
+    def log_in(self) -> None:
+        """Get the token with which the API is called."""
         token = self._session.get(f"{self.url}/auth/token", timeout=10).json()["access_token"]
         self._session.headers["Authorization"] = f"Bearer {token}"
 

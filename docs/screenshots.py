@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import requests
 from playwright.sync_api import sync_playwright
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 DAG = "pictory_text_to_image"
+SHOWN = "pictures_of_every_kind"
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 
 
@@ -93,9 +95,36 @@ def take(page: Page, url: str, run_id: str) -> None:
     page.wait_for_timeout(3000)
     page.screenshot(path=IMAGES / "grid.png")
 
+    take_pictures(page, url)
+
     page.goto(f"{url}/dags/{DAG}/runs/{run_id}/tasks/wait/details")
     page.wait_for_timeout(3000)
     page.screenshot(path=IMAGES / "link.png")
+
+
+def take_pictures(page: Page, url: str) -> None:
+    """Take the tab *Pictures* of the run that ``make ui`` begins with, once all but one picture are there."""
+    token = requests.get(f"{url}/auth/token", timeout=10).json()["access_token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    runs = f"{url}/api/v2/dags/{SHOWN}/dagRuns"
+    run_id = requests.get(runs, headers=headers, timeout=30).json()["dag_runs"][0]["dag_run_id"]
+    tasks = f"{runs}/{quote(run_id, safe='')}/taskInstances"
+    while True:
+        found = requests.get(tasks, headers=headers, timeout=30).json()["task_instances"]
+        if sum(task["state"] not in ("success", "failed") for task in found) == 1:
+            break
+        time.sleep(1)
+    page.set_viewport_size({"width": 1440, "height": 1080})
+    page.goto(f"{url}/dags/{SHOWN}/runs/{quote(run_id, safe='')}/plugin/pictory-run")
+    frame = page.frame_locator("iframe[title=Pictures]")
+    frame.locator(".shot.seen").first.wait_for()
+    page.wait_for_timeout(3000)
+    page.screenshot(path=IMAGES / "gallery.png")
+    page.goto(f"{url}/plugin/pictory")
+    frame.locator(".shot.seen").first.wait_for()
+    page.wait_for_timeout(3000)
+    page.screenshot(path=IMAGES / "gallery-newest.png")
+    page.set_viewport_size({"width": 1280, "height": 800})
 
 
 if __name__ == "__main__":

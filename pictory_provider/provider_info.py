@@ -66,6 +66,26 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
     },
 }
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "gallery": {
+        "description": "Show the tabs and the page *Pictures*. Every component reads it when it starts.",
+        "version_added": "0.1.0",
+        "type": "boolean",
+        "example": None,
+        "default": "True",
+    },
+    "gallery_paths": {
+        "description": "Folders whose saved pictures the pages show, separated by commas: absolute local paths of "
+        "the API server, and URLs such as s3://media/covers. Empty: none, and the browser loads a picture from "
+        "Pictory, as long as it has it.",
+        "version_added": "0.1.0",
+        "type": "string",
+        "example": "/srv/covers, s3://media/covers",
+        "default": "",
+    },
+}
+"""Airflow's configuration options, of the section ``[pictory]``."""
+
 
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's description, as ``provider_info.schema.json`` of Airflow wants it."""
@@ -104,4 +124,7 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "cli": ["pictory_provider.cli.definitions.get_pictory_cli_commands"],
         "extra-links": ["pictory_provider.links.pictory.PictoryJobLink"],
+        # Airflow ignores these by default and takes the entry point `airflow.plugins`; the name is the same.
+        "plugins": [{"name": "pictory", "plugin-class": "pictory_provider.plugins.plugin.PictoryPlugin"}],
+        "config": {"pictory": {"description": "Pictures of Pictory in Airflow's pages.", "options": OPTIONS}},
     }

@@ -1,18 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What is told to metrics, to lineage and to assets. None of it may cost a picture, or the jobId of a paid job."""
+"""What is told to metrics, to lineage, to assets and to Airflow's pages.
+
+None of it may cost a picture, or the jobId of a paid job.
+"""
 
 from __future__ import annotations
 
+import inspect
 import logging
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from airflow.providers.common.compat.sdk import Stats
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout, Stats
 
 from pictory_provider.api.checks import without_query
+from pictory_provider.api.models import MODELS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import BaseHook, Context
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -20,6 +26,63 @@ if TYPE_CHECKING:
     from pictory_provider.api.models import Job
 
 log = logging.getLogger(__name__)
+
+REQUEST_KEY = "pictory_request"
+"""The XCom that Airflow's pages show a picture from while it is drawn."""
+FAILURE_KEY = "pictory_failure"
+"""The XCom that says why a task has failed or was skipped, and what it was asked for; Airflow itself keeps that in
+the log alone."""
+_LONGEST_TEXT = 5_000
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def show_request(context: Any, submission: Any, *, is_waited_for: bool) -> None:
+    """Leave in an XCom what is drawn, for Airflow's pages.
+
+    :param submission: what is on record of it (:class:`pictory_provider.jobs.submission.Submission`).
+    :param is_waited_for: whether the task waits for the picture, and then pushes its record too.
+    """
+    asked = submission.request or {}
+    told = {"job_id": submission.job_id, "submitted_at": submission.submitted_at, "is_waited_for": is_waited_for}
+    told |= {name: asked.get(name) for name in ("prompt", "model", "aspectRatio")}
+    listed = MODELS.get(str(told["model"]))
+    try:
+        context["ti"].xcom_push(key=REQUEST_KEY, value={**told, "credits": listed.credits if listed else None})
+    except Exception:
+        log.debug("What is drawn could not be told to Airflow.", exc_info=True)
+
+
+def tells_why(method: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let a method of an operator that takes the ``context`` leave in an XCom why it failed, for Airflow's pages.
+
+    A retry clears it, as every XCom of the try before.
+    """
+    position = list(inspect.signature(method).parameters).index("context")
+
+    @wraps(method)
+    def telling(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return method(*args, **kwargs)
+        except (Exception, AirflowTaskTimeout) as error:
+            # A deferral is none of these; a wait that is rescheduled says nothing of a failure.
+            if type(error).__name__ != "AirflowRescheduleException":
+                context = kwargs.get("context", args[position] if len(args) > position else None)
+                _tell_why(args[0], context, error)
+            raise
+
+    return telling
+
+
+def _tell_why(operator: Any, context: Any, error: BaseException) -> None:
+    text = str(getattr(error, "message", None) or error).strip()
+    told = {"error": type(error).__name__, "message": text[:_LONGEST_TEXT]}
+    asked = {name: getattr(operator, name, None) for name in ("prompt", "model", "job_id")}
+    told |= {name: value[:_LONGEST_TEXT] for name, value in asked.items() if isinstance(value, str)}
+    try:
+        context["ti"].xcom_push(key=FAILURE_KEY, value=told)
+    except Exception:
+        log.debug("Why the task failed could not be told to Airflow.", exc_info=True)
 
 
 def count(name: str, **more: Any) -> None:

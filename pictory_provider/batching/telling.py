@@ -4,7 +4,8 @@
 
 ``progress`` and ``pictures_<page>`` are pushed on change, and at most every five seconds. A page is of 50 rows of
 the table, in its order, with a record for each that has its picture. Airflow keeps XComs over a deferral, and
-clears them at a retry, which pushes them anew.
+clears them at a retry, which pushes them anew. At the end ``failures_<page>`` says of each row that has no picture
+why, for Airflow's pages; ``failed.jsonl`` says more.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pictory_provider.batch.decision import Place
 from pictory_provider.batch.progress import EVERY, is_worth_telling, line, progress
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pictory_provider.batch.plan import Plan
     from pictory_provider.batch.rows import Row
     from pictory_provider.batching.folder import Folder
@@ -25,8 +28,10 @@ if TYPE_CHECKING:
 
 PROGRESS_KEY = "progress"
 PICTURES_KEY = "pictures_{page}"
+FAILURES_KEY = "failures_{page}"
 PICTURES = 50
 """Rows of the table that share an XCom of image records."""
+_LONGEST = 500
 LOG_EVERY = 30.0
 """Seconds between two lines of progress in the log, at least."""
 
@@ -89,6 +94,31 @@ class Teller:
         if now != self._told or self._changed:
             self._push(now)
         return now
+
+    def lost(self) -> None:
+        """Tell of each row that has no picture in the end why. It is a comfort, and fails nothing."""
+        try:
+            for first in range(0, len(self._plan.rows), PICTURES):
+                if failures := self._failures(self._plan.rows[first : first + PICTURES]):
+                    self._ti.xcom_push(key=FAILURES_KEY.format(page=first // PICTURES), value=failures)
+        except Exception as error:
+            self._log.warning("Why pictures are missing could not be told to Airflow's pages: %r", error)
+
+    def _failures(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        ends = ((row, self._plan.end_of(row)) for row in rows)
+        return [
+            {
+                "job_id": end.job_id,
+                "status": end.place.value,
+                "file_name": row.file_name,
+                "prompt": row.request.prompt,
+                "model": row.request.model,
+                "error": end.code,
+                "message": end.message and str(end.message)[:_LONGEST],
+            }
+            for row, end in ends
+            if end.place not in (Place.SAVED, Place.REUSED)
+        ]
 
     def _push(self, now: dict[str, Any]) -> None:
         for page in sorted(self._changed):

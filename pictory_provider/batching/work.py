@@ -259,6 +259,7 @@ class Batch:
     def _finish(self, plan: Plan, delivery: Delivery, teller: Teller) -> dict[str, Any]:
         manifest = write_manifest(plan, self._folder)
         now = teller.all()
+        teller.lost()
         result = {**now, "manifest": manifest}
         error = error_of(
             plan,

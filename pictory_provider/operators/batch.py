@@ -18,7 +18,7 @@ from pictory_provider.jobs.polling import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT
 from pictory_provider.order import check_policy
 from pictory_provider.provider_info import DEFAULT_CONN_ID
 from pictory_provider.spending import check_limits, skipped
-from pictory_provider.telemetry import report_assets
+from pictory_provider.telemetry import report_assets, tells_why
 from pictory_provider.waiting import seconds, warn_if_impolite
 
 if TYPE_CHECKING:
@@ -191,6 +191,7 @@ class GenerateImageBatchOperator(BaseOperator):
                 self.path,
             )
 
+    @tells_why
     def _go_on(
         self, context: Context, *, is_leg: bool, seen: Seen | None = None, folder: str | None = None
     ) -> dict[str, Any]:

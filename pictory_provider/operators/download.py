@@ -13,7 +13,7 @@ from pictory_provider.images.paths import local_file
 from pictory_provider.images.store import DEFAULT_MAX_BYTES
 from pictory_provider.links.pictory import PictoryJobLink
 from pictory_provider.provider_info import DEFAULT_CONN_ID
-from pictory_provider.telemetry import openlineage_of, report_assets
+from pictory_provider.telemetry import openlineage_of, report_assets, tells_why
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,6 +76,7 @@ class DownloadImageOperator(BaseOperator):
         self.pictory_conn_id = pictory_conn_id
         self._lineage: tuple[str | None, str | None] = None, None
 
+    @tells_why
     def execute(self, context: Context) -> SavedImage:
         """Download, check and save."""
         from pictory_provider.hooks.pictory import PictoryHook

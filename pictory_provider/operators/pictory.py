@@ -26,7 +26,7 @@ from pictory_provider.operators.result import check_what_follows
 from pictory_provider.order import Order, Purchase, check_policy
 from pictory_provider.provider_info import DEFAULT_CONN_ID
 from pictory_provider.spending import check_limits, skipped
-from pictory_provider.telemetry import openlineage_of, report_assets, report_lineage
+from pictory_provider.telemetry import openlineage_of, report_assets, report_lineage, show_request, tells_why
 from pictory_provider.waiting import (
     JobWait,
     conclude,
@@ -169,6 +169,7 @@ class GenerateImageOperator(BaseOperator):
         self._purchase: Purchase | None = None
         self._lineage: tuple[str | None, str | None] = None, None
 
+    @tells_why
     def execute(self, context: Context) -> str:
         """Check; take, adopt or submit; publish the jobId; wait and save if that was asked for."""
         with airflow_errors():
@@ -201,9 +202,11 @@ class GenerateImageOperator(BaseOperator):
                 ends_at=ends_at,
             )
             self._publish(context, str(purchase.job_id))
+            waits = bool(self.wait_for_completion or purchase.shelf)
+            show_request(context, purchase.record.latest, is_waited_for=waits)
             if isinstance(job, Reuse):
                 return self._take(context, purchase, job)
-            if not (self.wait_for_completion or purchase.shelf):
+            if not waits:
                 return self._end(purchase)
             warn_if_impolite(self, "poll_interval", poll_interval)
             wait = JobWait(
@@ -218,6 +221,7 @@ class GenerateImageOperator(BaseOperator):
                 carried = {"path": purchase.shelf.path, "bought": purchase.record.latest.plain()}
             return self._finish(context, purchase, hook, self._wait(hook, wait, job.answer, carried))
 
+    @tells_why
     def execute_complete(
         self,
         context: Context,
@@ -243,6 +247,7 @@ class GenerateImageOperator(BaseOperator):
                 job = finished_job(job.job_id, hook, log=self.log)  # with a URL that lives
             return self._finish(context, purchase, hook, job)
 
+    @tells_why
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral; one that Airflow itself ended badly gets a late look at the job."""
         try:

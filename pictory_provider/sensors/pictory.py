@@ -44,6 +44,7 @@ from pictory_provider.jobs.polling import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT
 from pictory_provider.links.pictory import PictoryJobLink
 from pictory_provider.looking import Watch
 from pictory_provider.provider_info import DEFAULT_CONN_ID
+from pictory_provider.telemetry import tells_why
 from pictory_provider.waiting import JobWait, conclude, ended_by_airflow, late_look, warn_if_impolite
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class PictoryJobSensor(BaseSensorOperator):
                 timeout=timedelta(seconds=deferral_timeout(self.timeout, self.poke_interval)),
             )
 
+    @tells_why
     def execute(self, context: Context) -> dict[str, Any]:
         """Look, and wait in the way that the task asks for."""
         if self._is_to_start_there and not starts_from_trigger():
@@ -152,6 +154,7 @@ class PictoryJobSensor(BaseSensorOperator):
                 return PokeReturnValue(is_done=False)
             return PokeReturnValue(is_done=True, xcom_value=self._finish(decision.job()))
 
+    @tells_why
     def execute_complete(self, context: Context, event: dict[str, Any] | str) -> dict[str, Any]:  # noqa: ARG002  Airflow calls it so
         """Go on after the trigger's event.
 
@@ -168,6 +171,7 @@ class PictoryJobSensor(BaseSensorOperator):
             self.log.info("Job %s is completed.", job.job_id)
             return self._finish(job)
 
+    @tells_why
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral; one that Airflow itself ended badly gets a late look at the job.
 

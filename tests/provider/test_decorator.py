@@ -38,6 +38,7 @@ def test_the_functions_result_is_the_prompt(pictory, context, ti):
         "prompt": f"A magazine cover about {ARTICLE['title']}",
         "model": "flux-schnell",
     }
+    assert ti.xcoms.pop("pictory_request")["prompt"] == f"A magazine cover about {ARTICLE['title']}"
     assert ti.xcoms == {"jobId": job_id, "return_value": job_id}
 
 

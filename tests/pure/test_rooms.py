@@ -138,9 +138,21 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "decorators": ({"api", "compat", "jobs", "operators", "order"}, {"airflow"}),
     "sensors": (
-        {"api", "jobs", "compat", "exceptions", "hooks", "links", "looking", "waiting", "provider_info"},
+        {
+            "api",
+            "jobs",
+            "compat",
+            "exceptions",
+            "hooks",
+            "links",
+            "looking",
+            "telemetry",
+            "waiting",
+            "provider_info",
+        },
         {"airflow", "pendulum"},
     ),
+    "plugins": ({"api", "hooks", "images.paths", "jobs", "links", "provider_info"}, {"airflow", "fastapi"}),
 }
 
 

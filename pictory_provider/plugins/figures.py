@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""What the account has used and has left, asked for at most once a minute for each connection."""
+
+from __future__ import annotations
+
+import logging
+import time
+from threading import Lock
+from typing import Any
+
+from pictory_provider.api.errors import PictoryError
+from pictory_provider.hooks.pictory import PictoryHook
+from pictory_provider.jobs.budget import Limits
+from pictory_provider.jobs.ledger import month_of, spent_of
+from pictory_provider.provider_info import CONNECTION_TYPE
+
+log = logging.getLogger(__name__)
+
+KEPT = 60.0
+"""Seconds that an answer is good for, a failure too."""
+
+
+class Figures:
+    """The figures of each connection, for whoever asks. One thread asks Pictory, and no other waits for it."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[float, dict[str, Any] | None]] = {}
+        self._asking: set[str] = set()
+        self._lock = Lock()
+
+    def of(self, conn_id: str) -> dict[str, Any] | None:
+        """Return the figures.
+
+        :return: ``{}`` while they are asked for; ``None`` where there is no such connection to Pictory.
+        """
+        with self._lock:
+            at, figures = self._kept.get(conn_id, (float("-inf"), {}))
+            if time.monotonic() - at < KEPT or conn_id in self._asking:
+                return figures
+            self._asking.add(conn_id)
+        try:
+            figures = ask(conn_id)
+            with self._lock:
+                if figures is not None or len(self._kept) < 100:  # names that lead nowhere are not collected
+                    self._kept[conn_id] = time.monotonic(), figures
+            return figures
+        finally:
+            with self._lock:
+                self._asking.discard(conn_id)
+
+
+def ask(conn_id: str) -> dict[str, Any] | None:
+    """Ask Pictory for the figures of a connection's account; both requests are free.
+
+    :return: AI credits; or ``{"error": a sentence}``; ``None`` where there is no such connection to Pictory.
+    """
+    try:
+        if PictoryHook.get_connection(conn_id).conn_type != CONNECTION_TYPE:
+            return None
+    except Exception:
+        return None
+    try:
+        with PictoryHook(conn_id) as hook:
+            limits = Limits.of(hook.get_conn().settings)
+            quota = hook.get_quota()
+            now = time.time()
+            spent = spent_of(hook.get_credit_usage(*month_of(now)), now)
+    except Exception as error:
+        # Nothing of what a library says may reach a browser, and what Pictory's errors say is fit for it.
+        text = error.message if isinstance(error, PictoryError) else "The account could not be read."
+        if not isinstance(error, PictoryError):
+            log.warning("The figures of connection %r could not be asked for.", conn_id, exc_info=True)
+        return {"error": text.partition("\n")[0][:500]}
+    return {
+        "today": spent.today,
+        "this_month": spent.this_month,
+        "left": quota.ai_credits_left,
+        "plan": quota.ai_credits_limit,
+        "limits": {"day": limits.per_day, "month": limits.per_month, "reserve": limits.reserve},
+    }

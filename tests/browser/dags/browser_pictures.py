@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Pictures of every kind: single, mapped, in three tasks, in a group, reused, of a batch, failed, and hostile."""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG, TaskGroup
+
+from pictory_provider.operators.batch import GenerateImageBatchOperator
+from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
+from pictory_provider.sensors.pictory import PictoryJobSensor
+
+HOSTILE = (
+    "<script>parent.hacked = window.hacked = 1</script><img src=x onerror='parent.hacked = window.hacked = 1'>"
+)
+FOLDER = "{{ var.value.pictory_pictures }}/seen"
+QUICK = {"model": "flux-schnell", "poll_interval": 1, "deferrable": False}
+TEAS = ["green", "black", "white", "oolong", "mint"]
+
+with DAG(dag_id="browser.pictures-1", schedule=None, params={"hostile": HOSTILE}, tags=["pictory"]):
+    with TaskGroup("covers"):
+        first = GenerateImageOperator(
+            task_id="first",
+            prompt="A magazine cover: one paper boat on calm water, aerial view",
+            path=f"{FOLDER}/{{{{ run_id }}}}/cover.png",
+            aspect_ratio="9:16",
+            **QUICK,
+        )
+        again = GenerateImageOperator(
+            task_id="again",
+            prompt="A magazine cover: one paper boat on calm water, aerial view",
+            path=f"{FOLDER}/{{{{ run_id }}}}/cover.png",
+            aspect_ratio="9:16",
+            **QUICK,
+        )
+        first >> again
+
+    GenerateImageOperator.partial(
+        task_id="mapped",
+        path=f"{FOLDER}/{{{{ run_id }}}}/tea-{{{{ ti.map_index }}}}.png",
+        aspect_ratio="16:9",
+        **QUICK,
+    ).expand(prompt=[f"A cup of {tea} tea on a wooden table, morning light" for tea in TEAS])
+
+    generate = GenerateImageOperator(
+        task_id="generate",
+        prompt="A lighthouse at dawn, wide shot, soft light",
+        model="seedream3.0",
+        aspect_ratio="16:9",
+    )
+    wait = PictoryJobSensor(task_id="wait", job_id=generate.output, deferrable=False, poke_interval=1)
+    save = DownloadImageOperator(
+        task_id="save", job_id=generate.output, path=f"{FOLDER}/{{{{ run_id }}}}/lighthouse.png"
+    )
+    generate >> wait >> save
+
+    GenerateImageOperator(
+        task_id="hostile",
+        prompt=f"A quiet harbour {HOSTILE}",
+        path=f"{FOLDER}/{{{{ run_id }}}}/hostile.png",
+        **QUICK,
+    )
+    GenerateImageOperator(
+        task_id="failing", prompt="A red bicycle simulate:failed", wait_for_completion=True, **QUICK
+    )
+    GenerateImageOperator(task_id="refused", prompt=f"A teapot {HOSTILE}", model=HOSTILE)
+    GenerateImageOperator(
+        task_id="wrong_key", prompt="A paper boat on calm water", pictory_conn_id="pictory_wrong_key"
+    )
+    GenerateImageBatchOperator(
+        task_id="batch",
+        requests=[f"A bicycle number {number} against a white wall, studio light" for number in range(40)]
+        + ["A bicycle that cannot be drawn simulate:failed"],
+        path=f"{FOLDER}/{{{{ run_id }}}}/batch",
+        model="flux-schnell",
+        aspect_ratio="1:1",
+        poll_interval=1,
+    )
+
+with DAG(dag_id="browser_in_progress", schedule=None):
+    GenerateImageOperator(
+        task_id="drawn",
+        prompt="A lighthouse that takes its time simulate:stuck",
+        model="seedream3.0",
+        aspect_ratio="16:9",
+        wait_for_completion=True,
+        timeout=3600,
+    )
+
+with DAG(dag_id="browser_nothing", schedule=None):
+    PictoryJobSensor(task_id="wait", job_id="None")

@@ -1,0 +1,470 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Pictures in Airflow's pages: a real Airflow behind a prefix, real runs, and a browser that looks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote
+
+import pytest
+import requests
+
+DAG = "browser.pictures-1"
+RUN = "by.hand+1:a"
+HOSTILE_RUN = "<img src=x onerror=parent.hacked=window.hacked=1>+2"
+LIGHT, DARK = "light", "dark"
+CLEAN = "() => window.hacked === undefined && parent.hacked === undefined"
+
+
+@pytest.fixture(scope="module")
+def run(gallery):
+    """Return the id of a finished run, with `+`, `:` and `.` in it."""
+    for _ in gallery.until(120):
+        if DAG in {dag["dag_id"] for dag in gallery.call("GET", "/dags")["dags"]}:
+            break
+    gallery.call("PATCH", f"/dags/{DAG}", is_paused=False)
+    for run_id in (RUN, HOSTILE_RUN):
+        gallery.call("POST", f"/dags/{DAG}/dagRuns", dag_run_id=run_id, logical_date=None, conf={})
+        states = gallery.finish(DAG, quote(run_id, safe=""))
+    failed = {"batch", "failing", "refused", "wrong_key"}
+    assert {task for task, state in states.items() if state != "success"} == failed
+    return RUN
+
+
+@pytest.fixture(scope="module")
+def busy(gallery):
+    """Return the id of a run whose picture is never finished."""
+    run_id = gallery.trigger("browser_in_progress")
+    for _ in gallery.until(120):
+        if gallery.tasks("browser_in_progress", run_id)[0]["state"] == "deferred":
+            return run_id
+    raise AssertionError("it was not deferred")
+
+
+@pytest.fixture
+def seen_by(gallery, chromium):
+    """Return how to get a page of a user, with a size and a colour."""
+    contexts = []
+
+    def page(name="boss", *, width=1280, height=900, scheme=LIGHT):
+        context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        context.add_cookies([{"name": "_token", "value": gallery.token(name), "url": gallery.url + "/"}])
+        context.add_init_script(f"localStorage.setItem('theme', '{scheme}')")
+        contexts.append(context)
+        return context.new_page()
+
+    yield page
+    for context in contexts:
+        context.close()
+
+
+def pictures_of(page):
+    """Return the frame of the pages, once it has something to show."""
+    frame = page.frame_locator("iframe[title=Pictures]")
+    frame.locator("#main:not([aria-busy])").wait_for(timeout=30_000)
+    return page.frames[-1]
+
+
+def tab(gallery, run_id, task=""):
+    place = f"/tasks/{task}/plugin/pictory-task" if task else "/plugin/pictory-run"
+    return f"{gallery.url}/dags/{DAG}/runs/{quote(run_id, safe='')}{place}"
+
+
+def test_from_the_list_of_dags_it_is_two_clicks_to_the_pictures_their_batch_and_their_credits(
+    gallery, seen_by, run
+):
+    page = seen_by()
+    page.goto(f"{gallery.url}/dags")
+    latest = page.locator(f"a[href*='/dags/{DAG}/runs/']").first
+    latest.wait_for()
+    latest.click()  # 1
+    page.locator("a[href$='/plugin/pictory-run']").click()  # 2
+    frame = pictures_of(page)
+    frame.locator(".shot.seen img").first.wait_for()
+    assert frame.locator(".card").count() == 50
+    assert frame.locator(".card img").count() == 47
+    assert re.search(r"30\.2\s+AI credits used", frame.locator(".figures").inner_text())
+    assert "40 of 41 · 1 failed · 24 credits" in frame.locator(".batch").inner_text()
+    frame.get_by_role("button", name="Next").click()
+    frame.locator(".card", has_text="A bicycle that cannot be drawn").wait_for()
+    assert frame.evaluate(CLEAN)
+
+
+def test_each_picture_has_its_prompt_and_price_and_a_failed_one_its_reason(gallery, seen_by, run):
+    page = seen_by()
+    page.goto(tab(gallery, run))
+    frame = pictures_of(page)
+
+    def card(task):
+        return frame.locator(".card", has=frame.locator(f".name:text-is('{task}')")).inner_text()
+
+    assert "A magazine cover" in card("covers.first")
+    assert "0.6 credits" in card("covers.first")
+    assert "Reused" in card("covers.again")
+    assert "nothing spent" in card("covers.again")
+    assert "A cup of mint tea" in card("mapped [4]")
+    assert "2 credits" in card("generate, save")
+    assert "Pictory refused the API key (401)." in card("wrong_key")
+    assert "nothing bought" in card("wrong_key")
+    assert "failed at Pictory: IMAGE_GENERATION_FAILED" in card("failing")
+    assert "charge unknown" in card("failing")
+
+
+@pytest.mark.parametrize(
+    ("task", "shown"),
+    [
+        ("covers.first", "A magazine cover"),
+        ("mapped/mapped/2", "A cup of white tea"),
+        ("save", "A lighthouse at dawn"),
+        ("wait", "A lighthouse at dawn"),
+        ("batch", "A bicycle number 39"),
+        ("failing", "could not be generated"),
+    ],
+)
+def test_a_task_has_a_tab_of_its_own(gallery, seen_by, run, task, shown):
+    page = seen_by()
+    page.goto(tab(gallery, run, task))
+    frame = pictures_of(page)
+    frame.get_by_text(shown).first.wait_for()
+    cards = 41 if task == "batch" else 1
+    assert frame.locator(".card").count() == cards
+
+
+def test_the_page_in_the_navigation_has_the_account_at_the_first_click_and_the_runs_below(gallery, seen_by, run):
+    page = seen_by()
+    page.goto(gallery.url)
+    page.get_by_role("link", name="Pictures").first.click()  # 1
+    frame = pictures_of(page)
+    frame.get_by_text("Used this month").wait_for()
+    assert frame.locator(".run").first.is_visible()
+    frame.locator(".run .more").first.click()
+    frame = pictures_of(page)
+    frame.locator(".figures").wait_for()
+    frame.get_by_role("link", name="All pictures").click()
+    pictures_of(page).locator(".run").first.wait_for()
+
+
+def test_the_tab_of_a_dag_lists_its_runs(gallery, seen_by, run):
+    page = seen_by()
+    page.goto(f"{gallery.url}/dags/{DAG}/plugin/pictory-dag")
+    frame = pictures_of(page)
+    frame.locator(".run").nth(1).wait_for()
+    assert frame.locator(".run").count() == 2
+
+
+def test_a_picture_in_progress_shows_its_age_and_the_page_asks_on(gallery, seen_by, busy):
+    page = seen_by()
+    page.goto(f"{gallery.url}/dags/browser_in_progress/runs/{busy}/plugin/pictory-run")
+    frame = pictures_of(page)
+    age = frame.locator(".age")
+    age.wait_for()
+    assert re.fullmatch(r"(\d+ h )?(\d+ min )?\d+ s", age.inner_text())
+    assert "2 credits listed" in frame.locator(".card").inner_text()
+    with page.expect_request(re.compile("taskInstances"), timeout=10_000):
+        pass
+
+
+def test_the_page_of_a_run_that_has_ended_asks_no_more(gallery, seen_by, run):
+    page = seen_by()
+    page.clock.install()
+    page.goto(f"{gallery.url}/pictory/run/{DAG}/{quote(run, safe='')}")
+    page.locator(".card:not(.skeleton)").first.wait_for()
+    page.wait_for_load_state("networkidle")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.clock.fast_forward(600_000)
+    page.evaluate("() => new Promise(done => requestAnimationFrame(done))")
+    assert asked == []
+
+
+def test_what_strangers_write_stays_text(gallery, seen_by, run):
+    page = seen_by()
+    for address in (
+        tab(gallery, HOSTILE_RUN),
+        tab(gallery, HOSTILE_RUN, "hostile"),
+        f"{gallery.url}/plugin/pictory",
+    ):
+        page.goto(address)
+        frame = pictures_of(page)
+        frame.locator(".open").first.click()
+        for _ in range(frame.locator(".open").count()):
+            page.keyboard.press("ArrowRight")
+        page.keyboard.press("Escape")
+        assert frame.evaluate(CLEAN)
+        assert page.evaluate("() => window.hacked === undefined")
+        assert frame.locator("#main script, #main img[src=x]").count() == 0
+    page.goto(tab(gallery, HOSTILE_RUN, "hostile"))
+    frame = pictures_of(page)
+    assert "<script>parent.hacked" in frame.locator(".prompt").inner_text()
+
+
+def test_the_keyboard_does_it_all(gallery, seen_by, run):
+    page = seen_by()
+    page.goto(tab(gallery, run))
+    frame = pictures_of(page)
+    openers = frame.locator(".open")
+    openers.first.focus()
+    page.keyboard.press("ArrowRight")
+    assert frame.evaluate("() => [...document.querySelectorAll('.open')].indexOf(document.activeElement)") == 1
+    page.keyboard.press("Enter")
+    dialog = frame.locator("dialog[open]")
+    dialog.wait_for()
+    assert "2 of 50" in dialog.inner_text()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert "4 of 50" in dialog.inner_text()
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
+    assert frame.evaluate("() => [...document.querySelectorAll('.open')].indexOf(document.activeElement)") == 3
+    assert frame.evaluate("() => getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280, 2560])
+def test_it_fits_every_width_and_nothing_jumps(gallery, seen_by, run, width):
+    page = seen_by(width=width)
+    page.goto(f"{gallery.url}/pictory/run/{DAG}/{quote(run, safe='')}")
+    page.evaluate(
+        """() => { window.jumped = 0; new PerformanceObserver(list => {
+            for (const shift of list.getEntries()) window.jumped += shift.value;
+        }).observe({ type: "layout-shift", buffered: true }); }"""
+    )
+    page.locator(".shot.seen").first.wait_for()
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate("() => window.jumped") < 0.01
+    assert page.evaluate("() => document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    columns = page.evaluate(
+        "() => getComputedStyle(document.querySelector('.grid')).gridTemplateColumns.split(' ').length"
+    )
+    assert columns == {390: 2, 768: 3, 1280: 5, 2560: 11}[width]
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory):
+    """Return the script of axe-core, fetched for this."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("no npm on this machine, which fetches axe-core")
+    folder = tmp_path_factory.mktemp("axe")
+    subprocess.run(
+        [npm, "install", "--prefix", folder, "--no-audit", "--no-fund", "--silent", "axe-core"],
+        check=True,
+        cwd=folder,
+    )
+    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text()
+
+
+def faults(page, axe):
+    """Return what axe-core finds in a page."""
+    page.evaluate(axe)
+    found = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")
+    return [(fault["id"], fault["nodes"][0]["html"]) for fault in found["violations"]]
+
+
+@pytest.mark.parametrize("scheme", [LIGHT, DARK])
+def test_axe_finds_nothing(gallery, seen_by, run, busy, axe, scheme):
+    page = seen_by(scheme=scheme)
+    for address in (
+        tab(gallery, run),
+        tab(gallery, HOSTILE_RUN, "hostile"),
+        f"{gallery.url}/dags/browser_in_progress/runs/{busy}/plugin/pictory-run",
+        f"{gallery.url}/dags/browser_nothing/plugin/pictory-dag",
+        f"{gallery.url}/dags/{DAG}/plugin/pictory-dag",
+        f"{gallery.url}/plugin/pictory",
+    ):
+        page.goto(address)
+        frame = pictures_of(page)
+        page.wait_for_load_state("networkidle" if "in_progress" not in address else "load")
+        assert frame.evaluate("() => document.documentElement.classList.contains('dark')") == (scheme == DARK)
+        assert (address, faults(frame, axe)) == (address, [])
+    page.goto(tab(gallery, run))
+    frame = pictures_of(page)
+    frame.locator(".open").first.click()
+    frame.locator("dialog[open] img").wait_for()
+    assert faults(frame, axe) == []
+
+
+def test_an_empty_page_says_what_would_make_a_picture_appear(gallery, seen_by, run):
+    page = seen_by()
+    page.goto(f"{gallery.url}/dags/browser_nothing/plugin/pictory-dag")
+    frame = pictures_of(page)
+    frame.get_by_text("GenerateImageOperator").wait_for()
+
+
+def test_the_colours_follow_airflows(gallery, seen_by, run):
+    page = seen_by(scheme=LIGHT)
+    page.goto(tab(gallery, run))
+    frame = pictures_of(page)
+    light = frame.evaluate("() => getComputedStyle(document.body).color")
+    page.evaluate("() => document.documentElement.classList.replace('light', 'dark')")
+    frame.locator("html.dark").wait_for()
+    assert frame.evaluate("() => getComputedStyle(document.body).color") != light
+
+
+# Who sees it
+
+
+def file_of(run_id, task="covers.first", key="image", number=0, dag=DAG):
+    return "/".join(("file", dag, quote(run_id, safe=""), task, "-1", key, str(number)))
+
+
+def test_a_picture_is_served_to_whoever_may_read_its_dag_and_to_nobody_else(gallery, run):
+    path = file_of(run)
+    assert gallery.ask(path).status_code == 401
+    bad = {"Authorization": "Bearer nonsense"}
+    assert requests.get(f"{gallery.url}/pictory/{path}", headers=bad, timeout=30).status_code in (401, 403)
+    assert gallery.ask(path, "stranger").status_code == 403
+    for name in ("reader", "boss"):
+        reply = gallery.ask(path, name)
+        assert (reply.status_code, reply.headers["Content-Type"]) == (200, "image/png")
+        assert reply.content == next(gallery.pictures.rglob("by.hand*/cover.png")).read_bytes()
+    assert gallery.ask(file_of(run, "batch", "pictures_0", 39), "reader").status_code == 200
+    assert gallery.ask(file_of(run, "batch", "pictures_0", 40), "reader").status_code == 404
+
+
+def test_the_accounts_figures_are_for_those_who_may_read_connections(gallery, simulator, run):
+    assert gallery.ask("account/pictory_default").status_code == 401
+    assert gallery.ask("account/pictory_default", "reader").status_code == 403
+    reply = gallery.ask("account/pictory_default", "boss")
+    assert reply.json()["plan"] == 22_000
+    assert gallery.ask("account/nowhere", "boss").status_code == 404
+
+
+def test_nobody_gets_a_page_without_a_login_and_no_reply_holds_the_key(gallery, simulator, run):
+    for path in ("newest", f"dag/{DAG}", f"run/{DAG}/x", f"task/{DAG}/x/y/-1"):
+        assert gallery.ask(path).status_code == 401
+        assert simulator.api_key not in gallery.ask(path, "boss").text
+    for path in ("account/pictory_default", "account/pictory_wrong_key", "static/pictures.js"):
+        assert "pictai_" not in gallery.ask(path, "boss").text
+
+
+def test_a_user_without_rights_is_told_so_and_sees_no_picture(gallery, seen_by, run):
+    page = seen_by("stranger")
+    page.goto(f"{gallery.url}/pictory/run/{DAG}/{quote(run, safe='')}")
+    page.get_by_text("You may not see these pictures").wait_for()
+    assert page.locator(".card:not(.skeleton)").count() == 0
+    page.goto(f"{gallery.url}/pictory/newest")
+    page.locator("#main:not([aria-busy])").wait_for()
+    assert DAG not in page.locator("#main").inner_text()
+    assert page.locator(".account").count() == 0
+
+
+def value_of(gallery, place):
+    """Return the value of an XCom, which is JSON, or JSON within JSON."""
+    value = gallery.call("GET", f"{place}?map_index=-1")["value"]
+    while isinstance(value, str):
+        value = json.loads(value)
+    return value
+
+
+@pytest.fixture
+def edited(gallery, run):
+    """Return how to put another record into the XCom of a task, by Airflow's own API."""
+    place = f"/dags/{DAG}/dagRuns/{quote(run, safe='')}/taskInstances/hostile/xcomEntries/image"
+    before = value_of(gallery, place)
+
+    def edit(**fields):
+        gallery.call("PATCH", place, map_index=-1, value=before | fields)
+        return gallery.ask(file_of(run, "hostile"), "boss").status_code
+
+    yield edit
+    gallery.call("PATCH", place, map_index=-1, value=before)
+
+
+def test_an_edited_xcom_leads_nowhere_else(gallery, edited, tmp_path, run):
+    assert edited() == 200
+    own = next(gallery.pictures.rglob("by.hand*/hostile.png"))
+    theirs = next(gallery.pictures.rglob("by.hand*/cover.png"))
+    outside = tmp_path / "outside.png"
+    outside.write_bytes(own.read_bytes())
+    (own.parent / "link.png").symlink_to(outside)
+    large = own.parent / "large.png"
+    with large.open("wb") as file:
+        file.write(own.read_bytes())
+        file.truncate(200 * 1024 * 1024)
+    for path in (
+        outside,
+        own.parent / "link.png",
+        theirs,
+        f"{own.parent}/../{own.parent.name}/hostile.png",
+        f"file://{own}",
+        "/etc/passwd",
+        large,
+    ):
+        assert edited(path=str(path)) == 404, path
+    digest = hashlib.sha256(large.read_bytes()).hexdigest()
+    assert edited(path=str(large), size=200 * 1024 * 1024, sha256=digest) == 404
+    assert edited() == 200
+
+
+def test_an_edited_url_is_loaded_only_where_it_is_a_web_address(gallery, seen_by, edited, run):
+    edited(path=None, url="javascript:parent.hacked=window.hacked=1")
+    page = seen_by()
+    page.goto(tab(gallery, run, "hostile"))
+    frame = pictures_of(page)
+    frame.get_by_text("No longer to be had from Pictory").wait_for()
+    assert frame.evaluate(CLEAN)
+
+
+def test_a_thousand_requests_at_once_are_all_answered(gallery, run):
+    headers = {"Authorization": f"Bearer {gallery.token('reader')}"}
+    with requests.Session() as session, ThreadPoolExecutor(100) as many:
+        session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=100))
+        address = f"{gallery.url}/pictory/{file_of(run)}"
+        codes = list(
+            many.map(lambda _: session.get(address, headers=headers, timeout=300).status_code, range(1000))
+        )
+    assert set(codes) == {200}
+
+
+# A large batch, and the link
+
+
+def test_a_batch_of_a_thousand_shows_fifty_at_a_time(gallery, seen_by, run):
+    hostile = quote(HOSTILE_RUN, safe="")
+    place = f"/dags/{DAG}/dagRuns/{hostile}/taskInstances/batch/xcomEntries"
+    record = value_of(gallery, f"{place}/pictures_0")[0]
+    counts = dict.fromkeys(("to_do", "waiting", "reused", "failed", "unknown", "not_bought"), 0)
+    gallery.call(
+        "PATCH",
+        f"{place}/progress",
+        map_index=-1,
+        value={"of": 1000, **counts, "saved": 1000, "ai_credits_used": 600},
+    )
+    for page in range(20):
+        value = [record | {"job_id": f"job-{page}-{row}", "prompt": f"Row {50 * page + row}"} for row in range(50)]
+        method, where = ("PATCH", f"{place}/pictures_0") if page == 0 else ("POST", place)
+        gallery.call(method, where, **({"key": f"pictures_{page}"} if page else {}), map_index=-1, value=value)
+
+    page = seen_by()
+    page.goto(tab(gallery, HOSTILE_RUN, "batch"))
+    frame = pictures_of(page)
+    frame.get_by_text("1,000 of 1,000").wait_for()
+    assert frame.locator(".card").count() == 50
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    for turn in range(1, 20):
+        frame.get_by_role("button", name="Next").click()
+        frame.get_by_text(f"Row {50 * turn}", exact=True).wait_for()
+        assert frame.locator(".card").count() == 50
+    assert frame.get_by_role("button", name="Next").is_disabled()
+    assert len([url for url in asked if "xcomEntries" in url]) <= 19 * 2
+
+
+def test_the_link_of_a_task_leads_to_its_place_in_the_tab_and_then_to_the_picture(gallery, seen_by, run, busy):
+    page = seen_by()
+    links = gallery.call("GET", f"/dags/browser_in_progress/dagRuns/{busy}/taskInstances/drawn/links")
+    (address,) = links["extra_links"].values()
+    assert (
+        address
+        == f"{gallery.url}/dags/browser_in_progress/runs/{quote(busy, safe='')}/tasks/drawn/plugin/pictory-task"
+    )
+    page.goto(address)
+    pictures_of(page).locator(".age").wait_for()
+    done = gallery.call("GET", f"/dags/{DAG}/dagRuns/{quote(run, safe='')}/taskInstances/covers.first/links")
+    assert next(iter(done["extra_links"].values())).endswith(".png")
