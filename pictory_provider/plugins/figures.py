@@ -12,7 +12,7 @@ from typing import Any
 from pictory_provider.api.errors import PictoryError
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs.budget import Limits
-from pictory_provider.jobs.ledger import month_of, spent_of
+from pictory_provider.jobs.ledger import beginning, lines_of, months_of, spent_since
 from pictory_provider.provider_info import CONNECTION_TYPE
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def ask(conn_id: str) -> dict[str, Any] | None:
             limits = Limits.of(hook.get_conn().settings)
             quota = hook.get_quota()
             now = time.time()
-            spent = spent_of(hook.get_credit_usage(*month_of(now)), now)
+            lines = lines_of(*(hook.get_credit_usage(*month) for month in months_of(now)))
     except Exception as error:
         # Nothing of what a library says may reach a browser, and what Pictory's errors say is fit for it.
         text = error.message if isinstance(error, PictoryError) else "The account could not be read."
@@ -73,8 +73,8 @@ def ask(conn_id: str) -> dict[str, Any] | None:
             log.warning("The figures of connection %r could not be asked for.", conn_id, exc_info=True)
         return {"error": text.partition("\n")[0][:500]}
     return {
-        "today": spent.today,
-        "this_month": spent.this_month,
+        "today": spent_since(lines, beginning(now).timestamp()),
+        "this_month": spent_since(lines, beginning(now, of_month=True).timestamp()),
         "left": quota.ai_credits_left,
         "plan": quota.ai_credits_limit,
         "limits": {"day": limits.per_day, "month": limits.per_month, "reserve": limits.reserve},
