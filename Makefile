@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
 #
-# make demo              two pictures from a simulated Pictory, made by a real Airflow
+# make demo              pictures from a simulated Pictory, made by a real Airflow
 # make test              the tests
 #
 # make ui                the same Airflow in your browser, until Ctrl-C

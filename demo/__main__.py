@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / ".demo" / "pictures"
 CHEAPEST = min(MODELS.values(), key=lambda model: model.credits)
 UI_PORT = 8080
+TABLE = [f"A {colour} bicycle against a white wall, studio light" for colour in ("red", "green", "blue", "black")]
+"""What the demo has drawn in one task, and from the simulator alone."""
 SHOWN = "pictures_of_every_kind"
 """The DAG that ``make ui`` runs, so that there is something to see."""
 
@@ -62,7 +64,7 @@ def _make_pictures() -> int:
         print("Nothing was sent and nothing was spent.")
         return 0 if sys.stdin.isatty() else 1
     with _pictory(key) as (where, env):
-        print(f"Two pictures from {where}, made by DAGs in a real Airflow.\n")
+        print(f"Pictures from {where}, made by DAGs in a real Airflow.\n")
         with AirflowStack(_home("demo"), ROOT / "dags", env=env, say=clock.say) as airflow:
             clock.say("Airflow is healthy")
             print("\nText to image (dags/pictory_text_to_image.py)")
@@ -71,6 +73,10 @@ def _make_pictures() -> int:
             print("\nIts picture guides another one, in one task (dags/pictory_reference_image.py)")
             conf["reference_image_url"] = first["url"]
             second = _run(airflow, clock, "pictory_reference_image", ("generate", "image"), conf)
+            batch = None
+            if not key:
+                print(f"\nA table of {len(TABLE)} in one task, and a folder out (dags/pictory_batch.py)")
+                batch = _run(airflow, clock, "pictory_batch", ("pictures", "return_value"), {"prompts": TABLE})
             print()
             clock.say("stopping Airflow")
     print(f"\nDone in {clock.seconds:.0f} s. The pictures:")
@@ -79,7 +85,12 @@ def _make_pictures() -> int:
         size = f"{picture['width']}x{picture['height']}"
         print(f"  {path.relative_to(ROOT)}  {size}, {_credits(picture):g} AI credits")
     total = _credits(first) + _credits(second)
-    print(f"They {'cost' if key else 'would have cost'} {total:g} AI credits.")
+    if batch:
+        total += batch["ai_credits_used"]
+        manifest = Path(batch["manifest"]).relative_to(ROOT)
+        made = f"{batch['saved']} pictures, {batch['ai_credits_used']:g} AI credits"
+        print(f"  {manifest.parent}/  {made}, and {manifest.name}")
+    print(f"They {'cost' if key else 'would have cost'} {total:.10g} AI credits.")
     return 0
 
 
