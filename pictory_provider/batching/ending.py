@@ -57,8 +57,9 @@ def error_of(
         return _unknown(plan, folder, settings, log)
     failed = [row for row in plan.rows if plan.end_of(row).place is Place.FAILED]
     is_owed = any(entry.adoptable for entry in _entries(failed, plan))
-    is_budget = isinstance(plan.error, BudgetExceeded)
-    if plan.error and not is_owed and not (is_budget and failed and fail_on_partial_error):
+    # A limit, which is not retried and may skip the task, hides neither what is paid for nor what has failed.
+    comes_first = isinstance(plan.error, BudgetExceeded) and (is_owed or (failed and fail_on_partial_error))
+    if plan.error and not comes_first:
         return _with_more(plan.error, plan, folder)
     if not failed:
         return None

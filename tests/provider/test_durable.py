@@ -81,7 +81,7 @@ def test_the_intent_is_on_record_before_the_request_and_the_job_id_before_anyone
     assert sorted(intent) == names
     assert done == {**intent, "jobId": job_id, "submitted_at": done["submitted_at"]}
     assert intent["intended_at"] <= done["submitted_at"] <= time.time()
-    assert [key for key, _, _ in told] == ["jobId", "return_value"]
+    assert [key for key, _, _ in told] == ["jobId", "return_value", "pictory_request"]
 
 
 def test_the_record_says_what_was_asked_for_and_neither_the_key_nor_a_token(pictory, context, store):

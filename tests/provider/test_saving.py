@@ -98,7 +98,7 @@ def test_the_picture_is_bought_waited_for_and_saved(pictory, try_of, path):
         "prompt": PROMPT,
         "model": "flux-schnell",
     }
-    assert try_of.ti.order == ["jobId", "return_value", "image"]
+    assert try_of.ti.order == ["jobId", "return_value", "pictory_request", "image"]
     assert try_of.ti.xcoms["return_value"] == job_id
     assert sorted(file.name for file in path.parent.iterdir()) == ["a.png", "a.png.json"]
 
