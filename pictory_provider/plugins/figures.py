@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from threading import Lock
 from typing import Any
 
+from pictory_provider.api import endpoints, responses
 from pictory_provider.api.errors import PictoryError
+from pictory_provider.client.sync import SyncClient
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs.budget import Limits
 from pictory_provider.jobs.ledger import beginning, lines_of, months_of, spent_since
@@ -17,6 +20,8 @@ from pictory_provider.provider_info import CONNECTION_TYPE
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 5.0
+"""Seconds that Pictory has for each answer."""
 KEPT = 60.0
 """Seconds that an answer is good for, a failure too."""
 
@@ -62,10 +67,16 @@ def ask(conn_id: str) -> dict[str, Any] | None:
         return None
     try:
         with PictoryHook(conn_id) as hook:
-            limits = Limits.of(hook.get_conn().settings)
-            quota = hook.get_quota()
-            now = time.time()
-            lines = lines_of(*(hook.get_credit_usage(*month) for month in months_of(now)))
+            settings = hook.get_conn().settings
+        limits, now = Limits.of(settings), time.time()
+        # Once and not for long: the thread is one of Airflow's own, and a page can be looked at again.
+        client = SyncClient(replace(settings, timeout=min(PATIENCE, settings.timeout)))
+        try:
+            quota = responses.parse_quota(client.send(endpoints.get_quota()))
+            replies = [client.send(endpoints.get_credit_usage(*month)) for month in months_of(now)]
+            lines = lines_of(*map(responses.parse_credit_usage, replies))
+        finally:
+            client.close()
     except Exception as error:
         # Nothing of what a library says may reach a browser, and what Pictory's errors say is fit for it.
         text = error.message if isinstance(error, PictoryError) else "The account could not be read."

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 100 * 1024 * 1024
 """The same as the default of ``max_bytes`` where a picture is saved."""
+LONGEST_PATH = 4_096
+"""Characters: no file has a longer one, and resolving such would take minutes."""
 CHUNK = 256 * 1024
 _IN_MEMORY = 4 * 1024 * 1024
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -55,6 +57,8 @@ class Claim(NamedTuple):
         )
         if not isinstance(path, str) or type(size) is not int or not isinstance(sha256, str):
             raise NotShown("the record names no file")
+        if len(path) > LONGEST_PATH or not path.isprintable():
+            raise NotShown("the path cannot be one")
         if not 0 < size <= MAX_BYTES or not _SHA256.fullmatch(sha256):
             raise NotShown("the record's size or digest cannot be")
         return cls(path, size, sha256)
@@ -96,8 +100,8 @@ def opened(claim: Claim, allowed: Sequence[str]) -> tuple[IO[bytes], str]:
 
     :raises NotShown: where it is not there, not allowed, or another than claimed.
     """
-    place = place_of(claim.path, allowed)
     try:
+        place = place_of(claim.path, allowed)
         file = _fetched(place, claim.size) if isinstance(place, str) else _below(*place)
     except (OSError, ValueError, ImportError) as error:
         raise NotShown(f"it cannot be read: {error}") from error

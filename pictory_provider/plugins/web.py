@@ -48,6 +48,7 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' https: http:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
+MOST = 2**31 - 1
 FILE_POLICY = "default-src 'none'; sandbox; frame-ancestors 'none'"
 
 app = FastAPI(title="Pictory", docs_url=None, redoc_url=None, openapi_url=None)
@@ -117,9 +118,9 @@ def file(
     dag_id: str,
     run_id: str,
     task_id: str,
-    map_index: int,
+    map_index: Annotated[int, Path(ge=-1, le=MOST)],
     key: Annotated[str, Path(pattern=r"^(image|return_value|pictures_[0-9]{1,6})$")],
-    number: int,
+    number: Annotated[int, Path(ge=0, le=MOST)],
     user: GetUserDep,  # noqa: ARG001
 ) -> Response:
     """Return a saved picture that a task's XCom names, to whoever may read the XComs of its DAG."""
@@ -129,13 +130,13 @@ def file(
     try:
         claim = saved.Claim.of(saved.record_of(xcom(dag_id, run_id, task_id, map_index, key), number))
         etag = f'"{claim.sha256}"'
-        headers = {"ETag": etag, "Cache-Control": "private, max-age=86400", "Vary": "Cookie, Authorization"}
-        if request.headers.get("if-none-match") == etag:
+        headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Cookie, Authorization"}
+        if request.headers.get("if-none-match", "").removeprefix("W/") == etag:
             saved.place_of(claim.path, roots)
             return Response(status_code=304, headers=headers)
         picture, media_type = saved.opened(claim, roots)
     except saved.NotShown as why:
-        log.info("A picture of %s %s %s is not shown: %s.", dag_id, run_id, task_id, why)
+        log.info("A picture of %s %s %s is not shown: %s.", dag_id, run_id, task_id, str(why)[:300])
         raise HTTPException(404, "Not found") from None
     headers["Content-Length"] = str(claim.size)
     return StreamingResponse(saved.chunks(picture, claim.size), media_type=media_type, headers=headers)

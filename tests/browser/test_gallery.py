@@ -411,6 +411,27 @@ def test_an_edited_url_is_loaded_only_where_it_is_a_web_address(gallery, seen_by
     assert frame.evaluate(CLEAN)
 
 
+def test_airflows_own_host_is_never_asked_for_what_an_xcom_names(gallery, seen_by, edited, run):
+    edited(path=None, url=f"{gallery.url}/api/v2/auth/logout")
+    page = seen_by()
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(tab(gallery, run, "hostile"))
+    pictures_of(page).get_by_text("No longer to be had from Pictory").wait_for()
+    assert [url for url in asked if "logout" in url] == []
+
+
+def test_counts_of_a_batch_that_are_none_count_as_nothing(gallery, seen_by, run):
+    place = f"/dags/{DAG}/dagRuns/{quote(HOSTILE_RUN, safe='')}/taskInstances/batch/xcomEntries/progress"
+    odd = {"of": 41, "saved": "9", "waiting": {"toLocaleString": 1}, "failed": -2, "to_do": 1e30, "reused": 1.5}
+    gallery.call("PATCH", place, map_index=-1, value={**odd, "ai_credits_used": -7})
+    page = seen_by()
+    page.goto(tab(gallery, HOSTILE_RUN, "batch"))
+    frame = pictures_of(page)
+    frame.get_by_text("0 of 41").wait_for()
+    assert frame.evaluate(CLEAN)
+
+
 def test_a_thousand_requests_at_once_are_all_answered(gallery, run):
     headers = {"Authorization": f"Bearer {gallery.token('reader')}"}
     with requests.Session() as session, ThreadPoolExecutor(100) as many:

@@ -285,6 +285,8 @@ def test_a_browser_that_has_it_is_not_sent_it_again(web, named):
     web.allow()
     etag = web.client.get(FILE).headers["etag"]
     assert web.client.get(FILE, headers={"If-None-Match": etag}).status_code == 304
+    assert web.client.get(FILE, headers={"If-None-Match": f"W/{etag}"}).status_code == 304
+    assert "no-cache" in web.client.get(FILE).headers["cache-control"]  # the place says nothing of what lies there
     named["path"] = "/etc/passwd"
     assert web.client.get(FILE, headers={"If-None-Match": etag}).status_code == 404
 
@@ -351,3 +353,22 @@ def test_the_script_makes_no_markup_of_data():
         "DOMParser",
     ):
         assert word not in script
+
+
+@pytest.mark.parametrize(
+    "place", ["/-2/image/0", "/99999999999999999999999/image/0", "/-1/image/-1", "/-1/image/9e9"]
+)
+def test_a_place_that_cannot_be_is_refused(web, named, place):
+    web.allow()
+    assert web.client.get(FILE.removesuffix("/-1/image/0") + place).status_code in (404, 422)
+    assert web.asked == []
+
+
+def test_a_pictory_that_does_not_answer_holds_a_thread_for_seconds_alone(pictory, figures, monkeypatch):
+    from pictory_provider.plugins import figures as module
+
+    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    pictory.script("quota", "slow", times=-1, seconds=1)
+    told = figures.of("pictory_default")
+    assert "got no reply" in told["error"]
+    assert len(pictory.requests) == 1

@@ -68,6 +68,8 @@ def test_nothing_is_allowed_by_default(covers):
         "covers/a.png",
         "~/a.png",
         "{covers}/a.png\0.png",
+        "{covers}/\ud800.png",
+        "{covers}" + "/a" * 3_000,
         "http://127.0.0.1/a.png",
         "s3://media/a.png",
         "",

@@ -152,7 +152,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         },
         {"airflow", "pendulum"},
     ),
-    "plugins": ({"api", "hooks", "images.paths", "jobs", "links", "provider_info"}, {"airflow", "fastapi"}),
+    "plugins": (
+        {"api", "client", "hooks", "images.paths", "jobs", "links", "provider_info"},
+        {"airflow", "fastapi"},
+    ),
 }
 
 

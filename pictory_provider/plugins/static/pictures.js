@@ -124,7 +124,15 @@ async function taskInstances({ dag = "~", run = "~", task, map }, wanted, more =
 
 const isText = (value) => typeof value === "string" && value !== "";
 const number = (value) => (typeof value === "number" && Number.isFinite(value) ? value : null);
-const webUrl = (value) => (isText(value) && /^https?:\/\//i.test(value) ? value : null);
+/** A picture's URL at another host. Airflow's own is never asked for what an XCom names: it might do something. */
+function webUrl(value) {
+  if (!isText(value) || !/^https?:\/\//i.test(value)) return null;
+  try {
+    return new URL(value).host === location.host ? null : value;
+  } catch {
+    return null;
+  }
+}
 
 /** What Airflow keeps of a template, unless it was cut or set later. */
 function rendered(ti, field) {
@@ -164,7 +172,8 @@ function take(item, record, key, index = 0) {
   item.sources = [];
   if (TOLD.has_files && item.path) {
     const { dag_id: dag, dag_run_id: run, task_id: task, map_index: map } = item.ti;
-    item.sources.push(`${ROOT}file/${[dag, run, task, map, key, index].map(enc).join("/")}`);
+    const which = isText(record.sha256) ? `?${enc(record.sha256)}` : ""; // what lies there changes, and a place does not
+    item.sources.push(`${ROOT}file/${[dag, run, task, map, key, index].map(enc).join("/")}${which}`);
   }
   if (webUrl(record.url)) item.sources.push(record.url);
   return item;
@@ -303,6 +312,19 @@ async function prompted(item, scope) {
   }
 }
 
+const COUNTS = ["of", "to_do", "waiting", "saved", "reused", "failed", "unknown", "not_bought"];
+
+/** The counts of a batch; whatever is none counts as 0. An XCom can be edited. */
+function counts(progress) {
+  if (!progress || typeof progress !== "object") return null;
+  const isCount = (value) => Number.isInteger(value) && value >= 0 && value <= 1e7;
+  const credits = number(progress.ai_credits_used);
+  return {
+    ...Object.fromEntries(COUNTS.map((name) => [name, isCount(progress[name]) ? progress[name] : 0])),
+    ai_credits_used: credits !== null && credits >= 0 && credits <= 1e9 ? credits : 0,
+  };
+}
+
 const batchPages = new Map();
 
 /** How far a batch is, and why it stopped. */
@@ -310,8 +332,8 @@ async function batchOf(ti) {
   const stamp = [ti.state, ti.try_number, ti.end_date].join();
   const before = known.get(keyOf(ti));
   if (before && before.stamp === stamp && ENDED.has(ti.state)) return before.item;
-  const progress = await xcom(ti, "progress");
-  const batch = { key: keyOf(ti), ti, task: labelOf(ti), progress, of: (progress && number(progress.of)) || 0 };
+  const progress = counts(await xcom(ti, "progress"));
+  const batch = { key: keyOf(ti), ti, task: labelOf(ti), progress, of: progress ? progress.of : 0 };
   if (["failed", "up_for_retry"].includes(ti.state)) explain(batch, await xcom(ti, "pictory_failure"));
   known.set(batch.key, { stamp, item: batch });
   return batch;
@@ -500,10 +522,9 @@ function emptied(item) {
     return el("div.none.working", {}, el("span.spinner", { "aria-hidden": "true" }), el("span", {}, item.says),
       item.since ? el("span.age", { "data-since": item.since }, ago(item.since)) : null);
   }
-  if (item.isNotBought) return "nothing bought";
-  if (["wait", "save"].includes(kinds.get(item.ti.operator))) return null; // it buys nothing
   if (item.state === "failed" || item.state === "skipped") {
-    return el("div.none.failed", {}, svg(SIGNS.failed), el("span", {}, item.state === "failed" ? "No picture" : "Skipped"));
+    const word = item.isNotBought ? "Not bought" : item.state === "failed" ? "No picture" : "Skipped";
+    return el("div.none.failed", {}, svg(SIGNS.failed), el("span", {}, word));
   }
   if (item.state === "submitted") {
     return el("div.none", {}, svg(SIGNS.picture), el("span", {}, "Submitted, and not waited for"));
@@ -737,20 +758,31 @@ async function sheet(scope) {
     start += batch.of;
   }
   drawSheet(scope, run, ones, batches, sections, { pages, from, to: Math.min(to, slots), slots });
-  if (ones.total > PAGE && !isAgain) countAll(scope, ones.total);
+  if (ones.total > PAGE) countAll(scope, ones.total, isGoingOn);
   return run !== null && (isGoingOn || stillGoing(ones.items, batches));
 }
 
 const stillGoing = (items, batches) => [...items, ...batches].some(({ ti }) => ["running", "deferred"].includes(ti.state));
 
 let all = null;
+let counted = "";
 
-/** The sums of more than a page: go through the rest once, in the background. */
-async function countAll(scope, total) {
+/** The sums of more than a page: go through the rest in the background, once more when something has changed. */
+async function countAll(scope, total, goesOn) {
+  const what = JSON.stringify([total, goesOn, goesOn ? Math.floor(Date.now() / 30000) : 0]);
+  if (isAgain || what === counted) return;
   isAgain = true;
-  const found = [];
-  for (let offset = 0; offset < Math.min(total, 1100); offset += PAGE) found.push(...(await singles(scope, offset)).items);
-  all = found;
+  try {
+    const found = [];
+    for (let offset = 0; offset < Math.min(total, 1100); offset += PAGE) found.push(...(await singles(scope, offset)).items);
+    all = found;
+    counted = what;
+    setTimeout(refresh, 0);
+  } catch {
+    // the next poll asks again
+  } finally {
+    isAgain = false;
+  }
 }
 
 function drawSheet(scope, run, ones, batches, sections, { pages, from, to, slots }) {
@@ -762,7 +794,8 @@ function drawSheet(scope, run, ones, batches, sections, { pages, from, to, slots
   const paid = new Map(items.filter((item) => item.state === "done" && !item.isReused).map((item) => [item.job || item.key, item.credits]));
   const credits = sum([...paid.values()], (one) => one) + sum(progress, (now) => number(now.ai_credits_used));
   const working = items.filter((item) => item.state === "working").length + sum(progress, (now) => (now.waiting || 0) + (now.to_do || 0));
-  const failed = items.filter((item) => item.state === "failed").length + sum(progress, (now) => (now.failed || 0) + (now.unknown || 0) + (now.not_bought || 0));
+  const failed = items.filter((item) => item.state === "failed").length + sum(progress, (now) => (now.failed || 0) + (now.unknown || 0));
+  const notBought = sum(progress, (now) => now.not_bought);
   const reused = items.filter((item) => item.isReused).length + sum(progress, (now) => now.reused);
   const least = isWhole ? "" : "≥ ";
   const figures = [
@@ -771,6 +804,7 @@ function drawSheet(scope, run, ones, batches, sections, { pages, from, to, slots
     reused ? figure(reused.toLocaleString("en"), "reused", "reused") : null,
     working ? figure(working.toLocaleString("en"), "in progress", "working") : null,
     failed ? figure(failed.toLocaleString("en"), "failed", "failed") : null,
+    notBought ? figure(notBought.toLocaleString("en"), "not bought", "failed") : null,
   ].filter(Boolean);
   const isEmpty = !sections.some((section) => section.items.length || section.batch);
   const looks = JSON.stringify([figures.map((one) => one.textContent), run && run.state, isEmpty]);
