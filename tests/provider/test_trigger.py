@@ -90,13 +90,12 @@ def test_the_first_look_waits_for_its_time(pictory):
 
 
 def test_what_earlier_jobs_of_its_task_took_delays_no_look_at_the_next(pictory):
-    for _ in range(6):
-        run(trigger(buy(pictory, seconds=0.5)))
+    run(*(trigger(buy(pictory, seconds=2)) for _ in range(6)))
     job_id = buy(pictory)
     pictory.requests.clear()
     begun = time.time()
     run(trigger(job_id))
-    assert pictory.polls[0].at - begun < 0.4
+    assert pictory.polls[0].at - begun < 1.5
 
 
 def test_a_trigger_that_runs_twice_at_once_only_reads(pictory):

@@ -70,9 +70,8 @@ SOME = (
     Place("3.1.8", "3.11", floors=True),
     Place("3.2.2", "3.12"),
     Place("3.3.2", "3.13"),
-    Place(None, "3.12"),
 )
-ALL = (SOME[0], *(Place(airflow, python) for airflow in RELEASES for python in PYTHONS), SOME[-1])
+ALL = (SOME[0], *(Place(airflow, python) for airflow in RELEASES for python in PYTHONS), Place(None, "3.12"))
 
 
 def main() -> int:
