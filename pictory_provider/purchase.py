@@ -18,7 +18,6 @@ from pictory_provider.api.errors import PictoryError, SubmitOutcomeUnknown
 from pictory_provider.api.retry import Fate
 from pictory_provider.client.asking import repeat
 from pictory_provider.exceptions import failure
-from pictory_provider.images.reference import readable, unsigned
 from pictory_provider.jobs.budget import Budget, Limits, Lot, plain
 from pictory_provider.jobs.evidence import paid_and_then
 from pictory_provider.spending import reserve
@@ -79,6 +78,8 @@ def submit(
     :raises RequestInvalid: where a private reference image cannot be signed, or Pictory refused the request.
     :raises RateLimited: where Pictory refused for longer than a minute.
     """
+    from pictory_provider.images.reference import readable, unsigned
+
     sent = readable(request)
     known = Budget(Limits.of(client.settings)) if budget is None else budget
     told = {**(tags or {}), "model": request.model}
