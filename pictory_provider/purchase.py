@@ -128,13 +128,12 @@ def _send(
             recorder.intend()
         except PictoryError as error:
             raise _NothingSent(error) from error
+    price = plain(request.credits)  # now: between the request and the record nothing runs that need not
     job_id: str | None = None
     try:
         job_id = responses.parse_submission(client.send(endpoints.generate_image(request)))
         # The log comes first: it is quicker than the record, and whoever has lost the record can read it.
-        log.info(
-            "Pictory accepted job %s (model %s, %s AI credits).", job_id, request.model, plain(request.credits)
-        )
+        log.info("Pictory accepted job %s (model %s, %s AI credits).", job_id, request.model, price)
         if recorder:
             recorder.keep(job_id)
     except BaseException as error:

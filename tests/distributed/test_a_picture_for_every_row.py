@@ -52,7 +52,7 @@ def adopt_what_is_unknown(airflow, pictory, run) -> int:
     bought = {job.body["prompt"]: job.job_id for job in pictory.account.jobs.values()}
     dag_id, run_id = run
     for task in lost:
-        log = airflow.task_log(*run, f"generate/{task['map_index']}", try_number=task["try_number"])
+        log = airflow.task_log(*run, "generate", try_number=task["try_number"], map_index=task["map_index"])
         assert "PictorySubmitOutcomeUnknown" in log
         if job_id := bought.get(ROWS[task["map_index"]]):
             store = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/generate/state-store/{KEY}"
