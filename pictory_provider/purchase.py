@@ -123,12 +123,12 @@ def _send(
     if ends_at is not None and time.monotonic() >= ends_at:
         # Airflow's exception strikes once, in any line, and where that is a library's clean-up it is lost.
         raise AirflowTaskTimeout("The task's execution_timeout is over: nothing is bought any more")
+    price = plain(request.credits)  # now: between the intent and the record nothing runs that need not
     if recorder:
         try:
             recorder.intend()
         except PictoryError as error:
             raise _NothingSent(error) from error
-    price = plain(request.credits)  # now: between the request and the record nothing runs that need not
     job_id: str | None = None
     try:
         job_id = responses.parse_submission(client.send(endpoints.generate_image(request)))
