@@ -61,7 +61,7 @@ test-browser: .venv/.installed site
 	@$(BIN)/python -m pytest tests/browser
 
 test-faults: .venv/.installed
-	@$(BIN)/python -m pytest tests/faults
+	@$(BIN)/python -m pytest tests/faults $(if $(QUICK),--ignore=tests/faults/test_batches_on_bad_days.py)
 
 # PICTURES=40: so many in place of 200
 test-distributed: .venv/.installed
