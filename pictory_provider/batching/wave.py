@@ -66,7 +66,7 @@ class _Answer(NamedTuple):
 
 
 class _Sending:
-    """One row's request on its way: a :class:`~pictory_provider.jobs.submission.Recorder` that knows how far it
+    """One row's request on its way: a :class:`~pictory_provider.purchase.Recorder` that knows how far it
     is.
 
     The journal is written by somebody else. Here it is only remembered whether a request is under way, and its

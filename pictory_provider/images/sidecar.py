@@ -64,6 +64,7 @@ class SavedFile(NamedTuple):
 
 
 _OF_SPENDING = ("earlier", "before_clear")
+"""Fields of a submission that tell what its task has bought before."""
 
 
 class Unreadable(ValueError):

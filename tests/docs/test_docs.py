@@ -446,7 +446,9 @@ def test_the_sidecar_of_the_docs_can_be_read_and_its_digest_made_by_hand():
     cells = [line.split("|")[1] for line in table.splitlines()[2:]]
     assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} == {
         *json.loads(text),
-        "credits_before",  # which is there until the picture is saved
+        "credits_before",
+        "earlier",
+        "before_clear",  # which are there until the picture is saved
     }
 
 
