@@ -52,7 +52,7 @@ class Ledger:
         :param fields: in place of those of a debit of 0.6; one that is ``None`` is left out of the row.
         """
         row = {name: value for name, value in (_row(now, 0.6) | fields).items() if value is not None}
-        self._insert(_Entry(_epoch(row.get("transactionDate"), now), row, False))
+        self._insert(_Entry(_epoch(fields.get("transactionDate"), now), row, False))
 
     def rows(self, now: float, year: int | None = None, month: int | None = None) -> list[dict[str, Any]]:
         """Return the rows that show by now, newest first, of one month (UTC) or all."""

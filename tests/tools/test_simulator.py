@@ -400,7 +400,9 @@ def test_a_charge_that_lags_keeps_the_date_of_its_purchase(ask, pictory, monkeyp
     assert ask("GET", "/v1/aicredits/usage?year=2026&month=4").json() == []
 
 
-def test_rows_can_be_entered_into_the_ledger_by_hand(ask, pictory):
+def test_rows_can_be_entered_into_the_ledger_by_hand(ask, pictory, monkeypatch):
+    now = 1_775_000_000.000_9  # later than its own text, which ends at the millisecond
+    monkeypatch.setattr(pictory.account, "clock", lambda: now)
     submit(ask)
     pictory.enter(type="credit", amount=0.6, source="Text-to-Image")
     pictory.enter(type="adjustment", amount=5)
