@@ -10,6 +10,7 @@ path that its caller names.
 import json
 import logging
 from importlib.resources import files
+from pathlib import PurePath
 from typing import Annotated, Any
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
@@ -29,12 +30,13 @@ from pictory_provider.provider_info import DEFAULT_CONN_ID
 log = logging.getLogger(__name__)
 
 STATIC = files("pictory_provider.plugins") / "static"
+TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
 STATICS = {
-    "pictures.js": "text/javascript; charset=utf-8",
-    "pictures.css": "text/css; charset=utf-8",
-    "icon.svg": "image/svg+xml",
-    "icon-dark.svg": "image/svg+xml",
+    file.name: TYPES[suffix]
+    for file in sorted(STATIC.iterdir(), key=lambda file: file.name)
+    if (suffix := PurePath(file.name).suffix) in TYPES
 }
+"""What a browser may ask for, and its media type."""
 KINDS = {
     "GenerateImageOperator": "generate",
     "DecoratedImageOperator": "generate",
@@ -82,13 +84,17 @@ def page(request: Request, user: GetUserDep) -> HTMLResponse:  # noqa: ARG001  i
         "connection": DEFAULT_CONN_ID,
     }
     text = (STATIC / "page.html").read_text(encoding="utf-8")
-    text = text.replace("{{up}}", "../" * (below_root.strip("/").count("/")))
-    text = text.replace("{{version}}", __version__)
+    # The version is in the path, so that what one script imports is of the same release.
+    static = f"{'../' * below_root.strip('/').count('/')}static/{__version__}"
+    scripts = [name for name in STATICS if name.endswith(".js")]
+    modules = "\n".join(f'<link rel="modulepreload" href="{static}/{name}">' for name in scripts)
+    text = text.replace("{{static}}", static).replace("{{modules}}", modules)
     text = text.replace("{{told}}", json.dumps(told).replace("<", "\\u003c"))
     return HTMLResponse(text, headers={"Content-Security-Policy": PAGE_POLICY})
 
 
 @app.get("/static/{name}")
+@app.get("/static/{version}/{name}")
 def static(name: str) -> Response:
     """Return one of our own files, which hold nothing of anyone."""
     if name not in STATICS:

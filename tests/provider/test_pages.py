@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -23,6 +24,10 @@ from pictory_provider.provider_info import get_provider_info
 from pictory_provider.sensors.pictory import PictoryJobSensor
 
 ROOT = Path(__file__).resolve().parents[2]
+STATIC = [
+    file.name for file in (files("pictory_provider.plugins") / "static").iterdir() if file.name != "page.html"
+]
+SCRIPTS = [file for file in (files("pictory_provider.plugins") / "static").iterdir() if file.name.endswith(".js")]
 SEEN = """
 import json, sys, time
 import airflow.sdk, airflow.providers.common.compat.sdk
@@ -320,12 +325,15 @@ def test_the_page_holds_nothing_of_its_address_and_no_script_of_its_own(web):
     if reply.status_code == 200:
         assert "alert(1)" not in reply.text
     reply = web.client.get("/task/covers/run/generate/-1")
-    assert 'src="../../../../static/pictures.js' in reply.text
+    scripts = re.findall(r'(?:src|href)="../../../../(static/[^/]+/\w+\.js)"', reply.text)
+    assert len(scripts) > 1
+    for path in scripts:
+        assert web.client.get(path).headers["content-type"] == "text/javascript; charset=utf-8"
     policy = reply.headers["content-security-policy"]
     assert "script-src 'self';" in policy
     assert "unsafe" not in policy
     assert "frame-ancestors 'self'" in policy
-    for name in ("pictures.js", "pictures.css", "icon.svg", "icon-dark.svg"):
+    for name in STATIC:
         assert web.client.get(f"/static/{name}").status_code == 200
     for name in ("page.html", "..%2Fweb.py", "%2e%2e/web.py"):
         assert web.client.get(f"/static/{name}").status_code == 404
@@ -333,16 +341,13 @@ def test_the_page_holds_nothing_of_its_address_and_no_script_of_its_own(web):
 
 def test_the_page_is_light(web):
     assert (
-        sum(
-            len(web.client.get(path).content)
-            for path in ("/newest", "/static/pictures.js", "/static/pictures.css")
-        )
+        sum(len(web.client.get(path).content) for path in ("/newest", *(f"/static/{name}" for name in STATIC)))
         < 80_000
     )
 
 
 def test_the_script_makes_no_markup_of_data():
-    script = (files("pictory_provider.plugins") / "static" / "pictures.js").read_text()
+    script = "".join(file.read_text() for file in SCRIPTS)
     for word in (
         "innerHTML",
         "outerHTML",

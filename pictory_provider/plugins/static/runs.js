@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The pictory_provider authors
+//
+// The newest runs that make pictures, of a DAG or of all.
+
+import { PAGE, ROOT, enc, kinds, taskInstances } from "./airflow.js";
+import { batchOf, rowsOf } from "./batches.js";
+import { gridOf } from "./cards.js";
+import { HOW, body, message, pager } from "./frame.js";
+import { companionsOf, isText, itemOf, joined } from "./items.js";
+import { arrange, el, moment } from "./parts.js";
+
+const STRIP = 6; // pictures of each run in the list
+const RUNS = 8;
+const DAY = 86_400_000;
+const WINDOWS = [1, 8, 40, 400]; // days that are looked through for the newest runs, so that no request grows
+
+let olderThan = null;
+
+/** The newest tasks that make pictures, with a bound on how far back each request looks. */
+async function newestTasks(scope) {
+  const until = olderThan === null ? Date.now() : Date.parse(olderThan);
+  let found = { all: [] };
+  for (const days of WINDOWS) {
+    found = await taskInstances(scope, ["generate", "batch"], {
+      order_by: "-run_after", run_after_gte: new Date(until - days * DAY).toISOString(), run_after_lt: olderThan,
+    });
+    if (found.all.length === PAGE || new Set(found.all.map((ti) => ti.dag_id + ti.dag_run_id)).size >= RUNS) break;
+  }
+  return found.all;
+}
+
+export async function runs(scope, refresh) {
+  const tasks = await newestTasks(scope);
+  const grouped = new Map();
+  for (const ti of tasks) {
+    const name = JSON.stringify([ti.dag_id, ti.dag_run_id]);
+    if (!grouped.has(name)) grouped.set(name, []);
+    grouped.get(name).push(ti);
+  }
+  const some = [...grouped.values()].slice(0, RUNS);
+  const sections = await Promise.all(some.map(async (of) => ({ of, ...(await stripOf(of)) })));
+  const nodes = sections.filter((section) => section.items.length || section.batches.length)
+    .map((section) => runSection(scope, section));
+  if (!nodes.length && olderThan === null) {
+    nodes.push(message("No pictures yet", scope.dag ? "No run of this DAG has made one." : "No run has made one, or none that you may see.", HOW));
+  }
+  arrange(body, nodes);
+  const last = some.length ? some[some.length - 1][0].run_after : null;
+  const isMore = grouped.size > RUNS || tasks.length === PAGE;
+  const to = (at) => async () => {
+    olderThan = at;
+    await refresh();
+    scrollTo({ top: 0 });
+  };
+  pager.replaceChildren(...[
+    olderThan !== null ? el("button.page", { type: "button", onclick: to(null) }, "Newest") : null,
+    isMore && last ? el("button.page", { type: "button", onclick: to(last) }, "Older runs") : null,
+  ].filter(Boolean));
+  return false;
+}
+
+async function stripOf(tasks) {
+  const items = [], batches = [];
+  const isLost = (ti) => ["failed", "up_for_retry", "skipped"].includes(ti.state) && kinds.get(ti.operator) !== "batch";
+  for (const ti of [...tasks].sort((one, other) => isLost(one) - isLost(other))) {
+    if (items.length >= STRIP) break;
+    if (kinds.get(ti.operator) === "batch") {
+      const batch = await batchOf(ti);
+      batches.push(batch);
+      items.push(...(await rowsOf(batch, 0, Math.min(batch.of, STRIP - items.length))));
+    } else items.push(await itemOf(ti));
+  }
+  const open = items.filter((item) => item.state === "submitted");
+  if (open.length) {
+    const others = await companionsOf({ dag: tasks[0].dag_id, run: tasks[0].dag_run_id }, open.map((item) => item.job).filter(isText));
+    for (const item of open) items[items.indexOf(item)] = await joined(item, others.get(item.job) || []);
+  }
+  return { items: items.filter((item) => item.state !== "none"), batches };
+}
+
+function runSection(scope, { of, items, batches }) {
+  const [ti] = of;
+  const singleTasks = of.filter((one) => kinds.get(one.operator) !== "batch").length;
+  const count = singleTasks + batches.reduce((sum, batch) => sum + batch.of, 0);
+  const href = `${ROOT}run/${enc(ti.dag_id)}/${enc(ti.dag_run_id)}${scope.dag ? "#dag" : "#newest"}`;
+  const name = scope.dag ? moment(ti.run_after) : ti.dag_display_name || ti.dag_id;
+  return el(`section.run.n${Math.min(STRIP, Math.max(1, items.length))}`, {},
+    el("div.head", {}, el("h2", {}, el("a", { href }, name)),
+      el("p", { title: ti.dag_run_id }, scope.dag ? ti.dag_run_id : `${moment(ti.run_after)} · ${ti.dag_run_id}`),
+      count > items.length ? el("a.more", { href, "aria-label": `All ${count.toLocaleString("en")} of ${name}` }, `All ${count.toLocaleString("en")}`) : null),
+    gridOf(JSON.stringify([ti.dag_id, ti.dag_run_id]), items, `Pictures of ${name}`));
+}
