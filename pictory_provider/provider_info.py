@@ -123,7 +123,10 @@ def get_provider_info() -> dict[str, Any]:
             {"name": "pictory_image", "class-name": "pictory_provider.decorators.pictory.pictory_image"}
         ],
         "cli": ["pictory_provider.cli.definitions.get_pictory_cli_commands"],
-        "extra-links": ["pictory_provider.links.pictory.PictoryJobLink"],
+        "extra-links": [
+            "pictory_provider.links.pictory.PictoryJobLink",
+            "pictory_provider.links.pictory.PictoryBatchLink",
+        ],
         # Airflow ignores these by default and takes the entry point `airflow.plugins`; the name is the same.
         "plugins": [{"name": "pictory", "plugin-class": "pictory_provider.plugins.plugin.PictoryPlugin"}],
         "config": {"pictory": {"description": "Pictures of Pictory in Airflow's pages.", "options": OPTIONS}},

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The link on a task's page."""
+"""The links on a task's page."""
 
 from __future__ import annotations
 
@@ -35,7 +35,22 @@ class PictoryJobLink(BaseOperatorLink):
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the image's URL; while there is none, that of the tab, or of the account's pictures."""
         url: str | None = getattr(operator, "image_url", None)
-        return url or (place_in_airflow(ti_key) if ti_key and has_gallery() else GALLERY)
+        return url or pictures_of(ti_key)
+
+
+class PictoryBatchLink(BaseOperatorLink):
+    """The pictures of a batch: its task's tab *Pictures*."""
+
+    name = "Pictory images"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
+        """Return the tab's URL, or that of the account's pictures."""
+        return pictures_of(ti_key)
+
+
+def pictures_of(ti_key: TaskInstanceKey | None) -> str:
+    """Return where to look for a task's pictures: its tab, where Airflow has it, or Pictory's own site."""
+    return place_in_airflow(ti_key) if ti_key and has_gallery() else GALLERY
 
 
 def place_in_airflow(ti_key: TaskInstanceKey) -> str:

@@ -15,6 +15,7 @@ from pictory_provider.api.models import DEFAULT_MODEL
 from pictory_provider.compat import TaskDeferralError, TaskDeferralTimeout, shortest_absence
 from pictory_provider.exceptions import airflow_errors
 from pictory_provider.jobs.polling import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, deferral_timeout
+from pictory_provider.links.pictory import PictoryBatchLink
 from pictory_provider.order import check_policy
 from pictory_provider.provider_info import DEFAULT_CONN_ID
 from pictory_provider.spending import check_limits, skipped
@@ -99,6 +100,7 @@ class GenerateImageBatchOperator(BaseOperator):
         "pictory_conn_id",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"requests": "json", "prompt": "md"}
+    operator_extra_links = (PictoryBatchLink(),)
     ui_color = "#efe7fb"
 
     def __init__(

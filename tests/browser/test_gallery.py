@@ -489,3 +489,6 @@ def test_the_link_of_a_task_leads_to_its_place_in_the_tab_and_then_to_the_pictur
     pictures_of(page).locator(".age").wait_for()
     done = gallery.call("GET", f"/dags/{DAG}/dagRuns/{quote(run, safe='')}/taskInstances/covers.first/links")
     assert next(iter(done["extra_links"].values())).endswith(".png")
+    of_batch = gallery.call("GET", f"/dags/{DAG}/dagRuns/{quote(run, safe='')}/taskInstances/batch/links")
+    page.goto(of_batch["extra_links"]["Pictory images"])
+    pictures_of(page).get_by_role("progressbar", name="Pictures of batch").wait_for()

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import pytest
 
 from pictory_provider.links.pictory import PictoryJobLink
+from pictory_provider.operators.batch import GenerateImageBatchOperator
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
 from pictory_provider.plugins.plugin import PictoryPlugin
 from pictory_provider.provider_info import get_provider_info
@@ -172,6 +173,12 @@ def test_before_there_is_a_picture_the_link_leads_to_its_place_in_the_tab():
     place = "dags/covers.v-1/runs/manual__2026-11-21T04%3A15%3A34%2B00%3A00/tasks/group.generate"
     assert link().endswith(f"{place}/plugin/pictory-task")
     assert link(map_index=3).endswith(f"{place}/mapped/3/plugin/pictory-task")
+
+
+def test_the_link_of_a_batch_leads_to_its_tab():
+    batch = GenerateImageBatchOperator(task_id="batch", requests=["A lighthouse"], path="/pictures")
+    (leads,) = batch.operator_extra_links
+    assert leads.get_link(batch, ti_key=SimpleNamespace(**vars(KEY))) == link()
 
 
 def test_the_link_follows_a_prefix(monkeypatch):

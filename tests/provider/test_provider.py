@@ -23,7 +23,7 @@ from pictory_provider.api import errors
 from pictory_provider.api.models import Job
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs import events
-from pictory_provider.links.pictory import PictoryJobLink
+from pictory_provider.links.pictory import PictoryBatchLink, PictoryJobLink
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
 from pictory_provider.provider_info import CONNECTION_FIELDS, get_provider_info
 from pictory_provider.sensors.pictory import PictoryJobSensor
@@ -53,7 +53,7 @@ def test_every_name_of_the_provider_info_resolves():
     for kind in ("hooks", "operators", "sensors", "triggers"):
         for module in info[kind][0]["python-modules"]:
             import_module(module)
-    assert [resolve(link) for link in info["extra-links"]] == [PictoryJobLink]
+    assert [resolve(link) for link in info["extra-links"]] == [PictoryJobLink, PictoryBatchLink]
 
 
 def test_the_entry_point_leads_to_the_provider_info():

@@ -80,13 +80,15 @@ export async function xcom(ti, key) {
 export const kinds = new Map(Object.entries(TOLD.kinds));
 const classesOf = (...wanted) => [...kinds].filter(([, kind]) => wanted.includes(kind)).map(([name]) => name);
 
+const LINKS = ["Pictory image", "Pictory images"];
+
 /** Learn the names of a DAG's own classes that are made of ours: our link is on them. */
 export async function learnClasses(dag) {
   const found = await get(`dags/${enc(dag)}/tasks`).catch(() => null);
   for (const task of (found && found.tasks) || []) {
     const { module_path: module, class_name: name } = task.class_ref || {};
     const fields = task.template_fields || [];
-    const isOurs = (task.extra_links || []).includes("Pictory image") || String(module).startsWith("pictory_provider.");
+    const isOurs = (task.extra_links || []).some((link) => LINKS.includes(link)) || String(module).startsWith("pictory_provider.");
     if (!name || kinds.has(name) || !isOurs) continue;
     const has = (field) => fields.includes(field);
     kinds.set(name, has("requests") ? "batch" : has("prompt") ? "generate" : has("path") ? "save" : "wait");
