@@ -22,6 +22,8 @@ _HOW_FAR = {
     Fault.MAYBE_ACCEPTED: "got no reply",
     Fault.UNREADABLE: "got a broken reply",
 }
+SHORTEST_KEY = 8
+"""Characters. A shorter one is no key of Pictory's, and may be a part of any word."""
 DOWNLOAD_TIMEOUT = 600.0
 """Seconds for one picture, from the first byte to the last."""
 
@@ -33,6 +35,12 @@ def headers_for_api(settings: ConnectionSettings) -> dict[str, str]:
         "User-Agent": settings.user_agent,
         "Accept": "application/json",
     }
+
+
+def without_key(content: bytes, settings: ConnectionSettings) -> bytes:
+    """Return a reply's body without the API key, should it repeat that: errors quote replies, and XComs errors."""
+    key = settings.api_key.encode()
+    return content if len(key) < SHORTEST_KEY else content.replace(key, b"***")
 
 
 def connection_failed(what: str, fault: Fault, error: BaseException) -> TransportError:

@@ -14,7 +14,7 @@ import certifi
 from pictory_provider.api.connection import CONNECT_TIMEOUT, MOST_CONNECTIONS, ConnectionSettings
 from pictory_provider.api.errors import Fault
 from pictory_provider.api.responses import Response
-from pictory_provider.client import MAX_REPLY_BYTES, connection_failed, headers_for_api
+from pictory_provider.client import MAX_REPLY_BYTES, connection_failed, headers_for_api, without_key
 
 if TYPE_CHECKING:
     from pictory_provider.api.endpoints import Request
@@ -86,7 +86,7 @@ class AsyncClient:
                     if len(content) > MAX_REPLY_BYTES:
                         raise OSError(None, "the reply is too large")
                 headers = {name.lower(): value for name, value in reply.headers.items()}
-                return Response(reply.status, headers, content)
+                return Response(reply.status, headers, without_key(content, self.settings))
         except Exception as error:
             what = f"{request.method} {request.path}"
             raise connection_failed(what, _fault(error, reply_begun=reply_begun), error) from None

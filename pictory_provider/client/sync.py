@@ -26,6 +26,7 @@ from pictory_provider.client import (
     PIECE_BYTES,
     connection_failed,
     headers_for_api,
+    without_key,
 )
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class SyncClient:
             if len(content) > MAX_REPLY_BYTES:
                 raise connection_failed(what, Fault.UNREADABLE, OSError(None, "the reply is too large"))
         head = _head(reply)
-        return Response(head.status, head.headers, bytes(content))
+        return Response(head.status, head.headers, without_key(bytes(content), self.settings))
 
     def _request(self, session: requests.Session, method: str, url: str, **arguments: Any) -> requests.Response:
         settings = self.settings

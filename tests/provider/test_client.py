@@ -21,10 +21,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pictory_provider.api import endpoints
+from pictory_provider.api import endpoints, responses
 from pictory_provider.api.connection import ConnectionSettings
 from pictory_provider.api.endpoints import Request
-from pictory_provider.api.errors import Fault, TransportError
+from pictory_provider.api.errors import AuthenticationError, Fault, TransportError
 from pictory_provider.api.models import ImageRequest
 from pictory_provider.client import sync
 from pictory_provider.client.aio import AsyncClient
@@ -238,6 +238,19 @@ def test_a_reply_without_an_end_is_given_up(call, monkeypatch):
     with server(behave) as url, pytest.raises(TransportError, match=says("the reply is too large")) as caught:
         call(url)
     assert caught.value.fault is Fault.UNREADABLE
+
+
+@pytest.mark.parametrize("call", [send, asend])
+def test_a_reply_that_repeats_the_key_is_quoted_without_it(call):
+    def behave(connection):
+        connection.recv(65_536)
+        body = b'{"message": "pictai_canary may not do that"}'
+        connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+    with server(behave) as url:
+        reply = call(url)
+    with pytest.raises(AuthenticationError, match=says(r"with this API key \(403\): \*\*\* may not do")):
+        responses.check(reply)
 
 
 @pytest.mark.parametrize("call", [send, asend])
