@@ -150,6 +150,26 @@ def test_the_page_in_the_navigation_has_the_account_at_the_first_click_and_the_r
     pictures_of(page).locator(".run").first.wait_for()
 
 
+def test_of_many_accounts_the_page_shows_five_and_names_the_rest(gallery, seen_by, run, simulator):
+    ids = [f"pictory_{number}" for number in range(6)]
+    for conn_id in ids:
+        gallery.call(
+            "POST",
+            "/connections",
+            connection_id=conn_id,
+            conn_type="pictory",
+            host=simulator.base_url,
+            password=simulator.api_key,
+        )
+    page = seen_by()
+    page.goto(f"{gallery.url}/plugin/pictory")
+    frame = pictures_of(page)
+    frame.get_by_text("Used this month").nth(4).wait_for()
+    assert frame.get_by_text("Not shown:").inner_text() == "Not shown: pictory_4, pictory_5"
+    for conn_id in ids:
+        gallery.call("DELETE", f"/connections/{conn_id}")
+
+
 def test_the_tab_of_a_dag_lists_its_runs(gallery, seen_by, run):
     page = seen_by()
     page.goto(f"{gallery.url}/dags/{DAG}/plugin/pictory-dag")

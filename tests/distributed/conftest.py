@@ -47,6 +47,7 @@ def airflow(pictory, storage, tmp_path_factory):
         env = {
             "AIRFLOW_CONN_PICTORY_DEFAULT": pictory.connection_json(),
             "AIRFLOW_CONN_MEDIA": storage.connection_json(ACCESS_KEY),
+            "AIRFLOW__PICTORY__GALLERY_PATHS": "s3://media@pictures/batches",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
             "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
             "AIRFLOW__CORE__PARALLELISM": "16",

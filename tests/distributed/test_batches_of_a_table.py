@@ -9,9 +9,11 @@ import io
 import json
 import time
 from collections import Counter
+from urllib.parse import quote
 
 import boto3
 import pytest
+import requests
 from PIL import Image
 
 from tests.distributed.conftest import load
@@ -134,3 +136,16 @@ def test_every_row_has_its_whole_picture_and_its_line_in_a_manifest(storage, run
         assert storage.objects[f"{folder}/failed.jsonl"] == b""
     assert sorted(told) == SKUS
     assert {row["product"] for row in told.values()} == {'A "cup", größer'}
+
+
+def test_the_api_server_shows_a_picture_of_the_bucket(airflow, storage, run):
+    dag_id, run_id = run
+    record = airflow.xcom(*run, "pictures", key="pictures_0", map_index=3)[0]
+    token = requests.get(f"{airflow.url}/auth/token", timeout=30).json()["access_token"]
+    reply = requests.get(
+        f"{airflow.url}/pictory/file/{dag_id}/{quote(run_id, safe='')}/pictures/3/pictures_0/0",
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=30,
+    )
+    assert (reply.status_code, reply.headers.get("Content-Type")) == (200, "image/png")
+    assert reply.content == storage.objects[record["path"].removeprefix("s3://media@pictures/")]

@@ -7,12 +7,15 @@ import { header } from "./frame.js";
 import { number } from "./items.js";
 import { amount, el } from "./parts.js";
 
+const SHOWN = 5; // each is asked for at Pictory
+
 /** The accounts, for whoever may read connections; their place is kept while Pictory is asked. */
 export async function accounts() {
   const found = await get("connections", { limit: 50, order_by: "connection_id" }).catch(() => null);
   if (found === null) return;
   const named = (found.connections || []).filter((one) => one.conn_type === "pictory").map((one) => one.connection_id);
-  const ids = [...new Set([TOLD.connection, ...named])].slice(0, 5);
+  const all = [...new Set([TOLD.connection, ...named])];
+  const ids = all.slice(0, SHOWN);
   const strip = el("section.accounts", { "aria-label": "Accounts at Pictory" });
   header.replaceChildren(strip);
   for (const id of ids) {
@@ -23,6 +26,7 @@ export async function accounts() {
       else place.remove();
     });
   }
+  if (all.length > SHOWN) strip.append(el("p", {}, `Not shown: ${all.slice(SHOWN).join(", ")}`));
 }
 
 async function account(id) {
