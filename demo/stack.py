@@ -151,7 +151,8 @@ class AirflowStack:
     def call(self, method: str, path: str, **json_body: Any) -> Any:
         """Call Airflow's REST API and return its JSON.
 
-        A 500 is a SQLite that was locked for too long; what changes nothing twice is asked again.
+        A 500 is a SQLite that was locked for too long. What changes nothing twice is asked again, and so is what
+        Airflow says to have ended by an error of its database: then nothing was changed.
         """
         for _ in self.until(15):
             try:
@@ -160,7 +161,7 @@ class AirflowStack:
                 )
             except requests.RequestException as error:
                 raise StackError(f"{method} {path}: {error}") from error
-            if reply.status_code != 500 or method not in ("GET", "PATCH"):
+            if reply.status_code != 500 or not (method in ("GET", "PATCH") or "Database error" in reply.text):
                 break
         if reply.status_code >= 400:
             raise StackError(f"{method} {path}: {reply.status_code} {reply.text[:500]}")
