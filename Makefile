@@ -61,7 +61,7 @@ test-browser: .venv/.installed site
 	@$(BIN)/python -m pytest tests/browser
 
 test-faults: .venv/.installed
-	@$(BIN)/python -m pytest tests/faults $(if $(QUICK),--ignore=tests/faults/test_batches_on_bad_days.py)
+	@$(if $(QUICK),PICTORY_QUICK=1) $(BIN)/python -m pytest tests/faults $(if $(QUICK),--ignore=tests/faults/test_batches_on_bad_days.py)
 
 # PICTURES=40: so many in place of 200
 test-distributed: .venv/.installed
@@ -70,7 +70,7 @@ test-distributed: .venv/.installed
 
 # ALL=1: every Airflow with every Python
 matrix: .venv/.installed
-	@$(BIN)/python -m tests.versions $(if $(ALL),--all)
+	@$(BIN)/python -m tests.versions $(if $(ALL),--all) $(if $(QUICK),--quick)
 
 # It needs PICTORY_API_KEY, and says what else it takes: python -m tests.live help
 live: .venv/.installed

@@ -241,7 +241,7 @@ def test_the_keyboard_does_it_all(gallery, seen_by, run):
     assert "4 of 50" in dialog.inner_text()
     page.keyboard.press("Escape")
     dialog.wait_for(state="hidden")
-    assert frame.evaluate("() => [...document.querySelectorAll('.open')].indexOf(document.activeElement)") == 3
+    frame.wait_for_function("() => [...document.querySelectorAll('.open')].indexOf(document.activeElement) === 3")
     assert frame.evaluate("() => getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
