@@ -2,7 +2,6 @@
 // Copyright The pictory_provider authors
 //
 // The newest runs that make pictures, of a DAG or of all.
-
 import { PAGE, ROOT, enc, kinds, taskInstances } from "./airflow.js";
 import { batchOf, rowsOf } from "./batches.js";
 import { gridOf } from "./cards.js";
