@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from pictory_provider.images.reuse import Lying
     from pictory_provider.images.shelf import Shelf
+    from pictory_provider.jobs.ledger import Purchase
 
 JOB_ID_KEY = "jobId"
 """The key of the XCom that a jobId lies under as soon as it is on record."""
@@ -229,9 +230,14 @@ class SubmissionRecord:
         """Say how many credits were used right before the request."""
         self.latest = replace(self.latest, credits_before=used)
 
-    def intend(self) -> None:
+    def intend(self, purchase: Purchase) -> None:
         """Put the intent on record. Where that fails, nothing may be sent."""
-        self.latest = replace(self.latest, intended_at=time.time())
+        self.latest = replace(
+            self.latest,
+            intended_at=purchase.at,
+            shown_before=purchase.shown_before,
+            used_before=purchase.used_before,
+        )
         begun: list[_Place] = []
         try:
             for place in self._places:

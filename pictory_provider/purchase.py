@@ -29,13 +29,14 @@ if TYPE_CHECKING:
     from pictory_provider.api.models import ImageRequest
     from pictory_provider.client.asking import Log
     from pictory_provider.client.sync import SyncClient
+    from pictory_provider.jobs.ledger import Purchase
 
 
 class Recorder(Protocol):
     """Where a submission is put on record while it happens."""
 
-    def intend(self) -> None:
-        """Note that the paid request is about to be sent."""
+    def intend(self, purchase: Purchase) -> None:
+        """Note that the paid request is about to be sent, and what it was counted as."""
 
     def withdraw(self) -> None:
         """Note that it certainly bought nothing, and leave what was there before."""
@@ -88,15 +89,15 @@ def submit(
     def once() -> str:
         with unsigned(sent, request):
             try:
-                reserve(client, known, Lot((request,)), log=log, tags=told)
+                (purchase,) = reserve(client, known, Lot((request,)), log=log, tags=told)
             except PictoryError as error:
                 raise _NothingSent(error) from error
             log.info("Buying a picture of model %s, for %s AI credits as listed.", request.model, price)
             try:
-                return _send(client, sent, recorder, ends_at, log)
+                return _send(client, sent, purchase, recorder, ends_at, log)
             except (_NothingSent, PictoryError) as error:
                 if isinstance(error, _NothingSent) or _is_refused(error):
-                    known.give_back(request.credits)
+                    known.give_back(purchase)
                 raise
 
     try:
@@ -115,6 +116,7 @@ def submit(
 def _send(
     client: SyncClient,
     request: ImageRequest,
+    purchase: Purchase,
     recorder: Recorder | None,
     ends_at: float | None,
     log: Log,
@@ -126,7 +128,7 @@ def _send(
     price = plain(request.credits)  # now: between the intent and the record nothing runs that need not
     if recorder:
         try:
-            recorder.intend()
+            recorder.intend(purchase)
         except PictoryError as error:
             raise _NothingSent(error) from error
     job_id: str | None = None

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pictory_provider.client.asking import Log
     from pictory_provider.client.sync import SyncClient
     from pictory_provider.jobs.budget import Budget, Lot
+    from pictory_provider.jobs.ledger import Purchase
 
 T = TypeVar("T")
 
@@ -59,19 +60,19 @@ def check_limits(max_credits: object, on_budget: object) -> float | None:
 
 def reserve(
     client: SyncClient, budget: Budget, lot: Lot, *, log: Log, tags: Mapping[str, str] | None = None
-) -> None:
+) -> list[Purchase]:
     """Count a purchase where there is room for it, having asked the account. :meth:`Budget.give_back` undoes it.
 
     :param budget: of the buyer; takes in what the account says.
     :param tags: for the metric.
+    :return: as they were counted, in the order of the lot's requests.
     :raises BudgetExceeded: where a limit leaves too little.
     :raises RequestInvalid: where a limit is set and a model has no listed price.
     :raises Unavailable: where it cannot be known; nothing is bought on a guess.
     """
     with budget.lock:
         check(client, budget, lot, log=log, tags=tags)
-        for request in lot.requests:
-            budget.spend(request.credits, time.time())
+        return [budget.spend(request.credits, time.time()) for request in lot.requests]
 
 
 def check(

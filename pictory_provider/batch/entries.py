@@ -25,7 +25,14 @@ from typing import TYPE_CHECKING, Any
 
 from pictory_provider.api.errors import RequestInvalid
 from pictory_provider.batch.rows import request_of
-from pictory_provider.jobs.ledger import Purchase, price_of, read_purchases
+from pictory_provider.jobs.ledger import (
+    Purchase,
+    count_or_none,
+    number_or_none,
+    price_of,
+    purchases_from_dict,
+    purchases_to_dict,
+)
 
 if TYPE_CHECKING:
     from pictory_provider.batch.rows import Row
@@ -141,6 +148,8 @@ class Entry:
     :param message: what happened.
     :param adoptable: of a failure: the job is paid for and may still give its picture.
     :param again: the try has bought it although an earlier request's outcome is unknown.
+    :param shown_before: what the ledger showed right before the request (:class:`Purchase`).
+    :param used_before: AI credits that the account had used right before it (:class:`Purchase`).
     :param earlier: what this batch has bought, or may have bought, for the row before that.
     """
 
@@ -157,14 +166,17 @@ class Entry:
     message: str | None = None
     adoptable: bool = False
     again: bool = False
+    shown_before: int | None = None
+    used_before: float | None = None
     earlier: tuple[Purchase, ...] = ()
 
     @classmethod
     def intent(
-        cls, row: Row, *, tried: int, now: float, again: bool = False, before: Entry | None = None
+        cls, row: Row, purchase: Purchase, *, tried: int, again: bool = False, before: Entry | None = None
     ) -> Entry:
         """Return the entry of a row that is about to be bought.
 
+        :param purchase: as it was counted against the limits.
         :param before: what is on record of it so far.
         """
         return cls(
@@ -174,7 +186,9 @@ class Entry:
             asked=row.asked,
             state=INTENT,
             tried=tried,
-            intended_at=now,
+            intended_at=purchase.at,
+            shown_before=purchase.shown_before,
+            used_before=purchase.used_before,
             again=again,
             earlier=before.purchases if before else (),
         )
@@ -185,7 +199,8 @@ class Entry:
         is_bought = self.state != FAILED or self.job_id is not None
         if self.intended_at is None or not is_bought:
             return self.earlier
-        return (*self.earlier, Purchase(self.intended_at, price_of(self.asked)))
+        price = price_of(self.asked)
+        return (*self.earlier, Purchase(self.intended_at, price, self.shown_before, self.used_before))
 
     @property
     def is_owed(self) -> bool:
@@ -207,7 +222,9 @@ class Entry:
             "message": self.message,
             "adoptable": self.adoptable or None,
             "again": self.again or None,
-            "earlier": [list(each) for each in self.earlier] or None,
+            "shown_before": self.shown_before,
+            "used_before": self.used_before,
+            **purchases_to_dict("earlier", self.earlier),
         }
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -222,7 +239,7 @@ class Entry:
         if not isinstance(value, dict) or not isinstance(key, str):
             return None
         asked, state, job_id = value.get("request"), value.get("state"), value.get("jobId")
-        earlier = read_purchases(value.get("earlier"))
+        earlier = purchases_from_dict("earlier", value)
         if not (
             isinstance(asked, dict)
             and all(isinstance(asked.get(name), str) for name in ("prompt", "model"))
@@ -260,6 +277,8 @@ class Entry:
             message=message,
             adoptable=value.get("adoptable") is True and job_id is not None,
             again=value.get("again") is True,
+            shown_before=count_or_none(value.get("shown_before")),
+            used_before=number_or_none(value.get("used_before")),
             earlier=earlier,
         )
 

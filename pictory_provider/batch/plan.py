@@ -35,9 +35,10 @@ from pictory_provider.batch.journal import page_of
 from pictory_provider.batch.names import same, spare_name
 from pictory_provider.batch.opening import left_over
 from pictory_provider.batch.steps import Buy, Ticket, Wait
+from pictory_provider.jobs.ledger import Purchase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pictory_provider.batch.opening import Opening
     from pictory_provider.batch.rows import Row
@@ -143,18 +144,18 @@ class Plan:
             return Wait(tuple(oldest[:MOST_WAITED_FOR]))
         return None
 
-    def intend(self, wave: Buy, now: float) -> None:
+    def intend(self, wave: Buy, purchases: Sequence[Purchase]) -> None:
         """Note that the paid requests of a wave are about to be sent: first the journal is written.
 
-        :param now: epoch seconds.
+        :param purchases: of its rows, as they were counted against the limits.
         """
         if self.journal.is_urgent:
             raise RuntimeError("The record of what went before is to be written first: a crash could lose it.")
         header = self.journal.header
-        for row in wave.rows:
+        for row, purchase in zip(wave.rows, purchases, strict=True):
             before = self._before[row.key] = self.journal.get(row.key)
             again = before is not None and before.state in (INTENT, UNKNOWN) and before.tried >= header.cleared
-            self.journal.put(Entry.intent(row, tried=header.tries, now=now, again=again, before=before))
+            self.journal.put(Entry.intent(row, purchase, tried=header.tries, again=again, before=before))
             heapq.heappop(self._to_buy)
 
     def unsent(self, rows: Iterable[Row]) -> bool:
@@ -284,7 +285,7 @@ class Plan:
         if entry is None or entry.job_id != decision.job_id:
             # The sidecar of a purchase by another task; from now on it is on record here, too.
             entry = replace(
-                Entry.intent(row, tried=self.journal.header.tries, now=0.0, before=entry),
+                Entry.intent(row, Purchase(0.0, 0.0), tried=self.journal.header.tries, before=entry),
                 intended_at=None,
                 state=BOUGHT,
                 job_id=decision.job_id,

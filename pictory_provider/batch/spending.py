@@ -3,8 +3,8 @@
 """What has a batch bought? Its entries tell, each with its time and its listed price.
 
 What they do not tell is in the header, under ``spending``: what rows of an earlier table were bought
-(``dropped``), how much of all that was before the task was last cleared (``before_clear``), and what the quota
-said before the batch bought anything that it may not count yet (``baseline``).
+(``dropped``), and how much of all that was before the task was last cleared (``before_clear``). Version 0.1.0
+wrote ``baseline`` too: what the quota said before the batch bought anything that it might not count yet.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from pictory_provider.api.errors import Unavailable
-from pictory_provider.jobs.budget import LATE_AT_MOST, Baseline, Budget, Limits
-from pictory_provider.jobs.ledger import Purchase, is_number, read_purchases, total
+from pictory_provider.jobs.budget import LATE_AT_MOST, Budget, Limits, remembered
+from pictory_provider.jobs.ledger import Purchase, is_number, purchases_from_dict, purchases_to_dict, total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,15 +39,10 @@ def budget_of(journal: Journal, limits: Limits, *, now: float) -> Budget:
     """
     bought, spending = purchases_of(journal), journal.header.spending or {}
     before_clear = spending.get("before_clear", 0.0)
-    (baseline,) = read_purchases([spending["baseline"]] if spending.get("baseline") else None) or (None,)
-    if not is_number(before_clear) or bool(baseline) != bool(spending.get("baseline")):
+    if not is_number(before_clear):
         raise _unreadable(spending)
-    return Budget(
-        limits,
-        own=[each for each in bought if abs(now - each.at) <= LATE_AT_MOST],
-        this_task=total(bought) - before_clear,
-        baseline=Baseline(*baseline) if baseline else None,
-    )
+    own = _with_baseline(remembered(bought, now), spending)
+    return Budget(limits, own=own, this_task=total(bought) - before_clear)
 
 
 def kept(
@@ -55,24 +50,33 @@ def kept(
     *,
     before_clear: float | None = None,
     dropped: Iterable[Purchase] = (),
-    baseline: Baseline | None = None,
 ) -> dict[str, Any]:
     """Return what a header keeps of spending, with something changed or added."""
     spending = dict(header.spending or {})
     if before_clear is not None:
         spending["before_clear"] = before_clear
-    if dropped := [*_dropped(header), *dropped]:
-        spending["dropped"] = [list(each) for each in dropped]
-    if baseline is not None:
-        spending["baseline"] = [baseline.at, baseline.used]
-    return spending
+    return spending | purchases_to_dict("dropped", [*_dropped(header), *dropped])
 
 
 def _dropped(header: Header) -> tuple[Purchase, ...]:
-    dropped = read_purchases((header.spending or {}).get("dropped"))
+    dropped = purchases_from_dict("dropped", header.spending or {})
     if dropped is None:
         raise _unreadable(header.spending)
     return dropped
+
+
+def _with_baseline(own: list[Purchase], spending: dict[str, Any]) -> list[Purchase]:
+    """Return purchases with what version 0.1.0 knew of the quota before the first of them."""
+    kept = spending.get("baseline")
+    if kept is None:
+        return own
+    found = purchases_from_dict("baseline", {"baseline": [kept]})
+    if not found:
+        raise _unreadable(spending)
+    ((at, used, *_),) = found
+    if own and own[0].used_before is None and 0 <= own[0].at - at <= LATE_AT_MOST:
+        own[0] = own[0]._replace(used_before=used)
+    return own
 
 
 def _unreadable(spending: dict[str, Any] | None) -> Unavailable:

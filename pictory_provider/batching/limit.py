@@ -9,11 +9,11 @@ way around a limit: not for another leg, and not for another try.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pictory_provider.api.errors import PictoryError
 from pictory_provider.batch.decision import Place
-from pictory_provider.batch.spending import budget_of, kept
+from pictory_provider.batch.spending import budget_of
 from pictory_provider.jobs.budget import Limits, Lot
 from pictory_provider.spending import check, reserve
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from pictory_provider.batching.turns import PacedClient
     from pictory_provider.client.asking import Log
     from pictory_provider.jobs.budget import Budget
+    from pictory_provider.jobs.ledger import Purchase
+
+T = TypeVar("T")
 
 
 class Limit:
@@ -46,37 +49,30 @@ class Limit:
         if self._plan.counts[Place.TO_DO]:
             self._has_room(check, client, self._plan.missing)
 
-    def take(self, client: PacedClient, wave: Sequence[Row]) -> bool:
-        """Count a wave as spent, and say whether it may be sent.
+    def take(self, client: PacedClient, wave: Sequence[Row]) -> list[Purchase] | None:
+        """Count a wave as spent; ``None`` if it may not be sent.
 
         Others may have spent meanwhile. And what is missing grows: a job that was adopted fails, a lost reply is
         bought once more.
+
+        :return: the purchases of its rows, for :meth:`settle` and the record.
         """
         return self._has_room(reserve, client, wave)
 
-    def settle(self, wave: Iterable[Row], since: float) -> None:
-        """Count no more what a wave has not bought.
-
-        :param since: epoch seconds, before the wave.
-        """
-        for row in wave:
+    def settle(self, wave: Iterable[Row], purchases: Iterable[Purchase]) -> None:
+        """Count no more what a wave has not bought."""
+        for row, purchase in zip(wave, purchases, strict=True):
             entry = self._plan.journal.get(row.key)
-            bought = entry.purchases[-1:] if entry else ()
-            if self._budget and not (bought and bought[0].at >= since):
-                self._budget.give_back(row.request.credits)
+            if self._budget and not (entry and entry.purchases[-1:] == (purchase,)):
+                self._budget.give_back(purchase)
 
-    def _has_room(self, ask: Callable[..., None], client: PacedClient, rows: Iterable[Row]) -> bool:
+    def _has_room(self, ask: Callable[..., T], client: PacedClient, rows: Iterable[Row]) -> T | None:
         try:
-            budget = self._budget_of(client)
-            baseline = budget.baseline
-            ask(client, budget, Lot(tuple(row.request for row in rows)), log=self._log, tags=self._tags)
+            lot = Lot(tuple(row.request for row in rows))
+            return ask(client, self._budget_of(client), lot, log=self._log, tags=self._tags)
         except PictoryError as error:
             self._plan.stop(error)
-            return False
-        if budget.baseline != baseline:
-            header = self._plan.journal.header
-            self._plan.journal.set_header(spending=kept(header, baseline=budget.baseline))
-        return True
+            return None
 
     def _budget_of(self, client: PacedClient) -> Budget:
         """Return the budget, with the limits that the connection has now."""

@@ -30,7 +30,7 @@ from pictory_provider.jobs.budget import Budget, Limits
 from pictory_provider.purchase import submit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from concurrent.futures import Executor
 
     from pictory_provider.batch.plan import Plan
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pictory_provider.batching.record import BatchRecord
     from pictory_provider.batching.turns import PacedClient, Turns
     from pictory_provider.client.asking import Log
+    from pictory_provider.jobs.ledger import Purchase
 
 UNRECORDED = 1.0
 """Seconds that an answer may be known and not on record."""
@@ -79,7 +80,7 @@ class _Sending:
         self.is_open = False
         self._job_id: str | None = None
 
-    def intend(self) -> None:
+    def intend(self, purchase: Purchase) -> None:  # noqa: ARG002  the journal has it already
         wave = self._wave
         wave.turns.take(wave.check)
         try:
@@ -155,9 +156,10 @@ class Wave:
         self._no_more = no_more
         self._log = log
 
-    def buy(self, wave: Buy) -> None:
+    def buy(self, wave: Buy, purchases: Sequence[Purchase]) -> None:
         """Buy a wave, and have on record what came of it.
 
+        :param purchases: of its rows, as they were counted against the limits.
         :raises StorageFailed: where the record cannot be written, or is another try's by now; nothing was sent.
         :raises AirflowTaskTimeout: where the task's time is over.
         :raises AirflowFailException: where jobs were bought and cannot be put on record.
@@ -166,7 +168,7 @@ class Wave:
         # The end of the task's time may strike in any line of this.
         try:
             now = time.time()
-            self.plan.intend(wave, now)
+            self.plan.intend(wave, purchases)
             self.record.write(self.plan.journal)
             self._held_at = now
             self._send(list(to_send))

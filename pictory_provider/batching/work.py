@@ -240,10 +240,10 @@ class Batch:
             delivery.go_on()
             step = plan.next()
             if isinstance(step, Buy):
-                began = time.time()
-                if limit.take(delivery.client, step.rows):
-                    self._wave(plan, delivery).buy(step)
-                    limit.settle(step.rows, began)
+                purchases = limit.take(delivery.client, step.rows)
+                if purchases is not None:
+                    self._wave(plan, delivery).buy(step, purchases)
+                    limit.settle(step.rows, purchases)
                 if plan.error and not told:
                     told = plan.error
                     self._log.warning("Purchases have stopped: %s", told.message)

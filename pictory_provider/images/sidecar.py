@@ -63,8 +63,8 @@ class SavedFile(NamedTuple):
     saved_at: float | None
 
 
-_OF_SPENDING = ("earlier", "before_clear")
-"""Fields of a submission that tell what its task has bought before."""
+_OF_SPENDING = ("shown_before", "used_before", "earlier", "earlier_before", "before_clear")
+"""Fields of a submission that tell what its task has bought, and what the account showed before that."""
 
 
 class Unreadable(ValueError):

@@ -14,20 +14,36 @@ limit                  what is spent of it                          who spends i
 What an entry of the ledger counts for, and which purchases it does not show, is said in
 :mod:`pictory_provider.jobs.ledger`.
 
-Ledger and quota may be late. So a buyer counts what it has bought itself in the last hour: each such purchase that
-the ledger does not show, and all that it has bought since it first asked for the quota.
+Ledger and quota may be up to an hour late. So a buyer remembers its own purchases, each with what the account
+showed right before it, and counts
+
+- for the ledger: what that shows, and its own purchases of the last hour that it does not show;
+- for the quota: what that says now, or what it said before an own purchase, with that purchase and all own ones
+  since, whichever is more.
+
+A purchase is forgotten when the buyer has bought nothing for an hour after it: by then all of it is shown, and
+nothing that is forgotten can be mistaken for something later. So it does not matter over how many deferrals,
+retries and workers a buyer's purchases are spread (:func:`remembered`).
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pictory_provider.api.errors import BudgetExceeded, PictoryError, RequestInvalid
-from pictory_provider.jobs.ledger import Purchase, beginning, lines_of, spent_since, total, unseen
+from pictory_provider.jobs.ledger import (
+    Line,
+    Purchase,
+    beginning,
+    count_shown,
+    lines_of,
+    spent_since,
+    total,
+    unseen,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,9 +53,6 @@ if TYPE_CHECKING:
 
 LATE_AT_MOST = 3_600.0
 """Seconds after which a purchase is taken to be in the ledger and the quota."""
-AT_MIDNIGHT = 300.0
-"""Seconds before midnight from which on a purchase may be billed for the next day: clocks differ, and it may be
-billed when the picture is ready."""
 _LEAST = 0.005
 """AI credits that do not count: prices are in tenths, and sums of fractions are not exact."""
 
@@ -119,85 +132,65 @@ class Room(NamedTuple):
         return f"{plain(max(0.0, self.left))} {self.why}"
 
 
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """What the quota said before a buyer bought anything that it may not count yet.
-
-    :param at: epoch seconds.
-    :param used: AI credits.
-    """
-
-    at: float
-    used: float
-
-
 class Budget:
     """What one buyer may spend, and what is spent of it as far as it knows.
 
     Whoever shares one among threads holds :attr:`lock` from asking until the purchase is counted.
 
     :param limits: that hold for it.
-    :param own: what this buyer has bought before, as far as it is less than an hour ago.
+    :param own: what this buyer has bought before.
     :param this_task: AI credits that it has spent since its task was last cleared.
-    :param baseline: of an earlier leg or try of the same buyer.
     :ivar today: AI credits that the account has spent today.
     :ivar this_month: AI credits that it has spent this month.
-    :ivar left: AI credits that it has left; ``None`` where nobody has looked.
+    :ivar left: AI credits that it has left; ``None`` if the quota was not read.
     """
 
-    def __init__(
-        self,
-        limits: Limits,
-        *,
-        own: Iterable[Purchase] = (),
-        this_task: float = 0.0,
-        baseline: Baseline | None = None,
-    ) -> None:
+    def __init__(self, limits: Limits, *, own: Iterable[Purchase] = (), this_task: float = 0.0) -> None:
         self.limits = limits
         self.own = list(own)
         self.this_task = this_task
-        self.baseline = baseline
         self.today = self.this_month = 0.0
         self.left: float | None = None
-        self._since_baseline = total(each for each in self.own if baseline and each.at >= baseline.at)
         self.lock = threading.Lock()
+        self._lines: list[Line] | None = None
+        self._used: float | None = None
 
     def note(self, *, quota: Quota | None, ledgers: Sequence[Iterable[Mapping[str, Any]]], now: float) -> None:
         """Take in what the account says.
 
-        :param quota: where the limits need it.
-        :param ledgers: of :func:`~pictory_provider.jobs.ledger.months_of`; empty where no limit needs them.
+        :param quota: if the limits need it.
+        :param ledgers: of :func:`~pictory_provider.jobs.ledger.months_of`; empty if no limit needs them.
         :param now: epoch seconds.
         :raises Unavailable: for an entry that cannot be understood.
         """
-        # What a clock has noted that was far ahead is not waited for.
-        self.own = [each for each in self.own if abs(now - each.at) <= LATE_AT_MOST]
-        if ledgers:
-            lines = lines_of(*ledgers)
-            dark = unseen(self.own, lines)
+        self.own = remembered(self.own, now)
+        self._lines = lines_of(*ledgers) if ledgers else None
+        self._used = None
+        if self._lines is not None:
+            # An entry may be dated when the picture is ready, so what is not shown yet may be of today.
+            hidden = total(each for each in unseen(self.own, self._lines) if now - each.at <= LATE_AT_MOST)
             self.today, self.this_month = (
-                spent_since(lines, since) + total(each for each in dark if each.at >= since - AT_MIDNIGHT)
+                spent_since(self._lines, since) + hidden
                 for since in (beginning(now).timestamp(), beginning(now, of_month=True).timestamp())
             )
         if quota is not None:
-            if self.baseline is None or (not self.own and now - self.baseline.at > LATE_AT_MOST):
-                self.baseline = Baseline(now, quota.ai_credits_used + total(self.own))
-                self._since_baseline = 0.0
-            used = max(quota.ai_credits_used, self.baseline.used + self._since_baseline)
-            self.left = quota.ai_credits_limit - used
+            self._used = _used_at_least(self.own, quota.ai_credits_used, now)
+            self.left = quota.ai_credits_limit - self._used
 
-    def spend(self, price: float | None, now: float) -> None:
+    def spend(self, price: float | None, now: float) -> Purchase:
         """Count a purchase, right before it is sent. One whose outcome is unknown stays counted."""
-        self.own.append(Purchase(now, price or 0.0))
-        self._add(price or 0.0)
+        price = price or 0.0
+        shown = None if self._lines is None else count_shown(self._lines, price, now)
+        purchase = Purchase(now, price, shown, self._used)
+        self.own.append(purchase)
+        self._add(price)
+        return purchase
 
-    def give_back(self, price: float | None) -> None:
+    def give_back(self, purchase: Purchase) -> None:
         """Count a purchase no more: it was refused, or never sent."""
-        for number in reversed(range(len(self.own))):
-            if self.own[number].price == (price or 0.0):
-                del self.own[number]
-                break
-        self._add(-(price or 0.0))
+        if purchase in self.own:
+            self.own.remove(purchase)
+        self._add(-purchase.price)
 
     def refusal(self, lot: Lot, now: float) -> PictoryError | None:
         """Say why something may not be bought; ``None`` where it may.
@@ -261,9 +254,44 @@ class Budget:
         self.today += amount
         self.this_month += amount
         self.this_task += amount
-        self._since_baseline += amount
         if self.left is not None:
             self.left -= amount
+
+
+def remembered(own: Iterable[Purchase], now: float) -> list[Purchase]:
+    """Return the purchases of a buyer that may still matter, the oldest first.
+
+    They reach back to the last time at which the buyer bought nothing for an hour. A purchase that a clock noted
+    more than an hour ahead is left out.
+
+    :param now: epoch seconds.
+    """
+    kept: list[Purchase] = []
+    later = now
+    in_order = sorted(own, key=lambda each: each.at)  # a second sort in reverse would turn equal ones around
+    for purchase in in_order[::-1]:
+        if purchase.at > now + LATE_AT_MOST:
+            continue
+        if later - purchase.at > LATE_AT_MOST:
+            break
+        kept.append(purchase)
+        later = min(later, purchase.at)
+    return kept[::-1]
+
+
+def _used_at_least(own: Sequence[Purchase], used: float, now: float) -> float:
+    """Return the AI credits that the account has used, as far as a buyer can know.
+
+    :param own: of :func:`remembered`.
+    :param used: by the quota.
+    """
+    since, most, is_known = 0.0, used, False
+    for purchase in reversed(own):
+        since += purchase.price
+        if purchase.used_before is not None:
+            most, is_known = max(most, purchase.used_before + since), True
+    # If the quota was read before none of them, it may not count them yet.
+    return most if is_known else used + total(each for each in own if now - each.at <= LATE_AT_MOST)
 
 
 def plain(number: float | None) -> str:

@@ -18,14 +18,21 @@ cannot be known is not bought.
 
 Days and months are those of UTC. An entry that says no time zone is taken to be of UTC.
 
-The ledger names no job, and may be late. So a purchase of one's own is shown by it where it has an entry of the
-same amount that is not older than the purchase; each entry shows one.
+The ledger names no job, and may be late. So the ledger shows a purchase if it has an entry of the same amount that
+
+- was absent when the purchase was made (:attr:`Purchase.shown_before` counts those that were not),
+- is dated no more than a minute before the purchase, since clocks differ, and
+- shows no older purchase: each entry shows one.
+
+If nobody read the ledger right before the purchase, only an entry dated a minute after it, or later, was certainly
+absent.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_left
 from collections import defaultdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -34,12 +41,11 @@ from pictory_provider.api.errors import Unavailable
 from pictory_provider.api.models import MODELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any, TypeGuard
 
 CLOCKS_DIFFER = 60.0
-"""Seconds by which an entry may be older than the purchase that it is of."""
-_SAME = 0.005
+"""Seconds by which the clocks of Pictory and of a worker may differ."""
 _FIRST_YEAR = 2020
 """No ledger is older: what says so is no time that this release understands."""
 
@@ -49,20 +55,49 @@ class Purchase(NamedTuple):
 
     :param at: epoch seconds, right before it was sent.
     :param price: AI credits, as listed.
+    :param shown_before: how many entries the ledger showed right before it that could be taken for it: of the same
+        amount, and dated no more than a minute earlier. ``None`` if the ledger was not read.
+    :param used_before: AI credits that the account had used right before it, as far as the buyer could know.
+        ``None`` if the quota was not read.
     """
 
     at: float
     price: float
+    shown_before: int | None = None
+    used_before: float | None = None
 
 
-def read_purchases(kept: Any) -> tuple[Purchase, ...] | None:
-    """Read purchases that are kept as JSON, each a list of two; ``None`` where they cannot be read."""
-    if kept is None:
+def purchases_to_dict(name: str, purchases: Sequence[Purchase]) -> dict[str, Any]:
+    """Return purchases as the JSON fields that are kept; no field if there are none.
+
+    Version 0.1.0 wrote the first field alone, and reads it alone.
+
+    :param name: of the field with time and price; ``<name>_before`` says what the account showed before each.
+    """
+    if not purchases:
+        return {}
+    before = [[each.shown_before, each.used_before] for each in purchases]
+    fields: dict[str, Any] = {name: [[each.at, each.price] for each in purchases]}
+    return fields if before == [[None, None]] * len(before) else {**fields, f"{name}_before": before}
+
+
+def purchases_from_dict(name: str, kept: Mapping[str, Any]) -> tuple[Purchase, ...] | None:
+    """Read what :func:`purchases_to_dict` returned; ``None`` if it cannot be read.
+
+    What was known before each purchase is unknown if its field cannot be read, which holds a limit all the more.
+    """
+    pairs = kept.get(name)
+    if pairs is None:
         return ()
-    if not isinstance(kept, list):
+    if not isinstance(pairs, list) or not all(_is_pair(each) and all(map(is_number, each)) for each in pairs):
         return None
-    pairs = [each for each in kept if isinstance(each, list) and len(each) == 2 and all(map(is_number, each))]
-    return tuple(Purchase(*pair) for pair in pairs) if len(pairs) == len(kept) else None
+    before = kept.get(f"{name}_before")
+    if not isinstance(before, list) or len(before) != len(pairs) or not all(map(_is_pair, before)):
+        before = [[None, None]] * len(pairs)
+    return tuple(
+        Purchase(at, price, count_or_none(shown), number_or_none(used))
+        for (at, price), (shown, used) in zip(pairs, before, strict=True)
+    )
 
 
 def total(purchases: Iterable[Purchase]) -> float:
@@ -115,6 +150,8 @@ def lines_of(*ledgers: Iterable[Mapping[str, Any]]) -> list[Line]:
     """
     lines: list[Line] = []
     known: set[str] = set()
+    if len(ledgers) == 1:
+        return [_line(entry) for entry in ledgers[0]]
     for ledger in ledgers:
         entries = list(ledger)
         said = [json.dumps(entry, sort_keys=True, default=str) for entry in entries]
@@ -140,18 +177,43 @@ def spent_since(lines: Iterable[Line], since: float) -> float:
     return round(total, 6)
 
 
+def count_shown(lines: Iterable[Line], price: float, at: float) -> int:
+    """Return how many entries could be taken for a purchase by their amounts and dates.
+
+    :param price: AI credits.
+    :param at: epoch seconds of the purchase.
+    """
+    since, amount = at - CLOCKS_DIFFER, round(price, 2)
+    return sum(not line.is_credit and line.at >= since and round(line.amount, 2) == amount for line in lines)
+
+
 def unseen(purchases: Iterable[Purchase], lines: Iterable[Line]) -> list[Purchase]:
-    """Return the purchases that the ledger does not show."""
-    left: defaultdict[float, list[Line]] = defaultdict(list)
-    for line in sorted(lines):
+    """Return the purchases that the ledger does not show yet, the oldest first.
+
+    The oldest purchase takes the oldest entry that can show it: an entry that shows an old purchase is not left
+    for a new one.
+    """
+    dates: defaultdict[float, list[float]] = defaultdict(list)
+    for line in lines:
         if not line.is_credit:
-            left[round(line.amount, 2)].append(line)
-    # The latest has the fewest entries to be shown by.
-    return [
-        purchase
-        for purchase in sorted(purchases, reverse=True)
-        if not _take(left[round(purchase.price, 2)], purchase.at - CLOCKS_DIFFER)
-    ]
+            dates[round(line.amount, 2)].append(line.at)
+    for listed in dates.values():
+        listed.sort()
+    taken: defaultdict[float, int] = defaultdict(int)
+    missing = []
+    for purchase in sorted(purchases, key=lambda each: each.at):
+        price, shown = round(purchase.price, 2), purchase.shown_before
+        listed = dates[price]
+        if shown is None:
+            first = bisect_left(listed, purchase.at + CLOCKS_DIFFER)
+        else:
+            first = bisect_left(listed, purchase.at - CLOCKS_DIFFER) + shown
+        position = max(taken[price], first)
+        if position < len(listed):
+            taken[price] = position + 1
+        else:
+            missing.append(purchase)
+    return missing
 
 
 def beginning(now: float, *, of_month: bool = False) -> datetime:
@@ -173,12 +235,18 @@ def is_number(value: Any) -> TypeGuard[float]:
         return False
 
 
-def _take(lines: list[Line], since: float) -> bool:
-    """Take away the latest line, if it is not older than a time."""
-    if lines and lines[-1].at >= since:
-        lines.pop()
-        return True
-    return False
+def number_or_none(value: Any) -> float | None:
+    """Return a finite number of JSON; ``None`` for anything else."""
+    return float(value) if is_number(value) else None
+
+
+def count_or_none(value: Any) -> int | None:
+    """Return a whole number from 0 on; ``None`` for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2
 
 
 def _line(entry: Mapping[str, Any]) -> Line:

@@ -51,7 +51,14 @@ from pictory_provider.api.checks import public_name
 from pictory_provider.api.errors import JobNotFound, PictoryError, RequestInvalid, SubmitOutcomeUnknown
 from pictory_provider.api.models import ImageRequest, Job, JobState
 from pictory_provider.api.retry import is_passing
-from pictory_provider.jobs.ledger import Purchase, price_of, read_purchases
+from pictory_provider.jobs.ledger import (
+    Purchase,
+    count_or_none,
+    number_or_none,
+    price_of,
+    purchases_from_dict,
+    purchases_to_dict,
+)
 from pictory_provider.jobs.polling import UNKNOWN_JOB_GRACE
 
 KEY = "pictory_submission"
@@ -76,6 +83,8 @@ class Submission:
     :param request: what was asked for (:func:`asked_for`).
     :param has_ended: whether the try that wrote it has ended for good, well or not.
     :param path: where the picture was to be saved, as the try that wrote it rendered it.
+    :param shown_before: what the ledger showed right before the request (:class:`Purchase`).
+    :param used_before: AI credits that the account had used right before it, for the limits (:class:`Purchase`).
     :param earlier: what the task has bought, or may have bought, before this purchase.
     :param before_clear: AI credits of :attr:`purchases` that it had bought when it was last cleared.
     """
@@ -90,14 +99,18 @@ class Submission:
     submitted_at: float | None = None
     credits_before: float | None = None
     path: str | None = None
+    shown_before: int | None = None
+    used_before: float | None = None
     earlier: tuple[Purchase, ...] = ()
     before_clear: float = 0.0
 
     @property
     def purchases(self) -> tuple[Purchase, ...]:
         """Everything that the task has bought, or may have bought, the last purchase among them."""
-        at = self.intended_at
-        return self.earlier if at is None else (*self.earlier, Purchase(at, price_of(self.request)))
+        if self.intended_at is None:
+            return self.earlier
+        price = price_of(self.request)
+        return (*self.earlier, Purchase(self.intended_at, price, self.shown_before, self.used_before))
 
     @property
     def is_by_hand(self) -> bool:
@@ -123,7 +136,9 @@ class Submission:
             "submitted_at": self.submitted_at,
             "credits_before": self.credits_before,
             "path": self.path,
-            "earlier": [list(each) for each in self.earlier] or None,
+            "shown_before": self.shown_before,
+            "used_before": self.used_before,
+            **purchases_to_dict("earlier", self.earlier),
             "before_clear": self.before_clear or None,
         }
         return {name: value for name, value in fields.items() if value is not None}
@@ -141,7 +156,7 @@ class Submission:
         job_id = value.get("jobId", value.get("job_id"))
         if job_id is not None and not (isinstance(job_id, str) and job_id.strip() not in ("", "None")):
             return None
-        request, path, earlier = value.get("request"), value.get("path"), read_purchases(value.get("earlier"))
+        request, path, earlier = value.get("request"), value.get("path"), purchases_from_dict("earlier", value)
         if earlier is None:
             return None
         found = cls(
@@ -155,6 +170,8 @@ class Submission:
             submitted_at=_seconds(value.get("submitted_at")),
             credits_before=_seconds(value.get("credits_before")),
             path=path if isinstance(path, str) else None,
+            shown_before=count_or_none(value.get("shown_before")),
+            used_before=number_or_none(value.get("used_before")),
             earlier=earlier,
             before_clear=_seconds(value.get("before_clear")) or 0.0,
         )

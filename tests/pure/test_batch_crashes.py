@@ -31,6 +31,7 @@ from pictory_provider.batch.plan import MOST_UNKNOWN, WAVE, Buy, Plan
 from pictory_provider.batch.progress import progress
 from pictory_provider.batch.rows import RowMaker
 from pictory_provider.batch.tables import records_of
+from pictory_provider.jobs.ledger import Purchase
 
 MADE_BY = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": None}
 REFUSALS = {
@@ -170,7 +171,7 @@ class World:
 
     def buy(self, plan, wave):
         assert 0 < len(wave.rows) <= WAVE
-        plan.intend(wave, now=1.0)
+        plan.intend(wave, [Purchase(1.0, row.request.credits) for row in wave.rows])
         self.write(plan)
         for row in wave.rows:
             if plan.error:

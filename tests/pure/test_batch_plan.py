@@ -30,6 +30,7 @@ from pictory_provider.batch.rows import RowMaker
 from pictory_provider.batch.tables import records_of
 from pictory_provider.batch.waking import wake_at
 from pictory_provider.jobs.budget import Lot
+from pictory_provider.jobs.ledger import Purchase
 
 
 def planned(size=20, found=(), requests=None, **more):
@@ -41,11 +42,15 @@ def planned(size=20, found=(), requests=None, **more):
     return plan
 
 
+def bought_at(at, wave):
+    return [Purchase(at, row.request.credits or 0.0) for row in wave.rows]
+
+
 def buy(plan, answers=()):
     """Send a wave; return its rows."""
     wave = plan.next()
     assert isinstance(wave, Buy), wave
-    plan.intend(wave, 1.0)
+    plan.intend(wave, bought_at(1.0, wave))
     plan.journal.writes()
     answers = dict(answers)
     for row in wave.rows:
@@ -132,9 +137,9 @@ def test_a_batch_without_rows_or_with_nothing_missing_is_done_at_once():
 
 def test_a_wave_is_not_announced_while_what_went_before_is_not_on_record():
     plan = planned()
-    plan.intend(plan.next(), 1.0)
+    plan.intend(wave := plan.next(), bought_at(1.0, wave))
     with pytest.raises(RuntimeError):
-        plan.intend(Buy(()), 1.0)
+        plan.intend(Buy(()), [])
 
 
 def test_what_can_be_found_out_again_is_written_with_the_next_wave():
@@ -178,7 +183,7 @@ def test_a_wave_that_was_struck_before_anything_was_sent_leaves_the_record_as_it
     with monkeypatch.context() as patch:
         patch.setattr(type(plan.journal), "put", struck)
         try:
-            plan.intend(wave, 1.0)
+            plan.intend(wave, bought_at(1.0, wave))
         except StruckError:
             assert rows_before < 8
     assert plan.unsent(wave.rows)
@@ -522,7 +527,7 @@ def test_a_rows_column_never_replaces_a_field_of_ours():
 def test_an_error_that_certainly_bought_nothing_is_no_unknown_outcome_whatever_its_class():
     plan = planned(3)
     wave = plan.next()
-    plan.intend(wave, 1.0)
+    plan.intend(wave, bought_at(1.0, wave))
     plan.journal.writes()
     plan.refused(wave.rows[0], RequestInvalid("the reference image does not exist"))
     plan.refused(wave.rows[1], Unavailable("it was never sent"))

@@ -17,6 +17,7 @@ from pictory_provider.batch.opening import Start, check_shared, is_held, left_ov
 from pictory_provider.batch.plan import WAVE
 from pictory_provider.batch.rows import RowMaker
 from pictory_provider.batch.tables import records_of
+from pictory_provider.jobs.ledger import Purchase
 
 MADE_BY = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": None}
 
@@ -29,7 +30,7 @@ def entry(row, state, **changes):
     job_id = "j" if state in (BOUGHT, SAVED) else None
     submitted_at = 2.0 if job_id else None
     fields = {"state": state, "job_id": job_id, "submitted_at": submitted_at, **changes}
-    return replace(Entry.intent(row, tried=1, now=1.0), **fields)
+    return replace(Entry.intent(row, Purchase(1.0, 2.0), tried=1), **fields)
 
 
 def opened(rows, header=None, pages=(), **more):

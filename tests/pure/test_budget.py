@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from pictory_provider.api.errors import BudgetExceeded, RequestInvalid, Unavailable
 from pictory_provider.api.models import MODELS, ImageRequest, Quota
-from pictory_provider.jobs.budget import AT_MIDNIGHT, LATE_AT_MOST, Budget, Limits, Lot
+from pictory_provider.jobs.budget import LATE_AT_MOST, Budget, Limits, Lot, remembered
 from pictory_provider.jobs.ledger import (
     CLOCKS_DIFFER,
     Purchase,
@@ -21,7 +22,8 @@ from pictory_provider.jobs.ledger import (
     lines_of,
     months_of,
     price_of,
-    read_purchases,
+    purchases_from_dict,
+    purchases_to_dict,
     spent_since,
     unseen,
 )
@@ -166,28 +168,76 @@ def test_an_entry_that_is_in_both_ledgers_counts_once_and_two_alike_in_one_count
     assert len(lines_of(both, [*both, entry(2)])) == 3
 
 
-def test_purchases_are_read_as_they_are_kept():
-    assert read_purchases(None) == ()
-    assert read_purchases([[1.5, 2]]) == (Purchase(1.5, 2),)
-    for wrong in ("x", {}, [1], [[1]], [[1, "2"]], [[1, 2, 3]], [[1, 10**400]]):
-        assert read_purchases(wrong) is None
+KEPT = [Purchase(1.5, 2), Purchase(2.5, 0.6, 3), Purchase(3.5, 4, 0, 690.5)]
+
+
+@pytest.mark.parametrize("purchases", [[], KEPT[:1], KEPT[:1] * 3, KEPT])
+def test_purchases_are_read_as_they_are_kept(purchases):
+    kept = json.loads(json.dumps(purchases_to_dict("earlier", purchases)))
+    assert list(purchases_from_dict("earlier", kept)) == purchases
+
+
+def test_version_0_1_0_finds_of_each_purchase_what_it_looks_for():
+    kept = purchases_to_dict("earlier", KEPT)
+    assert kept["earlier"] == [[1.5, 2], [2.5, 0.6], [3.5, 4]]
+    assert purchases_from_dict("earlier", {"earlier": kept["earlier"]}) == tuple(
+        Purchase(*purchase[:2]) for purchase in KEPT
+    )
+
+
+@pytest.mark.parametrize("wrong", ["x", {}, [1], [[1]], [[1, "2"]], [[1, 2, 3]], [[1, 10**400]], [[1, True]]])
+def test_purchases_that_cannot_be_read_are_not_taken_for_none(wrong):
+    assert purchases_from_dict("earlier", {"earlier": wrong}) is None
+
+
+@pytest.mark.parametrize(
+    "before", [None, 3, [], [[1, 2], [3, 4]], [[1]], ["ab"], [{"a": 1, "b": 2}], [["1", True]]]
+)
+def test_what_was_known_before_a_purchase_and_cannot_be_read_is_unknown(before):
+    kept = {"earlier": [[1.5, 2]], "earlier_before": before}
+    assert purchases_from_dict("earlier", kept) == (Purchase(1.5, 2),)
+
+
+def test_the_price_of_what_was_asked_for_is_the_listed_one():
     assert (price_of({"model": "nanobanana"}), price_of({"model": "newer"}), price_of(None)) == (4, 0, 0)
 
 
 # What it does not show -----------------------------------------------------------------------------------
 
 
+def bought(at=NOW, price=2.0, shown_before=0, **more):
+    return Purchase(at, price, shown_before, **more)
+
+
 def test_an_entry_shows_one_purchase_of_its_amount_that_is_not_newer():
     lines = lines_of([entry(2), entry(0.6)])
-    assert unseen([Purchase(NOW, 2.0), Purchase(NOW - 900, 0.6)], lines) == []
-    assert unseen([Purchase(NOW, 2.0)] * 2, lines) == [Purchase(NOW, 2.0)]
-    assert unseen([Purchase(NOW, 4.0)], lines) == [Purchase(NOW, 4.0)]
-    assert unseen([Purchase(NOW + CLOCKS_DIFFER, 2.0)], lines) == []
-    assert unseen([Purchase(NOW + CLOCKS_DIFFER + 1, 2.0)], lines) == [Purchase(NOW + CLOCKS_DIFFER + 1, 2.0)]
+    assert unseen([bought(), bought(NOW - 900, 0.6)], lines) == []
+    assert unseen([bought()] * 2, lines) == [bought()]
+    assert unseen([bought(price=4.0)], lines) == [bought(price=4.0)]
+    assert unseen([bought(NOW + CLOCKS_DIFFER)], lines) == []
+    assert unseen([bought(NOW + CLOCKS_DIFFER + 1)], lines) == [bought(NOW + CLOCKS_DIFFER + 1)]
+
+
+def test_an_entry_that_stood_there_before_a_purchase_does_not_show_it():
+    lines = lines_of([entry(2), entry(2)])
+    for stood_there, missing in ((0, 0), (1, 1), (2, 2), (3, 2)):
+        assert len(unseen([bought(shown_before=stood_there)] * 2, lines)) == missing
+
+
+def test_if_nobody_read_the_ledger_before_a_purchase_only_a_later_entry_shows_it():
+    for seconds, is_shown in ((-30, False), (30, False), (CLOCKS_DIFFER, True)):
+        lines = lines_of([entry(2, at=NOON + timedelta(seconds=seconds))])
+        assert (unseen([bought(shown_before=None)], lines) == []) is is_shown
+
+
+def test_the_purchases_that_are_not_shown_are_the_latest():
+    own = [bought(NOW + 10 * number) for number in range(5)]
+    lines = lines_of([entry(2, at=NOON + timedelta(seconds=10 * number)) for number in range(3)])
+    assert unseen(reversed(own), lines) == own[3:]
 
 
 def test_a_credit_shows_no_purchase():
-    assert unseen([Purchase(NOW, 2.0)], lines_of([entry(2, kind="credit")])) == [Purchase(NOW, 2.0)]
+    assert unseen([bought()], lines_of([entry(2, kind="credit")])) == [bought()]
 
 
 MOMENTS = st.integers(0, 20).map(lambda steps: NOW + 30 * steps)
@@ -202,7 +252,7 @@ def test_as_many_purchases_are_seen_as_can_be(own, shown):
         if fitting := [other for other in free if other >= at - CLOCKS_DIFFER]:
             free.remove(fitting[0])
             seen += 1
-    assert len(own) - len(unseen([Purchase(at, 2.0) for at in own], lines)) == seen
+    assert len(own) - len(unseen([bought(at) for at in own], lines)) == seen
 
 
 # Whether there is room -----------------------------------------------------------------------------------
@@ -304,7 +354,7 @@ def test_what_is_bought_counts_at_once_although_the_ledger_does_not_say_it_yet()
 
 
 def test_what_the_ledger_says_later_is_not_counted_twice():
-    assert noted(Limits(per_day=10.0), [entry(2), entry(2)], own=[Purchase(NOW, 2.0)] * 2).today == 4
+    assert noted(Limits(per_day=10.0), [entry(2), entry(2)], own=[bought()] * 2).today == 4
 
 
 def test_what_others_have_spent_before_counts_beside_ones_own_that_the_ledger_does_not_show():
@@ -322,14 +372,14 @@ def test_after_an_hour_a_purchase_is_taken_to_be_in_the_ledger_and_a_clock_that_
         assert noted(Limits(per_day=10.0), [], own=[Purchase(at, 2.0)]).today == counts
 
 
-def test_what_was_bought_shortly_before_midnight_may_be_billed_after_it():
+def test_what_was_bought_in_the_hour_before_midnight_and_is_not_shown_may_be_billed_after_it():
     midnight = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
     limits = Limits(per_day=9.0, per_month=9.0)
-    for at, counts in ((midnight - AT_MIDNIGHT, 2), (midnight - AT_MIDNIGHT - 1, 0)):
-        budget = noted(limits, [], [], own=[Purchase(at, 2.0)], now=midnight + 60)
+    for ago, counts in ((LATE_AT_MOST, 2), (LATE_AT_MOST + 1, 0)):
+        budget = noted(limits, [], [], own=[bought(midnight + 60 - ago)], now=midnight + 60)
         assert (budget.today, budget.this_month) == (counts, counts)
     shown = entry(2, at=datetime.fromtimestamp(midnight - 10, UTC))
-    assert noted(limits, [], [shown], own=[Purchase(midnight - 20, 2.0)], now=midnight + 60).today == 0
+    assert noted(limits, [], [shown], own=[bought(midnight - 20)], now=midnight + 60).today == 0
 
 
 def test_a_quota_that_is_late_or_flaps_does_not_give_back_what_was_bought():
@@ -356,11 +406,44 @@ def test_a_limit_that_is_raised_makes_room_at_once_and_credits_that_come_back_do
     assert budget.left == 200
 
 
+def test_a_buyer_remembers_back_to_an_hour_without_a_purchase():
+    minutes = [0, 30, 95, 150, 170]
+    own = [bought(NOW + 60 * minute) for minute in minutes]
+    assert remembered(own, NOW + 60 * 171) == own[2:]
+    assert remembered(own, NOW + 60 * 231) == []
+    assert remembered(own[::-1], NOW + 60 * 95) == own[2:4]
+
+
+def test_a_reserve_holds_over_runs_that_are_most_of_an_hour_apart_with_a_quota_that_is_late():
+    plan, reserve, late = 1_000.0, 400.0, 30 * 60
+    billed: list[Purchase] = []
+    for minute in (0, 55, 80):
+        now = NOW + 60 * minute
+        budget = Budget(Limits(reserve=reserve), own=billed)  # of another run of the same buyer
+        told = sum(each.price for each in billed if each.at <= now - late)
+        for _ in range(150):
+            budget.note(quota=quota(told, plan), ledgers=[], now=now)
+            if budget.refusal(lot(2), now) is None:
+                billed.append(budget.spend(2.0, now))
+    assert sum(each.price for each in billed) == plan - reserve
+
+
+def test_what_others_have_spent_meanwhile_is_counted_beside_ones_own_that_the_quota_does_not_show():
+    own = []
+    for used, left in (
+        (0, 100),
+        (60, 40),
+        (60, 30),
+    ):  # 10 are bought; 50 by others; all show, and 10 more are bought
+        budget = noted(Limits(reserve=0.0), used=used, own=own)
+        assert budget.left == left
+        own = [*own, budget.spend(10, NOW)]
+
+
 def test_a_purchase_that_was_refused_is_given_back():
     budget = Budget(Limits(per_day=2.0, per_task=2.0, reserve=0.0))
     budget.note(quota=quota(98), ledgers=[[]], now=NOW)
-    budget.spend(2, NOW)
-    budget.give_back(2)
+    budget.give_back(budget.spend(2, NOW))
     budget.note(quota=quota(98), ledgers=[[]], now=NOW)
     assert budget.refusal(lot(2), NOW) is None
     assert budget.own == []
@@ -383,13 +466,13 @@ def test_one_buyer_never_exceeds_a_limit_however_late_the_ledger_is(limit, steps
         shown = billed[:visible]
         budget.note(quota=quota(sum(shown), 60.0), ledgers=[[entry(each) for each in shown]], now=NOW)
         if budget.refusal(lot(price), NOW) is None:
-            budget.spend(price, NOW)
+            purchase = budget.spend(price, NOW)
             if is_refused:
-                budget.give_back(price)
+                budget.give_back(purchase)
             else:
                 billed.append(price)
         if is_another_leg:
-            budget = Budget(limits, own=budget.own, this_task=budget.this_task, baseline=budget.baseline)
+            budget = Budget(limits, own=budget.own, this_task=budget.this_task)
     assert sum(billed) <= limit + 0.01
     budget.note(quota=None, ledgers=[[entry(each) for each in billed[:visible]]], now=NOW)
     assert budget.today == pytest.approx(sum(billed))

@@ -201,12 +201,6 @@ def test_every_module_imports_only_what_its_room_may():
     assert [trespass for file in FILES for trespass in trespasses(file)] == []
 
 
-def test_no_file_of_the_package_is_longer_than_350_lines():
-    scripts = [*PACKAGE.rglob("*.js"), *PACKAGE.rglob("*.css")]
-    assert scripts
-    assert [f.name for f in [*FILES, *scripts] if len(f.read_text().splitlines()) > 350] == []
-
-
 def test_only_compat_knows_airflow_versions():
     knowing = [
         f.name
