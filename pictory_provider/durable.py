@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pictory_provider.api.errors import StorageFailed, Unavailable
 from pictory_provider.compat import task_state_store
 from pictory_provider.images.reuse import latest
-from pictory_provider.images.sidecar import SUFFIX, MadeBy, Sidecar
+from pictory_provider.images.sidecar import MadeBy, Sidecar
 from pictory_provider.jobs.evidence import by_hand, by_sensor, by_sidecar
+from pictory_provider.jobs.files import SIDECAR_SUFFIX
 from pictory_provider.jobs.ledger import total
 from pictory_provider.jobs.submission import KEY, Submission
 from pictory_provider.provider_info import DEFAULT_CONN_ID
@@ -102,7 +103,8 @@ class _BesidePicture:
             self._replaced = self.shelf.there
         elif not self._is_ours and self._seen and self._seen.sidecar and self._tells_of_another(submission):
             return False
-        if not self.shelf.note(self.of(submission)):
+        write = self.shelf.announce if is_intent else self.shelf.note
+        if not write(self.of(submission)):
             if not is_intent:
                 return False  # another task has taken the place
             raise Unavailable(
@@ -193,7 +195,7 @@ class SubmissionRecord:
                 map_index=me.map_index if self.is_mapped else None,
                 conn_id=None if conn_id == DEFAULT_CONN_ID else conn_id,
             )
-        return by_sidecar(self._beside.shelf.path + SUFFIX) if self._beside else by_sensor()
+        return by_sidecar(self._beside.shelf.path + SIDECAR_SUFFIX) if self._beside else by_sensor()
 
     def find(self) -> Any:
         """Return what is on record in the task state store, as it gives it; ``None`` for nothing."""

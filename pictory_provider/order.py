@@ -144,6 +144,8 @@ class Purchase:
             if isinstance(step, Submit):
                 if step.warning:
                     self._log.warning("%s", step.warning)
+                if self.shelf:
+                    self.shelf.check()
                 record.prepare_intent(wanted, asked_for(requested()))
                 record.note_credits(credits_used(client.settings, log=self._log))
                 try:

@@ -24,6 +24,8 @@ nothing, or what is settled      a sidecar: bought by this       adopted; with `
 nothing, or what is settled      a sidecar: an intent            unknown: somebody buys it now, or nobody can know
 nothing, or what is settled      a sidecar that cannot be read   refused, with ``overwrite`` too
 nothing, or what is settled      any other file                  refused; with ``overwrite`` bought
+nothing, or what is settled      a folder, or in the place of    refused, with ``overwrite`` too
+                                 its sidecar
 ===============================  ==============================  =================================================
 
 *Settled* is what failed, or was saved, earlier, and what was unknown before a user's clear.
@@ -89,6 +91,7 @@ class Found:
     :param job_id: the sidecar's.
     :param submitted_at: the sidecar's; epoch seconds.
     :param has_file: whether there is a file in the picture's place.
+    :param folder: the folder that is in the place of the picture or its sidecar; ``None`` for none.
     :param picture: what the sidecar says of it; ``None`` where there is no file, or its size is another.
     :param by: whose sidecar it is, for a text.
     :param problem: why a sidecar that is there cannot be read.
@@ -99,6 +102,7 @@ class Found:
     job_id: str | None = None
     submitted_at: float | None = None
     has_file: bool = False
+    folder: str | None = None
     picture: Picture | None = None
     by: str = "another task"
     problem: str | None = None
@@ -189,6 +193,9 @@ def _by_folder(row: Row, found: Found | None, *, overwrite: bool) -> Decision:
     if found is None:
         return BUY
     is_ours = found.asked == row.asked
+    if found.folder:
+        why = f"{found.folder} is a folder"
+        return Decision(Place.NOT_BOUGHT, code="PLACE_TAKEN", message=why, is_refused=True)
     if found.problem:
         why = f"its sidecar cannot be read: {found.problem}"
         return Decision(Place.NOT_BOUGHT, code="SIDECAR_UNREADABLE", message=why, is_refused=True)

@@ -66,6 +66,8 @@ class Header:
     :param begun: the pages that have been written.
     :param stopped: why this try buys nothing more, after a deferral neither
         (:func:`pictory_provider.batch.stopping.plain`).
+    :param unsaved: how many pictures in a row could not be fetched or saved, over the tries
+        (:meth:`pictory_provider.batch.plan.Plan.failed`).
     :param spending: what of its spending the entries do not tell (:mod:`pictory_provider.batch.spending`).
     """
 
@@ -84,6 +86,7 @@ class Header:
     begun: tuple[int, ...] = ()
     stopped: dict[str, Any] | None = None
     spending: dict[str, Any] | None = None
+    unsaved: int = 0
 
     @property
     def table_pages(self) -> int:
@@ -109,6 +112,7 @@ class Header:
             "begun": list(self.begun),
             "stopped": self.stopped,
             "spending": self.spending,
+            **({"unsaved": self.unsaved} if self.unsaved else {}),
         }
 
     @classmethod
@@ -129,6 +133,7 @@ class Header:
         ):
             return None
         fields = {name: kept for name, kept in value.items() if name in cls.__slots__}
+        fields["unsaved"] = count_or_none(value.get("unsaved")) or 0
         try:
             return cls(**{**fields, "parts": tuple(value["parts"]), "begun": tuple(begun)})
         except (KeyError, TypeError):

@@ -7,9 +7,10 @@ Names are compared as the least particular disk would: without case, and with co
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from typing import TYPE_CHECKING
+
+from pictory_provider.jobs.files import SIDECAR_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -18,7 +19,6 @@ RECORD_FOLDER = ".pictory"
 """Where the record of a batch lies, and how its temporary files begin."""
 MANIFEST = "metadata.jsonl"
 FAILED = "failed.jsonl"
-SIDECAR_SUFFIX = ".json"
 _TAKEN = (MANIFEST, FAILED, "metadata.csv", "metadata.parquet")
 """Names of manifests. ``datasets`` refuses a folder that has two kinds of them."""
 _LONGEST_PART = 200
@@ -74,14 +74,6 @@ def collisions(names: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
             if folder in first or folder in sidecars:
                 other = first[folder] if folder in first else sidecars[folder]
                 yield index, f"{name!r} needs a folder where a file of row {other} lies"
-
-
-def spare_name(name: str, job_id: str) -> str:
-    """Return where a paid picture goes whose own place is taken: ``a.png`` becomes ``a.<jobId>.png``."""
-    folder, slash, file = name.rpartition("/")
-    stem, dot, suffix = file.rpartition(".")
-    plain = re.sub(r"[^A-Za-z0-9_-]", "-", job_id)[:64]
-    return f"{folder}{slash}{stem}.{plain}.{suffix}" if dot and stem else f"{folder}{slash}{file}.{plain}"
 
 
 def _is_unprintable(character: str) -> bool:

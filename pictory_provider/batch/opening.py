@@ -19,11 +19,15 @@ read, a deferral's end without a header
 A retry whose table or folder differs, and whatever takes a new table while a page cannot be read, is held to the
 record: it buys nothing, saves what is paid for, and fails with :attr:`Opening.error`.
 
+A job that is paid for and not saved is taken by a row of the new table that asks for the same under another name,
+if no row has its old name.
+
 How a clear is told from a retry is said in :mod:`pictory_provider.jobs.submission`.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -31,8 +35,8 @@ from typing import TYPE_CHECKING, Any
 from pictory_provider.api.errors import PictoryError, RequestInvalid, StorageFailed, SubmitOutcomeUnknown
 from pictory_provider.batch.entries import INTENT, PAGE_ROWS, UNKNOWN, Entry, Header
 from pictory_provider.batch.journal import HEADER, Journal, page_name
-from pictory_provider.batch.names import RECORD_FOLDER
-from pictory_provider.batch.rows import Row, digest_of, request_of
+from pictory_provider.batch.names import RECORD_FOLDER, same
+from pictory_provider.batch.rows import Row, digest_of, key_of, request_of
 from pictory_provider.batch.spending import kept, purchases_of
 from pictory_provider.jobs.ledger import Purchase, total
 
@@ -103,12 +107,14 @@ def open_batch(
     max_tries: int,
     retries: int | None,
     is_leg: bool = False,
+    conn_id: str | None = None,
 ) -> Opening:
     """Take up the record of a batch. The table is at the top of this module.
 
     :param header: the JSON that lies in the folder; ``None`` for nothing.
     :param pages: see :meth:`Journal.read`; without a header, whatever pages there are.
     :param rows: of this try's table.
+    :param conn_id: of the Airflow connection; ``None`` adopts no job of a row that has another name now.
     :raises SubmitOutcomeUnknown: where the record as a whole cannot be read.
     :raises StorageFailed: where another task may be buying into this folder now.
     """
@@ -141,9 +147,13 @@ def open_batch(
         if is_anew and found.digest != table.digest:
             error = _unreadable(journal, start)
         if is_anew and error is None:
-            return _anew(journal, start, table, rows)
+            return _anew(journal, start, table, rows, conn_id)
         journal.set_header(
-            tries=found.tries + 1, max_tries=max_tries, retries=retries, has_ended=False, stopped=None
+            tries=found.tries + 1,
+            max_tries=max_tries,
+            retries=retries,
+            has_ended=False,
+            stopped=None,
         )
     else:
         error = _difference(found, table)
@@ -190,7 +200,7 @@ def is_held(lying: Any, header: Header) -> bool:
     return seen is not None and (seen.made_by, seen.tries) == (header.made_by, header.tries)
 
 
-def _anew(journal: Journal, start: Start, table: Header, rows: Sequence[Row]) -> Opening:
+def _anew(journal: Journal, start: Start, table: Header, rows: Sequence[Row], conn_id: str | None) -> Opening:
     found, tries = journal.header, journal.header.tries + 1
     is_clear = start is Start.CLEAR
     begun = set(found.begun) - (journal.missing if is_clear else set())
@@ -202,6 +212,7 @@ def _anew(journal: Journal, start: Start, table: Header, rows: Sequence[Row]) ->
         generation=found.generation,
         begun=tuple(sorted(begun)),
         spending=found.spending,
+        unsaved=0 if is_clear else found.unsaved,
     )
     bought = total(purchases_of(journal))
     header = replace(header, spending=kept(header, before_clear=bought))
@@ -211,11 +222,14 @@ def _anew(journal: Journal, start: Start, table: Header, rows: Sequence[Row]) ->
             journal.missing = frozenset()
         return Opening(journal=journal, start=start, rows=rows, of=len(rows))
     keys = {row.key for row in rows}
+    renamed = _Renamed(journal, rows, conn_id)
     owed: list[Entry] = []
     dropped: list[Entry] = []
     gone: list[Purchase] = []
     for entry in (entry for entry in journal if entry.key not in keys):
         is_unknown = entry.state in (INTENT, UNKNOWN)
+        if entry.is_owed and renamed.take(entry):
+            continue
         if entry.is_owed or (is_unknown and not is_clear):
             owed.append(entry)
             continue
@@ -224,7 +238,42 @@ def _anew(journal: Journal, start: Start, table: Header, rows: Sequence[Row]) ->
             dropped.append(entry)
     header = replace(header, generation=tries, begun=(), spending=kept(header, dropped=gone))
     journal.start_over(header, rows, owed)
+    for entry in renamed.taken:
+        journal.put(entry)
     return Opening(journal=journal, start=start, rows=rows, of=len(rows), warning=_left_behind(dropped))
+
+
+class _Renamed:
+    """The rows of a new table that ask for a picture which is paid for under a name that no row has any more.
+
+    A picture may be owed because the storage refuses its name. The row that has been given another name for it
+    takes that job, and does not buy one more. Each job is taken once.
+
+    :ivar taken: what is on record of these rows now.
+    """
+
+    def __init__(self, journal: Journal, rows: Sequence[Row], conn_id: str | None) -> None:
+        self.taken: list[Entry] = []
+        self._conn_id = conn_id
+        self._names = {same(row.file_name) for row in rows}
+        self._free: defaultdict[str, list[Row]] = defaultdict(list)
+        if conn_id is not None:
+            for row in reversed(rows):
+                if journal.get(row.key) is None:
+                    self._free[key_of(conn_id, row.asked, "")].append(row)
+
+    def take(self, entry: Entry) -> bool:
+        """Give an owed job to a row that asks for the same; say whether there is one."""
+        if self._conn_id is None or same(entry.file_name) in self._names:
+            return False
+        if entry.key != key_of(self._conn_id, entry.asked, entry.file_name):
+            return False  # it was bought over another connection, perhaps for another account
+        rows = self._free[key_of(self._conn_id, entry.asked, "")]
+        if not rows:
+            return False
+        row = rows.pop()
+        self.taken.append(replace(entry, key=row.key, index=row.index, file_name=row.file_name))
+        return True
 
 
 def _header_of(

@@ -17,6 +17,12 @@ Beside that it asks for jobs that are at Pictory (:attr:`Plan.tickets`) and save
 What ends a paid request and has nothing to do with its row (no usable key, no credits, a budget, Pictory out of
 reach) stops further purchases, and what was bought is still waited for. So do :data:`MOST_UNKNOWN` rows of which
 nobody can know, so that neither a crash nor a bad day leaves more of them to one try.
+
+So do eight pictures in a row that were paid for and could not be fetched or saved, whatever the cause: the storage
+is full or gone, the pictures' host cannot be reached, or answers with something else. The count goes on over
+deferrals. A retry, and another run, then buy nothing until one of these pictures is saved; a clear, by a person who
+was told, begins to count anew. A job that Pictory says has failed neither counts nor ends the count, since that is
+about its row; nor does a picture that an earlier try could not save either.
 """
 
 from __future__ import annotations
@@ -32,9 +38,10 @@ from pictory_provider.batch import stopping
 from pictory_provider.batch.decision import Decision, Found, Picture, Place, decide, is_unknown, may_resubmit
 from pictory_provider.batch.entries import BOUGHT, FAILED, INTENT, SAVED, UNKNOWN, Entry
 from pictory_provider.batch.journal import page_of
-from pictory_provider.batch.names import same, spare_name
+from pictory_provider.batch.names import same
 from pictory_provider.batch.opening import left_over
 from pictory_provider.batch.steps import Buy, Ticket, Wait
+from pictory_provider.jobs.files import spare_name
 from pictory_provider.jobs.ledger import Purchase
 
 if TYPE_CHECKING:
@@ -125,6 +132,8 @@ class Plan:
 
     def next(self) -> Buy | Wait | None:
         """Say what is to be done next; ``None`` when all is done."""
+        if self._to_buy and self._is_proving():
+            return self._wait()
         if self._to_buy:
             room = self._max_in_flight - len(self._waiting)
             # A wave costs as many writes as a single row, so some room is waited for.
@@ -139,6 +148,9 @@ class Plan:
                 )
             elif room >= enough:
                 return Buy(self._wave(min(WAVE, room, left)))
+        return self._wait()
+
+    def _wait(self) -> Wait | None:
         if self._waiting:
             oldest = sorted(self._waiting.values(), key=lambda ticket: ticket.submitted_at or 0.0)
             return Wait(tuple(oldest[:MOST_WAITED_FOR]))
@@ -206,6 +218,8 @@ class Plan:
         """Note that a row's picture is in its place, with its sidecar."""
         entry = replace(self._entry(row), state=SAVED, tried=self.journal.header.tries, code=None, message=None)
         self.journal.put(entry, is_urgent=False)
+        if self.journal.header.unsaved:
+            self.journal.set_header(unsaved=0)
         self._end(row, Decision(Place.SAVED, picture=picture))
 
     def failed(self, row: Row, code: str, message: str, *, adoptable: bool = False) -> None:
@@ -231,6 +245,10 @@ class Plan:
             heapq.heappush(self._to_buy, self._numbers[row.key])
         else:
             self._end(row, Decision(Place.FAILED, code=code, message=message, job_id=entry.job_id))
+        if adoptable and entry.state != FAILED and row.key in self._by_key:
+            self.journal.set_header(unsaved=header.unsaved + 1)
+            if (header.unsaved + 1) == stopping.UNSAVED:
+                self.stop(stopping.not_saved(stopping.UNSAVED, code, message))
 
     def unknown(self, row: Row, message: str) -> None:
         """Note that nobody can know what became of a row's job, such as one that Pictory does not know."""
@@ -270,6 +288,23 @@ class Plan:
                 code, message = stopping.code_of(self.error), self.error.message
                 self._end(row, Decision(Place.NOT_BOUGHT, code=code, message=message))
         self._to_buy = []
+
+    def _is_proving(self) -> bool:
+        """Whether one of the pictures that could not be saved has to be saved before any more are bought.
+
+        If none was, purchases stop. If none is owed any more, the count begins anew.
+        """
+        if self.journal.header.unsaved < stopping.UNSAVED:
+            return False
+        if any(key in self._by_key for key in self._waiting):
+            return True
+        tries = self.journal.header.tries
+        unsaved = [e for e in self.journal if e.key in self._by_key and e.adoptable and e.tried == tries]
+        if unsaved:
+            self.stop(stopping.not_saved(len(unsaved), str(unsaved[-1].code), str(unsaved[-1].message)))
+        else:
+            self.journal.set_header(unsaved=0)
+        return bool(unsaved)
 
     def _begin(self, row: Row, decision: Decision) -> None:
         self._ends[row.key] = decision

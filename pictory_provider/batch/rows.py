@@ -26,7 +26,7 @@ from pictory_provider.batch.tables import is_empty
 from pictory_provider.jobs.submission import asked_for, fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pictory_provider.batch.tables import Record
 
@@ -132,9 +132,13 @@ class RowMaker:
     def __post_init__(self) -> None:
         self._patterns()
 
-    def rows(self, records: Sequence[Record]) -> list[Row]:
+    def rows(
+        self, records: Sequence[Record], refused: Callable[[Iterable[str]], Mapping[str, str]] | None = None
+    ) -> list[Row]:
         """Return the rows of a table, in its order.
 
+        :param refused: returns, of the rows' file names, those that cannot be saved, and why: a text that follows
+            the name.
         :raises RequestInvalid: names every bad row; :data:`SHOWN_ROWS` of them in full.
         """
         patterns = self._patterns()
@@ -153,6 +157,11 @@ class RowMaker:
         for index, problem in collisions((row.index, row.file_name) for row in rows):
             fields.add("file_name")
             problems.add(index, f"file_name {problem}")
+        if refused and (not_saved := refused(row.file_name for row in rows)):
+            fields.add("file_name")
+            for row in rows:
+                if row.file_name in not_saved:
+                    problems.add(row.index, f"file_name {row.file_name!r} {not_saved[row.file_name]}")
         if problems:
             raise RequestInvalid(problems.text(), fields=["requests", *sorted(fields)])
         return rows

@@ -6,7 +6,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pictory_provider.api.errors import KINDS, PictoryError, RequestInvalid
+from pictory_provider.api.errors import (
+    KINDS,
+    EdgeBlocked,
+    ImageInvalid,
+    PictoryError,
+    RequestInvalid,
+    StorageFailed,
+    Unavailable,
+    WaitTimeout,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,6 +23,8 @@ if TYPE_CHECKING:
     from pictory_provider.batch.decision import Decision
     from pictory_provider.batch.rows import Row
 
+UNSAVED = 8
+"""Pictures in a row that could not be fetched or saved, after which no more are bought."""
 _ROW_AT_FAULT = (400, 413, 414, 422, 431)
 """Refusals that speak of the request itself, so that another row's may be taken."""
 _SHOWN = 10
@@ -58,6 +69,24 @@ def code_of(error: PictoryError) -> str:
     return getattr(error, "code", None) or type(error).__name__
 
 
+def not_saved(number: int, code: str, message: str) -> PictoryError:
+    """Return the reason to stop where pictures that are paid for cannot be fetched or saved.
+
+    It is an error after which Airflow tries again, since a retry buys none of these again and may save them.
+
+    :param number: of pictures in a row.
+    :param code: of the last one: the name of an error's class.
+    """
+    kind = KINDS.get(code, Unavailable)
+    if kind not in (StorageFailed, ImageInvalid, EdgeBlocked, WaitTimeout):
+        kind = Unavailable
+    return kind(
+        f"{number} pictures in a row could not be fetched or saved, so no more are bought: what is wrong with "
+        f"these is likely to be wrong with the next. The last: {message} They are paid for and on record: a "
+        "retry saves them and buys none of them again, and it buys others only after one of these is saved."
+    )
+
+
 def places_taken(rows: Sequence[Row], ends: Mapping[str, Decision]) -> RequestInvalid:
     """Return the reason to stop where rows' places are taken by what nobody may replace unasked."""
     told = [f"    {row.label}, {row.file_name}: {ends[row.key].message}." for row in rows[:_SHOWN]]
@@ -66,6 +95,7 @@ def places_taken(rows: Sequence[Row], ends: Mapping[str, Decision]) -> RequestIn
     return RequestInvalid(
         f"In the places of {len(rows):,} rows lies something else. Nothing more was sent, and what was paid for "
         "is saved. Give those pictures other names or another folder, or set overwrite=True to replace what lies "
-        "there. A sidecar that cannot be read is never replaced: move it away.\n" + "\n".join(told),
+        "there. A folder, and a sidecar that cannot be read, are never replaced: move them away.\n"
+        + "\n".join(told),
         fields=["path", "file_name"],
     )

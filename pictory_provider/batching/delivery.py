@@ -43,9 +43,6 @@ AT_ONCE = 8
 FRESH = 300.0
 """Seconds that the URL of a picture is taken to live after it was seen. Pictory does not say how long it does."""
 _TICK = 1.0
-
-UNSAVED = 8
-"""Pictures in a row that the storage did not take, after which no more are bought: it is full, or gone."""
 _GONE_FOR_GOOD = ("JobFailed", "JobCleaned")
 """Ends of a job after which it gives no picture. After any other a later try looks again."""
 
@@ -103,7 +100,6 @@ class Delivery:
         self._looks = Looks(how.poll_interval, can_defer=can_defer)
         self._pollers: dict[str, JobPoller] = {}
         self._refused: AuthenticationError | None = None
-        self._unsaved = 0
         self._begin(seen)
 
     @property
@@ -268,7 +264,6 @@ class Delivery:
             self._ended(ticket, StorageFailed(f"Its picture could not be saved: {image!r}"))
             return
         self._forget(row)
-        self._unsaved = 0
         if image["ai_credits_used"]:
             count("pictory.credits_used", count=image["ai_credits_used"])
         name = image["path"].removeprefix(self._folder.path + "/")
@@ -299,10 +294,6 @@ class Delivery:
         if isinstance(error, AuthenticationError):
             self._refused = error
             self._plan.stop(error)
-        if isinstance(error, StorageFailed):
-            self._unsaved += 1
-            if self._unsaved == UNSAVED:
-                self._plan.stop(error)
         self._plan.failed(row, code, message, adoptable=type(error).__name__ not in _GONE_FOR_GOOD)
         first = message.partition(". ")[0].rstrip(".")
         log("%s, %s: %s: %s (job %s).", row.label, row.file_name, code, first, ticket.job_id)

@@ -7,16 +7,19 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from stat import S_ISDIR
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pictory_provider.api.errors import PictoryError, RequestInvalid, StorageFailed
 from pictory_provider.batch.decision import Found, Picture
 from pictory_provider.batch.names import RECORD_FOLDER
 from pictory_provider.images.paths import check_path, local_file, object_storage
+from pictory_provider.images.placing import refused_pictures
 from pictory_provider.images.reuse import Lying
 from pictory_provider.images.shelf import Shelf
-from pictory_provider.images.sidecar import SUFFIX, Sidecar, Unreadable
+from pictory_provider.images.sidecar import Sidecar, Unreadable
 from pictory_provider.images.store import Target
+from pictory_provider.jobs.files import SIDECAR_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -116,6 +119,14 @@ class Folder:
         """Return the place of a picture in it, and of its sidecar."""
         return Shelf(self.at(name))
 
+    def refused(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the pictures that could not be saved in it, and why, by their names.
+
+        :raises StorageFailed: if nothing can be saved in it.
+        """
+        paths = {self.at(name): name for name in names}
+        return {paths[path]: problem for path, problem in refused_pictures(paths).items()}
+
     @property
     def uri(self) -> str:
         """The folder as a URI, for lineage."""
@@ -132,7 +143,7 @@ class Folder:
                     return [file.name for file in (self._local / below).iterdir()]
                 except (FileNotFoundError, NotADirectoryError):
                     return []
-            return list(self._listed(below))
+            return [name for name, size in self._listed(below).items() if size is not None]
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
         """Return the contents of files that lie there; a name without a file is left out.
@@ -146,16 +157,21 @@ class Folder:
         """Say what lies in the places of pictures.
 
         :return: by the pictures' names; and the sidecars of those that say nothing of their origin yet.
-        :raises RequestInvalid: where one of them is a folder.
         :raises StorageFailed: where it cannot be told.
         """
         names = list(names)
         sizes = self._sizes(names)
-        there = [name for name in names if (name in sizes) or name + SUFFIX in sizes]
+        beside = {name: name + SIDECAR_SUFFIX for name in names}
+        folders = {
+            name: Found(folder=self.at(each))
+            for name in names
+            for each in (beside[name], name)
+            if each in sizes and sizes[each] is None
+        }
+        there = [name for name in names if name not in folders and (name in sizes or beside[name] in sizes)]
 
         def look(name: str) -> Lying:
-            length = sizes.get(name + SUFFIX)
-            return self._lying(name, size=sizes.get(name), length=length)
+            return self._lying(name, size=sizes.get(name), length=sizes.get(beside[name]))
 
         lying = side_by_side(look, there)
         unmarked = {
@@ -163,7 +179,7 @@ class Folder:
             for name, seen in lying.items()
             if seen.has_its_picture and seen.sidecar and seen.sidecar.saved and not seen.sidecar.saved.marks
         }
-        return {name: _found(seen) for name, seen in lying.items()}, unmarked
+        return folders | {name: _found(seen) for name, seen in lying.items()}, unmarked
 
     def _lying(self, name: str, *, size: int | None, length: int | None) -> Lying:
         path = self.at(name)
@@ -172,7 +188,7 @@ class Folder:
         if length > _LARGEST_SIDECAR:
             return Lying(path, problem=f"it has {length:,} bytes", size=size)
         try:
-            return Lying(path, sidecar=Sidecar.read(self._content(name + SUFFIX) or b""), size=size)
+            return Lying(path, sidecar=Sidecar.read(self._content(name + SIDECAR_SUFFIX) or b""), size=size)
         except Unreadable as error:
             return Lying(path, problem=str(error), size=size)
 
@@ -186,19 +202,20 @@ class Folder:
                 return None
             return content
 
-    def _sizes(self, names: Iterable[str]) -> dict[str, int]:
-        """Return the bytes of pictures and sidecars that lie there. Object storage is listed, folder by folder."""
+    def _sizes(self, names: Iterable[str]) -> dict[str, int | None]:
+        """Return the bytes of pictures and sidecars that lie there, ``None`` for a folder.
+
+        Object storage is listed, folder by folder.
+        """
         with _reading(self.path):
             if self._local:
-                sizes = {}
-                for name in (each for picture in names for each in (picture, picture + SUFFIX)):
-                    place = self._local / name
+                sizes: dict[str, int | None] = {}
+                for name in (each for picture in names for each in (picture, picture + SIDECAR_SUFFIX)):
                     try:
-                        sizes[name] = place.stat().st_size
+                        found = (self._local / name).stat()
                     except (FileNotFoundError, NotADirectoryError):
                         continue
-                    if not name.endswith(SUFFIX) and place.is_dir():
-                        Target(str(place)).size()  # says what is wrong with it
+                    sizes[name] = None if S_ISDIR(found.st_mode) else found.st_size
                 return sizes
             self._remote.fs.invalidate_cache()
             folders = {name.rpartition("/")[0] for name in names}
@@ -208,17 +225,24 @@ class Folder:
                 for name, size in listed.items()
             }
 
-    def _listed(self, below: str) -> dict[str, int]:
-        """Return the files directly in a folder of the storage, with their bytes."""
-        fs = self._remote.fs
+    def _listed(self, below: str) -> dict[str, int | None]:
+        """Return what is directly in a folder of the storage, with its bytes, ``None`` for a folder."""
+        fs, folder = self._remote.fs, self._within(below) if below else str(self._remote.path)
         try:
-            listed = fs.ls(self._within(below) if below else self._remote.path, detail=True, refresh=True)
+            listed = fs.ls(folder, detail=True, refresh=True)
         except TypeError:  # not every storage keeps what it has listed
-            listed = fs.ls(self._within(below) if below else self._remote.path, detail=True)
+            listed = fs.ls(folder, detail=True)
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        files = (each for each in listed if each.get("type") != "directory")
-        return {str(each["name"]).rpartition("/")[2]: int(each.get("size") or 0) for each in files}
+        found: dict[str, int | None] = {}
+        for each in listed:
+            path = str(each["name"]).rstrip("/")
+            name = path.rpartition("/")[2]
+            if each.get("type") != "directory":
+                found[name] = int(each.get("size") or 0)
+            elif path.strip("/") != folder.strip("/"):
+                found.setdefault(name, None)  # an object and a folder may have one name
+        return found
 
     def _within(self, name: str) -> str:
         return f"{str(self._remote.path).rstrip('/')}/{name}"

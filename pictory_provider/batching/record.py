@@ -77,13 +77,21 @@ class BatchRecord:
         """Whether Airflow retries no more after this try."""
         return bool(self._ti.try_number > self._ti.max_tries)
 
-    def open(self, table: Sequence[Row] | RequestInvalid, *, is_leg: bool, kept_in: str | None = None) -> Opening:
+    def open(
+        self,
+        table: Sequence[Row] | RequestInvalid,
+        *,
+        is_leg: bool,
+        conn_id: str | None = None,
+        kept_in: str | None = None,
+    ) -> Opening:
         """Take up what is on record. Nothing is written yet.
 
         A retry, and a leg, keep to the folder that the try before them had, and save what is on record there.
 
         :param table: of this try; or what is wrong with it.
         :param is_leg: whether this is the same try after a deferral.
+        :param conn_id: of the Airflow connection.
         :param kept_in: the folder of this try before its deferral.
         :raises RequestInvalid: the table's, where nothing is on record that a retry could save.
         :raises StorageFailed: where it cannot be read, or where this worker does not see it.
@@ -120,6 +128,7 @@ class BatchRecord:
             max_tries=self.max_tries,
             retries=self._retries,
             is_leg=is_leg,
+            conn_id=conn_id,
         )
         self._is_taken_up = is_leg
         if isinstance(table, RequestInvalid):

@@ -141,7 +141,9 @@ class Batch:
         :param folder: where the record lies, as far as is known.
         :return: the task's result, or what to wait for.
         """
-        opening = self._record.open(self._table(), is_leg=is_leg, kept_in=folder)
+        opening = self._record.open(
+            self._table(is_leg=is_leg), is_leg=is_leg, conn_id=self._wish.how.conn_id, kept_in=folder
+        )
         found, unmarked = self._folder.found(row.file_name for row in opening.rows)
         plan = Plan(
             opening,
@@ -193,13 +195,16 @@ class Batch:
     def _folder(self) -> Folder:
         return self._record.folder
 
-    def _table(self) -> list[Row] | RequestInvalid:
-        """Return the rows; or what is wrong with them, which keeps nobody from saving what is paid for."""
+    def _table(self, *, is_leg: bool) -> list[Row] | RequestInvalid:
+        """Return the rows; or what is wrong with them, which keeps nobody from saving what is paid for.
+
+        :param is_leg: whether this try has tried the names already.
+        """
         requests = self._wish.requests
         try:
             path = table_path(requests)
             records = records_of(requests) if path is None else read_table(path, read_file(path))
-            return self._wish.rows.rows(records)
+            return self._wish.rows.rows(records, None if is_leg else self._folder.refused)
         except RequestInvalid as error:
             return error
 

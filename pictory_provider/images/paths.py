@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pictory_provider.api.errors import RequestInvalid
+from pictory_provider.jobs.files import LONGEST_KEY, is_sidecar_name, longest_name
 
 
 def check_path(path: object) -> str:
@@ -52,6 +53,38 @@ def folder(path: str) -> RequestInvalid:
     )
 
 
+def problem_of_picture(path: str) -> str | None:
+    """Return why no picture can be saved at a path, as far as the path itself tells; ``None`` if it can.
+
+    :return: a text that follows the path.
+    :raises RequestInvalid: as :func:`local_file` and :func:`object_storage`.
+    """
+    if is_sidecar_name(path):
+        return "ends in .json, as sidecars do: give it another name, such as one that ends in .png"
+    if local_file(path) is not None:
+        return None
+    key = object_storage("path", path).path.lstrip("/")
+    if any(part in (".", "..") for part in key.split("/")):
+        return "has . or .. in it, which object storages do not read alike"
+    longest = len(longest_name(key).encode("utf-8", "surrogatepass")) - len(key.partition("/")[0]) - 1
+    if longest > LONGEST_KEY:
+        return (
+            f"is too long: with its sidecar and its job's name the key has {longest:,} bytes, and object storages "
+            f"take {LONGEST_KEY:,}"
+        )
+    return None
+
+
+def refused_path(path: str, problem: str) -> RequestInvalid:
+    """Return the error for a path at which no picture can be saved.
+
+    :param problem: of :func:`problem_of_picture`.
+    """
+    return RequestInvalid(
+        f"path {path!r} {problem}. Nothing was sent and nothing was saved. Choose another path.", fields=["path"]
+    )
+
+
 def occupied(path: str) -> RequestInvalid:
     """Return the error for a place where something else lies."""
     return RequestInvalid(
@@ -78,13 +111,14 @@ def object_storage(field: str, path: str) -> Any:
     """Return the ``ObjectStoragePath`` of a URL.
 
     :param field: what it was given as, for the text.
-    :raises RequestInvalid: for a scheme that Airflow has no filesystem for.
+    :raises RequestInvalid: for a scheme that Airflow has no filesystem for, and for a path that it would read as
+        another.
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     try:
         target: Any = ObjectStoragePath(path)
-        target.fs  # noqa: B018  found, or not, by looking
+        fs = target.fs
     except (ValueError, ImportError) as error:
         raise RequestInvalid(
             f"{field} {path!r} has a scheme that Airflow knows no filesystem for: {error}. Nothing was "
@@ -92,4 +126,31 @@ def object_storage(field: str, path: str) -> Any:
             "or [azure].",
             fields=[field],
         ) from error
+    if (other := _other_key(path, target.path, fs)) is not None:
+        raise RequestInvalid(
+            f"{field} {path!r} would be read as another object, {other!r}: Airflow's object storage gives `::`, "
+            "`?`, tabs and line breaks a meaning of their own. Nothing was sent and nothing was saved. Use a name "
+            "without them.",
+            fields=[field],
+        )
     return target
+
+
+def _other_key(url: str, path: str, fs: Any) -> str | None:
+    """Return the object that a storage takes for the one that a URL names; ``None`` if it is that one.
+
+    universal_pathlib takes ``::`` for a chain of filesystems and cuts the key there, and ``urllib`` drops tabs and
+    line breaks. s3fs and adlfs take ``?versionId=`` for a version, and do so only when they send a request.
+
+    :param path: what the filesystem is asked for.
+    """
+    authority, slash, key = url.partition("://")[2].partition("/")
+    container = authority.rpartition("@")[2]  # the other part is the id of an Airflow connection
+    asked = f"{container}{slash}{key}"
+    alike = {asked, key, f"{url.partition('://')[0]}://{asked}"}  # some filesystems leave the host out, or all in
+    if path.removeprefix("/").rstrip("/") not in {each.rstrip("/") for each in alike}:
+        return path
+    split: tuple[Any, ...] = fs.split_path(path) if hasattr(fs, "split_path") else ()
+    if len(split) > 1 and f"{split[0]}/{split[1]}".strip("/") != asked.strip("/"):
+        return f"{split[0]}/{split[1]}"
+    return None

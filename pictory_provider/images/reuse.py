@@ -42,7 +42,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pictory_provider.api.errors import RequestInvalid, SubmitOutcomeUnknown, Unavailable
 from pictory_provider.images.mark import MARKS
-from pictory_provider.images.sidecar import BOUGHT, INTENT, SUFFIX, request_sha256
+from pictory_provider.images.sidecar import BOUGHT, INTENT, request_sha256
+from pictory_provider.jobs.files import SIDECAR_SUFFIX
 from pictory_provider.jobs.submission import LookFirst, Submission, Submit, first_step, told
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ def _as_seen(step: Step, there: Lying, wish: Wish) -> Step:
         return step
     unseen = (
         f"Job {step.job_id} is on record for this task, and this worker does not see its sidecar "
-        f"{there.path}{SUFFIX}"
+        f"{there.path}{SIDECAR_SUFFIX}"
     )
     return step._replace(
         warning=f"{step.warning or ''} {unseen}: do the workers share this storage?".strip(),
@@ -300,7 +301,7 @@ def _left_behind(look: LookFirst, there: Lying, wish: Wish) -> Step:
             if_alive=Unavailable(
                 f"The picture of {sidecar.made_by} is on its way to {there.path!r}, and its sidecar is the only "
                 f"record of that purchase. {_NOTHING} A retry replaces it when it is there. If that task is gone, "
-                f"delete {there.path}{SUFFIX} and clear this task."
+                f"delete {there.path}{SIDECAR_SUFFIX} and clear this task."
             )
         )
     return Submit(f"Job {look.job_id} of {sidecar.made_by} is left behind: its picture was not saved.")
@@ -308,9 +309,9 @@ def _left_behind(look: LookFirst, there: Lying, wish: Wish) -> Step:
 
 def _gone(sidecar: Sidecar, there: Lying) -> RequestInvalid:
     return RequestInvalid(
-        f"The sidecar {there.path}{SUFFIX} tells of job {sidecar.submission.job_id}, bought by {sidecar.made_by}. "
-        f"Pictory has no such job any more, or it is another account's. {_NOTHING} To buy the picture, delete the "
-        "sidecar.",
+        f"The sidecar {there.path}{SIDECAR_SUFFIX} tells of job {sidecar.submission.job_id}, bought by "
+        f"{sidecar.made_by}. Pictory has no such job any more, or it is another account's. {_NOTHING} To buy the "
+        "picture, delete the sidecar.",
         fields=["path"],
     )
 
@@ -330,7 +331,7 @@ def _unreadable(there: Lying, on_record: Submission | None) -> RequestInvalid:
             f"Job {on_record.job_id} is on record for this task, and paid for: move the sidecar away and clear "
             "the task to have it saved."
         )
-    return _refused(f"its sidecar {there.path}{SUFFIX} cannot be read: {there.problem}", there, what_now)
+    return _refused(f"its sidecar {there.path}{SIDECAR_SUFFIX} cannot be read: {there.problem}", there, what_now)
 
 
 def _somebody(sidecar: Sidecar, there: Lying) -> Unavailable:
@@ -338,7 +339,7 @@ def _somebody(sidecar: Sidecar, there: Lying) -> Unavailable:
         f"A picture for {there.path!r} is being bought by another task, or its outcome is not known: "
         f"{sidecar.made_by} has put its intent beside it, and no jobId yet. {_NOTHING} A retry takes that picture "
         f"when it is there. If that task has ended, look at its log; to have this task buy it, delete "
-        f"{there.path}{SUFFIX} and clear this task."
+        f"{there.path}{SIDECAR_SUFFIX} and clear this task."
     )
 
 

@@ -9,16 +9,18 @@ leaves true: the sidecar says ``saved`` only after the picture lies there.
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pictory_provider.api.errors import RequestInvalid
+from pictory_provider.api.errors import RequestInvalid, StorageFailed
 from pictory_provider.images.download import SavedImage, mark_in_place, save_picture
+from pictory_provider.images.paths import problem_of_picture, refused_path
+from pictory_provider.images.placing import refused_pictures
 from pictory_provider.images.reuse import Lying
-from pictory_provider.images.sidecar import SUFFIX, SavedFile, Sidecar, Unreadable
-from pictory_provider.images.store import DEFAULT_MAX_BYTES, Target
+from pictory_provider.images.sidecar import SavedFile, Sidecar, Unreadable
+from pictory_provider.images.store import DEFAULT_MAX_BYTES, Target, is_forbidden
+from pictory_provider.jobs.files import SIDECAR_SUFFIX, spare_name
 
 if TYPE_CHECKING:
     from pictory_provider.api.models import Job
@@ -37,13 +39,9 @@ class Shelf:
 
     def __init__(self, path: str) -> None:
         self.target = Target(path)
-        if self.target.path.endswith(SUFFIX):
-            raise RequestInvalid(
-                f"path {path!r} is what a sidecar is called. Nothing was sent or saved. Give the picture a name "
-                "of its own, such as one that ends in .png.",
-                fields=["path"],
-            )
-        self._beside = Target(self.target.path + SUFFIX)
+        if (problem := problem_of_picture(self.target.path)) is not None:
+            raise refused_path(path, problem)
+        self._beside = Target(self.target.path + SIDECAR_SUFFIX)
         self._there: bytes | None = None
 
     @property
@@ -55,6 +53,15 @@ class Shelf:
     def name(self) -> str:
         """The picture's name, without its folder."""
         return self.path.rpartition("/")[2]
+
+    def check(self) -> None:
+        """Refuse a place where no picture could be saved, before one is paid for.
+
+        :raises RequestInvalid: says why.
+        :raises StorageFailed: if nothing can be saved there now.
+        """
+        for problem in refused_pictures([self.path]).values():
+            raise refused_path(self.path, problem)
 
     def look(self) -> Lying:
         """Say what lies here.
@@ -85,6 +92,32 @@ class Shelf:
             return False
         self._there = content
         return True
+
+    def announce(self, sidecar: Sidecar) -> bool:
+        """Write the sidecar of an intent, as :meth:`note`, and see that it can be replaced.
+
+        It has to be: by what was bought, and by what was saved. An account of an object storage may be allowed to
+        create objects and not to replace them, which is found out here, before anything is sent.
+
+        :raises RequestInvalid: where it may not be replaced.
+        :raises StorageFailed: where it cannot be written.
+        """
+        if not self.note(sidecar):
+            return False
+        if self.target.local:
+            return True  # a file is replaced by a rename, as it was made
+        try:
+            return self.note(sidecar)
+        except StorageFailed as error:
+            if not is_forbidden(error):
+                raise
+            raise RequestInvalid(
+                f"path {self.path!r} cannot be used: its sidecar {self._beside.path} was created and may not be "
+                f"replaced ({error.__cause__}). Nothing was sent and nothing was spent. Let the account of this "
+                "storage replace and delete objects, too, delete that sidecar if it is still there, and clear the "
+                "task.",
+                fields=["path"],
+            ) from error
 
     @property
     def there(self) -> bytes | None:
@@ -154,7 +187,8 @@ class Shelf:
         if not is_here:
             shelf = kept_apart
             shelf.look()
-        shelf.note(
+        _note_saved(
+            shelf,
             replace(
                 bought,
                 file=shelf.name,
@@ -167,7 +201,7 @@ class Shelf:
                     marks=saved.marks,
                     saved_at=time.time(),
                 ),
-            )
+            ),
         )
         if not is_here and there.sidecar and _is_of(there.sidecar, bought):
             self.put_back(None)  # what lies here is of somebody who left no sidecar
@@ -201,10 +235,17 @@ class Shelf:
         )
 
     def _of_its_own(self, job_id: str) -> Shelf:
-        folder, slash, name = self.path.rpartition("/")
-        stem, dot, kind = name.rpartition(".")
-        known = re.sub(r"[^\w.-]", "_", job_id)
-        return Shelf(f"{folder}{slash}{stem or kind}.{known}{dot and stem and '.' + kind}")
+        return Shelf(spare_name(self.path, job_id))
+
+
+def _note_saved(shelf: Shelf, sidecar: Sidecar) -> None:
+    try:
+        shelf.note(sidecar)
+    except StorageFailed as error:
+        raise StorageFailed(
+            f"The picture of job {sidecar.submission.job_id} is saved at {shelf.path!r}, and its sidecar does not "
+            f"say so yet. {error.message} A retry writes it and buys nothing."
+        ) from error
 
 
 def _is_of(there: Sidecar | None, bought: Sidecar) -> bool:

@@ -26,8 +26,6 @@ from typing import Any, NamedTuple
 from pictory_provider.jobs.submission import Submission
 
 VERSION = 1
-SUFFIX = ".json"
-"""What a picture's path is followed by in its sidecar's."""
 INTENT, BOUGHT, SAVED = "intent", "bought", "saved"
 
 

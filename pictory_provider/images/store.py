@@ -330,6 +330,15 @@ def _move(file: Path, target: Path, *, overwrite: bool) -> bool:
     return True
 
 
+def is_forbidden(error: StorageFailed) -> bool:
+    """Whether a storage has refused something because the account may not do it, which a retry will not change."""
+    cause = error.__cause__
+    if isinstance(cause, PermissionError):  # as s3fs says it, and a disk
+        return True
+    # The error of gcsfs has a code, and that of adlfs a status_code.
+    return any(getattr(cause, name, None) in (401, 403) for name in ("code", "status_code"))
+
+
 def too_large(max_bytes: int) -> ImageInvalid:
     """Return the error for a picture that is larger than allowed."""
     return ImageInvalid(

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pictory_provider.api.errors import RequestInvalid
-from pictory_provider.batch.names import collisions, problem_of_name, spare_name
+from pictory_provider.batch.names import collisions, problem_of_name
 from pictory_provider.batch.patterns import Pattern
 from pictory_provider.batch.rows import RowMaker, digest_of, request_of
 from pictory_provider.batch.tables import Record, read_table, records_of, table_path
+from pictory_provider.jobs.files import is_portable, is_sidecar_name, longest_name, spare_name
 
 
 def values(text, path="t.csv"):
@@ -415,6 +416,46 @@ def test_a_table_that_writes_one_file_twice_is_refused():
 def test_a_paid_picture_whose_place_is_taken_gets_its_jobs_name(name, spare):
     assert spare_name(name, "j/1") == spare
     assert problem_of_name(spare) is None
+
+
+@given(name=st.text(min_size=1, max_size=250).filter(lambda name: problem_of_name(name) is None))
+def test_a_spare_name_fits_wherever_the_picture_s_own_does(name):
+    file = name.rpartition("/")[2]
+    spare = spare_name(name, "4d82d040-4394-4371-867d-72ae1dd62b6d")
+    assert len(spare.rpartition("/")[2].encode()) <= max(100, len(file.encode()))
+    assert spare.rpartition("/")[0] == name.rpartition("/")[0]
+    assert "4d82d040-4394-4371-867d-72ae1dd62b6d" in spare
+    assert problem_of_name(spare) is None
+    assert len(longest_name(name)) == len(spare) + len(".json")
+
+
+@pytest.mark.parametrize("name", ["a.png", "Mug_red-2.tar.png", "_", "x" * 100, "console.png"])
+def test_a_portable_name_need_not_be_tried(name):
+    assert is_portable(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["a:b.png", "é.png", "a b.png", "CON", "con.png", "nul.x.png", "LPT1.png", "a.", ".a", "x" * 101, "a*"]
+)
+def test_a_name_that_some_disk_may_refuse_is_tried(name):
+    assert not is_portable(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"), [("a.json", True), ("a.JSON", True), ("a.jsonl", False), ("json", False)]
+)
+def test_a_picture_is_not_called_as_sidecars_are(name, is_one):
+    assert is_sidecar_name(name) is is_one
+
+
+def test_what_the_storage_would_refuse_is_said_with_all_else_that_is_wrong():
+    table = [{"sku": "a"}, {"sku": "b:c"}, {"sku": ""}]
+    with pytest.raises(RequestInvalid) as caught:
+        RowMaker(conn_id="c", prompt="A lamp", file_name="{sku}.png").rows(
+            records_of(table), lambda names: {name: "is refused by the disk" for name in names if ":" in name}
+        )
+    assert "2 of 3 rows" in caught.value.message
+    assert "row 1: file_name 'b:c.png' is refused by the disk." in caught.value.message
 
 
 # The error -----------------------------------------------------------------------------------------------

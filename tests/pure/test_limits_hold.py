@@ -311,13 +311,13 @@ def test_a_limit_holds_beside_entries_of_others_that_are_late():
 
 @pytest.mark.parametrize("limit", LIMITS)
 def test_an_entry_of_a_purchase_of_more_than_an_hour_ago_is_not_taken_for_a_later_one(limit):
-    """A buyer who buys every ten minutes, with a ledger and a quota that are always just under an hour late."""
-    account, buyer, now = Account(HOUR - 60), Buyer("me", limits_of(limit, 20.0), keeps=through_a_batch), NOON
-    for _ in range(30):
+    """A buyer who buys every half minute, with a ledger and a quota that are always just under an hour late."""
+    account, buyer, now = Account(HOUR - 60), Buyer("me", limits_of(limit, 256.0), keeps=through_a_batch), NOON
+    for _ in range(140):
         buyer.go_on_elsewhere()
         buyer.buy(account, [2.0], now, runs=0, late=HOUR - 60)
-        now += 600
-    assert account.spent(limit, now) == 20.0
+        now += 30
+    assert account.spent(limit, now) == 256.0
 
 
 def test_a_reserve_holds_beside_others_whose_purchases_the_quota_shows():

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Which pictures could not be saved where they should go? Asked before the first of them is paid for.
+
+Everything that the saving side would refuse about a name is refused here: what the path itself tells
+(:func:`pictory_provider.images.paths.problem_of_picture`), and what only the disk knows, which is asked by making
+files of such names and removing them. Object storages are not asked: their rules for keys are the same everywhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections import defaultdict
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import uuid4
+
+from pictory_provider.api.errors import StorageFailed
+from pictory_provider.images.paths import local_file, problem_of_picture
+from pictory_provider.jobs.files import is_portable, longest_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+_OF_NO_NAME = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.EMFILE, errno.ENFILE),
+    *(errno.ENODEV, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN),
+)
+"""What a disk answers that has nothing to do with a name."""
+
+
+class _Home(NamedTuple):
+    """The folder in which a file, or the folders above it, would be made.
+
+    :param problem: why that cannot be done; a text that follows the path.
+    """
+
+    folder: Path
+    problem: str | None = None
+
+
+def refused_pictures(paths: Iterable[str]) -> dict[str, str]:
+    """Return the pictures that could not be saved, and why.
+
+    :param paths: absolute local paths, or URLs that ``ObjectStoragePath`` takes.
+    :return: by path, a text that follows it.
+    :raises RequestInvalid: for a path that is none.
+    :raises StorageFailed: if a local folder cannot be written at all.
+    """
+    refused: dict[str, str] = {}
+    homes: dict[Path, _Home] = {}
+    to_try: defaultdict[Path, list[tuple[str, Path]]] = defaultdict(list)
+    for path in paths:
+        if (problem := problem_of_picture(path)) is not None:
+            refused[path] = problem
+        elif (file := local_file(path)) is not None and not os.path.lexists(file):
+            home = homes.get(file.parent)
+            if home is None:
+                home = homes[file.parent] = _home_of(file.parent)
+            if home.problem:
+                refused[path] = home.problem
+            else:
+                to_try[home.folder].append((path, file.relative_to(home.folder)))
+    for folder, names in to_try.items():
+        refused |= _refused_by_disk(folder, names)
+    return refused
+
+
+def _home_of(folder: Path) -> _Home:
+    while not os.path.lexists(folder):  # which is no error for a name that no disk takes
+        folder = folder.parent
+    if folder.is_dir():
+        return _Home(folder)
+    return _Home(folder, f"needs a folder where something else is: {str(folder)!r}")
+
+
+def _refused_by_disk(home: Path, names: list[tuple[str, Path]]) -> dict[str, str]:
+    refused: dict[str, str] = {}
+    with _trial(home) as trial:
+        for path, name in names:
+            if all(map(is_portable, name.parts)):
+                continue
+            try:
+                _try_name(trial / name)
+            except (OSError, ValueError) as error:
+                if getattr(error, "errno", None) in _OF_NO_NAME:
+                    raise _unwritable(home, error) from error
+                why = getattr(error, "strerror", None) or error
+                refused[path] = f"is a name that the disk at {str(home)!r} refuses: {why}"
+    return refused
+
+
+@contextmanager
+def _trial(home: Path) -> Iterator[Path]:
+    """Give a folder of our own on the same disk, in which a file can be made."""
+    trial = home / f".pictory-{uuid4().hex}.part"
+    try:
+        try:
+            trial.mkdir()
+            _make(trial / "picture.part")
+        except OSError as error:
+            raise _unwritable(home, error) from error
+        yield trial
+    finally:
+        shutil.rmtree(trial, ignore_errors=True)
+
+
+def _try_name(file: Path) -> None:
+    """Make a file, and one of the longest name that belongs to it, and remove both.
+
+    :raises OSError: if the disk refuses it.
+    :raises ValueError: if no disk could take it.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for name in (file.name, longest_name(file.name)):
+        _make(file.with_name(name))
+        file.with_name(name).unlink()
+
+
+def _make(file: Path) -> None:
+    file.open("xb").close()
+
+
+def _unwritable(home: Path, error: OSError | ValueError) -> StorageFailed:
+    return StorageFailed(
+        f"No file can be made in {str(home)!r}: {getattr(error, 'strerror', None) or error}. Nothing was sent and "
+        "nothing was spent. Check the folder, its permissions and its space."
+    )
