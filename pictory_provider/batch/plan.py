@@ -20,9 +20,9 @@ nobody can know, so that neither a crash nor a bad day leaves more of them to on
 
 So do eight pictures in a row that were paid for and could not be fetched or saved, whatever the cause: the storage
 is full or gone, the pictures' host cannot be reached, or answers with something else. The count goes on over
-deferrals. A retry, and another run, then buy nothing until one of these pictures is saved; a clear, by a person who
-was told, begins to count anew. A job that Pictory says has failed neither counts nor ends the count, since that is
-about its row; nor does a picture that an earlier try could not save either.
+deferrals. A retry, and another run, then buy nothing until one of these pictures is saved; a clear, by a person
+who was told, begins to count anew. A job that Pictory says has failed neither counts nor ends the count, since
+that is about its row; nor does a picture that an earlier try could not save either.
 """
 
 from __future__ import annotations

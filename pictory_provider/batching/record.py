@@ -24,6 +24,7 @@ from pictory_provider.batch.progress import EVERY
 from pictory_provider.batching.folder import Folder
 from pictory_provider.compat import task_state_store
 from pictory_provider.images.sidecar import MadeBy
+from pictory_provider.images.store import not_replaceable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pictory_provider.batch.journal import Journal, Write
     from pictory_provider.batch.opening import Opening
     from pictory_provider.batch.rows import Row
+    from pictory_provider.images.store import Target
 
 KEY = "pictory_batch"
 """The key of the header in the state store of a task."""
@@ -206,8 +208,22 @@ class BatchRecord:
                     "its own."
                 )
             else:
+                if self._seen is None:
+                    self._check_replaceable(target, content)
                 self._seen = content
             self._left.pop(0)
+
+    def _check_replaceable(self, header: Target, content: bytes) -> None:
+        """See that the header can be replaced, before any row is on record as about to be bought.
+
+        An account of an object storage may be allowed to create objects and not to replace them.
+        """
+        if header.local:
+            return
+        try:
+            header.write(content)
+        except StorageFailed as error:
+            raise not_replaceable(header.path, error) from error.__cause__
 
     def _store_header(self, header: Header) -> None:
         """Let the state store know of the batch, once it lies in the folder. It says no more than the folder."""

@@ -63,7 +63,10 @@ def problem_of_picture(path: str) -> str | None:
         return "ends in .json, as sidecars do: give it another name, such as one that ends in .png"
     if local_file(path) is not None:
         return None
-    key = object_storage("path", path).path.lstrip("/")
+    target = _object("path", path)
+    if (problem := _problem_of_key(path, target)) is not None:
+        return problem
+    key = target.path.lstrip("/")
     if any(part in (".", "..") for part in key.split("/")):
         return "has . or .. in it, which object storages do not read alike"
     longest = len(longest_name(key).encode("utf-8", "surrogatepass")) - len(key.partition("/")[0]) - 1
@@ -114,11 +117,21 @@ def object_storage(field: str, path: str) -> Any:
     :raises RequestInvalid: for a scheme that Airflow has no filesystem for, and for a path that it would read as
         another.
     """
+    target = _object(field, path)
+    if (problem := _problem_of_key(path, target)) is not None:
+        raise RequestInvalid(
+            f"{field} {path!r} {problem}. Nothing was sent and nothing was saved. Use a name without them.",
+            fields=[field],
+        )
+    return target
+
+
+def _object(field: str, path: str) -> Any:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     try:
         target: Any = ObjectStoragePath(path)
-        fs = target.fs
+        target.fs  # noqa: B018  found, or not, by looking
     except (ValueError, ImportError) as error:
         raise RequestInvalid(
             f"{field} {path!r} has a scheme that Airflow knows no filesystem for: {error}. Nothing was "
@@ -126,14 +139,15 @@ def object_storage(field: str, path: str) -> Any:
             "or [azure].",
             fields=[field],
         ) from error
-    if (other := _other_key(path, target.path, fs)) is not None:
-        raise RequestInvalid(
-            f"{field} {path!r} would be read as another object, {other!r}: Airflow's object storage gives `::`, "
-            "`?`, tabs and line breaks a meaning of their own. Nothing was sent and nothing was saved. Use a name "
-            "without them.",
-            fields=[field],
-        )
     return target
+
+
+def _problem_of_key(path: str, target: Any) -> str | None:
+    other = _other_key(path, target.path, target.fs)
+    return other and (
+        f"would be read as another object, {other!r}: Airflow's object storage gives `::`, `?`, tabs and line "
+        "breaks a meaning of their own"
+    )
 
 
 def _other_key(url: str, path: str, fs: Any) -> str | None:

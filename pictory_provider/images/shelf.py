@@ -13,13 +13,13 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pictory_provider.api.errors import RequestInvalid, StorageFailed
+from pictory_provider.api.errors import StorageFailed
 from pictory_provider.images.download import SavedImage, mark_in_place, save_picture
 from pictory_provider.images.paths import problem_of_picture, refused_path
 from pictory_provider.images.placing import refused_pictures
 from pictory_provider.images.reuse import Lying
 from pictory_provider.images.sidecar import SavedFile, Sidecar, Unreadable
-from pictory_provider.images.store import DEFAULT_MAX_BYTES, Target, is_forbidden
+from pictory_provider.images.store import DEFAULT_MAX_BYTES, Target, not_replaceable
 from pictory_provider.jobs.files import SIDECAR_SUFFIX, spare_name
 
 if TYPE_CHECKING:
@@ -109,15 +109,7 @@ class Shelf:
         try:
             return self.note(sidecar)
         except StorageFailed as error:
-            if not is_forbidden(error):
-                raise
-            raise RequestInvalid(
-                f"path {self.path!r} cannot be used: its sidecar {self._beside.path} was created and may not be "
-                f"replaced ({error.__cause__}). Nothing was sent and nothing was spent. Let the account of this "
-                "storage replace and delete objects, too, delete that sidecar if it is still there, and clear the "
-                "task.",
-                fields=["path"],
-            ) from error
+            raise not_replaceable(self._beside.path, error) from error.__cause__
 
     @property
     def there(self) -> bytes | None:

@@ -330,13 +330,23 @@ def _move(file: Path, target: Path, *, overwrite: bool) -> bool:
     return True
 
 
-def is_forbidden(error: StorageFailed) -> bool:
-    """Whether a storage has refused something because the account may not do it, which a retry will not change."""
+def not_replaceable(path: str, error: StorageFailed) -> PictoryError:
+    """Return the error for an object that was created a moment ago and could not be replaced.
+
+    :param path: of the object.
+    :return: :class:`RequestInvalid`, which is not retried, if the account may not replace it; else ``error``.
+    """
     cause = error.__cause__
-    if isinstance(cause, PermissionError):  # as s3fs says it, and a disk
-        return True
-    # The error of gcsfs has a code, and that of adlfs a status_code.
-    return any(getattr(cause, name, None) in (401, 403) for name in ("code", "status_code"))
+    # s3fs raises PermissionError; the error of gcsfs has a code, and that of adlfs a status_code.
+    codes = [getattr(cause, name, None) for name in ("code", "status_code")]
+    if not isinstance(cause, PermissionError) and 403 not in codes:
+        return error
+    return RequestInvalid(
+        f"path cannot be used: {path} was created and may not be replaced ({cause}). Nothing was sent and nothing "
+        "was spent. Let the account of this storage replace and delete objects, too; then delete that object, if "
+        "it is still there, and clear the task.",
+        fields=["path"],
+    )
 
 
 def too_large(max_bytes: int) -> ImageInvalid:

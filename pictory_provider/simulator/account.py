@@ -95,8 +95,15 @@ class Account:
 
     @property
     def credits_used(self) -> float:
-        """AI credits used, as the ledger has them, whatever its lag."""
+        """AI credits used, by others too, as the ledger has them, whatever its lag."""
+        self.ledger.catch_up(self.clock())
         return self.ledger.used()
+
+    @property
+    def credits_by_others(self) -> float:
+        """What somebody else has bought (``others_every``)."""
+        self.ledger.catch_up(self.clock())
+        return self.ledger.by_others
 
     @property
     def credits_billed(self) -> float:

@@ -35,6 +35,7 @@ def routes(simulator: Simulator) -> list[web.RouteDef]:
             {
                 "credits_used": account.credits_used,
                 "credits_billed": account.credits_billed,
+                "credits_by_others": account.credits_by_others,
                 "jobs": jobs,
                 "shapes": simulator.shapes,
                 "settings": account.settings,

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,19 +29,37 @@ class _Entry(NamedTuple):
 class Ledger:
     """Rows of debits, credits and whatever else was entered.
 
-    :param settings: of them ``ledger_lag`` and ``quota_lag``, read anew at every look.
+    :param settings: of them those of the ledger, of the quota and of others, read anew at every look.
+    :ivar by_others: AI credits that somebody else has spent (``others_every``).
     """
 
     def __init__(self, settings: Mapping[str, float]) -> None:
         self._settings = settings
         self._entries: list[_Entry] = []
+        self._others_at: float | None = None
+        self.by_others = 0.0
 
     def clear(self) -> None:
         """Forget every row."""
         self._entries.clear()
+        self._others_at, self.by_others = None, 0.0
+
+    def catch_up(self, now: float) -> None:
+        """Let others buy what they have bought by now. Their first purchase comes a while after they begin."""
+        every, amount = self._settings["others_every"], self._settings["others_amount"]
+        if not every:
+            self._others_at = None
+            return
+        if self._others_at is None:
+            self._others_at = now
+        while self._others_at + every <= now:
+            self._others_at += every
+            self._insert(_Entry(self._others_at, _row(self._others_at, amount), True))
+            self.by_others = round(self.by_others + amount, 2)
 
     def bill(self, job: SimulatedJob) -> None:
         """Enter the price of a job; it shows after the lag."""
+        self.catch_up(job.created)
         self._insert(
             _Entry(job.created, _row(job.created, job.credits, description=f"{job.body['model']} image"), True)
         )
@@ -56,10 +75,11 @@ class Ledger:
 
     def rows(self, now: float, year: int | None = None, month: int | None = None) -> list[dict[str, Any]]:
         """Return the rows that show by now, newest first, of one month (UTC) or all."""
+        self.catch_up(now)
         return [
             entry.row
             for entry in self._entries
-            if self._shows(entry, now, "ledger_lag") and _is_in(entry.at, year, month)
+            if self._shows(entry, now, "ledger") and _is_in(entry.at, year, month)
         ]
 
     def used(self, now: float | None = None) -> float:
@@ -68,14 +88,19 @@ class Ledger:
         :param now: as the quota tells it at a time, after its lag; ``None`` for the truth.
         """
         used = 0.0
+        if now is not None:
+            self.catch_up(now)
         for entry in reversed(self._entries):
             amount = entry.row.get("amount")
-            if isinstance(amount, (int, float)) and (now is None or self._shows(entry, now, "quota_lag")):
+            if isinstance(amount, (int, float)) and (now is None or self._shows(entry, now, "quota")):
                 used = max(0.0, used + SIGNS.get(str(entry.row.get("type")), 0) * amount)
         return round(used, 2)
 
-    def _shows(self, entry: _Entry, now: float, lag: str) -> bool:
-        return not entry.is_lagging or now >= entry.at + self._settings[lag]
+    def _shows(self, entry: _Entry, now: float, where: str) -> bool:
+        if not entry.is_lagging:
+            return True
+        every, at = self._settings[f"{where}_every"], entry.at + self._settings[f"{where}_lag"]
+        return now >= (math.ceil(at / every) * every if every else at)
 
     def _insert(self, entry: _Entry) -> None:
         older = (index for index, known in enumerate(self._entries) if known.at <= entry.at)

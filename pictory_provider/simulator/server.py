@@ -71,6 +71,7 @@ class Simulator:
         self._pictures: dict[str, bytes] = {}
         self._background = Background(clock)
         self._endpoints = Endpoints(self.account, self.shapes, self._background, lambda: self.images_url)
+        self._runners: list[web.AppRunner] = []
         self._started = threading.Event()
         self._failure: BaseException | None = None
 
@@ -148,6 +149,13 @@ class Simulator:
     def set(self, **values: float) -> None:
         """Set what takes a number, out of :data:`SETTINGS`."""
         self.account.settings.update({name: settings.checked(name, value) for name, value in values.items()})
+        self.account.ledger.catch_up(self.account.clock())  # others begin now
+        if not self._started.is_set():
+            return
+        if threading.current_thread() is self._thread:  # asked over HTTP
+            self._opening = self._loop.create_task(self._open_images())
+        else:
+            asyncio.run_coroutine_threadsafe(self._open_images(), self._loop).result()
 
     def enter(self, **fields: Any) -> None:
         """Put a row into the ledger by hand (:meth:`Ledger.enter`).
@@ -171,6 +179,7 @@ class Simulator:
         """Do as :meth:`reset` on the simulator's own event loop."""
         await self._background.settle()
         self.account.reset()
+        await self._open_images()
         self.clear_faults()
         self._pictures.clear()
         self.requests.clear()
@@ -187,21 +196,37 @@ class Simulator:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        runners = []
+        self._runners.clear()
         for index, routes in enumerate((self._api_routes(), self._image_routes())):
             app = web.Application(client_max_size=MAX_REFERENCE_BYTES)
             app.add_routes(routes)
             runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
             await runner.setup()
-            site = web.TCPSite(runner, HOST, self._ports[index], ssl_context=self._ssl)
-            await site.start()
+            self._runners.append(runner)
+            await self._listen(index)
             self._ports[index] = runner.addresses[0][1]
-            runners.append(runner)
+        await self._open_images()
         self._started.set()
         await self._stop.wait()
         self._background.cancel()
-        for runner in runners:
+        for runner in self._runners:
             await runner.cleanup()
+
+    async def _listen(self, index: int) -> None:
+        await web.TCPSite(self._runners[index], HOST, self._ports[index], ssl_context=self._ssl).start()
+
+    async def _open_images(self) -> None:
+        """Let the pictures' host accept connections, or refuse them, as its setting says."""
+        runner, is_away = self._runners[1], bool(self.account.settings["images_away"])
+        if not is_away and not runner.sites:
+            await self._listen(1)
+        elif is_away:
+            for site in list(runner.sites):
+                await site.stop()
+            for connection in runner.server.connections if runner.server else ():
+                connection.force_close()
+                if connection.transport is not None:
+                    connection.transport.abort()
 
     def _origin(self, index: int) -> str:
         return f"{'https' if self._ssl else 'http'}://{HOST}:{self._ports[index]}"

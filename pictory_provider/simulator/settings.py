@@ -7,6 +7,11 @@ from __future__ import annotations
 SETTINGS = {
     "ledger_lag": "seconds until a charge stands in the ledger",
     "quota_lag": "seconds until the quota counts a charge",
+    "ledger_every": "seconds between two updates of the ledger, each of which catches up (0: it always does)",
+    "quota_every": "the same of the quota",
+    "others_every": "seconds between two purchases by somebody else on the account (0: nobody else buys)",
+    "others_amount": "AI credits of each of these",
+    "images_away": "1: the pictures' host refuses connections, as if a firewall let only the API through",
     "url_seconds": "seconds for which a picture's URL serves (0: for ever); a signed one is then made anew",
 }
 """What can be set, by name. Everything begins with 0."""

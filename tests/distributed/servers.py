@@ -16,11 +16,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from demo.stack import HOST, free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @contextmanager
@@ -75,11 +76,13 @@ class Storage:
     """An S3-compatible storage with one bucket.
 
     :param access_keys: those with which requests were signed.
+    :param forbids: whether its policy forbids a request, by its method, its key and whether that is there.
     """
 
     url: str
     bucket: str = "pictures"
     access_keys: set[str] = field(default_factory=set)
+    forbids: Callable[[str, str, bool], bool] = lambda *_: False
 
     def connection_json(self, access_key: str) -> str:
         """Return an Airflow connection of type ``aws`` that leads here."""
@@ -105,6 +108,10 @@ def s3() -> Iterator[Storage]:
 
     def noting_who_asks(environ: dict[str, Any], start_response: Any) -> Any:
         storage.access_keys.update(re.findall(r"Credential=([^/]+)/", environ.get("HTTP_AUTHORIZATION", "")))
+        _, _, key = unquote(environ["PATH_INFO"]).lstrip("/").partition("/")
+        if key and storage.forbids(environ["REQUEST_METHOD"], key, key in storage.objects):
+            start_response("403 Forbidden", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"]
         return application(environ, start_response)
 
     server = make_server(HOST, 0, noting_who_asks, threaded=True)

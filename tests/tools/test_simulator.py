@@ -400,6 +400,61 @@ def test_a_charge_that_lags_keeps_the_date_of_its_purchase(ask, pictory, monkeyp
     assert ask("GET", "/v1/aicredits/usage?year=2026&month=4").json() == []
 
 
+@pytest.mark.parametrize("where", ["ledger", "quota"])
+def test_ledger_and_quota_may_be_updated_only_at_times_and_then_catch_up(ask, pictory, monkeypatch, where):
+    now = 1_775_000_100.0
+
+    def shown():
+        if where == "quota":
+            return ask("GET", "/v1/quota").json()["aiCredits"]["used"]
+        return sum(row["amount"] for row in ask("GET", "/v1/aicredits/usage").json())
+
+    monkeypatch.setattr(pictory.account, "clock", lambda: now)
+    pictory.set(**{f"{where}_every": 600})
+    seen = []
+    for _ in range(10):
+        submit(ask)
+        seen.append(shown())
+        now += 100
+    assert seen == [0, 0, 0, 8, 8, 8, 8, 8, 8, 20]
+
+
+def test_others_buy_from_the_account_and_the_ledger_and_the_quota_show_it_late(ask, pictory, monkeypatch):
+    now = 1_775_000_000.0
+    monkeypatch.setattr(pictory.account, "clock", lambda: now)
+    pictory.set(others_every=10, others_amount=3, ledger_lag=25, quota_lag=5)
+    submit(ask)
+    now += 42
+    assert [row["amount"] for row in ask("GET", "/v1/aicredits/usage").json()] == [3, 2]
+    assert ask("GET", "/v1/quota").json()["aiCredits"]["used"] == 2 + 3 * 3
+    assert (pictory.account.credits_by_others, pictory.account.credits_billed) == (12, 2)
+    assert pictory.account.credits_used == 14
+    pictory.set(others_every=0)
+    now += 100
+    assert pictory.account.credits_by_others == 12
+    pictory.reset()
+    assert pictory.account.credits_by_others == 0
+
+
+def test_the_pictures_host_can_be_away_while_the_api_answers(ask, pictory):
+    pictory.account.seconds = 0
+    job_id = submit(ask).json()["data"]["jobId"]
+    url = ask("GET", f"/v1/jobs/{job_id}").json()["data"]["url"]
+    with requests.Session() as kept_open:
+        assert kept_open.get(url, timeout=10).status_code == 200
+        for _ in range(2):
+            pictory.set(images_away=1)
+            for browser in (requests, kept_open):
+                with pytest.raises(requests.ConnectionError):
+                    browser.get(url, timeout=10)
+            assert ask("GET", f"/v1/jobs/{job_id}").json()["data"]["status"] == "completed"
+            pictory.set(images_away=0)
+            assert kept_open.get(url, timeout=10).status_code == 200
+        pictory.set(images_away=1)
+        pictory.reset()
+        assert kept_open.get(pictory.reference_image_url, timeout=10).status_code == 200
+
+
 def test_rows_can_be_entered_into_the_ledger_by_hand(ask, pictory, monkeypatch):
     now = 1_775_000_000.000_9  # later than its own text, which ends at the millisecond
     monkeypatch.setattr(pictory.account, "clock", lambda: now)

@@ -1,0 +1,421 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Nothing is paid for that cannot be saved: names are tried first, and what cannot be saved stops purchases."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pictory_provider.api import retry
+from pictory_provider.api.errors import StorageFailed
+from pictory_provider.exceptions import (
+    PictoryBudgetExceeded,
+    PictoryImageInvalid,
+    PictoryJobFailed,
+    PictoryRequestInvalid,
+    PictoryStorageFailed,
+    PictoryUnavailable,
+    PictoryWaitTimeout,
+)
+from pictory_provider.hooks.pictory import PictoryHook
+from pictory_provider.images import placing
+from pictory_provider.images.store import Received, Target
+from pictory_provider.operators.pictory import GenerateImageOperator
+from tests.provider.batches import billed, entries, files, lamps, lines
+from tests.stand_ins import says
+
+PROMPT = "A lighthouse at dawn"
+
+
+@pytest.fixture(autouse=True)
+def _impatient(impatient, monkeypatch):
+    monkeypatch.setattr(retry, "READ_BUDGET", 0.05)
+
+
+def named(*names):
+    return [{"prompt": f"A mug, number {number}", "file_name": name} for number, name in enumerate(names)]
+
+
+# Names ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["{index}.json", "mugs/{index}.JSON", "{index}.png.json"])
+def test_a_batch_whose_pictures_would_be_called_as_sidecars_is_refused(fast, one_try, folder, name):
+    with pytest.raises(PictoryRequestInvalid, match=says("3 of 3 rows .* ends in .json, as sidecars do")):
+        one_try(lamps(3), file_name=name)
+    assert fast.requests == []
+    assert files(folder) == []
+
+
+def test_one_error_names_every_row_whose_name_cannot_be_saved_beside_all_else_that_is_wrong(fast, one_try, folder):
+    folder.mkdir()
+    (folder / "taken").write_text("a file")
+    table = [*named("a.png", "b.json", "taken/c.png", "d.png"), {"prompt": "No", "file_name": "e.png"}]
+    with pytest.raises(PictoryRequestInvalid) as refused:
+        one_try(table)
+    text = " ".join(str(refused.value).split())
+    assert "3 of 5 rows" in text
+    assert "row 1: file_name 'b.json' ends in .json" in text
+    assert "row 2: file_name 'taken/c.png' needs a folder where something else is" in text
+    assert "row 4: prompt" in text
+    assert fast.submissions == []
+
+
+def test_a_place_below_a_link_that_leads_nowhere_is_refused(fast, one_try, folder):
+    folder.mkdir()
+    (folder / "away").symlink_to("nowhere")
+    with pytest.raises(PictoryRequestInvalid, match=says("row 0: .* needs a folder where something else is")):
+        one_try(named("away/a.png"))
+    assert fast.submissions == []
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("place", ["a.png", "a.png.json"])
+def test_a_folder_in_the_place_of_a_picture_or_its_sidecar_is_refused_and_no_other_row_is_bought(
+    fast, one_try, folder, place, overwrite
+):
+    (folder / place).mkdir(parents=True)
+    with pytest.raises(PictoryRequestInvalid, match=says(f"a.png: .*{place} is a folder")):
+        one_try(named("a.png", "b.png"), overwrite=overwrite)
+    assert fast.submissions == []
+
+
+@pytest.fixture
+def picky_disk(monkeypatch):
+    """Let the disk refuse some names, as SMB and exFAT do with characters and eCryptfs with lengths."""
+
+    def install(refuses, code=errno.EINVAL):
+        def refusing(call):
+            def checked(path, *more, **options):
+                name = os.path.basename(path) if isinstance(path, (str, Path)) else ""
+                if refuses(name):
+                    raise OSError(code, os.strerror(code), str(path))
+                return call(path, *more, **options)
+
+            return checked
+
+        real = Path.open
+        monkeypatch.setattr(
+            Path, "open", lambda self, *more, **options: refusing(lambda *_: real(self, *more, **options))(self)
+        )
+        monkeypatch.setattr(os, "link", lambda one, other: refusing(lambda *_: _link(one, other))(other))
+        monkeypatch.setattr(Path, "replace", lambda self, to: refusing(lambda *_: _replace(self, to))(to))
+
+    _link, _replace = os.link, Path.replace
+    return install
+
+
+LONG = "m" * 130 + ".png"
+
+
+@pytest.mark.parametrize(
+    ("refuses", "code", "names"),
+    [
+        pytest.param(lambda name: ":" in name, errno.EINVAL, ("a:b.png", "c.png", "d/e:f.png"), id="a character"),
+        pytest.param(lambda name: len(name) > 143, errno.ENAMETOOLONG, ("c.png", "m" * 150), id="a length"),
+        pytest.param(lambda name: len(name) > 143, errno.ENAMETOOLONG, ("m" * 140,), id="the sidecar's length"),
+        pytest.param(lambda name: not name.isascii(), errno.EILSEQ, ("caf\u00e9.png", "c.png"), id="an encoding"),
+        pytest.param(lambda name: name.startswith("CON"), errno.ENOENT, ("CON.png", "c.png"), id="a device"),
+    ],
+)
+def test_a_name_that_this_disk_refuses_is_found_before_anything_is_bought(
+    fast, one_try, folder, picky_disk, refuses, code, names
+):
+    picky_disk(refuses, code)
+    with pytest.raises(PictoryRequestInvalid, match=says("is a name that the disk at .* refuses")) as refused:
+        one_try(named(*names))
+    for number, name in enumerate(names):
+        assert (f"row {number}: " in str(refused.value)) == (refuses(name) or len(name) > 138)
+    assert fast.submissions == []
+    assert [path.name for path in folder.rglob("*") if ".part" in path.name] == []
+
+
+def test_a_name_that_only_just_fits_is_bought_and_saved_and_so_is_its_spare_picture(
+    fast, one_try, folder, picky_disk
+):
+    picky_disk(lambda name: len(name) > 143, errno.ENAMETOOLONG)
+    (row,) = named("m" * 134 + ".png")
+    place = Target.place
+
+    def taken_meanwhile(self, received, *, overwrite):
+        if self.path.endswith(row["file_name"]) and not (folder / row["file_name"]).exists():
+            (folder / row["file_name"]).write_bytes(b"of somebody else")
+        return place(self, received, overwrite=overwrite)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Target, "place", taken_meanwhile)
+        assert one_try([row])["saved"] == 1
+    (job_id,) = fast.account.jobs
+    assert sorted(len(name) for name in files(folder) if job_id in name) == [138, 143]
+
+
+def test_a_single_task_finds_a_name_that_its_disk_refuses_before_it_buys(pictory, context, tmp_path, picky_disk):
+    picky_disk(lambda name: ":" in name)
+    with pytest.raises(PictoryRequestInvalid, match=says("is a name that the disk at .* refuses")):
+        GenerateImageOperator(task_id="draw", prompt=PROMPT, path=f"{tmp_path}/a:b.png").execute(context)
+    assert pictory.submissions == []
+    assert list(tmp_path.iterdir()) == []
+    assert context["task_state_store"].rows == {}
+
+
+def test_a_disk_that_takes_nothing_is_no_fault_of_a_name_and_may_be_tried_again(fast, one_try, picky_disk):
+    picky_disk(lambda name: name.endswith("picture.part"), errno.ENOSPC)
+    with pytest.raises(PictoryStorageFailed, match=says("No space left on device. Nothing was sent")):
+        one_try(named("a.png"))
+    assert fast.submissions == []
+
+
+def test_ten_thousand_plain_names_cost_one_trial(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(placing, "_make", made.append)
+    assert placing.refused_pictures(f"{tmp_path}/mug-{number}.png" for number in range(10_000)) == {}
+    assert len(made) == 1
+
+
+# A paid picture under a name that is corrected -----------------------------------------------------------
+
+
+@pytest.fixture
+def refused_when_saved(monkeypatch):
+    """Let the disk refuse some names only when the picture is saved, as one that was changed meanwhile."""
+
+    def install(refuses):
+        place = Target.place
+
+        def placing_it(self, received: Received, *, overwrite):
+            if refuses(self.path.rpartition("/")[2]):
+                raise StorageFailed(f"The picture could not be written to {self.path!r}: Invalid argument.")
+            return place(self, received, overwrite=overwrite)
+
+        monkeypatch.setattr(Target, "place", placing_it)
+
+    return install
+
+
+def test_a_paid_picture_whose_name_is_corrected_is_adopted_and_not_bought_again(
+    fast, one_try, folder, refused_when_saved
+):
+    refused_when_saved(lambda name: ":" in name)
+    with pytest.raises(PictoryStorageFailed):
+        one_try(named("a:b.png", "c.png", "d:e.png"))
+    assert len(fast.submissions) == 3
+    one_try.clear()
+    result = one_try(named("a-b.png", "c.png", "d-e.png"))
+    assert (result["saved"], result["reused"]) == (2, 1)
+    assert len(fast.submissions) == 3
+    assert [line["file_name"] for line in lines(folder / "metadata.jsonl")] == ["a-b.png", "c.png", "d-e.png"]
+    assert len({line["job_id"] for line in lines(folder / "metadata.jsonl")}) == 3
+    assert one_try.of_another_run("next")(named("a-b.png", "c.png", "d-e.png"))["reused"] == 3
+
+
+def test_a_paid_picture_is_adopted_once_and_by_a_row_that_asks_for_the_same_over_the_same_connection(
+    fast, one_try, folder, refused_when_saved, monkeypatch
+):
+    refused_when_saved(lambda name: ":" in name)
+    with pytest.raises(PictoryStorageFailed):
+        one_try([{"prompt": "A red mug", "file_name": "a:b.png"}])
+    one_try.clear()
+    table = [
+        {"prompt": prompt, "file_name": f"{n}.png"} for n, prompt in enumerate(["A tea mug", *["A red mug"] * 2])
+    ]
+    assert one_try(table)["saved"] == 3
+    assert billed(fast) == {"A red mug": 2, "A tea mug": 1}
+
+    with pytest.raises(PictoryStorageFailed):
+        one_try.of_another_run("second")([{"prompt": "A blue mug", "file_name": "c:d.png"}])
+    monkeypatch.setenv("AIRFLOW_CONN_ANOTHER", fast.connection_json(requests_per_second=500))
+    third = one_try.of_another_run("second")
+    third.clear()
+    third([{"prompt": "A blue mug", "file_name": "c.png"}], pictory_conn_id="another", fail_on_partial_error=False)
+    assert billed(fast)["A blue mug"] == 2
+
+
+def test_a_paid_picture_whose_name_another_row_has_now_is_kept_beside_that(
+    fast, one_try, folder, refused_when_saved
+):
+    broken = True
+    refused_when_saved(lambda name: broken and name == "a.png")
+    with pytest.raises(PictoryStorageFailed):
+        one_try([{"prompt": "A red mug", "file_name": "a.png"}])
+    broken = False
+    one_try.clear()
+    one_try([{"prompt": "A blue mug", "file_name": "a.png"}, {"prompt": "A red mug", "file_name": "b.png"}])
+    assert billed(fast) == {"A red mug": 2, "A blue mug": 1}
+    assert len(list(folder.glob("*.png"))) == 3
+
+
+# What cannot be fetched or saved -------------------------------------------------------------------------
+
+WAYS = [pytest.param(False, id="on the worker"), pytest.param(True, id="deferring")]
+
+
+def away(pictory):
+    pictory.set(images_away=1)
+
+
+def a_page(pictory):
+    pictory.script("picture", "not-a-png", times=-1)
+
+
+def forbidden(pictory):
+    pictory.script("picture", "edge-block", times=-1)
+
+
+def missing(pictory):
+    pictory.script("picture", "server-error", status=404, times=-1)
+
+
+def broken_off(pictory):
+    pictory.script("picture", "drop-during", times=-1)
+
+
+CAUSES = [
+    pytest.param(away, PictoryUnavailable, id="host away"),
+    pytest.param(a_page, PictoryImageInvalid, id="a page"),
+    pytest.param(forbidden, Exception, id="forbidden"),
+    pytest.param(missing, Exception, id="missing"),
+    pytest.param(broken_off, PictoryImageInvalid, id="broken off"),
+]
+
+
+def mend(pictory):
+    pictory.set(images_away=0)
+    pictory.clear_faults()
+
+
+@pytest.mark.parametrize("deferrable", WAYS)
+@pytest.mark.parametrize(("breaks", "error"), CAUSES)
+def test_after_eight_pictures_that_could_not_be_fetched_no_more_are_bought_and_a_retry_buys_nothing_until_one_is_saved(
+    fast, one_try, breaks, error, deferrable
+):
+    breaks(fast)
+    with pytest.raises(error, match=says("8 pictures in a row could not be fetched or saved")):
+        one_try(lamps(100), max_in_flight=16, deferrable=deferrable)
+    paid = len(fast.submissions)
+    assert 8 <= paid <= 32
+    for _ in range(2):
+        with pytest.raises(error, match=says("could not be fetched or saved")):
+            one_try(lamps(100), max_in_flight=16, deferrable=deferrable)
+        assert len(fast.submissions) == paid
+    mend(fast)
+    assert one_try(lamps(100), deferrable=deferrable)["saved"] == 100
+    assert billed(fast) == dict.fromkeys(lamps(100), 1)
+
+
+def test_the_count_goes_on_over_deferrals_that_wait_for_fewer_than_eight_jobs(fast, one_try):
+    away(fast)
+    with pytest.raises(PictoryUnavailable, match=says("8 pictures in a row")):
+        one_try(lamps(40), max_in_flight=2, deferrable=True)
+    assert 8 <= len(fast.submissions) <= 10
+
+
+def test_the_count_goes_on_over_retries_and_another_run_and_begins_anew_with_a_clear(fast, one_try):
+    away(fast)
+    with pytest.raises(PictoryUnavailable, match=says("8 pictures in a row")):
+        one_try(lamps(100), max_in_flight=8)
+    paid = len(fast.submissions)
+    one_try.try_number = one_try.max_tries
+    with pytest.raises(PictoryUnavailable):
+        one_try(lamps(100), max_in_flight=8)
+    another = one_try.of_another_run("next")
+    with pytest.raises(PictoryUnavailable):
+        another(lamps(100), max_in_flight=8)
+    assert len(fast.submissions) == paid
+    another.clear()
+    with pytest.raises(PictoryUnavailable, match=says("8 pictures in a row")):
+        another(lamps(100), max_in_flight=paid + 8)
+    assert paid < len(fast.submissions) <= paid + 24
+
+
+def test_a_picture_that_is_saved_begins_the_count_anew(fast, one_try):
+    fast.script("picture", "not-a-png", times=-1, every=2)
+    with pytest.raises(PictoryImageInvalid, match=says("20 of 40 rows have no picture")):
+        one_try(lamps(40), max_in_flight=1)
+    assert len(fast.submissions) == 40
+
+
+def test_jobs_that_pictory_says_have_failed_do_not_stop_purchases(fast, one_try):
+    for _ in range(12):
+        fast.plan("failed")
+    with pytest.raises(PictoryJobFailed, match=says("12 of 20 rows have no picture")):
+        one_try(lamps(20))
+    assert len(fast.submissions) == 20
+
+
+def test_jobs_that_never_end_stop_purchases_and_after_a_clear_the_others_are_bought(fast, one_try):
+    for _ in range(8):
+        fast.plan("stuck")
+    with pytest.raises(PictoryWaitTimeout, match=says("8 pictures in a row")):
+        one_try(lamps(60), max_in_flight=8, timeout=0)
+    assert 8 <= len(fast.submissions) <= 24
+    one_try.clear()
+    with pytest.raises(PictoryWaitTimeout, match=says("8 of 60 rows have no picture")):
+        one_try(lamps(60), max_in_flight=20, timeout=0)
+    assert len(fast.submissions) == 60
+
+
+def test_where_what_is_owed_turns_out_failed_a_retry_buys_again(fast, one_try):
+    away(fast)
+    with pytest.raises(PictoryUnavailable):
+        one_try(lamps(30), max_in_flight=8)
+    mend(fast)
+    for job in fast.account.jobs.values():
+        job.fate = "failed"
+    paid = len(fast.account.jobs)
+    with pytest.raises(PictoryJobFailed, match=says(f"{paid} of 30 rows have no picture")):
+        one_try(lamps(30))
+    assert len(fast.submissions) == 30
+
+
+# Limits --------------------------------------------------------------------------------------------------
+
+
+def test_a_daily_limit_holds_beside_entries_of_others_that_stood_in_the_ledger_before(pictory, monkeypatch):
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(requests_per_second=500, credits_per_day=40)
+    )
+    for seconds in range(10):
+        at = datetime.fromtimestamp(pictory.account.clock() - 20 + seconds, UTC)
+        pictory.enter(amount=2, transactionDate=at.isoformat())
+    pictory.set(ledger_lag=15)
+    with PictoryHook() as hook:
+        for _ in range(10):
+            hook.generate_image(PROMPT)
+        with pytest.raises(PictoryBudgetExceeded, match=says("credits_per_day leaves 0 of 40")):
+            hook.generate_image(PROMPT)
+    assert pictory.account.credits_used == 40
+
+
+def test_a_reserve_holds_over_runs_of_a_batch_that_are_most_of_an_hour_apart(fast, one_try, monkeypatch):
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_PICTORY_DEFAULT", fast.connection_json(requests_per_second=500, credits_reserve=40)
+    )
+    fast.account.credits_limit = 100
+    clock, minutes = time.time, 0
+    for owner, name in ((time, "time"), (fast.account, "clock")):
+        monkeypatch.setattr(owner, name, lambda: clock() + 60 * minutes)
+    fast.set(quota_lag=30 * 60)
+    assert one_try(lamps(15))["saved"] == 15
+    minutes = 55
+    assert one_try.of_another_run("second")(lamps(30))["saved"] == 15
+    minutes = 80
+    with pytest.raises(PictoryBudgetExceeded):
+        one_try.of_another_run("third")(lamps(45))
+    assert fast.account.credits_billed == 60
+
+
+def test_what_the_account_showed_before_each_purchase_is_on_record(fast, one_try, folder, monkeypatch):
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_PICTORY_DEFAULT",
+        fast.connection_json(requests_per_second=500, credits_reserve=0, credits_per_day=1_000),
+    )
+    fast.enter(amount=2)
+    one_try(lamps(9))
+    rows = list(entries(folder).values())
+    assert [(row["shown_before"], row["used_before"]) for row in rows] == [(1, 2.0)] * 8 + [(9, 18.0)]
