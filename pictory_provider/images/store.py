@@ -155,6 +155,10 @@ class Target:
                     is_folder, size = info.get("type") == "directory", int(info["size"] or 0)
             except (FileNotFoundError, NotADirectoryError):
                 return None
+            except OSError as error:
+                if error.errno == errno.ENAMETOOLONG:
+                    return None
+                raise
         if is_folder:
             raise folder(self.path)
         return size

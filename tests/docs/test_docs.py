@@ -25,12 +25,14 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from pictory_provider import exceptions, order
 from pictory_provider.api import retry
+from pictory_provider.api.errors import StorageFailed
 from pictory_provider.api.models import MODELS, STYLES, ImageOptions, ImageRequest
 from pictory_provider.batch.entries import Header
 from pictory_provider.batch.journal import Journal
 from pictory_provider.batch.spending import budget_of
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.images.sidecar import Sidecar
+from pictory_provider.images.store import Target
 from pictory_provider.jobs import polling, submission
 from pictory_provider.jobs.budget import Limits
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
@@ -292,6 +294,20 @@ def forbidden(*_, **__):
     raise PermissionError("the role may not read this object")
 
 
+def with_failing(owner, name, fails, call):
+    """Make a call while a method is forbidden, of which the arguments tell when."""
+    method = getattr(owner, name)
+
+    def failing(self, *arguments, **more):
+        if fails(self, *arguments):
+            raise StorageFailed("It says no.") if name == "swap" else PermissionError("Access Denied")
+        return method(self, *arguments, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, failing)
+        call()
+
+
 def both_look_at_once(monkeypatch, path):
     """Let another run begin between a try's look and its purchase."""
     asks = order.credits_used
@@ -342,6 +358,23 @@ def occurrences(pictory, monkeypatch, tmp_path):
     yield lambda: paint(too_long)
     yield lambda: paint(tmp_path / "a.png.json")
     yield lambda: paint("/proc/a.png")
+    yield lambda: paint("memory://bucket/a\tb.png")
+    yield lambda: paint(f"memory://bucket/{'k' * 1_100}.png")
+    yield lambda: paint(there / "a.png")
+    yield lambda: with_failing(
+        MemoryFileSystem, "info", lambda *_: True, lambda: paint("memory://bucket/unreadable.png")
+    )
+    yield lambda: with_failing(Target, "_put", lambda *_: True, lambda: paint(tmp_path / "unwritable.png"))
+    yield lambda: with_failing(
+        MemoryFileSystem,
+        "pipe_file",
+        lambda fs, path, *_: fs.exists(path),
+        lambda: paint("memory://bucket/once.png"),
+    )
+    yield lambda: with_failing(
+        Target, "swap", lambda _, seen, data: b'"saved"' in (data or b""), lambda: paint(tmp_path / "half.png")
+    )
+    yield lambda: (pictory.set(images_away=1), Tries(tmp_path / "away")([f"{PROMPT} {n}" for n in range(9)]))
     yield lambda: paint(there)
     yield lambda: paint(spoilt, overwrite=True)
     yield lambda: (paint(taken), paint(taken, "A lighthouse at dusk", run_id="second"))
@@ -448,7 +481,10 @@ def test_the_sidecar_of_the_docs_can_be_read_and_its_digest_made_by_hand():
         *json.loads(text),
         "credits_before",
         "earlier",
-        "before_clear",  # which are there until the picture is saved
+        "earlier_before",
+        "before_clear",
+        "shown_before",
+        "used_before",  # which are there until the picture is saved
     }
 
 

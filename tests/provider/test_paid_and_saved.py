@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pictory_provider.api import retry
 from pictory_provider.api.errors import StorageFailed
@@ -27,7 +29,7 @@ from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.images import placing
 from pictory_provider.images.store import Received, Target
 from pictory_provider.operators.pictory import GenerateImageOperator
-from tests.provider.batches import billed, entries, files, lamps, lines
+from tests.provider.batches import Tries, billed, entries, files, lamps, lines
 from tests.stand_ins import says
 
 PROMPT = "A lighthouse at dawn"
@@ -176,6 +178,29 @@ def test_ten_thousand_plain_names_cost_one_trial(tmp_path, monkeypatch):
     monkeypatch.setattr(placing, "_make", made.append)
     assert placing.refused_pictures(f"{tmp_path}/mug-{number}.png" for number in range(10_000)) == {}
     assert len(made) == 1
+
+
+NAMES = st.text(
+    st.one_of(st.sampled_from("ab./:?*.jsonJSON CON"), st.characters(codec="utf-8")), min_size=1, max_size=60
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(names=st.lists(NAMES, min_size=1, max_size=6))
+def test_every_picture_of_a_table_that_passes_is_saved_where_it_was_asked_for(fast, tmp_path_factory, names):
+    fast.reset()
+    fast.account.seconds = 0
+    folder = tmp_path_factory.mktemp("any")
+    try:
+        result = Tries(folder)(named(*names))
+    except PictoryRequestInvalid:
+        assert fast.submissions == []
+        assert files(folder) == []
+        return
+    assert result["saved"] == len(names) == len(fast.submissions)
+    for name in names:
+        assert (folder / name).is_file()
+        assert (folder / f"{name}.json").is_file()
 
 
 # A paid picture under a name that is corrected -----------------------------------------------------------

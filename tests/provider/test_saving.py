@@ -427,7 +427,9 @@ def test_a_full_disk_that_is_mended_costs_nothing_more(pictory, try_of, path, mo
 
 def test_a_folder_that_cannot_be_written_is_found_before_anything_is_spent(pictory, try_of, path):
     path.parent.write_bytes(b"a file where the folder should be")
-    with pytest.raises(PictoryStorageFailed, match=says("could not be written.*Nothing was sent")):
+    with pytest.raises(
+        PictoryRequestInvalid, match=says("needs a folder where something else is.*Nothing was sent")
+    ):
         try_of()
     assert pictory.submissions == []
 

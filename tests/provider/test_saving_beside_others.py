@@ -174,7 +174,7 @@ def test_another_connection_to_the_same_picture_is_the_same_picture_after_a_clea
 @pytest.mark.parametrize("place", ["file://{}/covers%2F", "{}/nowhere.png", "{}/a.png.json"])
 def test_a_place_where_no_picture_can_lie_is_refused_before_anything_is_spent(pictory, try_of, tmp_path, place):
     (tmp_path / "nowhere.png").symlink_to(tmp_path / "missing" / "a.png")
-    with pytest.raises(PictoryRequestInvalid, match=says("is a folder|leads nowhere|a sidecar is called")):
+    with pytest.raises(PictoryRequestInvalid, match=says("is a folder|leads nowhere|as sidecars do")):
         try_of(path=place.format(tmp_path), overwrite=True)
     assert pictory.submissions == []
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pictory_provider.jobs.ledger import Purchase
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "costs.md"
-(FORMULA,) = re.findall(r"<!-- the test evaluates this -->\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+(FORMULA,) = re.findall(r"<!-- the test evaluates this -->\n```text\n(.*?)```", PAGE.read_text(), re.DOTALL)
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC).timestamp()
 EVENING = datetime(2026, 11, 28, 22, 30, tzinfo=UTC).timestamp()
 LAST_EVENING = datetime(2026, 11, 30, 22, 30, tzinfo=UTC).timestamp()
