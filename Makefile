@@ -23,6 +23,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+BESIDE_EACH_OTHER = --numprocesses $(shell $(PYTHON) -c 'import os; print(1 + os.cpu_count())') --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui test test-pure test-browser test-newcomer test-readers test-faults test-distributed matrix live lint format docs site docs-update screenshots bench clean
@@ -44,11 +45,12 @@ demo: .venv/.installed
 ui: .venv/.installed
 	@$(BIN)/python -m demo ui
 
+# The tests of a real Airflow wait most of the time, so they have a process beside those that are busy.
 test: .venv/.installed
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(BESIDE_EACH_OTHER)
 
 test-pure: .venv/.installed
-	@$(BIN)/python -m pytest tests/pure
+	@PICTORY_WITHOUT_AIRFLOW=1 $(BIN)/python -m pytest --numprocesses auto tests/pure
 
 test-newcomer: .venv/.installed
 	@$(BIN)/python -m pytest tests/newcomer

@@ -7,9 +7,18 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
+from pathlib import Path
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("pictory", deadline=None)  # a machine may be busy
+hypothesis.settings.load_profile("pictory")
+
+if os.environ.get("PICTORY_WITHOUT_AIRFLOW"):
+    sys.modules["airflow"] = None  # importing it fails, as if it were not installed
 
 for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
     del os.environ[name]
@@ -17,6 +26,16 @@ os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+
+
+SYSTEM = Path(__file__).parent / "system"
+
+
+def pytest_collection_modifyitems(items):
+    """Let one process run all tests that share a real Airflow, where several run tests beside each other."""
+    for item in items:
+        if SYSTEM in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("system"))
 
 
 @pytest.fixture(scope="session")

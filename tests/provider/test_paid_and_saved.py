@@ -185,7 +185,7 @@ NAMES = st.text(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=st.lists(NAMES, min_size=1, max_size=6))
 def test_every_picture_of_a_table_that_passes_is_saved_where_it_was_asked_for(fast, tmp_path_factory, names):
     fast.reset()

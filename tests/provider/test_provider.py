@@ -210,11 +210,3 @@ def test_what_a_dag_file_imports_is_light_and_brings_no_http_library():
     ours = [name for name in brought if name.startswith("pictory_provider")]
     assert not [name for name in ours if "batching" in name]
     assert len(ours) < 50, "the time it takes is measured by `make bench`"
-
-
-def test_the_pure_tier_runs_where_there_is_no_airflow():
-    program = (
-        "import sys; sys.modules['airflow'] = None; import pytest; sys.exit(pytest.main(['-q', 'tests/pure']))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout

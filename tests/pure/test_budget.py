@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pictory_provider.api.errors import BudgetExceeded, RequestInvalid, Unavailable
@@ -243,7 +243,6 @@ def test_a_credit_shows_no_purchase():
 MOMENTS = st.integers(0, 20).map(lambda steps: NOW + 30 * steps)
 
 
-@settings(deadline=None)
 @given(own=st.lists(MOMENTS, max_size=6), shown=st.lists(MOMENTS, max_size=6))
 def test_as_many_purchases_are_seen_as_can_be(own, shown):
     lines = lines_of([entry(2, at=datetime.fromtimestamp(at, UTC)) for at in shown])
@@ -452,7 +451,6 @@ def test_a_purchase_that_was_refused_is_given_back():
 PRICES = st.sampled_from([0.6, 2.0, 4.0, 14.0])
 
 
-@settings(deadline=None)
 @given(
     limit=st.floats(0, 60).map(lambda value: round(value, 1)),
     steps=st.lists(st.tuples(PRICES, st.integers(0, 5), st.booleans(), st.booleans()), max_size=40),
@@ -478,7 +476,6 @@ def test_one_buyer_never_exceeds_a_limit_however_late_the_ledger_is(limit, steps
     assert budget.today == pytest.approx(sum(billed))
 
 
-@settings(deadline=None)
 @given(
     others=st.lists(st.tuples(PRICES, st.sampled_from(["debit", "credit", "odd"])), max_size=20),
     price=PRICES,

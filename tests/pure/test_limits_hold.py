@@ -208,7 +208,7 @@ DELAYS = st.sampled_from([0.0, 3.0, 15.0, 90.0, 1_800.0, HOUR])
 
 
 @pytest.mark.parametrize("keeps", RECORDS)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     limit=st.sampled_from(LIMITS),
     amount=st.sampled_from([0.0, 5.0, 12.0, 40.0]),
@@ -239,7 +239,7 @@ def test_however_a_history_is_split_what_is_left_is_that_of_one_budget_that_live
             assert one.left == pytest.approx(other.left)
 
 
-@settings(deadline=None, max_examples=600)
+@settings(max_examples=600)
 @given(
     limit=st.sampled_from(LIMITS),
     amount=st.sampled_from([5.0, 12.0, 40.0]),
@@ -266,7 +266,7 @@ def test_what_is_billed_exceeds_no_limit_by_more_than_the_docs_say(limit, amount
             assert account.spent(limit, now) <= amount + account.bound(step["by"], now) + 0.01
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     limit=st.sampled_from(LIMITS),
     amount=st.sampled_from([5.0, 12.0, 40.0]),
@@ -285,7 +285,6 @@ def test_one_buyer_alone_exceeds_no_limit(limit, amount, steps, delay, begin):
         assert account.spent(limit, now) <= amount + 0.01
 
 
-@settings(deadline=None)
 @given(steps=STEPS, limit=st.sampled_from(LIMITS))
 def test_one_buyer_alone_reaches_each_limit_if_nothing_is_late(steps, limit):
     account, now, buyer = Account(0.0), NOON, Buyer("me", limits_of(limit, 40.0))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from demo.stack import AirflowStack
-from pictory_provider.simulator import Simulator
+from pictory_provider.simulator import Simulator, painting
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,6 +27,23 @@ def simulator():
 
 
 @pytest.fixture(scope="session")
+def crowd():
+    """Return an account of its own, to which ``pictory_crowd`` leads, for DAGs of many pictures, drawn once."""
+    drawn = painting.paint({"prompt": "One of many", "model": "m", "aspectRatio": "1:1"}, (1024, 1024))
+    paint, painting.paint = (
+        painting.paint,
+        lambda body, *more: drawn if is_one_of_many(body) else paint(body, *more),
+    )
+    with Simulator(seconds=2, api_key="pictai_canary") as pictory:
+        yield pictory
+    painting.paint = paint
+
+
+def is_one_of_many(body):
+    return body["prompt"].startswith(("A lamp, number", "Picture "))
+
+
+@pytest.fixture(scope="session")
 def limited():
     """Return an account of its own, to which ``pictory_limited`` leads: 20 AI credits a day."""
     with Simulator(seconds=0, api_key="pictai_canary") as pictory:
@@ -34,7 +51,7 @@ def limited():
 
 
 @pytest.fixture(scope="session")
-def airflow(simulator, limited, pictures, tmp_path_factory):
+def airflow(simulator, crowd, limited, pictures, tmp_path_factory):
     """Return a healthy Airflow that knows the example DAGs, the recipes and those of ``tests/system/dags``.
 
     Its workers keep Airflow's default heartbeat of 5 s, under which an event that comes too soon after
@@ -46,6 +63,7 @@ def airflow(simulator, limited, pictures, tmp_path_factory):
             (dags / file.name).symlink_to(file)
     env = {
         "AIRFLOW_CONN_PICTORY_DEFAULT": simulator.connection_json(),
+        "AIRFLOW_CONN_PICTORY_CROWD": crowd.connection_json(),
         "AIRFLOW_CONN_PICTORY_LIMITED": limited.connection_json(credits_per_day=20),
         "AIRFLOW_CONN_PICTORY_SPENT": simulator.connection_json(credits_per_month=1),
         "AIRFLOW_VAR_PICTORY_PICTURES": str(pictures),
@@ -59,8 +77,12 @@ def airflow(simulator, limited, pictures, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def runs(airflow):
-    """Return the ids of one run of every DAG, started together: most of their time is spent waiting."""
+    """Return the ids of one run of every DAG, started together: most of their time is spent waiting.
+
+    Those that others wait for come first.
+    """
     wanted = {
+        **{recipe: (f"recipe_{recipe}", {}) for recipe in RECIPES},
         "text to image": ("pictory_text_to_image", {"prompt": "A quiet harbour, wide shot", "style": "vintage"}),
         **{
             use: ("pictory_reference_image", {"use": use})
@@ -68,9 +90,29 @@ def runs(airflow):
         },
         "hand-over": ("pictory_submit_here_wait_there", {}),
         "batch": ("pictory_batch", {"prompts": BATCH}),
-        **{recipe: (f"recipe_{recipe}", {}) for recipe in RECIPES},
+        "rows, one of which fails": ("recipe_picture_for_every_row", {"rows": ROWS_ONE_OF_WHICH_FAILS}),
+        "spent": ("recipe_monthly_budget", {"connection": "pictory_spent"}),
+        "publish": ("pictory_publish_cover", {}),
+        "sixty": ("system_batch", {}),
+        "race": ("system_race", {}),
         "modes": ("system_modes", {}),
         "outcomes": ("system_outcomes", {}),
+        "triggerer": ("system_triggerer", {}),
+        "spending": ("system_spending", {}),
+    }
+    airflow.call("PATCH", "/dags/pictory_use_cover", is_paused=False)
+    return {name: (dag_id, airflow.trigger(dag_id, **conf)) for name, (dag_id, conf) in wanted.items()}
+
+
+@pytest.fixture(scope="session")
+def next_runs(airflow, runs):
+    """Return the ids of runs that come after those of :func:`runs`, started together."""
+    for first in ("picture_for_every_row", "catalogue", "keep_the_look", "variations"):
+        airflow.finish(*runs[first])
+    wanted = {
+        "picture_for_every_row": ("recipe_picture_for_every_row", {"rows": NEXT_ROWS}),
+        "catalogue": ("recipe_catalogue", {}),
+        "gallery": ("recipe_back_up_the_gallery", {}),
     }
     return {name: (dag_id, airflow.trigger(dag_id, **conf)) for name, (dag_id, conf) in wanted.items()}
 
@@ -85,6 +127,13 @@ RECIPES = (
     "approve_before_paying",
     "monthly_budget",
 )
+
+ROWS_ONE_OF_WHICH_FAILS = [
+    {"sku": "cup-01", "product": "a cup that fails simulate:failed"},
+    {"sku": "cup-02", "product": "a green cup"},
+    {"sku": "cup-03", "product": "a red cup"},
+]
+NEXT_ROWS = [{"sku": "mug-02", "product": "a white porcelain mug"}, {"sku": "mug-03", "product": "a tin mug"}]
 
 BATCH = [
     "A red bicycle against a white wall",

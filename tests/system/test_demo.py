@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+STUB = Path(__file__).parent / "stub" / "airflow"
 STARTING = "starting its scheduler"
 
 
@@ -34,12 +35,17 @@ def offspring(marker: str) -> list[psutil.Process]:
 
 @pytest.fixture
 def demo(request, tmp_path):
-    """Start the demo in a copy of the clone, so that it does not meet one that someone else runs."""
+    """Start the demo in a copy of the clone, so that it does not meet one that someone else runs.
+
+    ``request.param`` tells how long a stub takes to make Airflow's database; ``None`` for the real Airflow.
+    """
     for name in ("dags", "pictory_provider"):
         (tmp_path / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "demo", tmp_path / "demo")
+    if request.param is not None:
+        (tmp_path / "airflow").symlink_to(STUB)
     marker = f"{request.node.name}-{os.getpid()}"
-    env = {**os.environ, "DEMO_TEST": marker, "PYTHONUNBUFFERED": "1"}
+    env = {**os.environ, "DEMO_TEST": marker, "PYTHONUNBUFFERED": "1", "STUB_MIGRATES": str(request.param)}
     with subprocess.Popen(
         [sys.executable, "-m", "demo", "pictures"],
         cwd=tmp_path,
@@ -57,13 +63,14 @@ def demo(request, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("moment", "number"),
+    ("demo", "moment", "number"),
     [
-        ("making the database", signal.SIGINT),
-        (STARTING, signal.SIGINT),
-        ("healthy", signal.SIGTERM),
-        ("deferred", signal.SIGINT),
+        (600, "making the database", signal.SIGINT),
+        (0, STARTING, signal.SIGINT),
+        (0, "healthy", signal.SIGTERM),
+        (None, "deferred", signal.SIGINT),
     ],
+    indirect=["demo"],
 )
 def test_a_demo_that_is_stopped_at_any_moment_leaves_no_process(demo, moment, number):
     process, marker = demo

@@ -94,9 +94,7 @@ def values(airflow, dag_id: str, task_id: str, key: str = "return_value") -> lis
 
 
 def test_a_published_picture_starts_the_dag_that_waits_for_it(airflow, runs):
-    airflow.call("PATCH", "/dags/pictory_use_cover", is_paused=False)
-    published = "pictory_publish_cover", airflow.trigger("pictory_publish_cover")
-    assert set(airflow.finish(*published).values()) == {"success"}
+    assert set(airflow.finish(*runs["publish"]).values()) == {"success"}
 
     used: list[str] = []
     for _ in airflow.until(60):

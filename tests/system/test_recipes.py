@@ -23,17 +23,12 @@ def size_of(path) -> tuple[int, int]:
 
 def test_every_row_has_its_picture_under_its_own_name(airflow, runs, pictures):
     assert set(airflow.finish(*runs["picture_for_every_row"]).values()) == {"success"}
-    assert saved(pictures, "rows") == {"mug-01.png": (1024, 1024), "mug-02.png": (1024, 1024)}
+    mugs = {name: size for name, size in saved(pictures, "rows").items() if name in ("mug-01.png", "mug-02.png")}
+    assert mugs == {"mug-01.png": (1024, 1024), "mug-02.png": (1024, 1024)}
 
 
 def test_a_row_that_fails_takes_no_other_along(airflow, runs, pictures):
-    dag_id, _ = runs["picture_for_every_row"]
-    rows = [
-        {"sku": "cup-01", "product": "a cup that fails simulate:failed"},
-        {"sku": "cup-02", "product": "a green cup"},
-        {"sku": "cup-03", "product": "a red cup"},
-    ]
-    run = dag_id, airflow.trigger(dag_id, rows=rows)
+    run = runs["rows, one of which fails"]
     states = airflow.finish(*run)
     assert airflow.run_state(*run) == "failed"
     assert [states[f"picture[{index}]"] for index in range(3)] == ["failed", "success", "success"]
@@ -43,11 +38,9 @@ def test_a_row_that_fails_takes_no_other_along(airflow, runs, pictures):
     assert "IMAGE_GENERATION_FAILED" in airflow.task_log(*run, "picture", map_index=0)
 
 
-def test_a_row_whose_picture_is_there_costs_nothing_in_the_next_run(airflow, runs, simulator):
+def test_a_row_whose_picture_is_there_costs_nothing_in_the_next_run(airflow, runs, next_runs, simulator):
     dag_id, run_id = runs["picture_for_every_row"]
-    airflow.finish(dag_id, run_id)
-    rows = [{"sku": "mug-02", "product": "a white porcelain mug"}, {"sku": "mug-03", "product": "a tin mug"}]
-    next_run = dag_id, airflow.trigger(dag_id, rows=rows)
+    next_run = next_runs["picture_for_every_row"]
     assert set(airflow.finish(*next_run).values()) == {"success"}
     images = [airflow.xcom(*next_run, "picture", "image", map_index=index) for index in range(2)]
     assert [image["reused"] for image in images] == [True, False]
@@ -57,7 +50,7 @@ def test_a_row_whose_picture_is_there_costs_nothing_in_the_next_run(airflow, run
 
 
 def test_a_catalogue_has_its_pictures_and_a_manifest_and_the_next_run_buys_nothing(
-    airflow, runs, pictures, simulator
+    airflow, runs, next_runs, pictures, simulator
 ):
     assert set(airflow.finish(*runs["catalogue"]).values()) == {"success"}
     assert saved(pictures, "catalogue") == {f"0012{number}.png": (1024, 1024) for number in range(3)}
@@ -67,7 +60,7 @@ def test_a_catalogue_has_its_pictures_and_a_manifest_and_the_next_run_buys_nothi
         ("00121.png", "00121", "white"),
         ("00122.png", "00122", "grey"),
     ]
-    again = runs["catalogue"][0], airflow.trigger(runs["catalogue"][0])
+    again = next_runs["catalogue"]
     assert set(airflow.finish(*again).values()) == {"success"}
     assert airflow.xcom(*again, "pictures")["reused"] == 3
     asked = [r.body["prompt"] for r in simulator.submissions]
@@ -127,21 +120,17 @@ def test_nothing_is_bought_before_a_person_agrees(airflow, runs, simulator, aske
 
 def test_the_budget_lets_a_picture_through_and_then_no_more(airflow, runs, simulator):
     assert set(airflow.finish(*runs["monthly_budget"]).values()) == {"success"}
-    dag_id, _ = runs["monthly_budget"]
     bought = len([r for r in simulator.submissions if r.body["prompt"] == "A cup of tea beside an open book"])
     assert bought == 1
 
-    spent_up = dag_id, airflow.trigger(dag_id, connection="pictory_spent")
-    assert airflow.finish(*spent_up) == {"picture": "skipped"}
+    assert airflow.finish(*runs["spent"]) == {"picture": "skipped"}
     bought = len([r for r in simulator.submissions if r.body["prompt"] == "A cup of tea beside an open book"])
     assert bought == 1
 
 
-def test_the_gallery_is_backed_up_and_the_next_time_only_what_is_new(airflow, runs, pictures, simulator):
-    for name in ("keep_the_look", "variations"):
-        airflow.finish(*runs[name])
-    dag_id = "recipe_back_up_the_gallery"
-    first = airflow.finish(dag_id, airflow.trigger(dag_id))
+def test_the_gallery_is_backed_up_and_the_next_time_only_what_is_new(airflow, next_runs, pictures, simulator):
+    dag_id, run_id = next_runs["gallery"]
+    first = airflow.finish(dag_id, run_id)
     assert set(first.values()) == {"success"}
     copied = len(saved(pictures, "gallery"))
     assert copied == len(first) - 1 >= 6

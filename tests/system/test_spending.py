@@ -11,8 +11,8 @@ SLOTS = 4
 
 
 @pytest.fixture(scope="module")
-def run(airflow):
-    run_id = airflow.trigger("system_spending")
+def run(airflow, runs):
+    _, run_id = runs["spending"]
     states = airflow.finish("system_spending", run_id, timeout=300)
     return run_id, states
 

@@ -22,9 +22,9 @@ WITHOUT_A_START = ("start", "start_template")
 
 
 @pytest.fixture(scope="module")
-def run(airflow, simulator):
-    """Run the DAG. Its one job ends when every sensor waits for it in the triggerer."""
-    run = "system_triggerer", airflow.trigger("system_triggerer")
+def run(airflow, runs, simulator):
+    """Return the run. Its one job ends when every sensor waits for it in the triggerer."""
+    run = runs["triggerer"]
     for _ in airflow.until(240):
         states = {task["task_id"]: task["state"] for task in airflow.tasks(*run)}
         if all(states.get(task_id) == "deferred" for task_id in (*COMPLETED, "worker_mapped")):
