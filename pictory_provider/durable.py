@@ -79,9 +79,10 @@ class _InStore:
 class _BesidePicture:
     """The sidecar at a picture's place."""
 
-    def __init__(self, shelf: Shelf, me: MadeBy) -> None:
+    def __init__(self, shelf: Shelf, me: MadeBy, *, is_only_here: bool) -> None:
         self.shelf = shelf
         self._me = me
+        self._is_only_here = is_only_here
         self._seen: Lying | None = None
         self._is_ours = False
         self._replaced: bytes | None = None
@@ -96,7 +97,9 @@ class _BesidePicture:
         return sidecar if sidecar and sidecar.made_by == self._me else None
 
     def of(self, submission: Submission) -> Sidecar:
-        return Sidecar(file=self.shelf.name, submission=submission, made_by=self._me)
+        return Sidecar(
+            file=self.shelf.name, submission=submission, made_by=self._me, keeps_spending=self._is_only_here
+        )
 
     def write(self, submission: Submission, *, is_intent: bool = False) -> bool:
         if is_intent:
@@ -148,7 +151,7 @@ class SubmissionRecord:
 
     def keep_beside(self, shelf: Shelf) -> None:
         """Keep it beside a picture, too."""
-        self._beside = _BesidePicture(shelf, self.me)
+        self._beside = _BesidePicture(shelf, self.me, is_only_here=not self.has_store)
 
     @property
     def is_possible(self) -> bool:

@@ -145,7 +145,7 @@ class Purchase:
                 if step.warning:
                     self._log.warning("%s", step.warning)
                 if self.shelf:
-                    self.shelf.check()
+                    self.shelf.check(overwrite=overwrite)
                 record.prepare_intent(wanted, asked_for(requested()))
                 record.note_credits(credits_used(client.settings, log=self._log))
                 try:
@@ -238,8 +238,9 @@ class Purchase:
                 self.shelf.path,
                 found.path,
             )
-            self.shelf = Shelf(str(found.path))
-            record.keep_beside(self.shelf)
+            with suppress(RequestInvalid):  # a release before this one took a path that this one refuses
+                self.shelf = Shelf(str(found.path))
+                record.keep_beside(self.shelf)
         return value
 
     def _wish(self, order: Order, wanted: str, overwrite: bool, requested: Callable[[], ImageRequest]) -> Wish:

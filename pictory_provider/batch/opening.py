@@ -20,7 +20,7 @@ A retry whose table or folder differs, and whatever takes a new table while a pa
 record: it buys nothing, saves what is paid for, and fails with :attr:`Opening.error`.
 
 A job that is paid for and not saved is taken by a row of the new table that asks for the same under another name,
-if no row has its old name.
+if no other row has its old name, and nothing is in the new place.
 
 How a clear is told from a retry is said in :mod:`pictory_provider.jobs.submission`.
 """
@@ -41,7 +41,7 @@ from pictory_provider.batch.spending import kept, purchases_of
 from pictory_provider.jobs.ledger import Purchase, total
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _SHOWN = 5
 """How many pages of rows, or names of files, an error names."""
@@ -108,6 +108,7 @@ def open_batch(
     retries: int | None,
     is_leg: bool = False,
     conn_id: str | None = None,
+    is_free: Callable[[str], bool] = lambda _: True,
 ) -> Opening:
     """Take up the record of a batch. The table is at the top of this module.
 
@@ -115,6 +116,7 @@ def open_batch(
     :param pages: see :meth:`Journal.read`; without a header, whatever pages there are.
     :param rows: of this try's table.
     :param conn_id: of the Airflow connection; ``None`` adopts no job of a row that has another name now.
+    :param is_free: whether nothing is in the place of a file name.
     :raises SubmitOutcomeUnknown: where the record as a whole cannot be read.
     :raises StorageFailed: where another task may be buying into this folder now.
     """
@@ -147,7 +149,8 @@ def open_batch(
         if is_anew and found.digest != table.digest:
             error = _unreadable(journal, start)
         if is_anew and error is None:
-            return _anew(journal, start, table, rows, conn_id)
+            renamed = _Renamed(journal, rows, conn_id, is_free)
+            return _anew(journal, start, table, rows, renamed)
         journal.set_header(
             tries=found.tries + 1,
             max_tries=max_tries,
@@ -200,7 +203,7 @@ def is_held(lying: Any, header: Header) -> bool:
     return seen is not None and (seen.made_by, seen.tries) == (header.made_by, header.tries)
 
 
-def _anew(journal: Journal, start: Start, table: Header, rows: Sequence[Row], conn_id: str | None) -> Opening:
+def _anew(journal: Journal, start: Start, table: Header, rows: Sequence[Row], renamed: _Renamed) -> Opening:
     found, tries = journal.header, journal.header.tries + 1
     is_clear = start is Start.CLEAR
     begun = set(found.begun) - (journal.missing if is_clear else set())
@@ -222,7 +225,6 @@ def _anew(journal: Journal, start: Start, table: Header, rows: Sequence[Row], co
             journal.missing = frozenset()
         return Opening(journal=journal, start=start, rows=rows, of=len(rows))
     keys = {row.key for row in rows}
-    renamed = _Renamed(journal, rows, conn_id)
     owed: list[Entry] = []
     dropped: list[Entry] = []
     gone: list[Purchase] = []
@@ -244,36 +246,40 @@ def _anew(journal: Journal, start: Start, table: Header, rows: Sequence[Row], co
 
 
 class _Renamed:
-    """The rows of a new table that ask for a picture which is paid for under a name that no row has any more.
+    """The rows of a new table that ask for a picture which is paid for under a name that no other row has now.
 
     A picture may be owed because the storage refuses its name. The row that has been given another name for it
-    takes that job, and does not buy one more. Each job is taken once.
+    takes that job, and does not buy one more. Each job is taken once, and for a place that is free.
 
     :ivar taken: what is on record of these rows now.
     """
 
-    def __init__(self, journal: Journal, rows: Sequence[Row], conn_id: str | None) -> None:
+    def __init__(
+        self, journal: Journal, rows: Sequence[Row], conn_id: str | None, is_free: Callable[[str], bool]
+    ) -> None:
         self.taken: list[Entry] = []
         self._conn_id = conn_id
-        self._names = {same(row.file_name) for row in rows}
-        self._free: defaultdict[str, list[Row]] = defaultdict(list)
+        self._is_free = is_free
+        self._rows: defaultdict[str, list[Row]] = defaultdict(list)
+        self._names = {same(row.file_name): row for row in rows}
         if conn_id is not None:
-            for row in reversed(rows):
+            for row in rows:
                 if journal.get(row.key) is None:
-                    self._free[key_of(conn_id, row.asked, "")].append(row)
+                    self._rows[key_of(conn_id, row.asked, "")].append(row)
 
     def take(self, entry: Entry) -> bool:
         """Give an owed job to a row that asks for the same; say whether there is one."""
-        if self._conn_id is None or same(entry.file_name) in self._names:
-            return False
-        if entry.key != key_of(self._conn_id, entry.asked, entry.file_name):
+        if self._conn_id is None or entry.key != key_of(self._conn_id, entry.asked, entry.file_name):
             return False  # it was bought over another connection, perhaps for another account
-        rows = self._free[key_of(self._conn_id, entry.asked, "")]
-        if not rows:
-            return False
-        row = rows.pop()
-        self.taken.append(replace(entry, key=row.key, index=row.index, file_name=row.file_name))
-        return True
+        rows = self._rows[key_of(self._conn_id, entry.asked, "")]
+        # A disk may take the old name and a new one for the same: then that row alone may have the picture.
+        named = self._names.get(same(entry.file_name))
+        for row in rows if named is None else [named]:
+            if row in rows and self._is_free(row.file_name):
+                rows.remove(row)
+                self.taken.append(replace(entry, key=row.key, index=row.index, file_name=row.file_name))
+                return True
+        return False
 
 
 def _header_of(

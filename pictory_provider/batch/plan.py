@@ -19,8 +19,9 @@ reach) stops further purchases, and what was bought is still waited for. So do :
 nobody can know, so that neither a crash nor a bad day leaves more of them to one try.
 
 So do eight pictures in a row that were paid for and could not be fetched or saved, whatever the cause: the storage
-is full or gone, the pictures' host cannot be reached, or answers with something else. The count goes on over
-deferrals. A retry, and another run, then buy nothing until one of these pictures is saved; a clear, by a person
+is full or gone, the pictures' host cannot be reached, or answers with something else. A picture that is saved ends
+the count, which goes on over deferrals. After that a retry, and another run, buy nothing until one of the pictures
+that are paid for is saved; if none is left that could be, they buy one alone and wait for it. A clear, by a person
 who was told, begins to count anew. A job that Pictory says has failed neither counts nor ends the count, since
 that is about its row; nor does a picture that an earlier try could not save either.
 """
@@ -32,7 +33,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pictory_provider.api.errors import PictoryError, SubmitOutcomeUnknown
+from pictory_provider.api.errors import JobCleaned, PictoryError, SubmitOutcomeUnknown, WaitTimeout
 from pictory_provider.api.retry import Fate, fate_of_submit
 from pictory_provider.batch import stopping
 from pictory_provider.batch.decision import Decision, Found, Picture, Place, decide, is_unknown, may_resubmit
@@ -132,23 +133,38 @@ class Plan:
 
     def next(self) -> Buy | Wait | None:
         """Say what is to be done next; ``None`` when all is done."""
-        if self._to_buy and self._is_proving():
-            return self._wait()
         if self._to_buy:
+            most = self._most_at_once()
             room = self._max_in_flight - len(self._waiting)
             # A wave costs as many writes as a single row, so some room is waited for.
-            enough = max(1, min(WAVE, self._max_in_flight // 4, len(self._to_buy)))
-            left = MOST_UNKNOWN - self._unknown_now()
-            if left <= 0:
-                self._stop(
-                    SubmitOutcomeUnknown.because(
-                        f"of {MOST_UNKNOWN} rows nobody can know whether Pictory accepted them, so no more are "
-                        "sent"
-                    )
-                )
-            elif room >= enough:
-                return Buy(self._wave(min(WAVE, room, left)))
+            enough = max(1, min(most, self._max_in_flight // 4, len(self._to_buy)))
+            if most and room >= enough:
+                return Buy(self._wave(min(most, room)))
         return self._wait()
+
+    def _most_at_once(self) -> int:
+        """Return how many rows may be bought now. Purchases stop if it is to be none from now on."""
+        left = MOST_UNKNOWN - self._unknown_now()
+        if left <= 0:
+            why = f"of {MOST_UNKNOWN} rows nobody can know whether Pictory accepted them, so no more are sent"
+            self._stop(SubmitOutcomeUnknown.because(why))
+            return 0
+        if self.journal.header.unsaved < stopping.UNSAVED:
+            return min(WAVE, left)
+        if self._is_proof_awaited():
+            return 0
+        # Nothing of a job that never ends shows whether pictures can be saved, so one more is tried beside those.
+        tries, entries = self.journal.header.tries, iter(self.journal)
+        owed = [e for e in entries if e.adoptable and e.tried == tries and e.code != WaitTimeout.__name__]
+        if not owed:
+            return 1
+        self.stop(stopping.not_saved(str(owed[-1].code), str(owed[-1].message)))
+        return 0
+
+    def _is_proof_awaited(self) -> bool:
+        """Whether a picture is on its way that may show that pictures can be saved."""
+        entries = [self.journal.get(key) for key in self._waiting]
+        return any(entry is not None and entry.code != WaitTimeout.__name__ for entry in entries)
 
     def _wait(self) -> Wait | None:
         if self._waiting:
@@ -245,10 +261,11 @@ class Plan:
             heapq.heappush(self._to_buy, self._numbers[row.key])
         else:
             self._end(row, Decision(Place.FAILED, code=code, message=message, job_id=entry.job_id))
-        if adoptable and entry.state != FAILED and row.key in self._by_key:
+        if entry.state != FAILED and (adoptable or code == JobCleaned.__name__):
             self.journal.set_header(unsaved=header.unsaved + 1)
-            if (header.unsaved + 1) == stopping.UNSAVED:
-                self.stop(stopping.not_saved(stopping.UNSAVED, code, message))
+            is_last = header.unsaved >= stopping.UNSAVED and not self._is_proof_awaited()
+            if self._to_buy and (header.unsaved + 1 == stopping.UNSAVED or is_last):
+                self.stop(stopping.not_saved(code, message))
 
     def unknown(self, row: Row, message: str) -> None:
         """Note that nobody can know what became of a row's job, such as one that Pictory does not know."""
@@ -288,23 +305,6 @@ class Plan:
                 code, message = stopping.code_of(self.error), self.error.message
                 self._end(row, Decision(Place.NOT_BOUGHT, code=code, message=message))
         self._to_buy = []
-
-    def _is_proving(self) -> bool:
-        """Whether one of the pictures that could not be saved has to be saved before any more are bought.
-
-        If none was, purchases stop. If none is owed any more, the count begins anew.
-        """
-        if self.journal.header.unsaved < stopping.UNSAVED:
-            return False
-        if any(key in self._by_key for key in self._waiting):
-            return True
-        tries = self.journal.header.tries
-        unsaved = [e for e in self.journal if e.key in self._by_key and e.adoptable and e.tried == tries]
-        if unsaved:
-            self.stop(stopping.not_saved(len(unsaved), str(unsaved[-1].code), str(unsaved[-1].message)))
-        else:
-            self.journal.set_header(unsaved=0)
-        return bool(unsaved)
 
     def _begin(self, row: Row, decision: Decision) -> None:
         self._ends[row.key] = decision

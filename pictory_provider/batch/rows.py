@@ -35,7 +35,7 @@ OWN_COLUMNS = ("prompt", "file_name", "model", "aspect_ratio", "style", "referen
 """The columns that say what to draw and where to put it."""
 SHOWN_ROWS = 20
 """How many bad rows an error shows in full."""
-_NOTHING_SPENT = " Nothing was sent and nothing was spent."
+NOTHING_SPENT = "Nothing was sent and nothing was spent."
 _PRIVATE = re.compile(r"(?!https?:|file:|data:|ftp:)[a-z][a-z0-9+.-]*://[^/?#]+/.+", re.IGNORECASE)
 """A reference image that Pictory cannot read by itself: an object signed right before the request."""
 _PLAIN = {name.replace("_", ""): name for name in OWN_COLUMNS}
@@ -151,7 +151,7 @@ class RowMaker:
                 rows.append(self._row(index, record, patterns))
             except RequestInvalid as error:
                 fields.update(error.fields)
-                problems.add(index, error.message.replace(_NOTHING_SPENT, ""))
+                problems.add(index, error.message.replace(f" {NOTHING_SPENT}", ""))
             except ValueError as error:
                 problems.add(index, str(error))
         for index, problem in collisions((row.index, row.file_name) for row in rows):
@@ -254,7 +254,7 @@ class _Problems:
         if left:
             lines.append(f"    and {left:,} more bad rows.")
         return (
-            f"{len(bad):,} of {len(self._records):,} rows cannot be bought as they are.{_NOTHING_SPENT} Correct "
+            f"{len(bad):,} of {len(self._records):,} rows cannot be bought as they are. {NOTHING_SPENT} Correct "
             "them and clear the task; rows are counted from 0.\n" + "\n".join(lines)
         )
 

@@ -69,21 +69,21 @@ def code_of(error: PictoryError) -> str:
     return getattr(error, "code", None) or type(error).__name__
 
 
-def not_saved(number: int, code: str, message: str) -> PictoryError:
+def not_saved(code: str, message: str) -> PictoryError:
     """Return the reason to stop where pictures that are paid for cannot be fetched or saved.
 
     It is an error after which Airflow tries again, since a retry buys none of these again and may save them.
 
-    :param number: of pictures in a row.
     :param code: of the last one: the name of an error's class.
     """
     kind = KINDS.get(code, Unavailable)
     if kind not in (StorageFailed, ImageInvalid, EdgeBlocked, WaitTimeout):
         kind = Unavailable
     return kind(
-        f"{number} pictures in a row could not be fetched or saved, so no more are bought: what is wrong with "
-        f"these is likely to be wrong with the next. The last: {message} They are paid for and on record: a "
-        "retry saves them and buys none of them again, and it buys others only after one of these is saved."
+        f"{UNSAVED} pictures in a row could not be fetched or saved, so no more are bought: what is wrong with "
+        f"these is likely to be wrong with the next. The last: {message} What is paid for is on record: a retry "
+        "saves it and buys none of it again, and it buys others only after a picture is saved. If those will "
+        "never be saved, clear the task: it buys the others at once."
     )
 
 

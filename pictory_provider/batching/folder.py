@@ -43,8 +43,8 @@ _KEEPING = (
 _LISTING = (
     "The manifest could not be written:",
     (
-        "The pictures that are saved stay, and a retry writes it and buys nothing again. Check the folder, its "
-        "permissions and its space."
+        "The pictures that are saved stay, and what is paid for and not saved is on record: a retry saves that, "
+        "writes the manifest, and buys nothing again. Check the folder, its permissions and its space."
     ),
 )
 
@@ -119,13 +119,14 @@ class Folder:
         """Return the place of a picture in it, and of its sidecar."""
         return Shelf(self.at(name))
 
-    def refused(self, names: Iterable[str]) -> dict[str, str]:
+    def refused(self, names: Iterable[str], *, overwrite: bool) -> dict[str, str]:
         """Return the pictures that could not be saved in it, and why, by their names.
 
+        :param overwrite: whether what is there is to be replaced.
         :raises StorageFailed: if nothing can be saved in it.
         """
         paths = {self.at(name): name for name in names}
-        return {paths[path]: problem for path, problem in refused_pictures(paths).items()}
+        return {paths[path]: problem for path, problem in refused_pictures(paths, overwrite=overwrite).items()}
 
     @property
     def uri(self) -> str:

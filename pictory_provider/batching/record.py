@@ -21,6 +21,7 @@ from pictory_provider.batch.journal import HEADER, page_name
 from pictory_provider.batch.names import RECORD_FOLDER
 from pictory_provider.batch.opening import Start, check_shared, is_held, open_batch, start_of
 from pictory_provider.batch.progress import EVERY
+from pictory_provider.batch.rows import NOTHING_SPENT
 from pictory_provider.batching.folder import Folder
 from pictory_provider.compat import task_state_store
 from pictory_provider.images.sidecar import MadeBy
@@ -131,10 +132,12 @@ class BatchRecord:
             retries=self._retries,
             is_leg=is_leg,
             conn_id=conn_id,
+            is_free=lambda name: not self.folder.found([name])[0],
         )
         self._is_taken_up = is_leg
         if isinstance(table, RequestInvalid):
-            opening = replace(opening, error=table)
+            told = table.message.replace(NOTHING_SPENT, "Nothing more was sent, and what is paid for is saved.")
+            opening = replace(opening, error=RequestInvalid(told, fields=table.fields))
         return replace(opening, warning=opening.warning or warning)
 
     def _start(self, header: Header, *, is_leg: bool) -> Start:

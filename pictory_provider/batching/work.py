@@ -12,6 +12,7 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout
@@ -204,7 +205,8 @@ class Batch:
         try:
             path = table_path(requests)
             records = records_of(requests) if path is None else read_table(path, read_file(path))
-            return self._wish.rows.rows(records, None if is_leg else self._folder.refused)
+            refused = partial(self._folder.refused, overwrite=self._wish.how.overwrite)
+            return self._wish.rows.rows(records, None if is_leg else refused)
         except RequestInvalid as error:
             return error
 

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pictory_provider.api.errors import RequestInvalid
-from pictory_provider.jobs.files import LONGEST_KEY, is_sidecar_name, longest_name
+from pictory_provider.jobs.files import LONGEST_KEY, LONGEST_PATH, is_sidecar_name, longest_name
 
 
 def check_path(path: object) -> str:
@@ -59,10 +59,17 @@ def problem_of_picture(path: str) -> str | None:
     :return: a text that follows the path.
     :raises RequestInvalid: as :func:`local_file` and :func:`object_storage`.
     """
-    if is_sidecar_name(path):
+    if "\0" in path:
+        return "has a NUL character in it"
+    local = local_file(path)
+    if is_sidecar_name(path if local is None else str(local)):
         return "ends in .json, as sidecars do: give it another name, such as one that ends in .png"
-    if local_file(path) is not None:
-        return None
+    if local is not None:
+        longest = len(os.fsencode(longest_name(str(local))))
+        too_long = (
+            f"is too long: with its sidecar and its job's name it has {longest:,} bytes, of {LONGEST_PATH:,}"
+        )
+        return too_long if longest > LONGEST_PATH else None
     target = _object("path", path)
     if (problem := _problem_of_key(path, target)) is not None:
         return problem

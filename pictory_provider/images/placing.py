@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,7 +20,7 @@ from uuid import uuid4
 
 from pictory_provider.api.errors import StorageFailed
 from pictory_provider.images.paths import local_file, problem_of_picture
-from pictory_provider.jobs.files import is_portable, longest_name
+from pictory_provider.jobs.files import SIDECAR_SUFFIX, is_portable, longest_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -42,10 +43,11 @@ class _Home(NamedTuple):
     problem: str | None = None
 
 
-def refused_pictures(paths: Iterable[str]) -> dict[str, str]:
+def refused_pictures(paths: Iterable[str], *, overwrite: bool = False) -> dict[str, str]:
     """Return the pictures that could not be saved, and why.
 
     :param paths: absolute local paths, or URLs that ``ObjectStoragePath`` takes.
+    :param overwrite: whether files that are there are to be replaced. Else they are left alone, and not tried.
     :return: by path, a text that follows it.
     :raises RequestInvalid: for a path that is none.
     :raises StorageFailed: if a local folder cannot be written at all.
@@ -54,19 +56,36 @@ def refused_pictures(paths: Iterable[str]) -> dict[str, str]:
     homes: dict[Path, _Home] = {}
     to_try: defaultdict[Path, list[tuple[str, Path]]] = defaultdict(list)
     for path in paths:
-        if (problem := problem_of_picture(path)) is not None:
-            refused[path] = problem
-        elif (file := local_file(path)) is not None and not os.path.lexists(file):
+        problem = problem_of_picture(path)
+        file = None if problem else local_file(path)
+        if file is not None:
             home = homes.get(file.parent)
             if home is None:
                 home = homes[file.parent] = _home_of(file.parent)
-            if home.problem:
-                refused[path] = home.problem
-            else:
+            problem = home.problem or _problem_of_file(file, overwrite=overwrite)
+            if problem is None and (overwrite or not os.path.lexists(file)):
                 to_try[home.folder].append((path, file.relative_to(home.folder)))
+        if problem:
+            refused[path] = problem
     for folder, names in to_try.items():
         refused |= _refused_by_disk(folder, names)
     return refused
+
+
+def _problem_of_file(file: Path, *, overwrite: bool) -> str | None:
+    """Return why what is in a picture's place, or in that of its sidecar, is in its way."""
+    for each in (file, file.with_name(file.name + SIDECAR_SUFFIX)):
+        if each.is_symlink() and not os.path.exists(each):
+            return f"is a symbolic link that leads nowhere, or its sidecar is: {str(each)!r}"
+        if overwrite and os.path.lexists(each) and not _is_replaceable(each):
+            return f"may not be replaced by this account, since it is another's in a sticky folder: {str(each)!r}"
+    return None
+
+
+def _is_replaceable(file: Path) -> bool:
+    folder, me = file.parent.stat(), os.geteuid()
+    is_sticky = folder.st_mode & stat.S_ISVTX
+    return not is_sticky or me in (0, folder.st_uid, file.lstat().st_uid)
 
 
 def _home_of(folder: Path) -> _Home:
@@ -81,7 +100,7 @@ def _refused_by_disk(home: Path, names: list[tuple[str, Path]]) -> dict[str, str
     refused: dict[str, str] = {}
     with _trial(home) as trial:
         for path, name in names:
-            if all(map(is_portable, name.parts)):
+            if ".." in name.parts or all(map(is_portable, name.parts)):
                 continue
             try:
                 _try_name(trial / name)

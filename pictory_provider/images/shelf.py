@@ -54,13 +54,14 @@ class Shelf:
         """The picture's name, without its folder."""
         return self.path.rpartition("/")[2]
 
-    def check(self) -> None:
+    def check(self, *, overwrite: bool) -> None:
         """Refuse a place where no picture could be saved, before one is paid for.
 
+        :param overwrite: whether what is there is to be replaced.
         :raises RequestInvalid: says why.
         :raises StorageFailed: if nothing can be saved there now.
         """
-        for problem in refused_pictures([self.path]).values():
+        for problem in refused_pictures([self.path], overwrite=overwrite).values():
             raise refused_path(self.path, problem)
 
     def look(self) -> Lying:
@@ -163,7 +164,7 @@ class Shelf:
             )
             shelf, overwrite = kept_apart, True
         if there.sidecar and there.sidecar.submission.job_id == bought.submission.job_id:
-            bought = there.sidecar  # whoever has bought it
+            bought = replace(there.sidecar, keeps_spending=bought.keeps_spending)  # whoever has bought it
         saved = save_picture(
             client,
             job,

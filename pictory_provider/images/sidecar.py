@@ -76,12 +76,15 @@ class Sidecar:
     :param file: the picture's name, without its folder.
     :param submission: its purchase.
     :param saved: ``None`` until the picture lies there.
+    :param keeps_spending: whether it goes on saying what the task has bought when the picture is saved, because
+        nothing else does.
     """
 
     file: str
     submission: Submission
     made_by: MadeBy
     saved: SavedFile | None = None
+    keeps_spending: bool = False
 
     @property
     def state(self) -> str:
@@ -112,10 +115,10 @@ class Sidecar:
             "intended_at": _written(bought.intended_at),
             "submitted_at": _written(bought.submitted_at),
         }
+        spending = {name: kept for name, kept in bought.plain().items() if name in _OF_SPENDING}
         if saved is None:
             # Until it is saved; a folder may be public.
-            fields["credits_before"] = bought.credits_before
-            fields |= {name: kept for name, kept in bought.plain().items() if name in _OF_SPENDING}
+            fields |= {"credits_before": bought.credits_before, **spending}
         else:
             fields |= {
                 "sha256": saved.sha256,
@@ -125,6 +128,7 @@ class Sidecar:
                 "ai_credits_used": saved.ai_credits_used,
                 "marks": list(saved.marks),
                 "saved_at": _written(saved.saved_at),
+                **(spending if self.keeps_spending else {}),
             }
         # Half a surrogate pair, which UTF-8 does not know, is left as JSON's escape.
         return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
@@ -179,6 +183,7 @@ class Sidecar:
                 map_index if isinstance(map_index, int) else -1,
             ),
             saved=_saved(value) if state == SAVED else None,
+            keeps_spending=state == SAVED and any(name in value for name in _OF_SPENDING),
         )
 
 

@@ -346,9 +346,9 @@ def not_replaceable(path: str, error: StorageFailed) -> PictoryError:
     if not isinstance(cause, PermissionError) and 403 not in codes:
         return error
     return RequestInvalid(
-        f"path cannot be used: {path} was created and may not be replaced ({cause}). Nothing was sent and nothing "
-        "was spent. Let the account of this storage replace and delete objects, too; then delete that object, if "
-        "it is still there, and clear the task.",
+        f"path cannot be used: {path} was created, and may not be read or replaced ({cause}). Nothing was sent "
+        "and nothing was spent. Let the account of this storage read, replace and delete objects, too; then "
+        "delete that object, if it is still there, and clear the task.",
         fields=["path"],
     )
 

@@ -10,6 +10,8 @@ SIDECAR_SUFFIX = ".json"
 """What follows a picture's path in its sidecar's."""
 LONGEST_KEY = 1_024
 """Bytes of an object's key, in S3, Google Cloud Storage and Azure alike."""
+LONGEST_PATH = 4_095
+"""Bytes of a local path, on Linux."""
 _SPARE_BYTES = 100
 """Bytes up to which a spare name may be longer than the picture's own."""
 _PORTABLE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")

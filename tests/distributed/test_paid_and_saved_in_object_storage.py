@@ -176,9 +176,7 @@ def test_a_single_task_that_may_create_and_not_replace_buys_nothing_and_says_so(
 ):
     storage.forbids = policy
     path, store = f"s3://media@pictures/{prefix}/a.png", StateStore() if has_store else None
-    with pytest.raises(
-        PictoryRequestInvalid, match=says("was created and may not be replaced .* replace and delete")
-    ):
+    with pytest.raises(PictoryRequestInvalid, match=says("may not be read or replaced .* replace and delete")):
         single(path, store=store)
     assert pictory.submissions == []
     storage.forbids = lambda *_: False
@@ -192,7 +190,9 @@ def test_a_single_task_that_may_create_and_not_replace_buys_nothing_and_says_so(
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_batch_that_may_create_and_not_replace_buys_nothing(pictory, storage, prefix, one_try, policy):
     storage.forbids = policy
-    with pytest.raises(PictoryRequestInvalid, match=says("batch.json was created and may not be replaced")):
+    with pytest.raises(
+        PictoryRequestInvalid, match=says("batch.json was created, and may not be read or replaced")
+    ):
         one_try([PROMPT] * 3)
     assert pictory.submissions == []
     storage.forbids = lambda *_: False

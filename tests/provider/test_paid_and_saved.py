@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +21,7 @@ from pictory_provider.api.errors import StorageFailed
 from pictory_provider.exceptions import (
     PictoryBudgetExceeded,
     PictoryImageInvalid,
+    PictoryJobCleaned,
     PictoryJobFailed,
     PictoryRequestInvalid,
     PictoryStorageFailed,
@@ -180,6 +183,71 @@ def test_ten_thousand_plain_names_cost_one_trial(tmp_path, monkeypatch):
     assert len(made) == 1
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("place", ["a.png", "a.png.json"])
+def test_a_link_that_leads_nowhere_in_the_place_of_a_picture_or_its_sidecar_is_refused(
+    fast, one_try, context, folder, place, overwrite
+):
+    folder.mkdir()
+    (folder / place).symlink_to("nowhere")
+    with pytest.raises(PictoryRequestInvalid, match=says("row 0: .* is a symbolic link that leads nowhere")):
+        one_try(named("a.png", "b.png"), overwrite=overwrite)
+    with pytest.raises(PictoryRequestInvalid, match=says("symbolic link that leads nowhere")):
+        GenerateImageOperator(task_id="draw", prompt=PROMPT, path=f"{folder}/a.png", overwrite=overwrite).execute(
+            context
+        )
+    assert fast.submissions == []
+
+
+def test_a_file_of_somebody_else_in_a_sticky_folder_is_not_paid_for_to_be_replaced(
+    fast, one_try, folder, monkeypatch
+):
+    assert one_try(named("a.png", "b.png"))["saved"] == 2
+    folder.chmod(0o1777)
+    monkeypatch.setattr(os, "geteuid", lambda: 65_534)
+    one_try.clear()
+    with pytest.raises(PictoryRequestInvalid, match=says("2 of 3 rows .* may not be replaced by this account")):
+        one_try(named("a.png", "b.png", "c.png"), overwrite=True)
+    assert len(fast.submissions) == 2
+    one_try.clear()
+    assert one_try(named("a.png", "b.png", "c.png"))["reused"] == 2
+
+
+def test_a_trial_of_a_path_that_goes_up_leaves_nothing_behind(pictory, context, tmp_path):
+    path = f"{tmp_path}/x/../../{tmp_path.name}/a b.png"
+    GenerateImageOperator(task_id="draw", prompt=PROMPT, path=path, deferrable=False).execute(context)
+    assert {each.name for each in tmp_path.iterdir()} <= {"a b.png", "a b.png.json", "x"}
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("file://{}/a.jso%6E", "ends in .json"),
+        ("{}/a\0.png", "has a NUL character"),
+        ("{}/" + "m" * 90 + ("/" + "m" * 99) * 40 + "/a.png", "is too long"),
+    ],
+)
+def test_other_paths_that_no_picture_can_have_are_refused_too(pictory, context, tmp_path, path, problem):
+    with pytest.raises(PictoryRequestInvalid, match=says(problem)):
+        GenerateImageOperator(task_id="draw", prompt=PROMPT, path=path.format(tmp_path)).execute(context)
+    assert pictory.requests == []
+
+
+def test_a_table_that_became_wrong_under_a_retry_is_not_told_as_if_nothing_was_paid_for(fast, one_try, folder):
+    away(fast)
+    with pytest.raises(PictoryUnavailable):
+        one_try(named("x/a.png", "b.png"))
+    shutil.rmtree(folder / "x", ignore_errors=True)
+    (folder / "x").write_text("in the way")
+    mend(fast)
+    with pytest.raises(PictoryRequestInvalid) as refused:
+        one_try(named("x/a.png", "b.png"))
+    text = " ".join(str(refused.value).split())
+    assert "Nothing was sent and nothing was spent" not in text
+    assert "Nothing more was sent, and what is paid for is saved" in text
+    assert (folder / "b.png").is_file()
+
+
 NAMES = st.text(
     st.one_of(st.sampled_from("ab./:?*.jsonJSON CON"), st.characters(codec="utf-8")), min_size=1, max_size=60
 )
@@ -259,6 +327,33 @@ def test_a_paid_picture_is_adopted_once_and_by_a_row_that_asks_for_the_same_over
     third.clear()
     third([{"prompt": "A blue mug", "file_name": "c.png"}], pictory_conn_id="another", fail_on_partial_error=False)
     assert billed(fast)["A blue mug"] == 2
+
+
+@pytest.mark.parametrize(("old", "new"), [("Mug.PNG", "mug.png"), ("cafe\u0301.png", "caf\u00e9.png")])
+def test_a_name_that_is_corrected_to_one_that_some_disks_take_for_the_same_is_not_bought_again(
+    fast, one_try, refused_when_saved, old, new
+):
+    refused_when_saved(lambda name: name == old)
+    with pytest.raises(PictoryStorageFailed):
+        one_try(named(old))
+    one_try.clear()
+    assert one_try(named(new))["saved"] == 1
+    assert len(fast.submissions) == 1
+
+
+def test_a_paid_picture_is_not_adopted_for_a_place_that_is_not_free(fast, one_try, folder, refused_when_saved):
+    broken = False
+    refused_when_saved(lambda name: broken)
+    table = [{"prompt": "A red mug", "file_name": "red.png"}]
+    one_try(table)
+    broken = True
+    second = one_try.of_another_run("second")
+    with pytest.raises(PictoryStorageFailed):
+        second([{"prompt": "A red mug", "file_name": "x.png"}])
+    broken = False
+    second.clear()
+    assert second(table)["reused"] == 1
+    assert [line["file_name"] for line in lines(folder / "metadata.jsonl")] == ["red.png"]
 
 
 def test_a_paid_picture_whose_name_another_row_has_now_is_kept_beside_that(
@@ -385,6 +480,64 @@ def test_jobs_that_never_end_stop_purchases_and_after_a_clear_the_others_are_bou
     assert len(fast.submissions) == 60
 
 
+def night_of(one_try, number):
+    """Return what runs the task of a night, which has no retry."""
+    tries = one_try.of_another_run(f"night {number}")
+    tries.max_tries = 0
+    return tries
+
+
+@pytest.mark.parametrize("more_each_night", [7, 60])
+def test_a_nightly_table_of_other_rows_does_not_go_on_buying_while_nothing_can_be_fetched(
+    fast, one_try, more_each_night
+):
+    away(fast)
+    bills = []
+    for night in range(4):
+        rows = [f"A lamp of night {night}, number {number}" for number in range(more_each_night)]
+        with pytest.raises(PictoryUnavailable):
+            night_of(one_try, night)(rows, max_in_flight=8)
+        bills.append(len(fast.submissions))
+    assert bills[1:] == bills[1:2] * 3 if more_each_night == 7 else bills == bills[:1] * 4
+    mend(fast)
+    assert night_of(one_try, "last")(lamps(3))["saved"] == 3
+
+
+def test_if_jobs_are_cleaned_before_they_could_be_fetched_a_night_costs_one_picture_until_one_is_saved(
+    fast, one_try
+):
+    away(fast)
+    bills = []
+    for night in range(4):
+        with pytest.raises((PictoryUnavailable, PictoryJobCleaned)):
+            night_of(one_try, night)(lamps(30), max_in_flight=8)
+        bills.append(len(fast.submissions))
+        for job in fast.account.jobs.values():
+            job.is_cleaned = True
+    assert [later - earlier for earlier, later in itertools.pairwise(bills)] == [1, 1, 1]
+    mend(fast)
+    assert night_of(one_try, "last")(lamps(30))["saved"] == 30
+
+
+def test_jobs_that_are_cleaned_before_anybody_looks_stop_purchases_too(fast, one_try):
+    for _ in range(60):
+        fast.plan("cleaned")
+    with pytest.raises(PictoryUnavailable, match=says("8 pictures in a row could not be fetched")):
+        one_try(lamps(60), max_in_flight=8)
+    assert len(fast.submissions) <= 24
+
+
+def test_jobs_that_never_end_fail_nothing_if_nothing_is_left_to_buy_and_keep_no_later_run_from_buying(
+    fast, one_try
+):
+    for _ in range(8):
+        fast.plan("stuck")
+    result = one_try(lamps(30), timeout=0.5, fail_on_partial_error=False)
+    assert (result["saved"], result["failed"]) == (22, 8)
+    result = one_try.of_another_run("next")(lamps(40), timeout=0.5, fail_on_partial_error=False)
+    assert (result["saved"], result["reused"], result["failed"]) == (10, 22, 8)
+
+
 def test_where_what_is_owed_turns_out_failed_a_retry_buys_again(fast, one_try):
     away(fast)
     with pytest.raises(PictoryUnavailable):
@@ -415,6 +568,26 @@ def test_a_daily_limit_holds_beside_entries_of_others_that_stood_in_the_ledger_b
         with pytest.raises(PictoryBudgetExceeded, match=says("credits_per_day leaves 0 of 40")):
             hook.generate_image(PROMPT)
     assert pictory.account.credits_used == 40
+
+
+@pytest.mark.parametrize("limit", ["credits_per_day", "credits_reserve"])
+def test_a_task_whose_only_record_is_beside_its_picture_is_held_to_limits_over_clears(
+    pictory, context_without_store, tmp_path, monkeypatch, limit
+):
+    amount = {"credits_reserve": pictory.account.credits_limit - 6}.get(limit, 6)
+    monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(**{limit: amount}))
+    pictory.set(ledger_lag=1_800, quota_lag=1_800)
+    for number in range(6):
+        context_without_store["ti"].max_tries += 1  # each is a clear
+        task = GenerateImageOperator(
+            task_id="draw", prompt=PROMPT, path=f"{tmp_path}/a.png", overwrite=True, deferrable=False
+        )
+        if number < 3:
+            task.execute(context_without_store)
+        else:
+            with pytest.raises(PictoryBudgetExceeded):
+                task.execute(context_without_store)
+    assert pictory.account.credits_billed == 6
 
 
 def test_a_reserve_holds_over_runs_of_a_batch_that_are_most_of_an_hour_apart(fast, one_try, monkeypatch):

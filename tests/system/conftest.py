@@ -117,6 +117,35 @@ def next_runs(airflow, runs):
     return {name: (dag_id, airflow.trigger(dag_id, **conf)) for name, (dag_id, conf) in wanted.items()}
 
 
+@pytest.fixture(scope="session")
+def triggerer_run(airflow, runs, simulator):
+    """Return the run of sensors that end in the triggerer. Their one job ends when all of them wait for it there."""
+    run = runs["triggerer"]
+    for _ in airflow.until(240):
+        states = {task["task_id"]: task["state"] for task in airflow.tasks(*run)}
+        if all(states.get(task_id) == "deferred" for task_id in (*COMPLETED, "worker_mapped")):
+            break
+    else:
+        raise AssertionError(f"not all of them wait in the triggerer: {states}")
+    for job in simulator.account.jobs.values():
+        if job.body["prompt"].startswith("One job for the triggerer"):
+            job.seconds = 0
+    airflow.finish(*run)
+    return run
+
+
+COMPLETED = (
+    "end",
+    "start",
+    "start_template",
+    "read_end",
+    "read_start",
+    "worker_slice",
+    "worker_outlet",
+    "worker_execution_timeout",
+    "worker_multiple",
+    "worker_for_mapped",
+)
 RECIPES = (
     "catalogue",
     "picture_for_every_row",

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 
 def test_neither_key_nor_the_query_of_a_result_url_is_in_any_log_or_the_key_in_the_database(
-    airflow, runs, simulator
+    airflow, runs, triggerer_run, simulator
 ):
     for run in runs.values():
         airflow.finish(*run)

@@ -6,36 +6,14 @@ from __future__ import annotations
 
 import pytest
 
-COMPLETED = (
-    "end",
-    "start",
-    "start_template",
-    "read_end",
-    "read_start",
-    "worker_slice",
-    "worker_outlet",
-    "worker_execution_timeout",
-    "worker_multiple",
-    "worker_for_mapped",
-)
+from tests.system.conftest import COMPLETED
+
 WITHOUT_A_START = ("start", "start_template")
 
 
 @pytest.fixture(scope="module")
-def run(airflow, runs, simulator):
-    """Return the run. Its one job ends when every sensor waits for it in the triggerer."""
-    run = runs["triggerer"]
-    for _ in airflow.until(240):
-        states = {task["task_id"]: task["state"] for task in airflow.tasks(*run)}
-        if all(states.get(task_id) == "deferred" for task_id in (*COMPLETED, "worker_mapped")):
-            break
-    else:
-        raise AssertionError(f"not all of them wait in the triggerer: {states}")
-    for job in simulator.account.jobs.values():
-        if job.body["prompt"].startswith("One job for the triggerer"):
-            job.seconds = 0
-    airflow.finish(*run, timeout=300)
-    return run
+def run(triggerer_run):
+    return triggerer_run
 
 
 def legs(airflow, run, task_id):
