@@ -10,11 +10,12 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,6 +32,8 @@ _SERVE_LOGS = ("scheduler", "triggerer", "celery worker")
 HOST = "127.0.0.1"
 _HEALTHY_WITHIN = 180.0
 _GRACE = 3.0
+_SQLITE = "config/pictory_sqlite.py", "ARGUMENTS = {'timeout': 60}  # seconds to wait for another that writes\n"
+"""A module of the private Airflow, which finds it in its own folder ``config``."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -63,6 +66,9 @@ class AirflowStack:
         self.port = port or free_port()
         self.url = f"http://{HOST}:{self.port}"
         self.env = airflow_env(home, dags, self.port) | dict(env or {})
+        if "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN" not in self.env:
+            for kind in ("", "_ASYNC"):
+                self.env[f"AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS{kind}"] = "pictory_sqlite.ARGUMENTS"
         self._say = say
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._session = requests.Session()
@@ -285,7 +291,9 @@ def airflow_env(home: Path, dags: Path, port: int) -> dict[str, str]:
 def make_database(home: Path, env: Mapping[str, str], say: Callable[[str], None] = lambda _: None) -> None:
     """Make an empty AIRFLOW_HOME with a migrated database."""
     shutil.rmtree(home, ignore_errors=True)
-    home.mkdir(parents=True)
+    name, content = _SQLITE
+    (home / name).parent.mkdir(parents=True)
+    (home / name).write_text(content)
     say("making the database of a private Airflow")
     migration: subprocess.Popen[bytes] | None = None
     try:
@@ -306,6 +314,10 @@ def make_database(home: Path, env: Mapping[str, str], say: Callable[[str], None]
                 migration.wait()
     if migration.returncode:
         raise StackError(f"airflow db migrate failed: {(home / 'migrate.log').read_text()[-2000:]}")
+    if (database := home / "airflow.db").exists():
+        # Whoever reads keeps nobody from writing, and who writes waits for another: all components share one file.
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
 
 
 def free_port() -> int:

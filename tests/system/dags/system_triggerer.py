@@ -51,7 +51,7 @@ with DAG(
 
     each_field.expand(field=over_fields.output)
 
-    @task
+    @task(show_return_value_in_logs=False)  # with such a URL anyone can read the picture
     def pulled(ended, began, mapped):
         """Return what other tasks get of the sensors that ended in the triggerer."""
         return [ended, began, *mapped]
