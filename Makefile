@@ -23,7 +23,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-BESIDE_EACH_OTHER = --numprocesses $(shell $(PYTHON) -c 'import os; print(1 + os.cpu_count())') --dist loadgroup
+BESIDE_EACH_OTHER = --numprocesses $(shell $(PYTHON) -c 'import os; print(1 + os.cpu_count())')
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui test test-pure test-browser test-newcomer test-readers test-faults test-distributed matrix live lint format docs site docs-update screenshots bench clean

@@ -76,7 +76,7 @@ def _problem_of_file(file: Path, *, overwrite: bool) -> str | None:
     """Return why what is in a picture's place, or in that of its sidecar, is in its way."""
     for each in (file, file.with_name(file.name + SIDECAR_SUFFIX)):
         if os.path.islink(each) and not os.path.exists(each):  # which are no error for a name that no disk takes
-            return f"is a symbolic link that leads nowhere, or its sidecar is: {str(each)!r}"
+            return f"is a symbolic link that leads nowhere, or has one as its sidecar: {str(each)!r}"
         if overwrite and os.path.lexists(each) and not _is_replaceable(each):
             return f"may not be replaced by this account, since it is another's in a sticky folder: {str(each)!r}"
     return None

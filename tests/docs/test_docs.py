@@ -308,6 +308,15 @@ def with_failing(owner, name, fails, call):
         call()
 
 
+def as_somebody_else(folder):
+    """Replace a picture of another user in a folder such as /tmp."""
+    paint(folder / "a.png")
+    folder.chmod(0o1777)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: 65_534)
+        paint(folder / "a.png", run_id="second", overwrite=True)
+
+
 def both_look_at_once(monkeypatch, path):
     """Let another run begin between a try's look and its purchase."""
     asks = order.credits_used
@@ -361,6 +370,7 @@ def occurrences(pictory, monkeypatch, tmp_path):
     yield lambda: paint("memory://bucket/a\tb.png")
     yield lambda: paint(f"memory://bucket/{'k' * 1_100}.png")
     yield lambda: paint(there / "a.png")
+    yield lambda: as_somebody_else(tmp_path / "sticky")
     yield lambda: with_failing(
         MemoryFileSystem, "info", lambda *_: True, lambda: paint("memory://bucket/unreadable.png")
     )
@@ -374,7 +384,10 @@ def occurrences(pictory, monkeypatch, tmp_path):
     yield lambda: with_failing(
         Target, "swap", lambda _, seen, data: b'"saved"' in (data or b""), lambda: paint(tmp_path / "half.png")
     )
-    yield lambda: (pictory.set(images_away=1), Tries(tmp_path / "away")([f"{PROMPT} {n}" for n in range(9)]))
+    yield lambda: (
+        pictory.set(images_away=1),
+        Tries(tmp_path / "away")([f"{PROMPT} {n}" for n in range(40)], max_in_flight=8),
+    )
     yield lambda: paint(there)
     yield lambda: paint(spoilt, overwrite=True)
     yield lambda: (paint(taken), paint(taken, "A lighthouse at dusk", run_id="second"))
