@@ -174,14 +174,17 @@ class AirflowStack:
             raise StackError(f"{method} {path}: {reply.status_code} {reply.text[:500]}")
         return reply.json() if reply.content else None
 
-    def trigger(self, dag_id: str, **conf: Any) -> str:
-        """Wait until a DAG is known, start a run of it, and return the run's id."""
+    def unpause(self, dag_id: str) -> None:
+        """Wait until a DAG is known, and unpause it."""
         for _ in self.until(90):
             with suppress(StackError):
                 self.call("PATCH", f"/dags/{dag_id}", is_paused=False)
-                break
-        else:
-            raise StackError(f"Airflow does not know {dag_id}: {self.import_errors()}")
+                return
+        raise StackError(f"Airflow does not know {dag_id}: {self.import_errors()}")
+
+    def trigger(self, dag_id: str, **conf: Any) -> str:
+        """Wait until a DAG is known, start a run of it, and return the run's id."""
+        self.unpause(dag_id)
         # A run of its own name is never made twice: it may buy pictures.
         run_id = f"manual__{datetime.now(UTC).isoformat()}"
         self.call("POST", f"/dags/{dag_id}/dagRuns", dag_run_id=run_id, logical_date=None, conf=conf)

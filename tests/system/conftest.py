@@ -100,7 +100,7 @@ def runs(airflow):
         "triggerer": ("system_triggerer", {}),
         "spending": ("system_spending", {}),
     }
-    airflow.call("PATCH", "/dags/pictory_use_cover", is_paused=False)
+    airflow.unpause("pictory_use_cover")
     return {name: (dag_id, airflow.trigger(dag_id, **conf)) for name, (dag_id, conf) in wanted.items()}
 
 
