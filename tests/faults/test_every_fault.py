@@ -46,6 +46,8 @@ class Case:
     options: dict[str, Any]
 
 
+AWAY = "images_away"
+"""A setting of the simulator, and none of its faults: the API answers meanwhile."""
 STATUSES = {
     "unavailable": (503,),
     "server-error": (408, 409, 410, 425, 451, 499, 500, 501, 502, 504, 508, 511, 520, 524, 599),
@@ -80,9 +82,10 @@ CASES = [
     Case("picture is a WebP", "after", "webp", {}),
     Case("picture and a line break", "after", "trailing", {}),
     Case("picture damaged", "after", "damaged", {}),
+    Case("pictures' host away", "before", AWAY, {}),
 ]
 LATE = ("slow", "slow-reply", "drip")
-OF_A_PICTURE = ("truncated", "not-a-png", "wrong-size", "jpeg", "webp", "trailing", "damaged")
+OF_A_PICTURE = (AWAY, "truncated", "not-a-png", "wrong-size", "jpeg", "webp", "trailing", "damaged")
 
 
 @contextmanager
@@ -141,7 +144,10 @@ class Verdicts:
         self.pictory.reset()
         with PictoryHook() as hook:
             job_id = hook.generate_image(PROMPT)
-        self.pictory.script("picture", case.fault, **case.options)
+        if case.fault == AWAY:
+            self.pictory.set(images_away=1)
+        else:
+            self.pictory.script("picture", case.fault, **case.options)
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "a.png"
             operator = DownloadImageOperator(task_id="save", job_id=job_id, path=str(target))
@@ -189,7 +195,7 @@ def found():
 
 
 def test_every_fault_of_the_simulator_is_in_the_table():
-    assert {case.fault for case in CASES} == set(FAULTS)
+    assert {case.fault for case in CASES} == {*FAULTS, AWAY}
 
 
 def test_the_table_in_the_docs_is_what_happens(found):
