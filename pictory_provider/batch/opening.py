@@ -38,10 +38,11 @@ from pictory_provider.batch.journal import HEADER, Journal, page_name
 from pictory_provider.batch.names import RECORD_FOLDER, same
 from pictory_provider.batch.rows import Row, digest_of, key_of, request_of
 from pictory_provider.batch.spending import kept, purchases_of
-from pictory_provider.jobs.ledger import Purchase, total
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from pictory_provider.jobs.ledger import Purchase
 
 _SHOWN = 5
 """How many pages of rows, or names of files, an error names."""
@@ -217,9 +218,9 @@ def _anew(journal: Journal, start: Start, table: Header, rows: Sequence[Row], re
         spending=found.spending,
         unsaved=0 if is_clear else found.unsaved,
     )
-    bought = total(purchases_of(journal))
-    header = replace(header, spending=kept(header, before_clear=bought))
+    bought = purchases_of(journal)
     if found.digest == table.digest:
+        header = replace(header, spending=kept(header, bought))
         journal.set_header(**{name: getattr(header, name) for name in Header.__slots__})
         if is_clear:
             journal.missing = frozenset()
@@ -238,7 +239,7 @@ def _anew(journal: Journal, start: Start, table: Header, rows: Sequence[Row], re
         gone += entry.purchases
         if is_unknown:
             dropped.append(entry)
-    header = replace(header, generation=tries, begun=(), spending=kept(header, dropped=gone))
+    header = replace(header, generation=tries, begun=(), spending=kept(header, bought, gone))
     journal.start_over(header, rows, owed)
     for entry in renamed.taken:
         journal.put(entry)

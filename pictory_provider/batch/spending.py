@@ -17,7 +17,7 @@ from pictory_provider.jobs.budget import LATE_AT_MOST, Budget, Limits, remembere
 from pictory_provider.jobs.ledger import Purchase, is_number, purchases_from_dict, purchases_to_dict, total
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from pictory_provider.batch.entries import Header
     from pictory_provider.batch.journal import Journal
@@ -45,17 +45,20 @@ def budget_of(journal: Journal, limits: Limits, *, now: float) -> Budget:
     return Budget(limits, own=own, this_task=total(bought) - before_clear)
 
 
-def kept(
-    header: Header,
-    *,
-    before_clear: float | None = None,
-    dropped: Iterable[Purchase] = (),
-) -> dict[str, Any]:
-    """Return what a header keeps of spending, with something changed or added."""
-    spending = dict(header.spending or {})
-    if before_clear is not None:
-        spending["before_clear"] = before_clear
-    return spending | purchases_to_dict("dropped", [*_dropped(header), *dropped])
+def kept(header: Header, bought: Sequence[Purchase], dropped: Iterable[Purchase] = ()) -> dict[str, Any]:
+    """Return what a header keeps of spending when a batch begins anew.
+
+    Purchases of rows that are gone are kept for as long as they may matter for a limit of the connection.
+
+    :param bought: everything so far (:func:`purchases_of`), which does not count for ``max_credits`` any more.
+    :param dropped: those of it whose rows are about to go.
+    """
+    recent = set(remembered(bought, max((each.at for each in bought), default=0.0)))
+    gone = [*_dropped(header), *dropped]
+    left = [each for each in gone if each in recent]
+    spending = {name: value for name, value in (header.spending or {}).items() if not name.startswith("dropped")}
+    spending["before_clear"] = round(total(bought) - total(gone) + total(left), 6)
+    return spending | purchases_to_dict("dropped", left)
 
 
 def _dropped(header: Header) -> tuple[Purchase, ...]:

@@ -16,7 +16,9 @@ from pictory_provider.batch.journal import HEADER, Journal, page_name
 from pictory_provider.batch.opening import Start, check_shared, is_held, left_over, open_batch, start_of
 from pictory_provider.batch.plan import WAVE
 from pictory_provider.batch.rows import RowMaker
+from pictory_provider.batch.spending import budget_of
 from pictory_provider.batch.tables import records_of
+from pictory_provider.jobs.budget import Limits
 from pictory_provider.jobs.ledger import Purchase
 
 MADE_BY = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": None}
@@ -394,3 +396,25 @@ def test_a_page_that_was_lost_and_then_cleared_is_not_lost_again_for_the_retry_o
     cleared = opened(rows, header, {}, max_tries=3).journal.header.plain()
     journal = opened(rows, cleared, {}, max_tries=3).journal
     assert decide(rows[0], journal, None, overwrite=False, resubmit=False).place is Place.TO_DO
+
+
+def test_what_rows_that_are_gone_have_cost_is_forgotten_when_no_limit_needs_it_any_more():
+    header, hours = None, 0
+    for night in range(5):
+        rows = RowMaker(conn_id="c").rows(records_of([f"A lamp of night {night}, number {n}" for n in range(20)]))
+        value, pages = (None, {}) if header is None else header
+        opening = open_batch(
+            value, pages, rows, folder="/f", made_by={"run_id": night}, max_tries=0, retries=0, conn_id="c"
+        )
+        journal = opening.journal
+        budget = budget_of(journal, Limits(), now=hours * 3_600.0)
+        assert budget.this_task == pytest.approx(0)
+        for row in rows:
+            bought = Purchase(hours * 3_600.0, 2.0, 0, 0.0)
+            journal.put(replace(Entry.intent(row, bought, tried=journal.header.tries), state=SAVED, job_id="j"))
+        assert budget_of(journal, Limits(), now=0).this_task == pytest.approx(40)
+        journal.set_header(has_ended=True)
+        writes = {write.name: write.value for write in journal.writes()}
+        header = writes.pop(HEADER), dict(enumerate(writes.values()))
+        hours += 24
+    assert len(header[0]["spending"].get("dropped", [])) <= 20
