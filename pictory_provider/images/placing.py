@@ -4,7 +4,8 @@
 
 Everything that the saving side would refuse about a name is refused here: what the path itself tells
 (:func:`pictory_provider.images.paths.problem_of_picture`), and what only the disk knows, which is asked by making
-files of such names and removing them. Object storages are not asked: their rules for keys are the same everywhere.
+files of such names, as they are saved, and removing them. Object storages are not asked: their rules for keys are the
+same everywhere.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from uuid import uuid4
 
 from pictory_provider.api.errors import StorageFailed
 from pictory_provider.images.paths import local_file, problem_of_picture
+from pictory_provider.images.store import move_into_place
 from pictory_provider.jobs.files import SIDECAR_SUFFIX, is_portable, longest_name
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ _OF_NO_NAME = (
     *(errno.ENODEV, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN),
 )
 """What a disk answers that has nothing to do with a name."""
+
+
+_PART = "trial.part"
 
 
 class _Home(NamedTuple):
@@ -103,8 +108,9 @@ def _refused_by_disk(home: Path, names: list[tuple[str, Path]]) -> dict[str, str
             if ".." in name.parts or all(map(is_portable, name.parts)):
                 continue
             try:
-                _try_name(trial / name)
+                _try_name(trial, name)
             except (OSError, ValueError) as error:
+                (trial / _PART).unlink(missing_ok=True)
                 if getattr(error, "errno", None) in _OF_NO_NAME:
                     raise _unwritable(home, error) from error
                 why = getattr(error, "strerror", None) or error
@@ -127,16 +133,20 @@ def _trial(home: Path) -> Iterator[Path]:
         shutil.rmtree(trial, ignore_errors=True)
 
 
-def _try_name(file: Path) -> None:
-    """Make a file, and one of the longest name that belongs to it, and remove both.
+def _try_name(trial: Path, name: Path) -> None:
+    """Put files of a picture's name, and of the longest that belongs to it, in place as they are saved.
 
     :raises OSError: if the disk refuses it.
     :raises ValueError: if no disk could take it.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    for name in (file.name, longest_name(file.name)):
-        _make(file.with_name(name))
-        file.with_name(name).unlink()
+    part, picture = trial / _PART, trial / name
+    longest = picture.with_name(longest_name(picture.name))
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    _make(part)
+    move_into_place(part, picture, overwrite=False)
+    picture.replace(longest)
+    longest.unlink()
+    part.unlink(missing_ok=True)
 
 
 def _make(file: Path) -> None:

@@ -275,7 +275,7 @@ class Target:
         return Received(part, picture, size=checker.size, sha256=digest.hexdigest())
 
     def _place_locally(self, received: Received, target: Path, *, overwrite: bool) -> bool:
-        if _move(received.file, target, overwrite=overwrite):
+        if move_into_place(received.file, target, overwrite=overwrite):
             return True
         return self._holds(received)
 
@@ -313,7 +313,7 @@ class Target:
             raise StorageFailed(f"{failed} {self.path!r}: {why}. {what_now}") from error
 
 
-def _move(file: Path, target: Path, *, overwrite: bool) -> bool:
+def move_into_place(file: Path, target: Path, *, overwrite: bool) -> bool:
     """Move a file into its place, in one step.
 
     :return: ``False`` where something is there and ``overwrite`` is off.

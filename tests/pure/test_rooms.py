@@ -39,7 +39,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "links": (set(), {"airflow"}),
     "images.paths": ({"api", "jobs"}, {"airflow"}),
     "images.store": ({"api", "images.formats", "images.paths"}, set()),
-    "images.placing": ({"api", "jobs", "images.paths"}, set()),
+    "images.placing": ({"api", "jobs", "images.paths", "images.store"}, set()),
     "images.download": ({"api", "client", "images.paths", "images.store", "images.mark"}, set()),
     "images.reference": ({"api", "images.paths"}, set()),
     "images.shelf": (
