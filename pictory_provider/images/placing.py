@@ -4,8 +4,8 @@
 
 Everything that the saving side would refuse about a name is refused here: what the path itself tells
 (:func:`pictory_provider.images.paths.problem_of_picture`), and what only the disk knows, which is asked by making
-files of such names, as they are saved, and removing them. Object storages are not asked: their rules for keys are the
-same everywhere.
+files of such names, as they are saved, and removing them. Object storages are not asked: their rules for keys are
+the same everywhere.
 """
 
 from __future__ import annotations
