@@ -82,8 +82,9 @@ def not_saved(code: str, message: str) -> PictoryError:
     return kind(
         f"{UNSAVED} pictures in a row could not be fetched or saved, so no more are bought: what is wrong with "
         f"these is likely to be wrong with the next. The last: {message} What is paid for is on record: a retry "
-        "saves it and buys none of it again, and it buys others only after a picture is saved. If those will "
-        "never be saved, clear the task: it buys the others at once."
+        "saves it and buys none of it again. It buys others only after a picture is saved; if none is left that "
+        "could be, it buys one alone, to see. If those will never be saved, clear the task: it buys the others at "
+        "once, and again those that Pictory does not have any more."
     )
 
 

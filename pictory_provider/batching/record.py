@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pictory_provider.api.errors import RequestInvalid, StorageFailed
+from pictory_provider.api.errors import PictoryError, RequestInvalid, StorageFailed
 from pictory_provider.batch.entries import Header
 from pictory_provider.batch.journal import HEADER, page_name
 from pictory_provider.batch.names import RECORD_FOLDER
@@ -82,7 +82,7 @@ class BatchRecord:
 
     def open(
         self,
-        table: Sequence[Row] | RequestInvalid,
+        table: Sequence[Row] | RequestInvalid | StorageFailed,
         *,
         is_leg: bool,
         conn_id: str | None = None,
@@ -120,12 +120,12 @@ class BatchRecord:
             self._stored = (known.folder, known.tries, known.generation)
         found = None if lying is None else Header.read(lying)
         start = None if found is None else self._start(found, is_leg=is_leg)
-        if isinstance(table, RequestInvalid) and start not in (Start.LEG, Start.RETRY):
+        if isinstance(table, PictoryError) and start not in (Start.LEG, Start.RETRY):
             raise table
         opening = open_batch(
             lying,
             self._pages(lying),
-            [] if isinstance(table, RequestInvalid) else table,
+            [] if isinstance(table, PictoryError) else table,
             folder=asked_for,
             made_by=self.me._asdict(),
             max_tries=self.max_tries,
@@ -135,9 +135,10 @@ class BatchRecord:
             is_free=lambda name: not self.folder.found([name])[0],
         )
         self._is_taken_up = is_leg
-        if isinstance(table, RequestInvalid):
+        if isinstance(table, PictoryError):
             told = table.message.replace(NOTHING_SPENT, "Nothing more was sent, and what is paid for is saved.")
-            opening = replace(opening, error=RequestInvalid(told, fields=table.fields))
+            error = RequestInvalid(told, fields=table.fields) if isinstance(table, RequestInvalid) else None
+            opening = replace(opening, error=error or StorageFailed(told))
         return replace(opening, warning=opening.warning or warning)
 
     def _start(self, header: Header, *, is_leg: bool) -> Start:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout
 
-from pictory_provider.api.errors import RequestInvalid
+from pictory_provider.api.errors import RequestInvalid, StorageFailed
 from pictory_provider.batch.decision import Place
 from pictory_provider.batch.opening import Start
 from pictory_provider.batch.plan import WAVE, Plan
@@ -196,7 +196,7 @@ class Batch:
     def _folder(self) -> Folder:
         return self._record.folder
 
-    def _table(self, *, is_leg: bool) -> list[Row] | RequestInvalid:
+    def _table(self, *, is_leg: bool) -> list[Row] | RequestInvalid | StorageFailed:
         """Return the rows; or what is wrong with them, which keeps nobody from saving what is paid for.
 
         :param is_leg: whether this try has tried the names already.
@@ -207,7 +207,7 @@ class Batch:
             records = records_of(requests) if path is None else read_table(path, read_file(path))
             refused = partial(self._folder.refused, overwrite=self._wish.how.overwrite)
             return self._wish.rows.rows(records, None if is_leg else refused)
-        except RequestInvalid as error:
+        except (RequestInvalid, StorageFailed) as error:
             return error
 
     def _say_what_is_found(self, plan: Plan, start: Start, warning: str | None) -> None:

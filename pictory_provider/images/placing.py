@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _OF_NO_NAME = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.EMFILE, errno.ENFILE),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EROFS),
     *(errno.ENODEV, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN),
 )
 """What a disk answers that has nothing to do with a name."""
 
 
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""What a disk answers where this account may make no file."""
 _PART = "trial.part"
 
 
@@ -55,7 +57,7 @@ def refused_pictures(paths: Iterable[str], *, overwrite: bool = False) -> dict[s
     :param overwrite: whether files that are there are to be replaced. Else they are left alone, and not tried.
     :return: by path, a text that follows it.
     :raises RequestInvalid: for a path that is none.
-    :raises StorageFailed: if a local folder cannot be written at all.
+    :raises StorageFailed: if a local folder cannot be written now, as on a disk that is full.
     """
     refused: dict[str, str] = {}
     homes: dict[Path, _Home] = {}
@@ -73,7 +75,14 @@ def refused_pictures(paths: Iterable[str], *, overwrite: bool = False) -> dict[s
         if problem:
             refused[path] = problem
     for folder, names in to_try.items():
-        refused |= _refused_by_disk(folder, names)
+        try:
+            refused |= _refused_by_disk(folder, names)
+        except StorageFailed as error:
+            why = error.__cause__
+            if not isinstance(why, OSError) or why.errno not in _FORBIDDEN:
+                raise
+            problem = f"cannot be made, since no file can be in {str(folder)!r}: {why.strerror}"
+            refused |= {path: problem for path, _ in names}
     return refused
 
 

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def files(searched, airflow):
     """Return every file that an Airflow of this tier has written: logs, databases, and what they were dumped to."""
-    database = airflow.home / "airflow.db"
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
-        (airflow.home / "database.sql").write_text("\n".join(connection.iterdump()))
+    databases = [home / "airflow.db" for home in searched if (home / "airflow.db").exists()]
+    for database in databases:
+        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+            database.with_name("database.sql").write_text("\n".join(connection.iterdump()))
     found = [file for home in searched for file in home.rglob("*") if file.is_file()]
-    assert database in found
+    assert airflow.home / "airflow.db" in databases
     return found
 
 

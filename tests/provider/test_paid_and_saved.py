@@ -248,6 +248,38 @@ def test_a_table_that_became_wrong_under_a_retry_is_not_told_as_if_nothing_was_p
     assert (folder / "b.png").is_file()
 
 
+def test_a_sub_folder_that_may_not_be_written_refuses_its_rows_beside_all_else_that_is_wrong(
+    fast, one_try, folder, monkeypatch
+):
+    (folder / "x").mkdir(parents=True)
+    make = Path.mkdir
+
+    def forbidden(self, *arguments, **more):
+        if self.parent == folder / "x":
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return make(self, *arguments, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "mkdir", forbidden)
+        with pytest.raises(
+            PictoryRequestInvalid, match=says("2 of 3 rows .* cannot be made, .* Permission denied")
+        ):
+            one_try(named("x/a.png", "b.json", "c.png"))
+    assert fast.submissions == []
+
+
+def test_a_retry_saves_what_is_paid_for_although_the_disk_takes_no_new_names(fast, one_try, folder, picky_disk):
+    away(fast)
+    with pytest.raises(PictoryUnavailable):
+        one_try(named("x/a.png", "b.png"))
+    mend(fast)
+    picky_disk(lambda name: name == "picture.part", errno.ENOSPC)
+    with pytest.raises(PictoryStorageFailed, match=says("Nothing more was sent, and what is paid for is saved")):
+        one_try(named("x/a.png", "b.png"))
+    assert (folder / "b.png").is_file()
+    assert len(fast.submissions) == 2
+
+
 NAMES = st.text(
     st.one_of(st.sampled_from("ab./:?*.jsonJSON CON"), st.characters(codec="utf-8")), min_size=1, max_size=60
 )

@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
@@ -33,6 +35,8 @@ from tests.provider.batches import Tries, billed, lamps
 from tests.stand_ins import StateStore, TaskInstance, says
 
 PROMPT = "A lighthouse at dawn"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "costs.md"
+(FORMULA,) = re.findall(r"<!-- the test evaluates this -->\n```text\n(.*?)```", PAGE.read_text(), re.DOTALL)
 NEVER = 10**9
 LIMITS = ("credits_per_day", "credits_per_month", "credits_reserve")
 
@@ -537,16 +541,20 @@ def test_max_credits_holds_over_the_legs_and_retries_of_a_batch(fast, folder, on
 @pytest.mark.parametrize("lag", [0.0, 0.3])
 @pytest.mark.parametrize("slots", [1, 4, 16])
 def test_tasks_that_ask_at_the_same_moment_stay_within_the_bound_that_the_docs_give(slots, lag, limit):
-    """The limit, one price for each slot but one, and one for each purchase that the ledger does not show yet."""
+    """As the page's formula says, and no more than one price for each slot but one and for each that is not shown."""
     pictory = limit(credits_per_day=20)
     pictory.set(ledger_lag=lag)
     together = threading.Barrier(slots)
 
+    took = []
+
     def buy(number):
         if number < slots:
             together.wait(10)
+        begun = time.monotonic()
         with PictoryHook() as hook, suppress(PictoryBudgetExceeded):
             hook.generate_image(f"{PROMPT}, {number}")
+        took.append(time.monotonic() - begun)
 
     with ThreadPoolExecutor(slots) as pool:
         list(pool.map(buy, range(48)))
@@ -555,6 +563,10 @@ def test_tasks_that_ask_at_the_same_moment_stay_within_the_bound_that_the_docs_g
     billed_in_all = pictory.account.credits_billed
     print(f"{slots} at once, a ledger {lag} s late: {billed_in_all:g} of 20 credits")
     assert 20 <= billed_in_all <= 20 + 2 * (slots - 1) + 2 * in_the_dark
+    delay, last = lag + max(took), bought_at[-1]
+    others = 2 * sum(last - delay <= at for at in bought_at[:-1])
+    formula = {"bought_by_others_since_it_began": others, "bought_by_all_within_a_delay": others + 2, "min": min}
+    assert billed_in_all <= 20 + eval(FORMULA, {}, formula)
     assert billed_in_all < 2 * 48
 
 
