@@ -204,18 +204,18 @@ STEPS = st.lists(
     ),
     max_size=40,
 )
-DELAYS = st.sampled_from([0.0, 3.0, 15.0, 90.0, 1_800.0, HOUR])
+HISTORY = {
+    "limit": st.sampled_from(LIMITS),
+    "amount": st.sampled_from([0.0, 5.0, 12.0, 40.0]),
+    "steps": STEPS,
+    "delay": st.sampled_from([0.0, 3.0, 15.0, 90.0, 1_800.0, HOUR]),
+    "begin": st.sampled_from([NOON, EVENING, LAST_EVENING]),
+}
 
 
 @pytest.mark.parametrize("keeps", RECORDS)
 @settings(max_examples=150)
-@given(
-    limit=st.sampled_from(LIMITS),
-    amount=st.sampled_from([0.0, 5.0, 12.0, 40.0]),
-    steps=STEPS,
-    delay=DELAYS,
-    begin=st.sampled_from([NOON, EVENING, LAST_EVENING]),
-)
+@given(**HISTORY)
 def test_however_a_history_is_split_what_is_left_is_that_of_one_budget_that_lived_throughout(
     keeps, limit, amount, steps, delay, begin
 ):
@@ -240,13 +240,7 @@ def test_however_a_history_is_split_what_is_left_is_that_of_one_budget_that_live
 
 
 @settings(max_examples=600)
-@given(
-    limit=st.sampled_from(LIMITS),
-    amount=st.sampled_from([5.0, 12.0, 40.0]),
-    steps=STEPS,
-    delay=DELAYS,
-    begin=st.sampled_from([NOON, EVENING, LAST_EVENING]),
-)
+@given(**HISTORY)
 def test_what_is_billed_exceeds_no_limit_by_more_than_the_docs_say(limit, amount, steps, delay, begin):
     account, now = Account(delay), begin
     buyers = {
@@ -267,13 +261,7 @@ def test_what_is_billed_exceeds_no_limit_by_more_than_the_docs_say(limit, amount
 
 
 @settings(max_examples=300)
-@given(
-    limit=st.sampled_from(LIMITS),
-    amount=st.sampled_from([5.0, 12.0, 40.0]),
-    steps=STEPS,
-    delay=DELAYS,
-    begin=st.sampled_from([NOON, EVENING, LAST_EVENING]),
-)
+@given(**HISTORY)
 def test_one_buyer_alone_exceeds_no_limit(limit, amount, steps, delay, begin):
     account, now, buyer = Account(delay), begin, Buyer("me", limits_of(limit, amount), keeps=through_a_batch)
     for step in steps:
