@@ -29,7 +29,7 @@ BETA = (
 )
 TOOLS = ("pytest", "pytest-mock", "hypothesis", "psutil")
 
-TESTED = ("tests", "dags", "demo", "pyproject.toml")
+TESTED = ("tests", "dags", "demo", "docs/costs.md", "pyproject.toml")
 QUICK = ("tests/pure", "tests/provider", "tests/versions")
 OF_THE_OLDEST = ("tests/tools", "tests/faults/test_kills_while_saving.py")
 """With a real Airflow that keeps no state of a task, the record beside the picture is the only one."""
@@ -158,6 +158,7 @@ def tests(place: Place, python: Path, folder: Path) -> tuple[str, int]:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=OF_THE_SOURCE)
         else:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     more = OF_THE_OLDEST if place.floors else ()
     left_out = () if place.floors else OF_LIBRARIES
