@@ -32,7 +32,7 @@ _SERVE_LOGS = ("scheduler", "triggerer", "celery worker")
 HOST = "127.0.0.1"
 _HEALTHY_WITHIN = 180.0
 _GRACE = 3.0
-_SQLITE = "config/pictory_sqlite.py", "ARGUMENTS = {'timeout': 60}  # seconds to wait for another that writes\n"
+_SQLITE = "config/pictory_sqlite.py", "ARGUMENTS = {'timeout': 20}  # seconds to wait for another that writes\n"
 """A module of the private Airflow, which finds it in its own folder ``config``."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -20,7 +20,7 @@ def test_the_form_shows_prices_and_takes_a_long_prompt_and_no_style(airflow, sim
     prompt.fill(PROMPT)
     page.get_by_role("button", name="Trigger").last.click()
 
-    for _ in airflow.until(60):
+    for _ in airflow.until(180):
         mine = [request for request in simulator.submissions if request.body["prompt"] == PROMPT]
         if mine:
             break
