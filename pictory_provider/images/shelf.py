@@ -14,9 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pictory_provider.api.errors import StorageFailed
-from pictory_provider.images.download import SavedImage, mark_in_place, save_picture
 from pictory_provider.images.paths import problem_of_picture, refused_path
-from pictory_provider.images.placing import refused_pictures
 from pictory_provider.images.reuse import Lying
 from pictory_provider.images.sidecar import SavedFile, Sidecar, Unreadable
 from pictory_provider.images.store import DEFAULT_MAX_BYTES, Target, not_replaceable
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from pictory_provider.api.models import Job
     from pictory_provider.client.asking import Log
     from pictory_provider.client.sync import SyncClient
+    from pictory_provider.images.download import SavedImage
 
 _LARGEST_SIDECAR = 1024 * 1024
 
@@ -61,6 +60,8 @@ class Shelf:
         :raises RequestInvalid: says why.
         :raises StorageFailed: if nothing can be saved there now.
         """
+        from pictory_provider.images.placing import refused_pictures
+
         for problem in refused_pictures([self.path], overwrite=overwrite).values():
             raise refused_path(self.path, problem)
 
@@ -151,6 +152,8 @@ class Shelf:
 
         :param bought: what the sidecar says of the purchase.
         """
+        from pictory_provider.images.download import save_picture
+
         there = self.look()
         kept_apart = self._of_its_own(job.job_id)
         shelf = self
@@ -205,6 +208,8 @@ class Shelf:
 
         :param sidecar: in state ``saved``.
         """
+        from pictory_provider.images.download import SavedImage, mark_in_place
+
         saved = sidecar.saved
         assert saved is not None
         if mark_ai_generated and not saved.marks:
