@@ -14,7 +14,6 @@ from pictory_provider.api.errors import (
     RequestInvalid,
     StorageFailed,
     Unavailable,
-    WaitTimeout,
 )
 
 if TYPE_CHECKING:
@@ -77,8 +76,8 @@ def not_saved(code: str, message: str) -> PictoryError:
     :param code: of the last one: the name of an error's class.
     """
     kind = KINDS.get(code, Unavailable)
-    if kind not in (StorageFailed, ImageInvalid, EdgeBlocked, WaitTimeout):
-        kind = Unavailable
+    if kind not in (StorageFailed, ImageInvalid, EdgeBlocked):
+        kind = Unavailable  # of a job that runs on, Airflow's retry line would say that nothing is bought
     return kind(
         f"{UNSAVED} pictures in a row could not be fetched or saved, so no more are bought: what is wrong with "
         f"these is likely to be wrong with the next. The last: {message} What is paid for is on record: a retry "

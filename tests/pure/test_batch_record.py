@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from pictory_provider.api.errors import RequestInvalid, StorageFailed, SubmitOutcomeUnknown
+from pictory_provider.api.models import Quota
 from pictory_provider.batch.decision import Found, Picture, Place, decide
 from pictory_provider.batch.entries import BOUGHT, FAILED, INTENT, PAGE_ROWS, SAVED, UNKNOWN, Entry, Header
 from pictory_provider.batch.journal import HEADER, Journal, page_name
@@ -418,3 +419,20 @@ def test_what_rows_that_are_gone_have_cost_is_forgotten_when_no_limit_needs_it_a
         header = writes.pop(HEADER), dict(enumerate(writes.values()))
         hours += 24
     assert len(header[0]["spending"].get("dropped", [])) <= 20
+
+
+@pytest.mark.parametrize(("seconds_later", "left"), [(60, 66), (7_200, 62)])
+def test_what_version_0_1_0_knew_of_the_quota_before_a_batch_is_heeded_for_as_long_as_it_may_matter(
+    seconds_later, left
+):
+    rows = table(3)
+    header, _ = kept(rows, spending={"before_clear": 0.0, "baseline": [1_000.0, 30.0]})
+    journal = Journal(header=Header.read(header))
+    for row in rows[:2]:
+        intent = Entry.intent(row, Purchase(1_000.0 + seconds_later, 2.0), tried=1)
+        journal.put(replace(intent, state=BOUGHT, job_id="j"))
+    now = 1_000.0 + seconds_later + 1
+    budget = budget_of(journal, Limits(reserve=0.0), now=now)
+    # 30 of 100 were used before, and two pictures of 2 credits were bought: so 34 count them, if 30 is still of use.
+    budget.note(quota=Quota(ai_credits_used=34, ai_credits_limit=100, raw={}), ledgers=[], now=now)
+    assert budget.left == left
