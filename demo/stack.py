@@ -66,9 +66,6 @@ class AirflowStack:
         self.port = port or free_port()
         self.url = f"http://{HOST}:{self.port}"
         self.env = airflow_env(home, dags, self.port) | dict(env or {})
-        if "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN" not in self.env:
-            for kind in ("", "_ASYNC"):
-                self.env[f"AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS{kind}"] = "pictory_sqlite.ARGUMENTS"
         self._say = say
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._session = requests.Session()
@@ -108,10 +105,15 @@ class AirflowStack:
         name = name or component
         if component in _SERVE_LOGS:
             arguments = ("--skip-serve-logs", *arguments)
+        env = dict(self.env)
+        # The API server writes over two connections, of which one may wait for the other: it gives up soon, and
+        # is asked again (see `call`). The others would die of it.
+        if component != "api-server" and "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN" not in env:
+            env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS"] = "pictory_sqlite.ARGUMENTS"
         with (self.home / f"{name}.log").open("ab") as log, _uninterrupted(afterwards=True):
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "airflow", *component.split(), *arguments],
-                env=self.env,
+                env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -161,7 +163,7 @@ class AirflowStack:
         A 500 is a SQLite that was locked for too long. What changes nothing twice is asked again, and so is what
         Airflow says to have ended by an error of its database.
         """
-        for _ in self.until(15):
+        for _ in self.until(60):
             try:
                 reply = self._session.request(
                     method, f"{self.url}/api/v2{path}", json=json_body or None, timeout=30
