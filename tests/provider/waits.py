@@ -30,7 +30,7 @@ def buy(pictory, fate="completed", **options):
 
 
 def trigger(job_id, **more):
-    """Return a trigger that looks at once and often, and gives up after five seconds."""
+    """Return a trigger that looks at once and often, and gives up after a minute."""
     now = time.time()
     arguments = {
         "job_id": job_id,
@@ -38,7 +38,7 @@ def trigger(job_id, **more):
         "poll_interval": 0.02,
         "started_at": now,
         "first_poll_at": now,
-        "end_time": now + 5,
+        "end_time": now + 60,
     }
     return PictoryJobTrigger(**{**arguments, **more})
 
