@@ -87,11 +87,11 @@ async def blocking_call_in_a_thread(
 async def pictory(task: dict[str, Any], jobs: list[tuple[str, float]]) -> list[Coroutine[Any, Any, Any]]:
     """The trigger of this provider, as a sensor makes it that has looked once and then deferred."""
     import pictory_provider.pool  # noqa: F401  imported once, however many wait
+    from pictory_provider.api.timing import TIMING
     from pictory_provider.hooks.pictory import PictoryHook
-    from pictory_provider.jobs import polling
     from pictory_provider.triggers.pictory import PictoryJobTrigger
 
-    polling.SHORTEST_INTERVAL = 0.0
+    TIMING.poll_interval_min = 0.0
     extra = {"ca_bundle": task["ca"], "requests_per_second": task["rate"]}
     connection = {"conn_type": "pictory", "host": task["url"], "password": "pictai_benchmark", "extra": extra}
     os.environ["AIRFLOW_CONN_PICTORY_DEFAULT"] = json.dumps(connection)

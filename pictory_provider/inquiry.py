@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from pictory_provider.api import endpoints, responses
+from pictory_provider.api.timing import TIMING
 from pictory_provider.client.asking import ask_all
 from pictory_provider.jobs.evidence import Evidence, matching
 from pictory_provider.jobs.submission import request_of
@@ -22,16 +23,11 @@ if TYPE_CHECKING:
     from pictory_provider.client.asking import Log
     from pictory_provider.jobs.submission import Submission
 
-EVIDENCE_TIME = 10.0
-"""Seconds that all the evidence about an unknown outcome may take."""
-CREDITS_TIME = 5.0
-"""Seconds that the credits used may take to ask for, before each submission."""
-
 
 def credits_used(settings: ConnectionSettings, *, log: Log) -> float | None:
     """Return the AI credits used so far; ``None`` where Pictory does not say within five seconds."""
     question = endpoints.get_quota(), responses.parse_quota
-    (quota,) = ask_all(settings, question, within=CREDITS_TIME, log=log)
+    (quota,) = ask_all(settings, question, within=TIMING.credits, log=log)
     return quota.ai_credits_used if quota else None
 
 
@@ -49,7 +45,7 @@ def evidence_of(settings: ConnectionSettings, latest: Submission, asked: dict[st
             settings,
             (endpoints.get_quota(), responses.parse_quota),
             (endpoints.list_images(), responses.parse_images),
-            within=EVIDENCE_TIME,
+            within=TIMING.evidence,
             log=log,
         )
         return replace(

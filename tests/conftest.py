@@ -42,6 +42,18 @@ def pytest_xdist_make_scheduler(config, log):
     return OneAirflow(config, log)
 
 
+@pytest.fixture
+def timing(monkeypatch):
+    """Return what changes the provider's times: ``timing(read_budget=0)``."""
+    from pictory_provider.api.timing import TIMING
+
+    def change(**times):
+        for name, value in times.items():
+            monkeypatch.setattr(TIMING, name, value)
+
+    return change
+
+
 @pytest.fixture(scope="session")
 def fresh_simulator():
     """Return what empties and returns a local Pictory, for the fixtures of the tiers. Jobs are done at once."""

@@ -54,13 +54,8 @@ from pictory_provider.api.errors import (
     TransportError,
     Unavailable,
 )
+from pictory_provider.api.timing import TIMING
 
-RESEND_BUDGET = 60.0
-"""Seconds of a worker's time that one submission may spend on sending again."""
-READ_BUDGET = 20.0
-"""Seconds of a worker's time that one reading request may spend on asking again."""
-BACKOFF_FIRST = 1.0
-BACKOFF_MOST = 300.0
 JITTER = 0.25
 """Waits grow by up to this share of themselves, by chance: upward only, never earlier than asked."""
 
@@ -116,7 +111,7 @@ def after_submit(
         return SubmitOutcomeUnknown.because(error.message.rstrip("."))
     if fate is Fate.REFUSED:
         return error
-    again = _send_again(error, attempt=attempt, spent=spent, budget=RESEND_BUDGET, now=now, chance=chance)
+    again = _send_again(error, attempt=attempt, spent=spent, budget=TIMING.resend_budget, now=now, chance=chance)
     if again:
         return again
     assert isinstance(error, Unavailable)
@@ -135,7 +130,7 @@ def after_read(
     """Decide what follows a GET or a clean-up that ended with an error. Arguments as in :func:`after_submit`."""
     if not is_passing(error):
         return error
-    again = _send_again(error, attempt=attempt, spent=spent, budget=READ_BUDGET, now=now, chance=chance)
+    again = _send_again(error, attempt=attempt, spent=spent, budget=TIMING.read_budget, now=now, chance=chance)
     return again or error
 
 
@@ -162,7 +157,7 @@ def pause_after(error: PictoryError, *, failures: int, now: float, chance: float
 def backoff(failures: int, *, chance: float, first: float) -> float:
     """Return seconds to wait after failures in a row: doubling from ``first``, bounded, jittered upward."""
     doubled = first * float(2 ** min(failures - 1, 30))
-    return min(doubled, max(BACKOFF_MOST, first)) * (1 + JITTER * chance)
+    return min(doubled, max(TIMING.backoff_most, first)) * (1 + JITTER * chance)
 
 
 def parse_retry_after(value: str | None, *, now: float) -> float | None:
@@ -189,5 +184,5 @@ def parse_retry_after(value: str | None, *, now: float) -> float | None:
 def _send_again(
     error: PictoryError, *, attempt: int, spent: float, budget: float, now: float, chance: float
 ) -> SendAgain | None:
-    pause = pause_after(error, failures=attempt, now=now, chance=chance, first=BACKOFF_FIRST)
+    pause = pause_after(error, failures=attempt, now=now, chance=chance, first=TIMING.backoff_first)
     return SendAgain(pause) if spent + pause <= budget else None

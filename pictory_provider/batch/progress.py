@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from pictory_provider.api.timing import TIMING
 from pictory_provider.batch.decision import Place
 
 if TYPE_CHECKING:
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
 
     from pictory_provider.batch.decision import Picture
     from pictory_provider.batch.plan import Plan
-
-EVERY = 5.0
-"""Seconds between two reports, at least."""
 
 
 def progress(plan: Plan) -> dict[str, Any]:
@@ -57,7 +55,7 @@ def is_worth_telling(last: Mapping[str, Any] | None, now: Mapping[str, Any], *, 
     :param last: what was reported; ``None`` for nothing yet.
     :param seconds: since then.
     """
-    return last is None or (last != now and seconds >= EVERY)
+    return last is None or (last != now and seconds >= TIMING.progress_interval)
 
 
 _WORDS = {

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import math
 
-WAKE_AFTER = 60.0
-"""Seconds from the first end of a job to the worker that saves it."""
+from pictory_provider.api.timing import TIMING
+
 WAKE_FOR = 100
 """Ended jobs for which a worker is woken at once."""
 
@@ -23,4 +23,4 @@ def wake_at(*, not_before: float, of: int, ended: int, first_ended_at: float | N
     if first_ended_at is None:
         return not_before if ended >= of else math.inf
     is_enough = ended >= min(of, WAKE_FOR)
-    return max(not_before, first_ended_at if is_enough else first_ended_at + WAKE_AFTER)
+    return max(not_before, first_ended_at if is_enough else first_ended_at + TIMING.resume_after)

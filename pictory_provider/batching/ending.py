@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from pictory_provider.api import endpoints, responses
 from pictory_provider.api.errors import KINDS, BudgetExceeded, JobFailed, PictoryError, SubmitOutcomeUnknown
+from pictory_provider.api.timing import TIMING
 from pictory_provider.batch.decision import OUTCOME_UNKNOWN, RECORD_UNREADABLE, Place
 from pictory_provider.batch.journal import page_name, page_of
 from pictory_provider.batch.manifest import failed_lines, metadata_lines
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from pictory_provider.batching.folder import Folder
     from pictory_provider.client.asking import Log
 
-EVIDENCE_TIME = 10.0
-"""Seconds that all the evidence about unknown rows may take."""
 SHOWN = 10
 """Rows that an error names. ``failed.jsonl`` names all."""
 
@@ -172,7 +171,7 @@ def _look_around(
 
     :return: whether the gallery was read as far back as that, too.
     """
-    until = time.monotonic() + EVIDENCE_TIME
+    until = time.monotonic() + TIMING.evidence
     quota = endpoints.get_quota(), responses.parse_quota
     used: float | None = None
     images: list[GeneratedImage] = []

@@ -16,11 +16,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pictory_provider.api.errors import PictoryError, RequestInvalid, StorageFailed
+from pictory_provider.api.timing import TIMING
 from pictory_provider.batch.entries import Header
 from pictory_provider.batch.journal import HEADER, page_name
 from pictory_provider.batch.names import RECORD_FOLDER
 from pictory_provider.batch.opening import Start, check_shared, is_held, open_batch, start_of
-from pictory_provider.batch.progress import EVERY
 from pictory_provider.batch.rows import NOTHING_SPENT
 from pictory_provider.batching.folder import Folder
 from pictory_provider.compat import task_state_store
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 KEY = "pictory_batch"
 """The key of the header in the state store of a task."""
-PATIENCE = (0.5, 2.0, 5.0)
-"""Seconds between attempts to write what must not be lost."""
 _PAGE = re.compile(r"(\d+)-(\d{5,})\.json")
 
 
@@ -163,7 +161,7 @@ class BatchRecord:
 
     def is_due(self, journal: Journal) -> bool:
         """Whether what can be found out again has waited for long enough to be written."""
-        return journal.is_changed and time.monotonic() - self._written_at >= EVERY
+        return journal.is_changed and time.monotonic() - self._written_at >= TIMING.progress_interval
 
     def write(self, journal: Journal, *, patience: Sequence[float] = ()) -> None:
         """Write whatever has changed. What could not be written is written by the next call.

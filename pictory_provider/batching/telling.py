@@ -14,8 +14,9 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from pictory_provider.api.timing import TIMING
 from pictory_provider.batch.decision import Place
-from pictory_provider.batch.progress import EVERY, is_worth_telling, line, progress
+from pictory_provider.batch.progress import is_worth_telling, line, progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +75,7 @@ class Teller:
     def tick(self) -> None:
         """Tell what has changed, where it is time."""
         seconds, since_logged = (time.monotonic() - at for at in (self._told_at, self._logged_at))
-        if self._told is not None and max(seconds - EVERY, since_logged - LOG_EVERY) < 0:
+        if self._told is not None and max(seconds - TIMING.progress_interval, since_logged - LOG_EVERY) < 0:
             return  # counting takes a while where there are many
         now = progress(self._plan)
         if is_worth_telling(self._told, now, seconds=seconds):

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from pictory_provider.api.errors import PictoryError, SubmitOutcomeUnknown
+from pictory_provider.api.timing import TIMING
 from pictory_provider.batch.decision import Place
-from pictory_provider.batching.record import PATIENCE
 from pictory_provider.exceptions import failure
 from pictory_provider.jobs.budget import Budget, Limits
 from pictory_provider.purchase import submit
@@ -43,11 +43,6 @@ if TYPE_CHECKING:
 
 UNRECORDED = 1.0
 """Seconds that an answer may be known and not on record."""
-GRACE = 30.0
-"""Seconds that requests under way are waited for when the task has to end."""
-HELD_FOR = 1.0
-"""Seconds of the wall clock that a look at the record's header is good for. Whoever was frozen for longer may have
-been given up, and another try may be buying what this one was about to."""
 
 
 class _NotSentError(PictoryError):
@@ -186,7 +181,7 @@ class Wave:
         """
         with self.lock:
             now = time.time()
-            if not 0 <= now - self._held_at <= HELD_FOR:
+            if not 0 <= now - self._held_at <= TIMING.ownership:
                 self.record.check_held(self.plan.journal.header)
                 self._held_at = now
 
@@ -223,7 +218,7 @@ class Wave:
             except (Exception, AirflowTaskTimeout) as error:
                 if ended_by is not None:
                     raise
-                ended_by, give_up_at = error, time.monotonic() + GRACE
+                ended_by, give_up_at = error, time.monotonic() + TIMING.wave_grace
                 self._no_more.set()
         self._give_up(open_ones.values())
         self._write()
@@ -265,7 +260,7 @@ class Wave:
     def _write(self) -> None:
         """Put answers on record. Where that cannot be done the log and the error name the jobs."""
         try:
-            self.record.write(self.plan.journal, patience=PATIENCE)
+            self.record.write(self.plan.journal, patience=TIMING.record_retries)
             self._unrecorded.clear()
         except Exception as error:
             if not self._unrecorded:

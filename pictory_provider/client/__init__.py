@@ -24,8 +24,6 @@ _HOW_FAR = {
 }
 SHORTEST_KEY = 8
 """Characters. A shorter one is no key of Pictory's, and may be a part of any word."""
-DOWNLOAD_TIMEOUT = 600.0
-"""Seconds for one picture, from the first byte to the last."""
 
 
 def headers_for_api(settings: ConnectionSettings) -> dict[str, str]:

@@ -20,8 +20,8 @@ import requests
 from pictory_provider.api.connection import CONNECT_TIMEOUT, ConnectionSettings
 from pictory_provider.api.errors import Fault
 from pictory_provider.api.responses import Response
+from pictory_provider.api.timing import TIMING
 from pictory_provider.client import (
-    DOWNLOAD_TIMEOUT,
     MAX_REPLY_BYTES,
     PIECE_BYTES,
     connection_failed,
@@ -33,10 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pictory_provider.api.endpoints import Request
-
-
-LONGEST_WAY = 30.0
-"""Seconds of the wall clock that a request may take from its making until it begins to leave."""
 
 
 class SyncClient:
@@ -78,7 +74,7 @@ class SyncClient:
             except OSError as error:  # as all errors of requests are
                 raise connection_failed(what, Fault.MAYBE_ACCEPTED, error) from None
             with reply:
-                yield _head(reply), _pieces(reply, what, time.monotonic() + DOWNLOAD_TIMEOUT)
+                yield _head(reply), _pieces(reply, what, time.monotonic() + TIMING.download)
 
     def _exchange(self, session: requests.Session, request: Request) -> Response:
         headers = headers_for_api(self.settings)
@@ -139,7 +135,7 @@ class _WatchedBody:
         return len(self._content)
 
     def __iter__(self) -> Iterator[bytes]:
-        if not 0 <= time.time() - self._made_at <= LONGEST_WAY:
+        if not 0 <= time.time() - self._made_at <= TIMING.send_delay:
             raise TimeoutError(None, "it was held up for too long before it left")
         self.has_left = True
         yield self._content

@@ -18,6 +18,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from pictory_provider.api.connection import MOST_CONNECTIONS
+from pictory_provider.api.timing import TIMING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,12 +27,6 @@ BEAT = 0.2
 """Seconds between two groups of looks, at least."""
 _WORTH_A_WORD = 1.2
 """How far intervals have stretched when that is logged."""
-LONGEST_PAUSE = 120.0
-"""Seconds that one ``Retry-After`` may pause all looks. A refusal after that pauses them again.
-
-It is shorter than :data:`pictory_provider.jobs.polling.DEFERRAL_SLACK`, so that a last look which has to wait
-for its end still comes before Airflow gives the deferral up.
-"""
 
 
 class Pace:
@@ -85,7 +80,7 @@ class Pace:
 
     def pause(self, now: float, seconds: float) -> None:
         """Let no look go for so many seconds."""
-        self._paused_until = max(self._paused_until, now + min(seconds, LONGEST_PAUSE))
+        self._paused_until = max(self._paused_until, now + min(seconds, TIMING.poll_pause_most))
 
 
 class Crowd:

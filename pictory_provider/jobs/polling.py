@@ -43,6 +43,7 @@ from pictory_provider.api.errors import (
 )
 from pictory_provider.api.models import Job, JobState
 from pictory_provider.api.retry import is_passing, pause_after
+from pictory_provider.api.timing import TIMING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,14 +52,6 @@ DEFAULT_POLL_INTERVAL = 15.0
 """Seconds between two looks."""
 DEFAULT_TIMEOUT = 1_200.0
 """Seconds of a wait in all."""
-UNKNOWN_JOB_GRACE = 60.0
-"""Seconds from the start of the wait in which Pictory may not know its own job yet."""
-MISSING_URL_GRACE = 60.0
-"""Seconds in which a completed job may still lack its URL."""
-SHORTEST_INTERVAL = 1.0
-"""Seconds between two looks at one job, whatever a task asks for."""
-SHORTEST_POLITE_INTERVAL = 10.0
-"""Seconds. Pictory recommends 10 to 30 between two looks (guides/ai-studio/text-to-image)."""
 DEFERRAL_SLACK = 180.0
 """Seconds that Airflow's own timeout of a deferral stays behind the deadline and the one look after it."""
 
@@ -103,9 +96,10 @@ def impolite(name: str, interval: float) -> str | None:
 
     :param name: of the argument that says it.
     """
-    if interval >= SHORTEST_POLITE_INTERVAL:
+    if interval >= TIMING.poll_interval_recommended:
         return None
-    floor = f" It looks every {SHORTEST_INTERVAL:.0f} s at most often." if interval < SHORTEST_INTERVAL else ""
+    least = TIMING.poll_interval_min
+    floor = f" It looks every {least:.0f} s at most often." if interval < least else ""
     return (
         f"{name} is {interval} s; Pictory recommends 10 to 30 s between two looks, and may refuse more "
         f"frequent ones.{floor}"
@@ -117,7 +111,7 @@ class JobPoller:
 
     :param started_at: epoch seconds at which the wait began.
     :param end_time: epoch seconds of the deadline.
-    :param poll_interval: seconds between two looks; never less than :data:`SHORTEST_INTERVAL`.
+    :param poll_interval: seconds between two looks; never less than ``TIMING.poll_interval_min``.
     :param exponential_backoff: let the interval double with the time waited.
     :param max_wait: seconds that the doubled interval may reach.
     :param chance: gives numbers from 0 to 1, for the jitter after faults.
@@ -137,7 +131,7 @@ class JobPoller:
         self.job_id = job_id
         self.started_at = started_at
         self.end_time = end_time
-        self.poll_interval = max(poll_interval, SHORTEST_INTERVAL)
+        self.poll_interval = max(poll_interval, TIMING.poll_interval_min)
         self.exponential_backoff = exponential_backoff
         self.max_wait = max_wait
         self._chance = chance
@@ -159,8 +153,9 @@ class JobPoller:
     @classmethod
     def for_download(cls, job_id: str, now: float) -> JobPoller:
         """Return a poller that waits for a job's graces and no longer: the job is said to be finished."""
-        grace = max(UNKNOWN_JOB_GRACE, MISSING_URL_GRACE)
-        return cls(job_id=job_id, started_at=now, end_time=now + grace, poll_interval=SHORTEST_POLITE_INTERVAL)
+        end_time = now + max(TIMING.unknown_job, TIMING.missing_url)
+        interval = TIMING.poll_interval_recommended
+        return cls(job_id=job_id, started_at=now, end_time=end_time, poll_interval=interval)
 
     def after(self, answer: Job | PictoryError, now: float) -> Wait | Finished:
         """Decide what follows an answer.
@@ -201,7 +196,7 @@ class JobPoller:
         if self._without_url_since is None:
             self._without_url_since = now
         waited = now - self._without_url_since
-        if waited >= MISSING_URL_GRACE or now >= self.end_time:
+        if waited >= TIMING.missing_url or now >= self.end_time:
             return Finished(
                 ProtocolError(
                     f"Job {job.job_id} is completed, but Pictory gave no URL for its picture in "
@@ -226,7 +221,7 @@ class JobPoller:
             )
         if isinstance(error, JobNotFound):
             age = now - self.started_at
-            if age >= UNKNOWN_JOB_GRACE or now >= self.end_time:
+            if age >= TIMING.unknown_job or now >= self.end_time:
                 return Finished(error)
             return self._wait(now, f"Pictory does not know job {self.job_id} yet ({age:.0f} s)", is_normal=False)
         if not is_passing(error):

@@ -51,6 +51,7 @@ from pictory_provider.api.checks import public_name
 from pictory_provider.api.errors import JobNotFound, PictoryError, RequestInvalid, SubmitOutcomeUnknown
 from pictory_provider.api.models import ImageRequest, Job, JobState
 from pictory_provider.api.retry import is_passing
+from pictory_provider.api.timing import TIMING
 from pictory_provider.jobs.ledger import (
     Purchase,
     count_or_none,
@@ -59,7 +60,6 @@ from pictory_provider.jobs.ledger import (
     purchases_from_dict,
     purchases_to_dict,
 )
-from pictory_provider.jobs.polling import UNKNOWN_JOB_GRACE
 
 KEY = "pictory_submission"
 """The key of the record in the state store of a task."""
@@ -317,7 +317,7 @@ def after_look(look: LookFirst, answer: Job | PictoryError, now: float) -> Adopt
     :param now: epoch seconds.
     """
     submitted_at = look.found.submitted_at
-    is_young = submitted_at is not None and now - submitted_at < UNKNOWN_JOB_GRACE
+    is_young = submitted_at is not None and now - submitted_at < TIMING.unknown_job
     is_missing = isinstance(answer, JobNotFound) and not is_young
     state = answer.state if isinstance(answer, Job) else None
     if look.if_gone and (is_missing or state is JobState.CLEANED):

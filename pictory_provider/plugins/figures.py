@@ -12,6 +12,7 @@ from typing import Any
 
 from pictory_provider.api import endpoints, responses
 from pictory_provider.api.errors import PictoryError
+from pictory_provider.api.timing import TIMING
 from pictory_provider.client.sync import SyncClient
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs.budget import Limits
@@ -20,8 +21,6 @@ from pictory_provider.provider_info import CONNECTION_TYPE
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 5.0
-"""Seconds that Pictory has for each answer."""
 KEPT = 60.0
 """Seconds that an answer is good for, a failure too."""
 
@@ -70,7 +69,7 @@ def ask(conn_id: str) -> dict[str, Any] | None:
             settings = hook.get_conn().settings
         limits, now = Limits.of(settings), time.time()
         # Once and not for long: the thread is one of Airflow's own, and a page can be looked at again.
-        client = SyncClient(replace(settings, timeout=min(PATIENCE, settings.timeout)))
+        client = SyncClient(replace(settings, timeout=min(TIMING.account_usage, settings.timeout)))
         try:
             quota = responses.parse_quota(client.send(endpoints.get_quota()))
             replies = [client.send(endpoints.get_credit_usage(*month)) for month in months_of(now)]

@@ -14,8 +14,8 @@ from asgiref.sync import sync_to_async
 
 from pictory_provider.api.errors import JobError, PictoryError, WaitTimeout
 from pictory_provider.api.models import Job
+from pictory_provider.api.timing import TIMING
 from pictory_provider.batch import seen
-from pictory_provider.batch.progress import EVERY
 from pictory_provider.batch.waking import wake_at
 from pictory_provider.compat import is_deferred
 from pictory_provider.hooks.pictory import PictoryHook
@@ -146,7 +146,7 @@ class PictoryJobsTrigger(BaseTrigger):
         """
         failed = told = 0
         not_before = self.first_poll_at if self.first_event_at is None else self.first_event_at
-        tell_at = time.time() + EVERY
+        tell_at = time.time() + TIMING.progress_interval
         while True:
             now = time.time()
             first_ended_at = ended[0].at if ended else None
@@ -156,7 +156,7 @@ class PictoryJobsTrigger(BaseTrigger):
             if now >= at:
                 return
             if failed != told and now >= tell_at:
-                told, tell_at = failed, now + EVERY
+                told, tell_at = failed, now + TIMING.progress_interval
                 await self._tell(failed)
             next_at = min(at, tell_at if failed != told else at)
             try:

@@ -14,11 +14,12 @@ from asgiref.sync import sync_to_async
 from pictory_provider.api.checks import check_job_id
 from pictory_provider.api.errors import PictoryError
 from pictory_provider.api.models import Job
+from pictory_provider.api.timing import TIMING
 from pictory_provider.compat import has_mapped_dependants, is_deferred
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs import events
 from pictory_provider.jobs.evidence import runs_on
-from pictory_provider.jobs.polling import SHORTEST_POLITE_INTERVAL, JobPoller, Wait, deferral_timeout, impolite
+from pictory_provider.jobs.polling import JobPoller, Wait, deferral_timeout, impolite
 from pictory_provider.links.pictory import PictoryJobLink
 from pictory_provider.looking import SharedWatch
 
@@ -185,7 +186,7 @@ class PictoryJobTrigger(BaseTrigger):
         if warning := impolite("poke_interval", self.poll_interval):
             self.log.warning(warning)
         started_at = self.timeout_after.timestamp() - deferral_timeout(self.timeout, self.poll_interval)
-        soonest = min(self.poll_interval, SHORTEST_POLITE_INTERVAL)
+        soonest = min(self.poll_interval, TIMING.poll_interval_recommended)
         return started_at, started_at + soonest, started_at + self.timeout
 
     async def on_kill(self) -> None:

@@ -24,16 +24,15 @@ from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pictory_provider import exceptions, order
-from pictory_provider.api import retry
 from pictory_provider.api.errors import StorageFailed
 from pictory_provider.api.models import MODELS, STYLES, ImageOptions, ImageRequest
+from pictory_provider.api.timing import Timing
 from pictory_provider.batch.entries import Header
 from pictory_provider.batch.journal import Journal
 from pictory_provider.batch.spending import budget_of
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.images.sidecar import Sidecar
 from pictory_provider.images.store import Target
-from pictory_provider.jobs import polling, submission
 from pictory_provider.jobs.budget import Limits
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
 from pictory_provider.provider_info import CONNECTION_FIELDS
@@ -335,7 +334,7 @@ class NoApiServer(TaskInstance):
         raise RuntimeError("the API server is away")
 
 
-def occurrences(pictory, monkeypatch, tmp_path):
+def occurrences(pictory, monkeypatch, tmp_path, timing):
     """Yield a call for each error that a user can meet."""
     hook = PictoryHook()
     there = tmp_path / "there.png"
@@ -397,7 +396,7 @@ def occurrences(pictory, monkeypatch, tmp_path):
     yield lambda: ((tmp_path / "lamps/metadata.jsonl").mkdir(parents=True), Tries(tmp_path / "lamps")([]))
 
     bought, unseen, unknown = (tmp_path / name for name in ("bought.png", "unseen.png", "unknown.png"))
-    monkeypatch.setattr(submission, "UNKNOWN_JOB_GRACE", 0)
+    timing(unknown_job=0)
     pictory.plan("stuck")
     lose(lambda: paint(bought))
     yield lambda: paint(bought, run_id="second")
@@ -410,6 +409,7 @@ def occurrences(pictory, monkeypatch, tmp_path):
     pictory.script("submit", "drop-after", times=-1)
     lose(lambda: paint(unknown))
     yield lambda: paint(unknown, run_id="second")
+    timing(unknown_job=Timing().unknown_job)
 
     def like(name):
         return paint(tmp_path / "like.png", reference_image_url=f"memory://bucket/{name}.png")
@@ -457,14 +457,11 @@ def occurrences(pictory, monkeypatch, tmp_path):
 
 
 def test_every_error_that_a_user_can_meet_has_its_heading_and_every_heading_its_error(
-    pictory, monkeypatch, tmp_path
+    pictory, monkeypatch, tmp_path, timing
 ):
-    monkeypatch.setattr(retry, "RESEND_BUDGET", 0.0)
-    monkeypatch.setattr(retry, "READ_BUDGET", 0.0)
-    monkeypatch.setattr(polling, "MISSING_URL_GRACE", 0.0)
-    monkeypatch.setattr(polling, "SHORTEST_INTERVAL", 0.0)
+    timing(resend_budget=0.0, read_budget=0.0, missing_url=0.0, poll_interval_min=0.0)
     met = set()
-    for call in occurrences(pictory, monkeypatch, tmp_path):
+    for call in occurrences(pictory, monkeypatch, tmp_path, timing):
         pictory.reset()
         monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json())
         with pytest.raises(Exception) as caught:  # noqa: PT011  each is another

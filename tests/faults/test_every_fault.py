@@ -18,10 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pictory_provider.api import retry
-from pictory_provider.client import sync
+from pictory_provider.api.timing import TIMING
 from pictory_provider.hooks.pictory import PictoryHook
-from pictory_provider.jobs import polling
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
 from pictory_provider.sensors.pictory import PictoryJobSensor
 from pictory_provider.simulator import FAULTS, Simulator
@@ -92,10 +90,10 @@ OF_A_PICTURE = (AWAY, "truncated", "not-a-png", "wrong-size", "jpeg", "webp", "t
 def impatient() -> Iterator[None]:
     """Let no request be repeated, so that each fault is seen as it is, and no download last long."""
     patched = pytest.MonkeyPatch()
-    patched.setattr(sync, "DOWNLOAD_TIMEOUT", 0.8)
-    patched.setattr(retry, "RESEND_BUDGET", 0.0)
-    patched.setattr(retry, "READ_BUDGET", 0.0)
-    patched.setattr(polling, "SHORTEST_INTERVAL", 0.0)
+    patched.setattr(TIMING, "download", 0.8)
+    patched.setattr(TIMING, "resend_budget", 0.0)
+    patched.setattr(TIMING, "read_budget", 0.0)
+    patched.setattr(TIMING, "poll_interval_min", 0.0)
     yield
     patched.undo()
 

@@ -11,18 +11,17 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow.sdk.io import attach
 
-from pictory_provider.api import retry
+from pictory_provider import compat
 from pictory_provider.hooks.pictory import PictoryHook
-from pictory_provider.jobs import polling
 from pictory_provider.simulator import painting
 from tests.provider import batches
 from tests.stand_ins import StateStore, TaskInstance
 
 
 @pytest.fixture(autouse=True)
-def _often(monkeypatch):
+def _often(timing):
     """Let a wait look as often as a test asks for."""
-    monkeypatch.setattr(polling, "SHORTEST_INTERVAL", 0.0)
+    timing(poll_interval_min=0.0)
 
 
 @pytest.fixture
@@ -34,6 +33,12 @@ def pictory(fresh_simulator, monkeypatch):
 
 
 @pytest.fixture
+def on_airflow(monkeypatch):
+    """Return what lets the provider take this Airflow for another: ``on_airflow((3, 2))``."""
+    return lambda version: monkeypatch.setattr(compat, "AIRFLOW_VERSION", version)
+
+
+@pytest.fixture
 def hook(pictory):
     hook = PictoryHook()
     yield hook
@@ -41,9 +46,9 @@ def hook(pictory):
 
 
 @pytest.fixture
-def impatient(monkeypatch):
+def impatient(timing):
     """Let repeated requests follow each other at once."""
-    monkeypatch.setattr(retry, "BACKOFF_FIRST", 0.01)
+    timing(backoff_first=0.01)
 
 
 @pytest.fixture

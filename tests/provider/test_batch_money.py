@@ -13,7 +13,6 @@ from datetime import timedelta
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 
-from pictory_provider.api import retry
 from pictory_provider.api.errors import StorageFailed
 from pictory_provider.batching import record as records
 from pictory_provider.batching import wave, work
@@ -33,7 +32,6 @@ from pictory_provider.exceptions import (
 from pictory_provider.images.shelf import Shelf
 from pictory_provider.images.sidecar import MadeBy, Sidecar
 from pictory_provider.images.store import Target
-from pictory_provider.jobs import pacing
 from pictory_provider.jobs.submission import Submission
 from tests.provider.batches import Tries, billed, entries, lamps, lines
 from tests.stand_ins import says
@@ -126,9 +124,9 @@ def test_where_the_intents_cannot_be_written_nothing_is_sent_and_nothing_is_unkn
 
 
 def test_jobs_that_cannot_be_put_on_record_are_named_and_the_task_is_not_retried(
-    fast, one_try, folder, mocker, monkeypatch
+    fast, one_try, folder, mocker, timing
 ):
-    monkeypatch.setattr(wave, "PATIENCE", (0.01,))
+    timing(record_retries=(0.01,))
     write = Target.write
 
     def failing(self, data, **more):
@@ -410,9 +408,9 @@ def test_one_retry_after_pauses_every_submission_of_the_batch(fast, one_try):
 
 @pytest.mark.parametrize("deferrable", WAYS)
 def test_where_pictory_refuses_for_longer_than_a_minute_what_was_bought_is_saved_and_a_retry_buys_the_rest(
-    fast, one_try, at_post, deferrable, monkeypatch
+    fast, one_try, at_post, deferrable, timing
 ):
-    monkeypatch.setattr(pacing, "LONGEST_PAUSE", 0.3)
+    timing(poll_pause_most=0.3)
     at_post(lambda number: number == 10 and fast.script("submit", "rate-limited", times=-1, retry_after="100"))
     with pytest.raises(PictoryRateLimited, match=says(r"Of the batch: 30 pictures: \d+ saved, \d+ not bought")):
         one_try(lamps(30), deferrable=deferrable)
@@ -467,8 +465,8 @@ def test_a_key_that_is_renewed_while_jobs_run_is_taken_from_the_connection(fast,
     thread.join()
 
 
-def test_where_pictory_cannot_be_reached_nothing_is_unknown_and_a_retry_buys(fast, one_try, monkeypatch):
-    monkeypatch.setattr(retry, "RESEND_BUDGET", 0.1)
+def test_where_pictory_cannot_be_reached_nothing_is_unknown_and_a_retry_buys(fast, one_try, monkeypatch, timing):
+    timing(resend_budget=0.1)
     with monkeypatch.context() as patch:
         patch.setenv(
             "AIRFLOW_CONN_PICTORY_DEFAULT", json.dumps({**fast.connection(), "host": "http://127.0.0.1:9"})
@@ -503,7 +501,9 @@ def test_where_the_storage_takes_no_picture_no_more_are_bought_and_a_retry_saves
     assert billed(fast) == dict.fromkeys(lamps(100), 1)
 
 
-def test_room_is_held_for_what_was_just_bought_while_a_batch_runs_and_not_after_it(fast, one_try, folder, mocker):
+def test_room_is_held_for_what_was_just_bought_while_a_batch_runs_and_not_after_it(
+    fast, one_try, folder, mocker, timing
+):
     write, failed = Target.write, []
 
     def on_a_full_disk(self, data):
@@ -514,7 +514,7 @@ def test_room_is_held_for_what_was_just_bought_while_a_batch_runs_and_not_after_
         write(self, data)
 
     mocker.patch.object(Target, "write", on_a_full_disk)
-    mocker.patch.object(wave, "PATIENCE", (0.01,))
+    timing(record_retries=(0.01,))
     assert one_try(lamps(3))["saved"] == 3
     assert failed
     assert not (folder / ".pictory/spare").exists()

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
+from pictory_provider.api.timing import TIMING
 from pictory_provider.batch.plan import Plan
-from pictory_provider.batching import wave
 from pictory_provider.batching.record import BatchRecord
 from pictory_provider.batching.wave import Wave
 from tests.provider.batches import Tries, billed, entries, lamps
@@ -53,9 +53,9 @@ class Strike:
 
 @pytest.mark.parametrize("function", [Plan.intend, Wave.buy, Wave._send])
 def test_in_whatever_line_the_tasks_time_ends_no_row_is_unknown_that_was_never_sent_or_was_answered(
-    fast, tmp_path, function, monkeypatch
+    fast, tmp_path, function, timing
 ):
-    monkeypatch.setattr(wave, "GRACE", 0.3)
+    timing(wave_grace=0.3)
     struck = 0
     while True:
         fast.reset()
@@ -75,9 +75,9 @@ def test_in_whatever_line_the_tasks_time_ends_no_row_is_unknown_that_was_never_s
 
 WORKER = """
 import sys
-from pictory_provider.batching import wave
+from pictory_provider.api.timing import TIMING
 from tests.provider.batches import Tries, lamps
-wave.PATIENCE = ()
+TIMING.record_retries = ()
 Tries(sys.argv[1])(lamps(8))
 """
 
@@ -94,7 +94,7 @@ def test_a_worker_that_was_frozen_and_given_up_meanwhile_sends_nothing_more_when
             assert {row["state"] for row in entries(folder).values()} == {"intent"}
             taken_up_by_another_try(folder)
             sent = len(fast.submissions)
-            time.sleep(wave.HELD_FOR + 0.1)  # whoever is frozen for less cannot have been given up
+            time.sleep(TIMING.ownership + 0.1)  # whoever is frozen for less cannot have been given up
             worker.send_signal(signal.SIGCONT)
             told, _ = worker.communicate(timeout=60)
         finally:
@@ -104,11 +104,10 @@ def test_a_worker_that_was_frozen_and_given_up_meanwhile_sends_nothing_more_when
 
 
 def test_the_pause_that_pictory_asks_for_is_a_time_in_which_a_batch_may_be_taken_up(
-    fast, one_try, folder, monkeypatch
+    fast, one_try, folder, monkeypatch, timing
 ):
     """The clock alone says that a worker was away."""
-    monkeypatch.setattr(wave, "HELD_FOR", -1.0)
-    monkeypatch.setattr(wave, "PATIENCE", ())
+    timing(ownership=-1.0, record_retries=())
     checks, check = [], BatchRecord.check_held
 
     def taken_up(self, header):

@@ -115,8 +115,8 @@ def test_a_trigger_of_the_release_before_still_begins(pictory):
     assert wake(PictoryJobsTrigger(**arguments))["ended"] == 1
 
 
-def test_a_worker_is_woken_a_while_after_the_first_although_others_run(pictory, monkeypatch):
-    monkeypatch.setattr(waking, "WAKE_AFTER", 0.3)
+def test_a_worker_is_woken_a_while_after_the_first_although_others_run(pictory, timing):
+    timing(resume_after=0.3)
     payload = wake(trigger([buy(pictory), buy(pictory, "stuck")]))
     assert (payload["of"], payload["ended"]) == (2, 1)
     (seen_at,) = seen.read(payload).seen_at.values()
@@ -172,7 +172,7 @@ def test_a_missing_connection_wakes_the_worker_which_says_so(pictory):
     assert wake(trigger(["a", "b"], pictory_conn_id="nowhere"))["ended"] == 2
 
 
-def test_the_progress_is_told_while_the_task_waits_for_it_and_not_after(pictory, monkeypatch, ti):
+def test_the_progress_is_told_while_the_task_waits_for_it_and_not_after(pictory, monkeypatch, ti, timing):
     told, is_waiting = [], [True]
 
     def finish_the_jobs():
@@ -188,7 +188,7 @@ def test_the_progress_is_told_while_the_task_waits_for_it_and_not_after(pictory,
         told.append((key, value, where))
         finish_the_jobs()
 
-    monkeypatch.setattr(triggers, "EVERY", 0.05)
+    timing(progress_interval=0.05)
     monkeypatch.setattr(triggers, "is_deferred", asked)
     monkeypatch.setattr(triggers.XCom, "set", tell)
     for _ in range(2):

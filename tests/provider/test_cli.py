@@ -46,8 +46,8 @@ def findings(out):
     return {row["check"]: (row["is"], row["found"]) for row in json.loads(out)}
 
 
-def test_the_check_finds_connection_key_credits_and_records(pictory, run, monkeypatch):
-    monkeypatch.setattr(compat, "AIRFLOW_VERSION", (3, 3))
+def test_the_check_finds_connection_key_credits_and_records(pictory, run, monkeypatch, on_airflow):
+    on_airflow((3, 3))
     monkeypatch.setattr(compat, "living_triggerers", lambda: True)
     code, out, _ = run("check", "-o", "json")
     found = findings(out)
@@ -68,12 +68,12 @@ def test_a_check_that_finds_something_wrong_says_what_and_ends_with_1(pictory, r
     assert "Pictory refused the API key (401)" in found["key"][1]
 
 
-def test_what_cannot_be_told_from_here_is_no_failure(pictory, run, monkeypatch):
+def test_what_cannot_be_told_from_here_is_no_failure(pictory, run, monkeypatch, on_airflow):
     def away():
         raise OSError("no database")
 
     monkeypatch.setattr(compat, "living_triggerers", away)
-    monkeypatch.setattr(compat, "AIRFLOW_VERSION", (3, 1))
+    on_airflow((3, 1))
     code, out, _ = run("check", "-o", "json")
     found = findings(out)
     assert (code, found["triggerer"][0], found["records"][0]) == (0, "?", "?")
@@ -192,8 +192,8 @@ def test_a_job_is_put_on_the_record_that_the_operator_reads(pictory, run, monkey
     assert "airflow tasks clear d" in text
 
 
-def test_an_airflow_without_a_store_says_so_and_names_the_way_that_is_left(pictory, run, monkeypatch):
-    monkeypatch.setattr(compat, "AIRFLOW_VERSION", (3, 2))
+def test_an_airflow_without_a_store_says_so_and_names_the_way_that_is_left(pictory, run, on_airflow):
+    on_airflow((3, 2))
     code, _, text = run("adopt", "d", "r", "t", buy(pictory))
     assert code == 1
     assert "Airflow 3.2 keeps no state of a task" in text

@@ -26,7 +26,6 @@ from pictory_provider.api.connection import ConnectionSettings
 from pictory_provider.api.endpoints import Request
 from pictory_provider.api.errors import AuthenticationError, Fault, TransportError
 from pictory_provider.api.models import ImageRequest
-from pictory_provider.client import sync
 from pictory_provider.client.aio import AsyncClient
 from pictory_provider.client.sync import SyncClient
 from pictory_provider.simulator import Simulator
@@ -421,9 +420,9 @@ def test_what_others_send_is_logged_as_it_is(caplog):
     assert "?page=2" in caplog.text
 
 
-def test_a_paid_request_that_was_held_up_before_it_left_is_not_sent_at_all(fresh_simulator, monkeypatch):
+def test_a_paid_request_that_was_held_up_before_it_left_is_not_sent_at_all(fresh_simulator, timing):
     pictory = fresh_simulator()
-    monkeypatch.setattr(sync, "LONGEST_WAY", 0.0)
+    timing(send_delay=0.0)
     with pytest.raises(TransportError, match="held up for too long") as caught:
         send(pictory.base_url)
     assert caught.value.fault is Fault.NEVER_SENT

@@ -15,7 +15,6 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 from airflow.sdk import Asset
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
-from pictory_provider.api import retry
 from pictory_provider.exceptions import (
     PictoryImageInvalid,
     PictoryJobCleaned,
@@ -28,7 +27,6 @@ from pictory_provider.exceptions import (
 )
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.images import store
-from pictory_provider.jobs import polling
 from pictory_provider.operators.pictory import DownloadImageOperator
 from pictory_provider.simulator import Simulator
 from tests.stand_ins import says
@@ -102,9 +100,9 @@ def test_a_url_is_saved_without_asking_for_the_job(context, pictory, job_id, tmp
     ],
 )
 def test_what_is_no_whole_picture_is_not_saved(
-    context, pictory, job_id, tmp_path, impatient, monkeypatch, fault, options, why
+    context, pictory, job_id, tmp_path, impatient, fault, options, why, timing
 ):
-    monkeypatch.setattr(retry, "READ_BUDGET", 0.05)
+    timing(read_budget=0.05)
     pictory.script("picture", fault, **options)
     with pytest.raises(PictoryImageInvalid, match=why):
         save(context, tmp_path / "a.png", job_id=job_id)
@@ -140,9 +138,8 @@ def test_a_download_is_repeated_after_a_fault_that_may_pass(context, pictory, jo
     assert os.listdir(tmp_path) == ["a.png"]
 
 
-def test_a_picture_that_drips_for_ever_is_given_up(context, pictory, job_id, tmp_path, impatient, monkeypatch):
-    monkeypatch.setattr(retry, "READ_BUDGET", 0.0)
-    monkeypatch.setattr("pictory_provider.client.sync.DOWNLOAD_TIMEOUT", 0.2)
+def test_a_picture_that_drips_for_ever_is_given_up(context, pictory, job_id, tmp_path, impatient, timing):
+    timing(read_budget=0.0, download=0.2)
     pictory.script("picture", "drip", seconds=0.05)
     with pytest.raises(PictoryImageInvalid, match=says("the reply is too slow")):
         save(context, tmp_path / "a.png", job_id=job_id)
@@ -277,30 +274,29 @@ def test_a_url_that_is_none_is_refused(context, pictory, tmp_path, url):
         ("unknown-status", PictoryUnavailable),
     ],
 )
-def test_a_job_without_a_picture_says_why(context, hook, pictory, tmp_path, monkeypatch, fate, error):
-    monkeypatch.setattr(polling, "MISSING_URL_GRACE", 0.0)
+def test_a_job_without_a_picture_says_why(context, hook, pictory, tmp_path, fate, error, timing):
+    timing(missing_url=0.0)
     pictory.plan(fate)
     with pytest.raises(error):
         save(context, tmp_path / "a.png", job_id=hook.generate_image("A lighthouse"))
 
 
-def test_a_job_that_pictory_does_not_know_yet_is_asked_for_again(context, hook, pictory, tmp_path, monkeypatch):
-    monkeypatch.setattr(polling, "SHORTEST_POLITE_INTERVAL", 0.05)
+def test_a_job_that_pictory_does_not_know_yet_is_asked_for_again(context, hook, pictory, tmp_path, timing):
+    timing(poll_interval_recommended=0.05)
     pictory.plan(missing_seconds=0.2)
     save(context, tmp_path / "a.png", job_id=hook.generate_image("A lighthouse"))
     assert os.listdir(tmp_path) == ["a.png"]
 
 
-def test_a_job_that_pictory_never_knows_is_told_after_its_grace(context, pictory, tmp_path, monkeypatch):
-    monkeypatch.setattr(polling, "SHORTEST_POLITE_INTERVAL", 0.02)
-    monkeypatch.setattr(polling, "UNKNOWN_JOB_GRACE", 0.5)
+def test_a_job_that_pictory_never_knows_is_told_after_its_grace(context, pictory, tmp_path, timing):
+    timing(poll_interval_recommended=0.02, unknown_job=0.5)
     with pytest.raises(PictoryJobNotFound):
         save(context, tmp_path / "a.png", job_id="no-such-job")
     assert len(pictory.polls) > 1
 
 
-def test_a_completed_job_without_a_url_is_asked_for_again(context, hook, pictory, tmp_path, monkeypatch):
-    monkeypatch.setattr(polling, "SHORTEST_POLITE_INTERVAL", 0.05)
+def test_a_completed_job_without_a_url_is_asked_for_again(context, hook, pictory, tmp_path, monkeypatch, timing):
+    timing(poll_interval_recommended=0.05)
     pictory.plan("no-url")
     job_id = hook.generate_image("A lighthouse")
 
@@ -348,10 +344,8 @@ def test_a_url_that_has_died_says_what_to_do_and_hides_its_query(context, pictor
     assert "secret" not in str(caught.value)
 
 
-def test_the_query_of_a_url_is_in_no_error_of_a_lost_connection(
-    context, pictory, tmp_path, impatient, monkeypatch
-):
-    monkeypatch.setattr(retry, "READ_BUDGET", 0.02)
+def test_the_query_of_a_url_is_in_no_error_of_a_lost_connection(context, pictory, tmp_path, impatient, timing):
+    timing(read_budget=0.02)
     with pytest.raises(PictoryUnavailable) as caught:
         save(context, tmp_path / "a.png", url="http://127.0.0.1:1/a.png?Signature=secret")
     error: BaseException | None = caught.value

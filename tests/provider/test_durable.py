@@ -10,8 +10,6 @@ from datetime import timedelta
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 
-from pictory_provider import inquiry
-from pictory_provider.api import retry
 from pictory_provider.api.models import Job
 from pictory_provider.exceptions import (
     PictoryAuthenticationError,
@@ -110,8 +108,8 @@ def test_a_refusal_takes_the_intent_away(pictory, context, store, fault, options
     assert store.rows == {}
 
 
-def test_a_request_that_never_left_takes_the_intent_away(pictory, context, store, monkeypatch):
-    monkeypatch.setattr(retry, "RESEND_BUDGET", 0.0)
+def test_a_request_that_never_left_takes_the_intent_away(pictory, context, store, monkeypatch, timing):
+    timing(resend_budget=0.0)
     monkeypatch.setenv(
         "AIRFLOW_CONN_PICTORY_DEFAULT", '{"conn_type": "pictory", "host": "http://127.0.0.1:1", "password": "k"}'
     )
@@ -411,9 +409,8 @@ def test_evidence_that_cannot_be_gathered_hides_nothing(pictory, context, fault)
     assert "unknown before the request, unknown now" in caught.value.message
 
 
-def test_the_evidence_does_not_wait_for_what_is_slow(pictory, context, monkeypatch):
-    monkeypatch.setattr(inquiry, "EVIDENCE_TIME", 0.2)
-    monkeypatch.setattr(inquiry, "CREDITS_TIME", 0.2)
+def test_the_evidence_does_not_wait_for_what_is_slow(pictory, context, timing):
+    timing(evidence=0.2, credits=0.2)
     pictory.script("submit", "drop-after")
     pictory.script("quota", "slow", times=-1, seconds=3)
     with pytest.raises(
@@ -470,9 +467,9 @@ def test_resubmit_buys_once_more_in_each_try_and_then_gives_up(pictory, context)
 
 
 def test_a_resubmission_that_was_refused_leaves_the_first_unknown_outcome_on_record(
-    pictory, context, store, monkeypatch
+    pictory, context, store, timing
 ):
-    monkeypatch.setattr(retry, "RESEND_BUDGET", 0.0)
+    timing(resend_budget=0.0)
     pictory.script("submit", "drop-after")
     pictory.script("submit", "rate-limited", times=-1)
     with pytest.raises(PictoryRateLimited):

@@ -13,7 +13,6 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskD
 from airflow.sdk import Asset
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
-from pictory_provider import compat
 from pictory_provider.api.errors import WaitTimeout
 from pictory_provider.api.models import ImageRequest, Job
 from pictory_provider.compat import TaskDeferralError
@@ -134,8 +133,8 @@ def test_the_trigger_carries_on_the_same_wait_with_absolute_times(pictory, conte
 
 
 @pytest.mark.parametrize(("version", "earliest"), [((3, 1), 8), ((3, 3), 8), ((3, 4), 1)])
-def test_the_first_event_comes_no_sooner_than_airflow_can_bear(pictory, context, monkeypatch, version, earliest):
-    monkeypatch.setattr(compat, "AIRFLOW_VERSION", version)
+def test_the_first_event_comes_no_sooner_than_airflow_can_bear(pictory, context, version, earliest, on_airflow):
+    on_airflow(version)
     pictory.plan("stuck")
     before = time.time()
     deferral = deferral_of(operator(wait_for_completion=True, poll_interval=1), context)

@@ -11,7 +11,6 @@ from contextlib import ExitStack
 
 import pytest
 
-from pictory_provider.api import retry
 from pictory_provider.exceptions import (
     PictoryAuthenticationError,
     PictoryEdgeBlocked,
@@ -281,8 +280,8 @@ def test_a_look_up_is_repeated_after_a_fault_that_may_pass(hook, pictory, impati
     assert hook.get_job(job_id).status == "completed"
 
 
-def test_a_look_up_that_never_succeeds_says_so(hook, pictory, impatient, monkeypatch):
-    monkeypatch.setattr(retry, "READ_BUDGET", 0.05)
+def test_a_look_up_that_never_succeeds_says_so(hook, pictory, impatient, timing):
+    timing(read_budget=0.05)
     job_id = hook.generate_image(PROMPT)
     pictory.script("job", "server-error", times=-1)
     with pytest.raises(PictoryUnavailable, match=says("could not answer")):
@@ -382,8 +381,8 @@ def test_a_running_job_cannot_be_cleaned(hook, pictory):
         hook.clean_job(hook.generate_image(PROMPT))
 
 
-def test_a_list_that_is_none_is_an_error(hook, pictory, impatient, monkeypatch):
-    monkeypatch.setattr(retry, "READ_BUDGET", 0.02)
+def test_a_list_that_is_none_is_an_error(hook, pictory, impatient, timing):
+    timing(read_budget=0.02)
     pictory.script("images", "empty", times=-1)
     with pytest.raises(PictoryProtocolError, match=says("without items")):
         next(hook.list_images())

@@ -376,10 +376,9 @@ def test_a_place_that_cannot_be_is_refused(web, named, place):
     assert web.asked == []
 
 
-def test_a_pictory_that_does_not_answer_holds_a_thread_for_seconds_alone(pictory, figures, monkeypatch):
-    from pictory_provider.plugins import figures as module
+def test_a_pictory_that_does_not_answer_holds_a_thread_for_seconds_alone(pictory, figures, timing):
 
-    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    timing(account_usage=0.1)
     pictory.script("quota", "slow", times=-1, seconds=1)
     told = figures.of("pictory_default")
     assert "got no reply" in told["error"]

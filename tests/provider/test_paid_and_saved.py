@@ -16,7 +16,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pictory_provider.api import retry
 from pictory_provider.api.errors import StorageFailed
 from pictory_provider.exceptions import (
     PictoryBudgetExceeded,
@@ -39,8 +38,8 @@ PROMPT = "A lighthouse at dawn"
 
 
 @pytest.fixture(autouse=True)
-def _impatient(impatient, monkeypatch):
-    monkeypatch.setattr(retry, "READ_BUDGET", 0.05)
+def _impatient(impatient, timing):
+    timing(read_budget=0.05)
 
 
 def named(*names):

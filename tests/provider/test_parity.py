@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
 
-from pictory_provider import compat
 from pictory_provider.api.models import Job
 from pictory_provider.exceptions import (
     PictoryAuthenticationError,
@@ -25,7 +24,7 @@ from pictory_provider.exceptions import (
     PictoryWaitTimeout,
 )
 from pictory_provider.hooks.pictory import PictoryHook
-from pictory_provider.jobs import events, polling
+from pictory_provider.jobs import events
 from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.sensors.pictory import PictoryJobSensor
 from pictory_provider.simulator import Simulator
@@ -52,11 +51,10 @@ OUTCOMES = {
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch):
+def _quick(timing, on_airflow):
     """Stand on an Airflow that bears tasks that come back at once, and let no grace last."""
-    monkeypatch.setattr(compat, "AIRFLOW_VERSION", (3, 4))
-    monkeypatch.setattr(polling, "UNKNOWN_JOB_GRACE", 0.04)
-    monkeypatch.setattr(polling, "MISSING_URL_GRACE", 0.04)
+    on_airflow((3, 4))
+    timing(unknown_job=0.04, missing_url=0.04)
 
 
 def wait(pictory, context, way, option, plan, fault):

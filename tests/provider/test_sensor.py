@@ -17,7 +17,6 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from pictory_provider import compat
 from pictory_provider.api import responses
 from pictory_provider.compat import AirflowRescheduleException, TaskDeferralError
 from pictory_provider.exceptions import (
@@ -29,7 +28,6 @@ from pictory_provider.exceptions import (
     PictoryProtocolError,
     PictoryRequestInvalid,
 )
-from pictory_provider.jobs import polling
 from pictory_provider.sensors.pictory import PictoryJobSensor
 from tests.provider.waits import SENSOR_WAYS, buy, run
 from tests.stand_ins import says
@@ -38,9 +36,9 @@ WAYS = SENSOR_WAYS
 
 
 @pytest.fixture(autouse=True)
-def _bearing_early_returns(monkeypatch):
+def _bearing_early_returns(on_airflow):
     """Stand on an Airflow that bears tasks that come back at once, so that no test has to wait."""
-    monkeypatch.setattr(compat, "AIRFLOW_VERSION", (3, 4))
+    on_airflow((3, 4))
 
 
 def sensor(job_id, way="poke", **more):
@@ -95,8 +93,8 @@ def test_a_poke_raises_what_the_wait_would(pictory, context):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_job_id_that_is_no_uuid_is_for_pictory_to_decide(pictory, context, monkeypatch, way):
-    monkeypatch.setattr(polling, "UNKNOWN_JOB_GRACE", 0)
+def test_a_job_id_that_is_no_uuid_is_for_pictory_to_decide(pictory, context, way, timing):
+    timing(unknown_job=0)
     with pytest.raises(PictoryJobNotFound):
         run(sensor("job-17", way), context)
     assert pictory.polls[0].path == "/v1/jobs/job-17"
@@ -197,9 +195,9 @@ def test_a_rescheduled_sensor_keeps_the_deadline_of_its_first_look(pictory, cont
     ("version", "interval", "pause"), [((3, 3), 30, 30), ((3, 3), 1, 8), ((3, 1), 1, 8), ((3, 4), 1, 1)]
 )
 def test_a_rescheduled_sensor_comes_back_after_the_interval_and_no_sooner_than_airflow_can_bear(
-    pictory, context, monkeypatch, version, interval, pause
+    pictory, context, version, interval, pause, on_airflow
 ):
-    monkeypatch.setattr(compat, "AIRFLOW_VERSION", version)
+    on_airflow(version)
     job_id = buy(pictory, "stuck")
     before = datetime.now(UTC)
     with pytest.raises(AirflowRescheduleException) as caught:

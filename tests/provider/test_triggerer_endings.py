@@ -14,7 +14,6 @@ from airflow.sdk import DAG, Asset, task_group
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import TaskSuccessEvent
 
-from pictory_provider import compat
 from pictory_provider.exceptions import PictoryJobFailed, PictoryProtocolError, PictoryRequestInvalid
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.jobs.polling import deferral_timeout
@@ -169,9 +168,9 @@ def dag():
 
 
 @pytest.fixture
-def able(monkeypatch):
+def able(on_airflow):
     """Stand on an Airflow whose tasks can begin in the triggerer."""
-    monkeypatch.setattr(compat, "AIRFLOW_VERSION", (3, 3))
+    on_airflow((3, 3))
 
 
 @pytest.mark.usefixtures("able")
@@ -266,9 +265,9 @@ def test_mapped_tasks_and_jobs_of_mapped_tasks_begin_on_a_worker():
 
 @pytest.mark.parametrize("version", [(3, 1), (3, 2)])
 def test_an_airflow_that_cannot_begin_in_the_triggerer_begins_on_a_worker_and_says_so(
-    pictory, context, monkeypatch, mocker, version
+    pictory, context, mocker, version, on_airflow
 ):
-    monkeypatch.setattr(compat, "AIRFLOW_VERSION", version)
+    on_airflow(version)
     task = sensor(buy(pictory), start_from_trigger=True)
     assert task.start_from_trigger is False
     assert task.end_from_trigger is True

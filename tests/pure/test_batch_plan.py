@@ -19,13 +19,14 @@ from pictory_provider.api.errors import (
     SubmitOutcomeUnknown,
     Unavailable,
 )
+from pictory_provider.api.timing import TIMING
 from pictory_provider.batch import stopping
 from pictory_provider.batch.decision import Found, Picture, Place
 from pictory_provider.batch.entries import Header
 from pictory_provider.batch.manifest import column_names, failed_lines, metadata_lines
 from pictory_provider.batch.opening import open_batch
 from pictory_provider.batch.plan import Buy, Plan, Wait
-from pictory_provider.batch.progress import EVERY, is_worth_telling, line, progress
+from pictory_provider.batch.progress import is_worth_telling, line, progress
 from pictory_provider.batch.rows import RowMaker
 from pictory_provider.batch.tables import records_of
 from pictory_provider.batch.waking import wake_at
@@ -463,8 +464,8 @@ def test_credits_of_a_tenth_add_up_without_dust():
 def test_progress_is_told_on_change_and_not_too_often():
     one, other = {"saved": 1}, {"saved": 2}
     assert is_worth_telling(None, one, seconds=0)
-    assert not is_worth_telling(one, other, seconds=EVERY - 0.1)
-    assert is_worth_telling(one, other, seconds=EVERY)
+    assert not is_worth_telling(one, other, seconds=TIMING.progress_interval - 0.1)
+    assert is_worth_telling(one, other, seconds=TIMING.progress_interval)
     assert not is_worth_telling(one, one, seconds=100)
 
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pictory_provider.api.connection import MOST_CONNECTIONS
-from pictory_provider.jobs.pacing import BEAT, LONGEST_PAUSE, Crowd, Pace
+from pictory_provider.api.timing import TIMING
+from pictory_provider.jobs.pacing import BEAT, Crowd, Pace
 from pictory_provider.jobs.polling import DEFERRAL_SLACK
 
 
@@ -89,7 +90,7 @@ def test_one_pause_stops_all_looks_and_the_longest_of_several_counts():
 def test_no_pause_outlasts_the_time_that_airflow_leaves_for_the_last_look():
     pace = Pace(10)
     pace.pause(0.0, 86_400)
-    assert pace.next_at(0.0) == LONGEST_PAUSE < DEFERRAL_SLACK
+    assert pace.next_at(0.0) == TIMING.poll_pause_most < DEFERRAL_SLACK
 
 
 def test_a_lowered_rate_holds_at_once():

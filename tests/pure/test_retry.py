@@ -24,6 +24,7 @@ from pictory_provider.api.errors import (
 )
 from pictory_provider.api.responses import Response
 from pictory_provider.api.retry import Fate, SendAgain
+from pictory_provider.api.timing import TIMING
 
 NOW = 1_800_000_000.0
 
@@ -181,7 +182,7 @@ def test_retry_after_is_read_in_all_its_forms(value, seconds):
 
 def test_backoff_doubles_up_to_a_bound_and_jitters_upward():
     assert [retry.backoff(n, chance=0.0, first=1) for n in (1, 2, 3, 4)] == [1, 2, 4, 8]
-    assert retry.backoff(100, chance=0.0, first=1) == retry.BACKOFF_MOST
+    assert retry.backoff(100, chance=0.0, first=1) == TIMING.backoff_most
     assert retry.backoff(1, chance=1.0, first=1) == 1.25
 
 
