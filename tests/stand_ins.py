@@ -23,6 +23,10 @@ class TaskInstance:
         self.order: list[str] = []
         self.first_reschedule_date: Any = None
 
+    def clear(self) -> None:
+        """Do what a user's clear of a task does that has run."""
+        self.max_tries += 1
+
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcoms[key] = value
         self.order.append(key)

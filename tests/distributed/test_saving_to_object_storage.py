@@ -18,7 +18,8 @@ from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.images.sidecar import Sidecar
 from pictory_provider.operators.pictory import GenerateImageOperator
 from tests.distributed.conftest import ACCESS_KEY
-from tests.stand_ins import StateStore, TaskInstance, says
+from tests.driver import Runs
+from tests.stand_ins import says
 
 PROMPT = "A lighthouse at dawn"
 REFERENCE = "s3://media@pictures/catalogue/private.png"
@@ -40,23 +41,13 @@ def key(request):
 @pytest.fixture(params=["with a store", "without"])
 def try_of(request, key):
     """Return what runs one try of a task, whole, with a task state store or without one."""
-    stores = {}
 
-    def one_try(run_id="first", **more):
-        ti = TaskInstance()
-        ti.run_id = run_id
-        one_try.ti, one_try.store = ti, stores.setdefault(run_id, StateStore())
-        context = {"ti": ti, "task_state_store": one_try.store} if request.param == "with a store" else {"ti": ti}
-        arguments = {
-            "task_id": "cover",
-            "prompt": PROMPT,
-            "path": f"s3://media@pictures/{key}",
-            "deferrable": False,
-        }
-        GenerateImageOperator(**{**arguments, **more}).execute(context)
-        return ti.xcoms["image"]
+    def make(**kwargs):
+        where = f"s3://media@pictures/{key}"
+        arguments = {"task_id": "cover", "prompt": PROMPT, "path": where, "deferrable": False, **kwargs}
+        return GenerateImageOperator(**arguments)
 
-    return one_try
+    return Runs(make, has_store=request.param == "with a store")
 
 
 @pytest.fixture
@@ -155,8 +146,8 @@ def test_the_signed_url_is_kept_nowhere(pictory, storage, try_of, key, private, 
     told = {
         # The storage writes its own, about who has read from it.
         "log": "\n".join(line.getMessage() for line in caplog.records if line.name != "werkzeug"),
-        "XComs": json.dumps(try_of.ti.xcoms),
-        "record": json.dumps(try_of.store.rows),
+        "XComs": json.dumps(try_of.last.ti.xcoms),
+        "record": json.dumps(try_of.last.store.rows),
         "sidecar": storage.objects[f"{key}.json"].decode(),
         "image": json.dumps(image),
     }

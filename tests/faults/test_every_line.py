@@ -8,7 +8,6 @@ does survive is what Airflow keeps, here in files: the state store, and the argu
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import inspect
 import json
@@ -22,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException
 from PIL import Image
 
 import pictory_provider
 from pictory_provider.exceptions import PictorySubmitOutcomeUnknown
 from pictory_provider.jobs.submission import KEY
 from pictory_provider.operators.pictory import GenerateImageOperator
-from pictory_provider.triggers.pictory import PictoryJobTrigger
+from tests.driver import to_its_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,21 +133,13 @@ def kill_at(line: int) -> None:
 
 
 def one_try(files: Files, kind: str) -> None:
-    """Do what Airflow does with a task: run it, and where it defers, run its trigger and resume it."""
+    """Run one try of a task, to its end."""
+
+    def task() -> GenerateImageOperator:
+        return GenerateImageOperator(task_id="generate", prompt="A lighthouse at dawn", **KINDS[kind])
+
     context = {"ti": files, "task_state_store": files}
-    task = GenerateImageOperator(task_id="generate", prompt="A lighthouse at dawn", **KINDS[kind])
-    try:
-        files.set("returned", task.execute(context))
-    except TaskDeferred as deferral:
-        _, arguments = deferral.trigger.serialize()
-        arguments["first_poll_at"] = 0
-
-        async def event() -> Any:
-            return [event async for event in PictoryJobTrigger(**arguments).run()]
-
-        (found,) = asyncio.run(event())
-        resumed = GenerateImageOperator(task_id="generate", prompt="A lighthouse at dawn", **KINDS[kind])
-        files.set("returned", resumed.execute_complete(context, found.payload))
+    files.set("returned", to_its_end(task(), context, task))
 
 
 def published(lines: list[tuple[int, str]]) -> int:

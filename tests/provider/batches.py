@@ -1,23 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Run tries of one batch as Airflow would, without its pauses."""
+"""Run attempts of one batch, and read what it has left behind."""
 
 from __future__ import annotations
 
 import json
 import os
-import time
 from functools import cache
 from pathlib import Path
 
-from airflow.providers.common.compat.sdk import TaskDeferred
-from airflow.sdk.execution_time.context import OutletEventAccessors
-
 from pictory_provider.operators.batch import GenerateImageBatchOperator
 from pictory_provider.simulator import painting
-from pictory_provider.triggers.batch import PictoryJobsTrigger
-from tests.provider.waits import events_of
-from tests.stand_ins import StateStore, TaskInstance
+from tests.driver import Attempts
 
 
 @cache
@@ -28,70 +22,19 @@ def painted(size):
 _paint = painting.paint
 
 
-class Tries:
-    """The tries of one batch task: its folder, its store, and what the last try has left in Airflow.
+class Tries(Attempts):
+    """The attempts of one batch task.
 
-    :param has_store: whether this Airflow has a task state store.
+    :param folder: its ``path``.
     """
 
-    def __init__(self, folder, *, has_store=True):
+    def __init__(self, folder, **kwargs):
+        super().__init__(self.task_of, **kwargs)
         self.folder = folder
-        self.store = StateStore() if has_store else None
-        self.run_id = "first"
-        self.map_index = -1
-        self.max_tries, self.try_number = 2, 0
-        self.legs = self.deferrals = 0
-        self.ti = self.context = self.task = None
 
-    def of_another_run(self, run_id):
-        other = Tries(self.folder, has_store=self.store is not None)
-        other.run_id = run_id
-        return other
-
-    def clear(self):
-        self.max_tries += 1
-        self.try_number = 0
-
-    def task_of(self, requests, **more):
-        arguments = {"path": str(self.folder), "deferrable": False, "poll_interval": 0.02, **more}
+    def task_of(self, requests, **kwargs):
+        arguments = {"path": str(self.folder), "deferrable": False, "poll_interval": 0.02, **kwargs}
         return GenerateImageBatchOperator(task_id="draw", requests=requests, **arguments)
-
-    def __call__(self, requests, **more):
-        """Run one try to its end; return its result."""
-        self.begin(requests, **more)
-        call = self.task.execute
-        arguments = (self.context,)
-        for self.legs in range(1, 50):
-            try:
-                return call(*arguments)
-            except TaskDeferred as deferral:
-                event = self.event_of(deferral)
-                carried = deferral.kwargs
-                self.task = self.task_of(requests, **more)  # another process
-                call, arguments = (
-                    self.task.resume_execution,
-                    ("execute_complete", {"event": event, **carried}, self.context),
-                )
-        raise AssertionError("the task does not end")
-
-    def begin(self, requests, **more):
-        self.try_number += 1
-        self.task = self.task_of(requests, **more)
-        self.ti = TaskInstance()
-        self.ti.run_id, self.ti.map_index = self.run_id, self.map_index
-        self.ti.max_tries, self.ti.try_number = self.max_tries, self.try_number
-        self.context = {"ti": self.ti, "outlet_events": OutletEventAccessors()}
-        if self.store:
-            self.context["task_state_store"] = self.store
-
-    @staticmethod
-    def event_of(deferral):
-        classpath, arguments = deferral.trigger.serialize()
-        assert classpath == "pictory_provider.triggers.batch.PictoryJobsTrigger"
-        arguments = json.loads(json.dumps(arguments))
-        arguments["first_poll_at"], arguments["first_event_at"] = time.time(), None
-        (event,) = events_of(PictoryJobsTrigger(**arguments))
-        return json.loads(json.dumps(event.payload))
 
 
 def lines(path):

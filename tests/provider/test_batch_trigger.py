@@ -20,8 +20,9 @@ from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.operators import batch as operators
 from pictory_provider.triggers import batch as triggers
 from pictory_provider.triggers.batch import PictoryJobsTrigger
+from tests.driver import event_of, events_of
 from tests.provider.batches import lamps
-from tests.provider.waits import buy, events_of
+from tests.provider.waits import buy
 
 PROGRESS = {"of": 3, "to_do": 0, "waiting": 3, "saved": 0, "reused": 0, "failed": 0, "unknown": 0, "not_bought": 0}
 
@@ -242,7 +243,7 @@ def wake_up(one_try, event, rows=3, **more):
 
 def test_a_worker_that_is_told_of_finished_jobs_downloads_at_once(fast, one_try):
     fast.account.seconds = 0.3
-    event = one_try.event_of(deferred(one_try, poll_interval=0.5))
+    event = event_of(deferred(one_try, poll_interval=0.5))
     assert len(event["jobs"]) == 3
     fast.requests.clear()
     assert wake_up(one_try, event)["saved"] == 3
@@ -263,7 +264,7 @@ def test_a_worker_that_is_told_of_finished_jobs_downloads_at_once(fast, one_try)
 )
 def test_a_job_is_asked_for_again_where_the_event_is_not_understood_too_old_or_does_not_tell(fast, one_try, spoil):
     fast.account.seconds = 0.3
-    event = one_try.event_of(deferred(one_try, poll_interval=0.5))
+    event = event_of(deferred(one_try, poll_interval=0.5))
     fast.requests.clear()
     assert wake_up(one_try, spoil(event))["saved"] == 3
     assert len(fast.polls) == 3
@@ -271,7 +272,7 @@ def test_a_job_is_asked_for_again_where_the_event_is_not_understood_too_old_or_d
 
 def test_a_url_that_is_refused_is_asked_for_again(fast, one_try):
     fast.account.seconds = 0.3
-    event = one_try.event_of(deferred(one_try, 1, poll_interval=0.5))
+    event = event_of(deferred(one_try, 1, poll_interval=0.5))
     fast.script("picture", "server-error", status=403)
     fast.requests.clear()
     assert wake_up(one_try, event, 1)["saved"] == 1
@@ -280,7 +281,7 @@ def test_a_url_that_is_refused_is_asked_for_again(fast, one_try):
 
 def test_a_url_that_is_refused_twice_fails_its_row_which_stays_paid_for(fast, one_try):
     fast.account.seconds = 0.3
-    event = one_try.event_of(deferred(one_try, 1, poll_interval=0.5))
+    event = event_of(deferred(one_try, 1, poll_interval=0.5))
     fast.script("picture", "server-error", status=403, times=-1)
     with pytest.raises(PictoryImageInvalid, match="are paid for"):
         wake_up(one_try, event, 1)

@@ -46,11 +46,6 @@ def run(context, **more):
         return deferral.trigger.job_id
 
 
-def clear(context):
-    """Do what a user's clear does to a task that has run once."""
-    context["ti"].max_tries += 1
-
-
 def jobs(pictory):
     return list(pictory.account.jobs)
 
@@ -268,7 +263,7 @@ def test_a_mapped_retry_that_renders_differently_is_refused_and_a_clear_buys(pic
             run(context, prompt="Written at two o'clock")
         assert "Written at two o'clock" in caught.value.message
     assert jobs(pictory) == [first]
-    clear(context)
+    context["ti"].clear()
     assert run(context, prompt="Written at two o'clock") == jobs(pictory)[1]
 
 
@@ -336,7 +331,7 @@ def test_the_end_of_a_try_that_cannot_be_noted_hides_nothing(pictory, context, s
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_users_clear_buys_again(pictory, context, kind):
     first = run(context, **KINDS[kind])
-    clear(context)
+    context["ti"].clear()
     second = run(context, **KINDS[kind])
     assert jobs(pictory) == [first, second]
     assert run(context, **KINDS[kind]) == second
@@ -424,7 +419,7 @@ def test_the_first_way_on_is_a_clear_which_buys_again(pictory, context):
     pictory.script("submit", "drop-after")
     with pytest.raises(PictorySubmitOutcomeUnknown):
         run(context)
-    clear(context)
+    context["ti"].clear()
     assert run(context) == jobs(pictory)[1]
 
 
@@ -436,11 +431,11 @@ def test_the_second_way_on_is_the_job_id_in_the_store_which_is_adopted(pictory, 
         run(context, **KINDS[kind])
     (job_id,) = jobs(pictory)
     store.set(KEY, {"jobId": job_id})
-    clear(context)
+    context["ti"].clear()
     assert run(context, **KINDS[kind]) == job_id
     assert run(context, **KINDS[kind]) == job_id
     assert len(pictory.submissions) == 1
-    clear(context)
+    context["ti"].clear()
     assert run(context, **KINDS[kind]) != job_id, "what was adopted is on record as any other job is"
 
 
@@ -457,7 +452,7 @@ def test_resubmit_buys_once_more_in_each_try_and_then_gives_up(pictory, context)
     assert jobs(pictory)[1] == job_id
 
     pictory.script("submit", "drop-after", times=-1)
-    clear(context)
+    context["ti"].clear()
     with pytest.raises(PictorySubmitOutcomeUnknown):
         run(context, on_unknown_submit="resubmit")
     assert len(jobs(pictory)) == 4

@@ -609,7 +609,7 @@ def test_a_task_whose_only_record_is_beside_its_picture_is_held_to_limits_over_c
     monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(**{limit: amount}))
     pictory.set(ledger_lag=1_800, quota_lag=1_800)
     for number in range(6):
-        context_without_store["ti"].max_tries += 1  # each is a clear
+        context_without_store["ti"].clear()  # each is a clear
         task = GenerateImageOperator(
             task_id="draw", prompt=PROMPT, path=f"{tmp_path}/a.png", overwrite=True, deferrable=False
         )

@@ -28,7 +28,8 @@ from pictory_provider.jobs import events
 from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.sensors.pictory import PictoryJobSensor
 from pictory_provider.simulator import Simulator
-from tests.provider.waits import SENSOR_WAYS, buy, events_of, run, trigger
+from tests.driver import events_of, to_its_end
+from tests.provider.waits import SENSOR_WAYS, buy, trigger
 
 OPERATOR_WAYS = {"operator waits": {"deferrable": False}, "operator defers": {"deferrable": True}}
 SENSOR_OPTIONS = ("none", "soft_fail", "never_fail", "silent_fail", "exponential_backoff")
@@ -65,7 +66,7 @@ def wait(pictory, context, way, option, plan, fault):
     if way in SENSOR_WAYS:
         job_id = buy(pictory, **plan)
         sensor = PictoryJobSensor(task_id="wait", job_id=job_id, poke_interval=0.02, **SENSOR_WAYS[way], **options)
-        return run(sensor, context)
+        return to_its_end(sensor, context)
     pictory.plan(**plan)
     operator = GenerateImageOperator(
         task_id="generate",
@@ -75,7 +76,7 @@ def wait(pictory, context, way, option, plan, fault):
         **OPERATOR_WAYS[way],
         **options,
     )
-    assert run(operator, context) == context["ti"].xcoms["jobId"] == context["ti"].xcoms["return_value"]
+    assert to_its_end(operator, context) == context["ti"].xcoms["jobId"] == context["ti"].xcoms["return_value"]
     return context["ti"].xcoms["image"]
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow.sdk import Asset, ObjectStoragePath
-from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from pictory_provider.api.models import Job
 from pictory_provider.client.sync import SyncClient
@@ -34,7 +33,8 @@ from pictory_provider.images.store import Target
 from pictory_provider.jobs import events
 from pictory_provider.jobs.submission import KEY, Submission
 from pictory_provider.operators.pictory import GenerateImageOperator
-from tests.stand_ins import StateStore, TaskInstance, says
+from tests.driver import Runs
+from tests.stand_ins import says
 
 PROMPT = "A lighthouse at dawn"
 
@@ -47,23 +47,12 @@ def path(tmp_path):
 @pytest.fixture(params=["with a store", "without"])
 def try_of(request, pictory, path):
     """Return what runs one try of a task, whole, on an Airflow with a task state store or without one."""
-    stores = {}
 
-    def one_try(run_id="first", clears=0, **more):
-        ti = TaskInstance()
-        ti.run_id, ti.max_tries = run_id, 2 + clears
-        context = {"ti": ti, "outlet_events": OutletEventAccessors()}
-        if request.param == "with a store":
-            context["task_state_store"] = stores.setdefault(run_id, StateStore())
-        arguments = {"task_id": "cover", "prompt": PROMPT, "path": str(path), "deferrable": False, **more}
-        try:
-            GenerateImageOperator(**arguments).execute(context)
-        finally:
-            one_try.ti, one_try.context = ti, context
-        return ti.xcoms["image"]
+    def make(**kwargs):
+        arguments = {"task_id": "cover", "prompt": PROMPT, "path": str(path), "deferrable": False, **kwargs}
+        return GenerateImageOperator(**arguments)
 
-    one_try.stores = stores
-    return one_try
+    return Runs(make, has_store=request.param == "with a store")
 
 
 def jobs(pictory):
@@ -98,8 +87,8 @@ def test_the_picture_is_bought_waited_for_and_saved(pictory, try_of, path):
         "prompt": PROMPT,
         "model": "flux-schnell",
     }
-    assert try_of.ti.order == ["jobId", "return_value", "pictory_request", "image"]
-    assert try_of.ti.xcoms["return_value"] == job_id
+    assert try_of.last.ti.order == ["jobId", "return_value", "pictory_request", "image"]
+    assert try_of.last.ti.xcoms["return_value"] == job_id
     assert sorted(file.name for file in path.parent.iterdir()) == ["a.png", "a.png.json"]
 
 
@@ -136,7 +125,7 @@ def test_the_intent_lies_beside_the_picture_before_anything_is_sent_and_the_job_
 def test_an_asset_in_outlets_learns_where_the_picture_lies(pictory, try_of, path):
     covers = Asset("covers")
     image = try_of(outlets=[covers])
-    extra = try_of.context["outlet_events"][covers].extra
+    extra = try_of.last.context["outlet_events"][covers].extra
     assert (extra["path"], extra["sha256"], extra["prompt"]) == (str(path), image["sha256"], PROMPT)
 
 
@@ -212,7 +201,7 @@ def test_the_same_picture_is_bought_once_over_retries_clears_and_runs(pictory, t
     assert {image["sha256"] for image in (first, *again)} == {digest(path)}
     assert [image["url"] for image in again] == [None] * 4
     assert len(pictory.requests) == asked, "and Pictory is not asked for anything"
-    assert try_of.ti.xcoms["jobId"] == first["job_id"]
+    assert try_of.last.ti.xcoms["jobId"] == first["job_id"]
 
 
 @pytest.mark.parametrize(
@@ -402,7 +391,7 @@ def test_an_unknown_outcome_says_how_to_adopt_and_does_not_buy_again(pictory, tr
     with pytest.raises(PictoryUnavailable, match=says("run first")):
         try_of("second")
     assert len(jobs(pictory)) == 1
-    if not try_of.stores:
+    if not try_of.has_store:
         said = beside(path)
         Path(f"{path}.json").write_text(json.dumps({**said, "job_id": jobs(pictory)[0]}))
         assert try_of(clears=1)["sha256"] == digest(path)

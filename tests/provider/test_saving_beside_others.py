@@ -91,7 +91,7 @@ def test_a_retry_whose_job_has_failed_since_takes_what_lies_there_by_then(pictor
     Path(f"{path}.json").unlink()
     theirs = try_of("second")
     job.fate = "failed"
-    if try_of.stores:
+    if try_of.has_store:
         assert try_of()["job_id"] == theirs["job_id"]
     assert (len(jobs(pictory)), beside(path)["job_id"]) == (2, theirs["job_id"])
 
@@ -137,7 +137,7 @@ def test_resubmit_takes_what_lies_there_instead_of_buying_once_more(pictory, try
         try_of()
     Path(f"{path}.json").unlink()
     theirs = try_of("second")
-    if try_of.stores:
+    if try_of.has_store:
         assert try_of(on_unknown_submit="resubmit")["job_id"] == theirs["job_id"]
     assert (len(jobs(pictory)), beside(path)["sha256"]) == (2, digest(path))
 

@@ -29,7 +29,8 @@ from pictory_provider.exceptions import (
     PictoryRequestInvalid,
 )
 from pictory_provider.sensors.pictory import PictoryJobSensor
-from tests.provider.waits import SENSOR_WAYS, buy, run
+from tests.driver import to_its_end
+from tests.provider.waits import SENSOR_WAYS, buy
 from tests.stand_ins import says
 
 WAYS = SENSOR_WAYS
@@ -51,7 +52,7 @@ def sensor(job_id, way="poke", **more):
 @pytest.mark.parametrize("job_id", ["", "None", None])
 def test_a_missing_job_id_is_told_without_a_request(pictory, context, way, job_id):
     with pytest.raises(PictoryRequestInvalid, match=says("job_id is missing")):
-        run(sensor(job_id, way), context)
+        to_its_end(sensor(job_id, way), context)
     assert pictory.requests == []
 
 
@@ -75,7 +76,7 @@ def test_a_list_of_job_ids_is_told_to_be_expanded_over(pictory, context, way):
     with pytest.raises(
         PictoryRequestInvalid, match=says(r"(?s)a list of 2, and takes one jobId.*\.expand\(job_id=")
     ):
-        run(sensor(["a", "b"], way), context)
+        to_its_end(sensor(["a", "b"], way), context)
     assert pictory.requests == []
 
 
@@ -96,7 +97,7 @@ def test_a_poke_raises_what_the_wait_would(pictory, context):
 def test_a_job_id_that_is_no_uuid_is_for_pictory_to_decide(pictory, context, way, timing):
     timing(unknown_job=0)
     with pytest.raises(PictoryJobNotFound):
-        run(sensor("job-17", way), context)
+        to_its_end(sensor("job-17", way), context)
     assert pictory.polls[0].path == "/v1/jobs/job-17"
 
 
@@ -107,13 +108,13 @@ def test_a_job_id_that_is_no_uuid_is_for_pictory_to_decide(pictory, context, way
 def test_faults_that_pass_do_not_end_the_wait(pictory, context, way, fault):
     job_id = buy(pictory)
     pictory.script("job", fault, times=3)
-    assert run(sensor(job_id, way, timeout=30), context)["status"] == "completed"
+    assert to_its_end(sensor(job_id, way, timeout=30), context)["status"] == "completed"
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_job_that_pictory_does_not_know_in_its_first_seconds_is_waited_for(pictory, context, way):
     job_id = buy(pictory, missing_seconds=0.1)
-    assert run(sensor(job_id, way, timeout=30), context)["status"] == "completed"
+    assert to_its_end(sensor(job_id, way, timeout=30), context)["status"] == "completed"
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -122,7 +123,7 @@ def test_a_url_that_comes_late_is_waited_for_in_this_process(pictory, context, w
     job = pictory.account.jobs[job_id]
     there_after = threading.Timer(0.06, setattr, (job, "fate", "completed"))
     there_after.start()
-    assert run(sensor(job_id, way, timeout=30), context)["url"]
+    assert to_its_end(sensor(job_id, way, timeout=30), context)["url"]
     there_after.join()
 
 
@@ -143,10 +144,10 @@ def test_an_error_that_nobody_foresaw_ends_the_wait_unless_silent_fail_is_on(
     mocker.patch.object(responses, "parse_job", parse_job)
     task = sensor(job_id, way, silent_fail=silent_fail, timeout=30)
     if silent_fail:
-        assert run(task, context)["status"] == "completed"
+        assert to_its_end(task, context)["status"] == "completed"
     else:
         with pytest.raises(ZeroDivisionError):
-            run(task, context)
+            to_its_end(task, context)
 
 
 @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])

@@ -20,7 +20,8 @@ from pictory_provider.jobs.polling import deferral_timeout
 from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.sensors.pictory import PictoryJobSensor
 from pictory_provider.triggers.pictory import PictoryJobTrigger
-from tests.provider.waits import buy, events_of, trigger
+from tests.driver import events_of
+from tests.provider.waits import buy, trigger
 from tests.stand_ins import TaskInstance, says
 
 

@@ -17,7 +17,8 @@ import pytest
 import pictory_provider
 from pictory_provider.jobs import events
 from pictory_provider.triggers.pictory import PictoryJobTrigger
-from tests.provider.waits import buy, events_of
+from tests.driver import events_of
+from tests.provider.waits import buy
 
 RELEASES = Path(__file__).parent / "releases"
 STORED = [
