@@ -26,7 +26,7 @@ BIN := .venv/bin
 BESIDE_EACH_OTHER = --numprocesses $(shell $(PYTHON) -c 'import os; print(1 + os.cpu_count())')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-pure test-browser test-newcomer test-readers test-faults test-distributed matrix live lint format docs site docs-update screenshots bench clean
+.PHONY: help demo ui test test-pure test-browser test-newcomer test-readers test-faults test-faults-1 test-faults-2 test-faults-3 test-distributed matrix live lint format docs site docs-update screenshots bench clean
 
 help:
 	@sed -n '4,22s/^# \{0,1\}//p' Makefile
@@ -62,8 +62,24 @@ test-browser: .venv/.installed site
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group screenshots
 	@$(BIN)/python -m pytest tests/browser
 
+# Three processes, as they wait most of the time: the first forks, and may have one thread only. Each of the others
+# has an Airflow of its own, and looks for the key at the end.
+FORKS := tests/faults/test_every_line.py tests/faults/test_a_long_bad_day.py
+BATCHES := $(sort $(wildcard tests/faults/test_batches*.py tests/faults/test_kills*.py))
+CANARY := tests/faults/test_the_key_is_a_canary.py
+FAULTS = $(if $(QUICK),PICTORY_QUICK=1) $(BIN)/python -m pytest $(if $(QUICK),--deselect=tests/faults/test_batches_on_bad_days.py)
+
 test-faults: .venv/.installed
-	@$(if $(QUICK),PICTORY_QUICK=1) $(BIN)/python -m pytest tests/faults $(if $(QUICK),--ignore=tests/faults/test_batches_on_bad_days.py)
+	@$(MAKE) --no-print-directory --keep-going --jobs 3 $(if $(filter output-sync,$(.FEATURES)),--output-sync) test-faults-1 test-faults-2 test-faults-3
+
+test-faults-1: .venv/.installed
+	@$(FAULTS) $(FORKS)
+
+test-faults-2: .venv/.installed
+	@$(FAULTS) $(BATCHES) $(CANARY)
+
+test-faults-3: .venv/.installed
+	@$(FAULTS) tests/faults $(addprefix --ignore=,$(FORKS) $(BATCHES))
 
 # PICTURES=40: so many in place of 200
 test-distributed: .venv/.installed

@@ -29,7 +29,7 @@ os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Let one process run all tests that share a real Airflow, where several processes run tests.
+    """Let one process run all tests of a tier that shares a real Airflow, where several processes run tests.
 
     A mark would not do: the groups of pytest-xdist 3.8 are none under pytest 9.2.
     """
@@ -37,7 +37,8 @@ def pytest_xdist_make_scheduler(config, log):
 
     class OneAirflow(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "system" if nodeid.startswith("tests/system/") else nodeid
+            tier = nodeid.split("/")[1]
+            return tier if tier in ("faults", "system", "versions") else nodeid
 
     return OneAirflow(config, log)
 

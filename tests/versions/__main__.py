@@ -27,7 +27,7 @@ BETA = (
     "apache-airflow-core>=3.4.0b1,<3.5",
     "apache-airflow-task-sdk>=1.4.0b1,<1.5",
 )
-TOOLS = ("pytest", "pytest-mock", "hypothesis", "psutil")
+TOOLS = ("pytest", "pytest-mock", "pytest-xdist", "hypothesis", "psutil")
 
 TESTED = ("tests", "dags", "demo", "docs/costs.md", "pyproject.toml")
 QUICK = ("tests/pure", "tests/provider", "tests/versions")
@@ -163,7 +163,17 @@ def tests(place: Place, python: Path, folder: Path) -> tuple[str, int]:
     more = OF_THE_OLDEST if place.floors else ()
     left_out = () if place.floors else OF_LIBRARIES
     done = subprocess.run(
-        [python, "-m", "pytest", "-q", *QUICK, *more, *(f"--ignore=tests/provider/{name}" for name in left_out)],
+        [
+            python,
+            "-m",
+            "pytest",
+            "-q",
+            "--numprocesses",
+            "2",
+            *QUICK,
+            *more,
+            *(f"--ignore=tests/provider/{name}" for name in left_out),
+        ],
         cwd=folder,
         env=os.environ | {"PICTORY_MATRIX": "1"},
         stdin=subprocess.DEVNULL,
