@@ -44,7 +44,7 @@ def simulator(*arguments: str) -> Iterator[str]:
     """
     usual = ("-m", "pictory_provider.simulator", "--seconds", str(SECONDS))
     command = [sys.executable, *(arguments or usual)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             lines = [process.stdout.readline() for _ in range(3)]
@@ -159,7 +159,7 @@ def bare(pictures: int) -> dict[str, Any]:
         env = os.environ | {"AIRFLOW_CONN_PICTORY_DEFAULT": connection, "NO_PROXY": "127.0.0.1"}
         command = [sys.executable, "-m", "benchmarks.bare", str(pictures), f"{folder}/bare"]
         begun = time.monotonic()
-        with subprocess.Popen(command, env=env) as process:  # noqa: S603
+        with subprocess.Popen(command, env=env) as process:
             _, status, used = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         assert process.returncode == 0

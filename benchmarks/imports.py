@@ -38,7 +38,7 @@ def main() -> None:
         command = [sys.executable, "-c", PROGRAM.format(module=module)]
         times, modules = [], "?"
         for _ in range(RUNS + 1):
-            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)  # noqa: S603
+            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
             seconds, modules = done.stdout.split()[-2:]
             times.append(float(seconds))
         print(f"  {module:<44} {statistics.median(times[1:]) * 1000:6.1f} ms, {modules:>4} modules", flush=True)

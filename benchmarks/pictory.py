@@ -187,7 +187,7 @@ class Running:
 def running(folder: Path, seconds: float = 0.0) -> Iterator[Running]:
     """Run the server while the block runs."""
     command = [sys.executable, "-m", "benchmarks.pictory", str(folder), str(seconds)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             yield Running(folder, int(process.stdout.readline()))

@@ -67,16 +67,18 @@ def _make_pictures() -> int:
         print(f"Pictures from {where}, made by DAGs in a real Airflow.\n")
         with AirflowStack(_home("demo"), ROOT / "dags", env=env, say=clock.say) as airflow:
             clock.say("Airflow is healthy")
-            print("\nText to image (dags/pictory_text_to_image.py)")
             conf = {"model": CHEAPEST.name}
-            first = _run(airflow, clock, "pictory_text_to_image", ("save", "return_value"), conf)
+            of_text = airflow.trigger("pictory_text_to_image", **conf)
+            of_table = None if key else airflow.trigger("pictory_batch", prompts=TABLE)
+            print("\nText to image (dags/pictory_text_to_image.py)")
+            first = _follow(airflow, clock, "pictory_text_to_image", of_text, ("save", "return_value"))
             print("\nIts picture guides another one, in one task (dags/pictory_reference_image.py)")
-            conf["reference_image_url"] = first["url"]
-            second = _run(airflow, clock, "pictory_reference_image", ("generate", "image"), conf)
+            of_reference = airflow.trigger("pictory_reference_image", **conf, reference_image_url=first["url"])
+            second = _follow(airflow, clock, "pictory_reference_image", of_reference, ("generate", "image"))
             batch = None
-            if not key:
-                print(f"\nA table of {len(TABLE)} in one task, and a folder out (dags/pictory_batch.py)")
-                batch = _run(airflow, clock, "pictory_batch", ("pictures", "return_value"), {"prompts": TABLE})
+            if of_table:
+                print(f"\nMeanwhile a table of {len(TABLE)} in one task, and a folder out (dags/pictory_batch.py)")
+                batch = _follow(airflow, clock, "pictory_batch", of_table, ("pictures", "return_value"))
             print()
             clock.say("stopping Airflow")
     print(f"\nDone in {clock.seconds:.0f} s. The pictures:")
@@ -111,14 +113,13 @@ def _show_ui() -> int:
                 time.sleep(1)
 
 
-def _run(
-    airflow: AirflowStack, clock: Clock, dag_id: str, where: tuple[str, str], conf: dict[str, Any]
+def _follow(
+    airflow: AirflowStack, clock: Clock, dag_id: str, run_id: str, where: tuple[str, str]
 ) -> dict[str, Any]:
-    """Run a DAG, tell what happens, and return the record of the saved picture.
+    """Tell what happens in a run of a DAG until it ends, and return what it has saved.
 
-    :param where: the task and the key of the XCom that the record lies in.
+    :param where: the task and the key of the XCom that tells of it.
     """
-    run_id = airflow.trigger(dag_id, **conf)
     seen: dict[str, str] = {}
     for states in airflow.watch(dag_id, run_id):
         for task, state in states.items():

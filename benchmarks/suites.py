@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""How long the tests and the demo take, beside an earlier commit.
+
+``python -m benchmarks.suites 92180a6 --rounds 3`` clones both commits, and runs each command in one clone and then
+in the other, so that both meet the same machine. Nothing else should run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = {
+    "make test": ["make test"],
+    "tests/pure": ["make test-pure", ".venv/bin/python -m pytest tests/pure"],
+    "make demo": ["make demo"],
+    ".ci/run": [".ci/run"],
+}
+"""What is timed, and how; the first that a commit's Makefile has."""
+
+
+def main() -> int:
+    """Print a table of medians, and the ratio of this commit to the earlier one."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.suites", description=__doc__)
+    parser.add_argument("commit", help="the earlier one")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--only", action="append", choices=COMMANDS, help="by default all but .ci/run, which takes very long"
+    )
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        trees = [
+            clone(Path(folder) / name, commit) for name, commit in (("then", options.commit), ("now", "HEAD"))
+        ]
+        print("| command | then, s | now, s | ratio of the medians |\n|---|---|---|---|", flush=True)
+        for name in options.only or [each for each in COMMANDS if each != ".ci/run"]:
+            seconds: list[list[float]] = [[], []]
+            for _ in range(options.rounds):
+                for tree, taken in zip(trees, seconds, strict=True):
+                    taken.append(timed(tree, name))
+            then, now = map(statistics.median, seconds)
+            each = [", ".join(f"{taken:.0f}" for taken in tree) for tree in seconds]
+            print(f"| `{name}` | {each[0]} | {each[1]} | {now / then:.2f} |", flush=True)
+    return 0
+
+
+def clone(folder: Path, commit: str) -> Path:
+    """Return a clone of a commit, with all installed that its commands need."""
+    subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
+    subprocess.run(["git", "checkout", "--quiet", commit], cwd=folder, check=True)
+    subprocess.run(["make", ".venv/.installed"], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def timed(tree: Path, name: str) -> float:
+    """Return the seconds that a command takes in a tree.
+
+    :raises CalledProcessError: if it fails.
+    """
+    targets = (tree / "Makefile").read_text()
+    command = next(
+        each
+        for each in COMMANDS[name]
+        if not each.startswith("make ") or f"\n{each.removeprefix('make ')}:" in targets
+    )
+    env = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    begun = time.monotonic()
+    done = subprocess.run(command.split(), cwd=tree, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(done.stdout[-5_000:], done.stderr[-5_000:], file=sys.stderr)
+    done.check_returncode()
+    return time.monotonic() - begun
+
+
+if __name__ == "__main__":
+    sys.exit(main())
