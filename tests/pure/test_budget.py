@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -19,12 +20,17 @@ from pictory_provider.jobs.ledger import (
     CLOCKS_DIFFER,
     Purchase,
     beginning,
+    count_or_none,
+    count_shown,
+    is_number,
     lines_of,
     months_of,
+    number_or_none,
     price_of,
     purchases_from_dict,
     purchases_to_dict,
     spent_since,
+    total,
     unseen,
 )
 
@@ -130,6 +136,36 @@ def test_a_credit_without_a_source_gives_nothing_back():
     assert spent([entry(5, source=None), entry(5, kind="credit", source=None)]) == (5, 5)
 
 
+@pytest.mark.parametrize("zone", ["Pacific/Auckland", "America/Los_Angeles"])
+def test_an_entry_that_says_no_zone_is_of_utc_wherever_the_worker_stands(zone, monkeypatch):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        read = [lines_of([entry(at=when)])[0].at for when in ("2026-11-28T12:00:00", "2026-11-28T13:00:00+01:00")]
+        assert read == [NOW, NOW]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_a_time_from_2020_on_is_one_and_an_earlier_one_is_none():
+    begun = datetime(2020, 1, 1, tzinfo=UTC)
+    assert lines_of([entry(at=begun)])[0].at == begun.timestamp()
+    with pytest.raises(Unavailable):
+        lines_of([entry(at=begun - timedelta(seconds=1))])
+
+
+def test_an_entry_of_nothing_is_understood_and_counts_as_nothing():
+    assert spent([entry(0), entry(3)]) == (3, 3)
+
+
+def test_what_is_not_understood_is_shown_with_its_type_its_amount_its_source_and_its_time():
+    with pytest.raises(Unavailable) as caught:
+        lines_of([entry("two", kind="odd", source="Some", at="2026-11-28T12:00:00Z")])
+    told = "type 'odd', amount 'two', source 'Some', transactionDate '2026-11-28T12:00:00Z'"
+    assert told in caught.value.message
+
+
 @pytest.mark.parametrize("kind", ["adjustment", None, "", 3, "refund"])
 def test_an_entry_of_a_type_that_nobody_has_named_is_spent(kind):
     assert spent([entry(5, kind=kind)]) == (5, 5)
@@ -161,11 +197,44 @@ def test_the_ledger_of_the_current_month_of_utc_is_asked_for_and_on_the_first_th
     assert months_of(datetime(2026, 11, 30, 23, 59, 59, tzinfo=UTC).timestamp()) == [(2026, 11)]
     assert months_of(datetime(2026, 12, 1, tzinfo=UTC).timestamp()) == [(2026, 12), (2026, 11)]
     assert months_of(datetime(2027, 1, 1, 23, tzinfo=UTC).timestamp()) == [(2027, 1), (2026, 12)]
+    assert months_of(datetime(2027, 2, 1, tzinfo=UTC).timestamp()) == [(2027, 2), (2027, 1)]
+
+
+def test_a_day_begins_at_midnight_utc_and_a_month_with_its_first_day():
+    late = datetime(2026, 11, 28, 23, 59, 59, 999_999, tzinfo=UTC).timestamp()
+    assert beginning(late) == datetime(2026, 11, 28, tzinfo=UTC)
+    assert beginning(late, of_month=True) == datetime(2026, 11, 1, tzinfo=UTC)
+    assert beginning(datetime(2026, 11, 28, tzinfo=UTC).timestamp()) == datetime(2026, 11, 28, tzinfo=UTC)
 
 
 def test_an_entry_that_is_in_both_ledgers_counts_once_and_two_alike_in_one_count_twice():
     both = [entry(1), entry(1)]
     assert len(lines_of(both, [*both, entry(2)])) == 3
+    assert len(lines_of(both, [dict(reversed(entry(1).items()))])) == 2, "whatever the order of its fields"
+    assert len(lines_of(both)) == 2
+    assert lines_of() == []
+
+
+@pytest.mark.parametrize(
+    ("value", "number", "count"),
+    [
+        (0, 0.0, 0),
+        (3, 3.0, 3),
+        (-3, -3.0, None),
+        (2.5, 2.5, None),
+        (True, None, None),
+        (False, None, None),
+        ("3", None, None),
+        (None, None, None),
+        ([3], None, None),
+        (float("nan"), None, None),
+        (float("inf"), None, None),
+        (10**400, None, 10**400),
+    ],
+)
+def test_a_number_of_json_is_finite_and_a_count_is_whole_and_from_0_on(value, number, count):
+    assert is_number(value) is (number is not None)
+    assert (number_or_none(value), count_or_none(value)) == (number, count)
 
 
 KEPT = [Purchase(1.5, 2), Purchase(2.5, 0.6, 3), Purchase(3.5, 4, 0, 690.5)]
@@ -183,6 +252,18 @@ def test_version_0_1_0_finds_of_each_purchase_what_it_looks_for():
     assert purchases_from_dict("earlier", {"earlier": kept["earlier"]}) == tuple(
         Purchase(*purchase[:2]) for purchase in KEPT
     )
+
+
+def test_purchases_of_which_the_account_told_nothing_are_kept_in_the_form_of_version_0_1_0():
+    assert purchases_to_dict("earlier", []) == {}
+    assert purchases_to_dict("earlier", KEPT[:1] * 2) == {"earlier": [[1.5, 2], [1.5, 2]]}
+    assert purchases_to_dict("earlier", KEPT)["earlier_before"] == [[None, None], [3, None], [0, 690.5]]
+    assert purchases_from_dict("earlier", {}) == ()
+
+
+def test_what_purchases_cost_together_is_the_sum_of_their_prices():
+    assert (total(KEPT), total([])) == (6.6, 0)
+    assert total([Purchase(1.0, 0.1)] * 10) == 1, "without dust"
 
 
 @pytest.mark.parametrize("wrong", ["x", {}, [1], [[1]], [[1, "2"]], [[1, 2, 3]], [[1, 10**400]], [[1, True]]])
@@ -216,6 +297,45 @@ def test_an_entry_shows_one_purchase_of_its_amount_that_is_not_newer():
     assert unseen([bought(price=4.0)], lines) == [bought(price=4.0)]
     assert unseen([bought(NOW + CLOCKS_DIFFER)], lines) == []
     assert unseen([bought(NOW + CLOCKS_DIFFER + 1)], lines) == [bought(NOW + CLOCKS_DIFFER + 1)]
+
+
+def test_clocks_may_differ_by_a_minute():
+    assert CLOCKS_DIFFER == 60
+
+
+def test_entries_count_as_standing_there_from_a_minute_before_a_purchase_on():
+    ledger = [entry(2, at=NOON + timedelta(seconds=seconds)) for seconds in (-61, -60, -59, 0, 3_600)]
+    assert count_shown(lines_of(ledger), 2.0, NOW) == 4
+    assert count_shown(lines_of([entry(2, kind="credit"), entry(0.6), entry(2, kind="odd")]), 2.0, NOW) == 1
+
+
+def test_an_entry_of_a_minute_before_a_purchase_shows_it_and_an_older_one_does_not():
+    for seconds, is_shown in ((-61, False), (-60, True), (0, True), (3_600, True)):
+        lines = lines_of([entry(2, at=NOON + timedelta(seconds=seconds))])
+        assert (unseen([bought()], lines) == []) is is_shown
+
+
+def test_a_purchase_before_which_nobody_read_the_ledger_is_shown_by_what_is_dated_a_minute_later():
+    for seconds, is_shown in ((59, False), (60, True), (61, True)):
+        lines = lines_of([entry(2, at=NOON + timedelta(seconds=seconds))])
+        assert (unseen([bought(shown_before=None)], lines) == []) is is_shown
+
+
+@pytest.mark.parametrize(
+    ("amount", "price", "is_same"),
+    [
+        (2, 2.0, True),
+        (2.004, 2.0, True),
+        (2, 2.004, True),
+        (2.006, 2.0, False),
+        (2, 2.01, False),
+        (2, 1.99, False),
+    ],
+)
+def test_amounts_are_compared_to_the_hundredth(amount, price, is_same):
+    lines = lines_of([entry(amount)])
+    assert count_shown(lines, price, NOW) == is_same
+    assert (unseen([bought(price=price)], lines) == []) is is_same
 
 
 def test_an_entry_that_stood_there_before_a_purchase_does_not_show_it():
