@@ -13,9 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pictory_provider.api.connection import ConnectionSettings
 from pictory_provider.api.errors import BudgetExceeded, RequestInvalid, Unavailable
 from pictory_provider.api.models import MODELS, ImageRequest, Quota
-from pictory_provider.jobs.budget import LATE_AT_MOST, Budget, Limits, Lot, remembered
+from pictory_provider.jobs.budget import (
+    LATE_AT_MOST,
+    Budget,
+    Limits,
+    Lot,
+    Room,
+    next_day,
+    next_month,
+    plain,
+    remembered,
+)
 from pictory_provider.jobs.ledger import (
     CLOCKS_DIFFER,
     Purchase,
@@ -457,6 +468,205 @@ def test_a_lot_costs_what_its_pictures_cost():
     requests = tuple(ImageRequest(prompt="A lamp", model=model) for model in MODELS)
     assert (Lot(requests).price, Lot(requests).model, Lot(requests[:1]).model) == (20.6, "several", "seedream3.0")
     assert Lot(()).price == 0
+
+
+@pytest.mark.parametrize(
+    ("limits", "need_ledger", "need_quota", "are_set"),
+    [
+        (Limits(), False, False, False),
+        (Limits(per_day=0.0), True, False, True),
+        (Limits(per_month=0.0), True, False, True),
+        (Limits(reserve=0.0), False, True, True),
+        (Limits(per_task=0.0), False, False, True),
+        (Limits(1.0, 2.0, 3.0, 4.0), True, True, True),
+    ],
+)
+def test_ledger_and_quota_are_asked_only_where_a_limit_needs_them_and_a_limit_of_nothing_is_one(
+    limits, need_ledger, need_quota, are_set
+):
+    assert (limits.need_ledger, limits.need_quota, limits.are_set) == (need_ledger, need_quota, are_set)
+
+
+def test_limits_are_those_of_the_connection_and_that_of_the_task():
+    settings = ConnectionSettings(api_key="k", credits_per_day=1.0, credits_per_month=2.0, credits_reserve=3.0)
+    assert Limits.of(settings, per_task=4.0) == Limits(per_day=1.0, per_month=2.0, reserve=3.0, per_task=4.0)
+    assert Limits.of(ConnectionSettings(api_key="k")) == Limits()
+
+
+def test_what_a_lot_costs_is_said_with_its_number():
+    assert str(lot(0.6)) == "The picture costs 0.6 AI credits as listed"
+    assert str(lot(2, 0.6)) == "The 2 pictures cost 2.6 AI credits as listed"
+    assert str(lot(*[2] * 1_000)) == "The 1,000 pictures cost 2,000 AI credits as listed"
+    assert str(lot(None)) == "The picture costs an unknown number of AI credits as listed"
+
+
+def test_prices_of_tenths_add_up_without_dust():
+    assert lot(*[0.6] * 3).price == 1.8
+    assert lot(2, None).price is None
+
+
+def test_the_models_without_a_price_are_named_once_each():
+    requests = (Wanted(None, "newest"), Wanted(2.0), Wanted(None, "new"), Wanted(None, "newest"))
+    assert Lot(requests).unlisted == ["new", "newest"]
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (None, "an unknown number of"),
+        (0, "0"),
+        (0.6, "0.6"),
+        (2.0, "2"),
+        (1_234.56, "1,234.56"),
+        (0.1 + 0.2, "0.3"),
+        (0.125, "0.12"),
+    ],
+)
+def test_credits_are_told_to_the_hundredth(number, told):
+    assert plain(number) == told
+
+
+def test_a_limit_that_is_exceeded_leaves_nothing_and_not_less():
+    assert str(Room("credits_per_day", -3.0, "of 5", "Wait.")) == "0 of 5"
+    assert str(Room("credits_per_day", 3.5, "of 5", "Wait.")) == "3.5 of 5"
+    refusal = noted(Limits(per_day=5.0), [entry(9)]).refusal(lot(2), NOW)
+    assert refusal.left == 0
+    assert "leaves 0 of 5" in refusal.message
+
+
+def test_each_limit_says_what_it_leaves_of_what_and_when_there_will_be_more():
+    budget = noted(Limits(50.0, 60.0, 70.0, 8.0), [entry(3)], used=20, this_task=1.5)
+    assert [(room.limit, room.left, str(room), room.remedy) for room in budget.rooms(NOW)] == [
+        (
+            "max_credits",
+            6.5,
+            "6.5 of 8, since this task has spent 1.5",
+            "Raise max_credits of the task, or take it away.",
+        ),
+        (
+            "credits_per_day",
+            47,
+            "47 of 50, since the account has spent 3 today",
+            "It begins anew at 2026-11-29 00:00 UTC. It is set in the connection.",
+        ),
+        (
+            "credits_per_month",
+            57,
+            "57 of 60, since the account has spent 3 this month",
+            "It begins anew at 2026-12-01 00:00 UTC. It is set in the connection.",
+        ),
+        (
+            "credits_reserve",
+            10,
+            "10 above it: the account has 80 left, and 70 of them are kept",
+            "There is more when credits come in. It is set in the connection.",
+        ),
+    ]
+    assert list(Budget(Limits()).rooms(NOW)) == []
+
+
+def test_a_refusal_names_the_tightest_room_and_all_limits_that_are_too_small():
+    budget = noted(Limits(50.0, 60.0, 70.0, 8.0), [entry(48)], used=20, this_task=1.5)
+    refusal = budget.refusal(lot(2, 4, 2), NOW)
+    assert refusal.limits == ("max_credits", "credits_per_day")
+    assert (refusal.asked, refusal.left) == (8, 2)
+    assert refusal.message.startswith(
+        "The 3 pictures cost 8 AI credits as listed, which is over a limit, so none of these was bought. The limit "
+        "max_credits leaves 6.5 of 8, since this task has spent 1.5. Raise max_credits of the task, or take it "
+        "away. The limit credits_per_day leaves 2 of 50"
+    )
+
+
+@pytest.mark.parametrize(("over", "is_refused"), [(0.0, False), (0.004, False), (0.006, True), (0.1, True)])
+def test_less_than_half_a_hundredth_of_a_credit_does_not_count(over, is_refused):
+    for limits in (Limits(per_day=5.0 - over), Limits(per_month=5.0 - over), Limits(per_task=5.0 - over)):
+        assert (Budget(limits).refusal(lot(5), NOW) is not None) is is_refused
+
+
+def test_a_refusal_for_want_of_a_price_names_the_limits_that_are_set():
+    refusal = Budget(Limits(per_day=9.0, reserve=0.0)).refusal(lot(None), NOW)
+    assert "credits_per_day and credits_reserve are set" in refusal.message
+    assert refusal.fields == ("model",)
+    assert "max_credits is set" in Budget(Limits(per_task=9.0)).refusal(lot(None), NOW).message
+    assert "credits_per_month is set" in Budget(Limits(per_month=9.0)).refusal(lot(None), NOW).message
+
+
+@pytest.mark.parametrize(
+    ("now", "day", "month"),
+    [
+        (
+            datetime(2026, 11, 28, tzinfo=UTC),
+            datetime(2026, 11, 29, tzinfo=UTC),
+            datetime(2026, 12, 1, tzinfo=UTC),
+        ),
+        (
+            datetime(2026, 12, 31, 23, tzinfo=UTC),
+            datetime(2027, 1, 1, tzinfo=UTC),
+            datetime(2027, 1, 1, tzinfo=UTC),
+        ),
+        (datetime(2027, 1, 1, tzinfo=UTC), datetime(2027, 1, 2, tzinfo=UTC), datetime(2027, 2, 1, tzinfo=UTC)),
+    ],
+)
+def test_the_next_day_and_the_next_month_begin_at_midnight_utc(now, day, month):
+    assert (next_day(now.timestamp()), next_month(now.timestamp())) == (day, month)
+
+
+# What a purchase remembers of the account ----------------------------------------------------------------
+
+
+def test_a_purchase_remembers_what_the_account_showed_right_before_it():
+    budget = noted(Limits(per_day=50.0, reserve=0.0), [entry(2), entry(0.6)], used=7)
+    assert budget.spend(2.0, NOW) == Purchase(NOW, 2.0, 1, 7)
+    assert Budget(Limits()).spend(2.0, NOW) == Purchase(NOW, 2.0, None, None)
+    assert Budget(Limits()).spend(None, NOW) == Purchase(NOW, 0.0, None, None)
+
+
+def test_what_an_earlier_look_has_shown_is_not_remembered_of_a_later_one():
+    budget = noted(Limits(per_day=50.0, reserve=0.0), [entry(2)], used=7)
+    budget.note(quota=None, ledgers=[], now=NOW)
+    assert budget.spend(2.0, NOW) == Purchase(NOW, 2.0, None, None)
+
+
+def test_a_purchase_counts_for_every_limit_until_it_is_given_back():
+    budget = noted(Limits(50.0, 60.0, 0.0, 8.0), [entry(3)], used=20, this_task=1.5)
+    purchase = budget.spend(2.0, NOW)
+    assert (budget.today, budget.this_month, budget.this_task, budget.left) == (5, 5, 3.5, 78)
+    budget.give_back(purchase)
+    assert (budget.today, budget.this_month, budget.this_task, budget.left) == (3, 3, 1.5, 80)
+
+
+def test_a_purchase_is_given_back_to_the_task_although_it_is_not_remembered_for_the_account_any_more():
+    budget = noted(Limits(per_task=8.0))
+    purchase = budget.spend(2.0, NOW)
+    budget.note(quota=None, ledgers=[], now=NOW + LATE_AT_MOST + 1)
+    budget.give_back(purchase)
+    assert (budget.own, budget.this_task) == ([], 0)
+
+
+def test_ledger_and_quota_may_be_late_by_an_hour():
+    assert LATE_AT_MOST == 3_600
+
+
+@pytest.mark.parametrize(("after", "is_kept"), [(3_600, True), (3_601, False), (-3_600, True), (-3_601, False)])
+def test_a_purchase_is_remembered_for_an_hour_and_one_that_a_clock_noted_an_hour_ahead_is_not(after, is_kept):
+    assert (remembered([bought()], NOW + after) == [bought()]) is is_kept
+
+
+def test_the_hour_without_a_purchase_is_counted_from_the_next_one_and_not_from_one_ahead():
+    own = [bought(NOW - 5_000), bought(NOW - 2_000), bought(NOW + 1_000)]
+    assert remembered(own, NOW) == own
+    assert remembered([bought(NOW - 6_000), *own[1:]], NOW) == own[1:]
+
+
+def test_purchases_of_the_same_moment_keep_their_order():
+    own = [bought(used_before=1.0), bought(used_before=2.0), bought(used_before=3.0)]
+    assert remembered(own, NOW) == own
+
+
+def test_what_was_used_is_at_least_what_it_was_before_a_purchase_with_all_that_was_bought_since():
+    own = [bought(NOW - 30, 4.0, used_before=50.0), bought(NOW - 20, 2.0), bought(NOW - 10, 0.6, used_before=51.0)]
+    for used, left in ((0, 43.4), (56.6, 43.4), (56.7, 43.3), (90, 10)):
+        assert noted(Limits(reserve=0.0), used=used, own=own).left == pytest.approx(left)
 
 
 # A ledger that is late -----------------------------------------------------------------------------------
