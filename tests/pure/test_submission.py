@@ -21,8 +21,21 @@ from pictory_provider.api.errors import (
     Unavailable,
 )
 from pictory_provider.api.models import GeneratedImage, ImageRequest, Job
-from pictory_provider.jobs.evidence import Evidence, by_hand, matching, report
+from pictory_provider.jobs.evidence import (
+    Evidence,
+    by_hand,
+    by_sensor,
+    by_sidecar,
+    is_since,
+    matching,
+    paid_and_then,
+    report,
+    runs_on,
+)
+from pictory_provider.jobs.ledger import Purchase
 from pictory_provider.jobs.submission import (
+    KEY,
+    Adopt,
     LookFirst,
     Submission,
     Submit,
@@ -30,6 +43,8 @@ from pictory_provider.jobs.submission import (
     asked_for,
     fingerprint,
     first_step,
+    request_of,
+    told,
 )
 
 NOW = 1_800_000_000.0
@@ -143,6 +158,58 @@ def test_a_long_prompt_is_shown_by_its_beginning():
     assert len(step.message) < 1_000
 
 
+@pytest.mark.parametrize(
+    ("request_", "line"),
+    [
+        (None, "a request that is not on record"),
+        ({}, ""),
+        ({"prompt": "A lamp", "style": "vintage"}, "prompt 'A lamp', style 'vintage'"),
+        ({"prompt": "x" * 160}, f"prompt '{'x' * 160}'"),
+        ({"prompt": "x" * 161}, f"prompt '{'x' * 160}…'"),
+    ],
+)
+def test_a_request_is_told_in_one_line_with_the_first_160_characters_of_each_value(request_, line):
+    assert told(request_) == line
+
+
+def test_an_unreadable_record_is_shown_with_both_ways_on():
+    message = first({"what": "is"}).message
+    assert "{'what': 'is'}. Correct it to adopt a job, or delete it to buy the picture" in message
+    assert len(first({"what": "is" * 1_000}).message) < 700
+
+
+def test_an_intent_says_that_nobody_can_know_and_where_the_job_id_may_be():
+    message = first(kept(None)).message
+    assert "ended between its intent to submit and the record of Pictory's answer" in message
+    assert "(its log may name the jobId)" in message
+
+
+def test_what_has_to_be_done_to_buy_another_request_is_said_as_the_caller_says_it():
+    refused = first(kept(fingerprint="other"), is_mapped=True, to_buy="stand on your head")
+    adopted = first(kept(fingerprint="other"), to_buy="stand on your head")
+    for text in (refused.message, adopted.warning):
+        assert "To buy this request, stand on your head." in text.replace("a picture of the new", "this")
+    assert 'PictoryJobSensor(job_id="j") waits for the other picture.' in refused.message
+
+
+@pytest.mark.parametrize(
+    ("earlier", "now", "fields"),
+    [
+        ({"prompt": "A lamp"}, {"prompt": "A lamp"}, ()),
+        (
+            {"prompt": "A lamp", "style": "vintage"},
+            {"prompt": "A desk", "model": "m"},
+            ("model", "prompt", "style"),
+        ),
+        (None, {"prompt": "A lamp"}, ("prompt",)),
+        ({"prompt": "A lamp"}, None, ("prompt",)),
+        (None, None, ()),
+    ],
+)
+def test_the_fields_in_which_two_requests_differ_are_named_in_order(earlier, now, fields):
+    assert first(kept(fingerprint="other", request=earlier), is_mapped=True, request=now).fields == fields
+
+
 # A clear that leaves max_tries as it was -----------------------------------------------------------------
 
 
@@ -212,6 +279,65 @@ def test_a_job_adopted_by_hand_is_waited_for_from_now_on():
     answer = Job(job_id="j", status="in-progress")
     adopted = after(answer, value={"jobId": "j"})
     assert (adopted[:3], adopted.found.is_by_hand) == (("j", NOW, answer), True)
+
+
+def test_a_job_that_is_adopted_brings_its_record_and_its_warning():
+    look = first(kept(fingerprint="other"))
+    adopted = after_look(look, Job(job_id="j", status="in-progress"), NOW)
+    assert (adopted.found, adopted.warning) == (look.found, look.warning)
+    assert (adopted.submitted_at, adopted.is_to_keep) == (NOW - 99, False)
+    assert Adopt("j", NOW).found == Submission()
+
+
+@pytest.mark.parametrize(
+    ("look", "is_to_keep"),
+    [
+        ({}, False),
+        ({"begins_anew": True}, True),
+        ({"begins_anew": True, "is_ours": False}, False),
+        ({"is_ours": False}, False),
+    ],
+)
+def test_a_job_whose_wait_begins_anew_is_put_on_record_anew_if_it_is_this_tasks(look, is_to_keep):
+    adopted = after_look(first(kept())._replace(**look), Job(job_id="j", status="in-progress"), NOW)
+    assert adopted.is_to_keep is is_to_keep
+    assert adopted.submitted_at == (NOW if "begins_anew" in look else NOW - 99)
+
+
+def test_a_job_id_put_there_by_hand_is_put_on_record_with_its_time_unless_it_is_another_tasks():
+    look, answer = first({"jobId": "j"}), Job(job_id="j", status="completed")
+    assert after_look(look, answer, NOW).is_to_keep is True
+    assert after_look(look._replace(is_ours=False), answer, NOW).is_to_keep is False
+
+
+GONE, ALIVE = RequestInvalid("gone"), RequestInvalid("alive")
+
+
+@pytest.mark.parametrize(
+    ("answer", "then"),
+    [
+        (Job(job_id="j", status="in-progress"), ALIVE),
+        (Job(job_id="j", status="completed"), ALIVE),
+        (Unavailable("x"), ALIVE),
+        (Job(job_id="j", status="failed"), Submit),
+        (Job(job_id="j", status="cleaned"), GONE),
+        (JobNotFound("x"), GONE),
+    ],
+)
+def test_a_caller_may_say_what_follows_a_job_that_is_gone_and_one_that_is_not(answer, then):
+    step = after_look(first(kept())._replace(if_gone=GONE, if_alive=ALIVE), answer, NOW)
+    assert isinstance(step, Submit) if then is Submit else step is then
+
+
+def test_what_someone_has_to_mend_comes_before_what_follows_a_job_that_is_alive():
+    definite = AuthenticationError("x")
+    assert after_look(first(kept())._replace(if_alive=ALIVE), definite, NOW) is definite
+
+
+@pytest.mark.parametrize("status", ["failed", "cleaned"])
+def test_a_purchase_after_a_job_that_came_to_nothing_names_it(status):
+    step = after(Job(job_id="j", status=status))
+    assert step.warning == f"Job j, which was submitted before, is {status}; the picture is bought again."
 
 
 # The fingerprint -----------------------------------------------------------------------------------------
@@ -290,6 +416,81 @@ def test_a_record_survives_the_database():
         submitted_at=2.0,
     )
     assert Submission.read(json.loads(json.dumps(kept_of_all.plain()))) == kept_of_all
+
+
+def test_a_record_keeps_every_field_under_its_name():
+    everything = Submission(
+        job_id="j",
+        fingerprint="f",
+        max_tries=0,
+        retries=0,
+        request={"prompt": "x", "model": "nanobanana"},
+        has_ended=True,
+        intended_at=1.5,
+        submitted_at=2.5,
+        credits_before=0.0,
+        path="/srv/a.png",
+        shown_before=0,
+        used_before=0.0,
+        earlier=(Purchase(0.5, 2.0, 1, 7.0),),
+        before_clear=2.0,
+    )
+    plain = everything.plain()
+    assert plain == {
+        "version": 1,
+        "jobId": "j",
+        "fingerprint": "f",
+        "request": {"prompt": "x", "model": "nanobanana"},
+        "max_tries": 0,
+        "retries": 0,
+        "has_ended": True,
+        "intended_at": 1.5,
+        "submitted_at": 2.5,
+        "credits_before": 0.0,
+        "path": "/srv/a.png",
+        "shown_before": 0,
+        "used_before": 0.0,
+        "earlier": [[0.5, 2.0]],
+        "earlier_before": [[1, 7.0]],
+        "before_clear": 2.0,
+    }
+    assert Submission.read(json.loads(json.dumps(plain))) == everything
+    assert everything.purchases == (Purchase(0.5, 2.0, 1, 7.0), Purchase(1.5, 4, 0, 0.0))
+    assert Submission(earlier=everything.earlier).purchases == everything.earlier
+
+
+def test_what_is_not_known_is_not_kept():
+    assert Submission().plain() == {"version": 1}
+    assert KEY == "pictory_submission"
+
+
+@pytest.mark.parametrize("value", ["x", True, [], {}])
+def test_a_field_that_cannot_be_read_is_not_known(value):
+    names = ("max_tries", "intended_at", "submitted_at", "credits_before", "shown_before", "used_before")
+    found = Submission.read({"jobId": "j", **dict.fromkeys((*names, "retries", "before_clear"), value)})
+    assert found == Submission(job_id="j")
+
+
+@pytest.mark.parametrize("name", ["request", "path"])
+def test_a_request_is_an_object_and_a_path_a_text(name):
+    assert getattr(Submission.read({"jobId": "j", name: 7}), name) is None
+
+
+def test_only_a_plain_yes_says_that_a_try_has_ended():
+    for value, has_ended in ((True, True), (1, False), ("yes", False), (None, False)):
+        assert Submission.read({"jobId": "j", "has_ended": value}).has_ended is has_ended
+
+
+def test_a_record_whose_earlier_purchases_cannot_be_read_is_unreadable():
+    assert Submission.read({**kept(), "earlier": [[1]]}) is None
+    assert Submission.read({**kept(), "earlier": [[1, 2.0]]}).earlier == (Purchase(1, 2.0),)
+
+
+def test_prompt_and_model_are_told_by_a_record_that_has_both():
+    found = request_of({"prompt": "A lamp", "model": "newer", "style": "odd"})
+    assert (found.prompt, found.model, found.allow_unlisted) == ("A lamp", "newer", True)
+    for asked in ({"prompt": "A lamp"}, {"model": "newer"}, {"prompt": 7, "model": "newer"}, {}):
+        assert request_of(asked) is None
 
 
 # The evidence --------------------------------------------------------------------------------------------
@@ -419,3 +620,64 @@ def test_the_report_names_the_cause_the_evidence_and_both_ways_on():
     command = "python -m pictory_provider adopt d manual__2026-11-21T04:15:34+00:00 g.t JOBID --map-index 3"
     assert f"    {command}\n" in told.message
     assert '{"jobId": "<its jobId>"} under pictory_submission' in told.message
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told_"),
+    [
+        (None, 692.0, "unknown before the request, 692 now."),
+        (690.0, None, "690 before the request, unknown now."),
+        (0.0, 1_234.5, "used 1,234.5 AI credits more (0 before, 1,234.5 now)."),
+        (690.1, 690.7, "used 0.6 AI credits more (690.1 before, 690.7 now): exactly the price of this picture."),
+    ],
+)
+def test_what_of_the_credits_is_known_is_told_and_what_is_not_known_is_called_unknown(before, now, told_):
+    price = 0.6 if before == 690.1 else None
+    assert told_ in evidence(credits_before=before, credits_now=now, price=price).text()
+
+
+def test_the_gallery_is_told_with_the_dates_of_the_first_three_pictures():
+    gallery = tuple(image(created=f"2027-01-1{number}") for number in range(5))
+    assert evidence(since=None, matches=gallery).gallery() == (
+        "Pictures of this request in the gallery: 5, made 2027-01-10, 2027-01-11, 2027-01-12."
+    )
+
+
+def test_a_picture_whose_time_is_not_known_may_have_been_made_since():
+    assert is_since(image(created=None), NOW)
+    assert is_since(image(created="some day"), NOW)
+    assert not is_since(image(created="2027-01-15T07:00:00Z"), NOW)
+
+
+def test_a_picture_of_the_gallery_without_a_url_can_be_saved_by_no_line():
+    assert 'DownloadImageOperator(url="", path=...)' in evidence(matches=(image(url=None),)).how_to_save()
+    assert "which buys nothing" in evidence(matches=(image(),)).how_to_save()
+
+
+def test_a_connection_that_is_not_the_default_one_is_named_in_the_command():
+    of = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": 0}
+    assert "adopt d r t JOBID --map-index 0 --conn-id 'my own'\n" in by_hand(**of, conn_id="my own")
+    assert "--conn-id" not in by_hand(**of)
+
+
+def test_each_way_to_a_job_names_it_or_its_place():
+    assert 'put "job_id": "<its jobId>" into /srv/a.png.json, in place of null.' in by_sidecar("/srv/a.png.json")
+    assert by_sensor("j") == 'PictoryJobSensor(job_id="j") waits for a job whose jobId you have.'
+    assert 'job_id="<its jobId>"' in by_sensor()
+    assert runs_on("j").startswith("Job j runs on at Pictory, and what it costs is committed.")
+    assert 'PictoryJobSensor(job_id="j") waits for it.' in runs_on("j")
+
+
+def test_what_failed_after_a_purchase_is_told_with_its_own_words():
+    for error in (Unavailable("the house burns."), OSError("the house burns.")):
+        told_ = paid_and_then("j", error)
+        assert f"is paid for, and then: {type(error).__name__}: the house burns. The task is not" in told_
+        assert told_.startswith("Job j was submitted")
+        assert 'PictoryJobSensor(job_id="j") waits for it.' in told_
+
+
+def test_the_report_of_an_unknown_outcome_has_a_line_for_each_way_on_and_none_without_one():
+    alone = report(SubmitOutcomeUnknown.because("cut"), evidence(), "Adopt it.")
+    assert alone.message.splitlines()[1:] == ["To buy the picture again, clear the task.", "Adopt it."]
+    shown = report(SubmitOutcomeUnknown.because("cut"), evidence(matches=(image(),)), "Adopt it.")
+    assert len(shown.message.splitlines()) == 5
