@@ -12,10 +12,12 @@ import pytest
 from pictory_provider.api.errors import (
     AuthenticationError,
     EdgeBlocked,
+    ImageInvalid,
     PictoryError,
     ProtocolError,
     RateLimited,
     RequestInvalid,
+    StorageFailed,
     SubmitOutcomeUnknown,
     Unavailable,
 )
@@ -25,7 +27,7 @@ from pictory_provider.batch.decision import Found, Picture, Place
 from pictory_provider.batch.entries import Header
 from pictory_provider.batch.manifest import column_names, failed_lines, metadata_lines
 from pictory_provider.batch.opening import open_batch
-from pictory_provider.batch.plan import Buy, Plan, Wait
+from pictory_provider.batch.plan import MAX_IN_FLIGHT, MOST_UNKNOWN, MOST_WAITED_FOR, WAVE, Buy, Plan, Wait
 from pictory_provider.batch.progress import is_worth_telling, line, progress
 from pictory_provider.batch.rows import RowMaker
 from pictory_provider.batch.tables import records_of
@@ -566,3 +568,360 @@ def test_a_sidecar_that_cannot_be_read_is_not_bought_over(overwrite):
     assert plan.next() is None
     assert isinstance(plan.error, RequestInvalid)
     assert "its sidecar cannot be read: it is no JSON" in plan.error.message
+
+
+# Pictures that cannot be fetched or saved ----------------------------------------------------------------
+
+
+def lose(plan, numbers, code="StorageFailed", *, adoptable=True):
+    for number in numbers:
+        plan.failed(plan.rows[number], code, f"the disk is full of {number}", adoptable=adoptable)
+
+
+@pytest.mark.parametrize(
+    ("code", "adoptable", "kind"),
+    [
+        ("StorageFailed", True, StorageFailed),
+        ("ImageInvalid", True, ImageInvalid),
+        ("EdgeBlocked", True, EdgeBlocked),
+        ("WaitTimeout", True, Unavailable),
+        ("Unavailable", True, Unavailable),
+        ("JobCleaned", False, Unavailable),
+        ("no class of ours", True, Unavailable),
+    ],
+)
+def test_after_eight_paid_pictures_in_a_row_that_could_not_be_saved_no_more_are_bought(code, adoptable, kind):
+    plan = planned(40)
+    buy(plan)
+    lose(plan, range(7), code, adoptable=adoptable)
+    assert (plan.error, plan.journal.header.unsaved, len(plan.missing)) == (None, 7, 32)
+    lose(plan, [7], code, adoptable=adoptable)
+    assert (type(plan.error), plan.journal.header.unsaved) == (kind, 8)
+    assert "8 pictures in a row" in plan.error.message
+    assert "The last: the disk is full of 7" in plan.error.message
+    assert (plan.counts[Place.FAILED], plan.counts[Place.NOT_BOUGHT], plan.next()) == (8, 32, None)
+
+
+def test_a_picture_that_is_saved_ends_the_count():
+    plan = planned(40)
+    buy_all(plan)
+    lose(plan, range(7))
+    plan.saved(plan.rows[7], Picture("job-7"))
+    assert plan.journal.header.unsaved == 0
+    lose(plan, range(8, 15))
+    assert (plan.error, plan.journal.header.unsaved) == (None, 7)
+
+
+def test_a_job_that_pictory_says_has_failed_neither_counts_nor_ends_the_count():
+    plan = planned(40)
+    buy_all(plan)
+    lose(plan, range(7))
+    lose(plan, range(7, 30), "BAD", adoptable=False)
+    assert (plan.error, plan.journal.header.unsaved) == (None, 7)
+
+
+def test_where_nothing_is_left_to_be_bought_pictures_that_could_not_be_saved_stop_nothing():
+    plan = planned(20)
+    buy_all(plan)
+    lose(plan, range(20))
+    assert (plan.error, plan.journal.header.unsaved, plan.next()) == (None, 20, None)
+
+
+def test_the_count_of_pictures_that_could_not_be_saved_goes_on_over_deferrals_and_retries():
+    for more in ({"is_leg": True}, {}):
+        plan = planned(40, max_in_flight=8)
+        buy(plan)
+        lose(plan, range(4))
+        plan.journal.writes()
+        plan = later(plan, max_in_flight=4, **more)
+        assert plan.journal.header.unsaved == 4
+        lose(plan, range(4, 8))
+        assert isinstance(plan.error, StorageFailed)
+
+
+def lost_eight():
+    plan = planned(40)
+    buy(plan)
+    lose(plan, range(8))
+    plan.journal.writes()
+    return plan
+
+
+def test_a_retry_waits_for_the_pictures_that_are_paid_for_and_buys_on_when_one_is_saved():
+    plan = later(lost_eight())
+    waited = plan.next()
+    assert isinstance(waited, Wait)
+    assert (len(waited.tickets), len(plan.missing), plan.error) == (8, 32, None)
+    lose(plan, range(7))
+    assert isinstance(plan.next(), Wait), "the last of them may be saved yet"
+    plan.saved(plan.rows[7], Picture("job-7"))
+    assert plan.journal.header.unsaved == 0
+    assert buy(plan) == list(range(8, 16))
+
+
+def test_a_retry_that_can_save_none_of_them_either_buys_nothing_and_names_the_last():
+    plan = later(lost_eight())
+    lose(plan, range(8))
+    assert plan.next() is None
+    assert isinstance(plan.error, StorageFailed)
+    assert "The last: the disk is full of 7" in plan.error.message
+    assert (plan.counts[Place.NOT_BOUGHT], plan.journal.header.unsaved) == (32, 8)
+    assert isinstance(stopping.read(plan.journal.header.stopped), StorageFailed)
+
+
+def test_where_none_is_left_that_could_be_saved_one_picture_is_bought_alone_and_waited_for():
+    plan = later(lost_eight())
+    lose(plan, range(8), "JobCleaned", adoptable=False)
+    assert plan.error is None
+    assert buy(plan) == [8]
+    assert [ticket.job_id for ticket in plan.next().tickets] == ["job-8"]
+    lose(plan, [8])
+    assert isinstance(plan.error, StorageFailed)
+    assert (plan.counts[Place.NOT_BOUGHT], plan.next()) == (31, None)
+
+
+def test_a_picture_that_was_bought_alone_and_is_saved_lets_all_others_be_bought():
+    plan = later(lost_eight())
+    lose(plan, range(8), "JobCleaned", adoptable=False)
+    buy(plan)
+    plan.saved(plan.rows[8], Picture("job-8"))
+    plan.journal.writes()
+    assert buy(plan) == list(range(9, 17))
+
+
+def test_a_job_that_only_runs_on_shows_nothing_so_one_more_picture_is_tried_beside_it():
+    plan = planned(40)
+    buy(plan)
+    lose(plan, range(8), "WaitTimeout")
+    plan.journal.writes()
+    plan = later(plan)
+    assert len(plan.tickets) == 8
+    assert buy(plan) == [8]
+    assert isinstance(plan.next(), Wait)
+    lose(plan, range(8), "WaitTimeout")
+    assert plan.error is None, "it is still waited for"
+    lose(plan, [8])
+    assert isinstance(plan.error, StorageFailed)
+
+
+def test_jobs_that_run_on_for_another_try_let_one_picture_be_bought():
+    plan = planned(40)
+    buy(plan)
+    lose(plan, range(8), "WaitTimeout")
+    plan.journal.writes()
+    plan = later(plan)
+    lose(plan, range(8), "WaitTimeout")
+    assert buy(plan) == [8]
+
+
+def test_a_clear_begins_to_count_anew():
+    plan = later(lost_eight(), max_tries=3)
+    assert (plan.journal.header.unsaved, len(plan.tickets)) == (0, 8)
+    assert buy(plan) == list(range(8, 16))
+
+
+# What is left unknown ------------------------------------------------------------------------------------
+
+
+def test_the_sizes_of_waves_and_waits_are_those_that_the_docs_give():
+    assert (WAVE, MOST_UNKNOWN, MAX_IN_FLIGHT, MOST_WAITED_FOR) == (8, 8, 200, 1_000)
+
+
+def test_what_earlier_tries_have_left_unknown_does_not_keep_a_retry_from_buying():
+    plan = planned(40)
+    unknown = SubmitOutcomeUnknown.because("cut")
+    buy(plan, dict.fromkeys(range(8), unknown))
+    assert plan.next() is None
+    plan = later(plan)
+    assert (plan.counts[Place.UNKNOWN], plan.error) == (8, None)
+    assert len(buy(plan, {8: unknown})) == 8
+    assert len(buy(plan)) == 7
+
+
+def test_a_row_that_is_sent_again_although_nobody_knows_is_marked_and_sent_once():
+    unknown = SubmitOutcomeUnknown.because("cut")
+    plan = planned(1, resubmit=True)
+    assert buy(plan, {0: unknown}) == [0]
+    assert plan.journal.get(plan.rows[0].key).again is False
+    assert buy(plan, {0: unknown}) == [0]
+    assert plan.journal.get(plan.rows[0].key).again is True
+    assert (plan.next(), plan.counts[Place.UNKNOWN]) == (None, 1)
+    assert buy(later(plan, resubmit=True)) == [0]
+
+
+def test_without_being_told_to_a_row_of_unknown_outcome_is_sent_once():
+    plan = planned(2)
+    buy(plan, {0: SubmitOutcomeUnknown.because("cut")})
+    assert (plan.counts[Place.UNKNOWN], len(plan.missing)) == (1, 0)
+
+
+def test_a_row_of_unknown_outcome_stays_unknown_where_purchases_are_stopped():
+    plan = planned(20)
+    buy(plan, {0: SubmitOutcomeUnknown.because("cut")})
+    plan = later(plan, resubmit=True)
+    assert [row.index for row in plan.missing] == [0, *range(8, 20)]
+    plan.stop(PictoryError("enough"))
+    assert plan.end_of(plan.rows[0])[:1] + plan.end_of(plan.rows[0])[4:6] == (
+        Place.UNKNOWN,
+        "SUBMIT_OUTCOME_UNKNOWN",
+        "cut",
+    )
+    assert plan.end_of(plan.rows[9])[:1] + plan.end_of(plan.rows[9])[4:6] == (
+        Place.NOT_BOUGHT,
+        "PictoryError",
+        "enough",
+    )
+
+
+# A wave that was not sent --------------------------------------------------------------------------------
+
+
+def announced(plan):
+    wave = plan.next()
+    plan.intend(wave, bought_at(1.0, wave))
+    return wave
+
+
+def test_each_row_of_a_wave_has_its_purchase_on_record():
+    plan = planned(3)
+    wave = plan.next()
+    plan.intend(wave, [Purchase(5.0 + row.index, 2.0, row.index, 7.0) for row in wave.rows])
+    assert [
+        (entry.state, entry.tried, entry.intended_at, entry.shown_before, entry.used_before, entry.again)
+        for entry in plan.journal
+    ] == [("intent", 1, 5.0 + n, n, 7.0, False) for n in range(3)]
+    assert plan.missing == []
+    with pytest.raises(ValueError, match="zip"):
+        planned(3).intend(wave, bought_at(1.0, wave)[:2])
+
+
+def test_a_row_that_was_withdrawn_is_bought_with_the_next_wave():
+    plan = planned(3)
+    wave = announced(plan)
+    plan.withdraw(wave.rows[1])
+    assert ([row.index for row in plan.missing], plan.error) == ([1], None)
+    assert plan.journal.get(wave.rows[1].key) is None
+
+
+def test_rows_that_were_never_sent_are_not_bought_where_purchases_are_stopped():
+    plan = planned(20)
+    wave = announced(plan)
+    plan.stop(PictoryError("enough"))
+    assert plan.unsent(wave.rows)
+    assert (plan.missing, plan.counts[Place.NOT_BOUGHT]) == ([], 20)
+    assert plan.end_of(wave.rows[0]).message == "enough"
+
+
+@pytest.mark.parametrize(
+    "answer", ["job", RequestInvalid("bad", status=400), SubmitOutcomeUnknown.because("cut"), RateLimited("x")]
+)
+def test_what_was_answered_was_sent(answer):
+    plan = planned(1)
+    wave = announced(plan)
+    plan.journal.writes()
+    plan.answered(wave.rows[0], answer, 2.0)
+    assert not plan.unsent(wave.rows)
+
+
+def test_what_certainly_bought_nothing_is_settled():
+    plan = planned(2)
+    wave = announced(plan)
+    plan.journal.writes()
+    plan.refused(wave.rows[0], RequestInvalid("bad", status=400))
+    assert not plan.unsent(wave.rows[:1])
+    assert plan.end_of(wave.rows[0]).place is Place.FAILED
+
+
+# What has to be written before anything else -------------------------------------------------------------
+
+
+def test_only_what_nobody_could_find_out_again_is_urgent():
+    plan = planned(9)
+    wave = announced(plan)
+    assert plan.journal.is_urgent
+    plan.journal.writes()
+    plan.answered(wave.rows[0], "job-0", 2.0)
+    assert plan.journal.is_urgent
+    for row in wave.rows[1:6]:
+        plan.answered(row, f"job-{row.index}", 2.0)
+    plan.journal.writes()
+    for change in (
+        lambda: plan.saved(wave.rows[0], Picture("job-0")),
+        lambda: plan.failed(wave.rows[1], "BAD", "it failed"),
+        lambda: plan.unknown(wave.rows[2], "Pictory knows no such job"),
+    ):
+        change()
+        assert (plan.journal.is_changed, plan.journal.is_urgent) == (True, False)
+        plan.journal.writes()
+    plan.unknown(wave.rows[6], "cut")
+    assert plan.journal.is_urgent
+    plan.journal.writes()
+    plan.failed(wave.rows[7], "BAD", "it was refused")
+    assert plan.journal.is_urgent
+
+
+def test_a_picture_that_is_saved_changes_its_page_alone():
+    plan = planned(2)
+    buy(plan)
+    plan.saved(plan.rows[0], Picture("job-0"))
+    assert [write.name for write in plan.journal.writes()] == [".pictory/1-00000.json"]
+
+
+def test_what_is_on_record_of_a_row_follows_what_became_of_it():
+    plan = planned(4)
+    buy(plan, {3: RequestInvalid("bad words", status=400, code="BAD")})
+    one, two, three, four = plan.rows
+    plan.saved(one, Picture("job-0"))
+    plan.failed(two, "WaitTimeout", "still running", adoptable=True)
+    plan.unknown(three, "Pictory knows no job-2")
+    told = [
+        (entry.state, entry.job_id, entry.code, entry.message, entry.adoptable, entry.submitted_at)
+        for entry in map(plan.journal.get, (one.key, two.key, three.key, four.key))
+    ]
+    assert told == [
+        ("saved", "job-0", None, None, False, 2.0),
+        ("failed", "job-1", "WaitTimeout", "still running", True, 2.0),
+        ("unknown", None, None, "Pictory knows no job-2", False, 2.0),
+        ("failed", None, "BAD", "bad words", False, None),
+    ]
+    assert plan.end_of(two) == (Place.FAILED, "job-1", None, None, "WaitTimeout", "still running", False)
+    assert plan.pictures == [Picture("job-0")]
+
+
+def test_the_first_reason_to_stop_stays_on_record():
+    plan = planned(20)
+    plan.stop(PictoryError("the budget is used up"))
+    plan.stop(PictoryError("later"))
+    assert stopping.read(plan.journal.header.stopped).message == "the budget is used up"
+
+
+def test_a_row_of_before_a_clear_whose_job_has_failed_is_not_bought_where_purchases_are_stopped():
+    plan = planned(2)
+    buy_all(plan)
+    plan = later(plan, max_tries=3)
+    plan.stop(PictoryError("enough"))
+    plan.failed(plan.rows[0], "BAD", "it failed")
+    assert (plan.end_of(plan.rows[0]).place, plan.missing) == (Place.FAILED, [])
+
+
+def test_a_wait_is_for_the_oldest_jobs_and_those_of_unknown_time_come_first():
+    there = Found(state="bought", asked={"prompt": "A lamp 1", "model": "seedream3.0"}, job_id="k")
+    plan = planned(3, found={1: there})
+    wave = announced(plan)
+    plan.journal.writes()
+    plan.answered(wave.rows[0], "late", 9.0)
+    plan.answered(wave.rows[1], "early", 3.0)
+    assert [ticket.job_id for ticket in plan.next().tickets] == ["k", "early", "late"]
+
+
+def test_a_left_over_job_that_this_try_could_not_save_is_left_for_the_next():
+    plan = planned(2)
+    buy_all(plan)
+    new = RowMaker(conn_id="c").rows(records_of(["Another lamp"]))
+    plan = later(plan, rows=new, max_tries=3)
+    (row, *_) = (ticket.row for ticket in plan.tickets.values())
+    plan.failed(row, "StorageFailed", "the disk is full", adoptable=True)
+    assert (progress(plan)["failed"], len(plan.tickets)) == (0, 1)
+    plan.journal.writes()
+    assert len(later(plan, max_tries=3, is_leg=True).tickets) == 1
+    assert len(later(plan, max_tries=3).tickets) == 2
