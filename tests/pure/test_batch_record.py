@@ -11,12 +11,12 @@ import pytest
 
 from pictory_provider.api.errors import RequestInvalid, StorageFailed, SubmitOutcomeUnknown
 from pictory_provider.api.models import Quota
-from pictory_provider.batch.decision import Found, Picture, Place, decide
+from pictory_provider.batch.decision import Decision, Found, Picture, Place, decide
 from pictory_provider.batch.entries import BOUGHT, FAILED, INTENT, PAGE_ROWS, SAVED, UNKNOWN, Entry, Header
-from pictory_provider.batch.journal import HEADER, Journal, page_name
+from pictory_provider.batch.journal import HEADER, Journal, page_name, page_of
 from pictory_provider.batch.opening import Start, check_shared, is_held, left_over, open_batch, start_of
 from pictory_provider.batch.plan import WAVE
-from pictory_provider.batch.rows import RowMaker
+from pictory_provider.batch.rows import RowMaker, digest_of
 from pictory_provider.batch.spending import budget_of
 from pictory_provider.batch.tables import records_of
 from pictory_provider.jobs.budget import Limits
@@ -85,6 +85,223 @@ def test_a_header_survives_the_storage():
 )
 def test_a_header_that_is_none_of_this_release_cannot_be_read(changes):
     assert Header.read({**opened(table(3)).journal.header.plain(), **changes}) is None
+
+
+def test_a_header_keeps_every_field_under_its_name():
+    rows = table(100)
+    header = replace(
+        opened(rows).journal.header,
+        has_ended=True,
+        tries=5,
+        since=4,
+        cleared=3,
+        generation=2,
+        begun=(0, 2),
+        stopped={"kind": "RateLimited"},
+        spending={"before_clear": 2.0},
+        unsaved=7,
+    )
+    plain = header.plain()
+    assert plain == {
+        "version": 1,
+        "digest": digest_of(rows),
+        "parts": [digest_of(rows[first : first + 48])[:8] for first in (0, 48, 96)],
+        "of": 100,
+        "folder": "/f",
+        "made_by": MADE_BY,
+        "max_tries": 2,
+        "retries": 2,
+        "has_ended": True,
+        "tries": 5,
+        "since": 4,
+        "cleared": 3,
+        "generation": 2,
+        "begun": [0, 2],
+        "stopped": {"kind": "RateLimited"},
+        "spending": {"before_clear": 2.0},
+        "unsaved": 7,
+    }
+    assert Header.read(json.loads(json.dumps(plain))) == header
+    assert "unsaved" not in replace(header, unsaved=0).plain()
+
+
+def test_the_first_header_of_a_batch_is_that_of_its_first_try():
+    header = opened(table(3)).journal.header
+    assert (header.tries, header.since, header.cleared, header.generation) == (1, 1, 0, 1)
+    assert (header.has_ended, header.begun, header.stopped, header.spending, header.unsaved) == (
+        False,
+        (),
+        None,
+        None,
+        0,
+    )
+
+
+@pytest.mark.parametrize(("unsaved", "read"), [(3, 3), (0, 0), (-1, 0), ("3", 0), (None, 0), (True, 0)])
+def test_a_count_of_pictures_that_were_not_saved_is_read_or_begins_anew(unsaved, read):
+    assert Header.read({**opened(table(3)).journal.header.plain(), "unsaved": unsaved}).unsaved == read
+
+
+@pytest.mark.parametrize("name", ["of", "max_tries", "tries", "since", "cleared", "generation"])
+@pytest.mark.parametrize("value", [None, "1", 1.0, True, -1])
+def test_a_count_of_a_header_is_whole_and_from_0_on(name, value):
+    plain = opened(table(3)).journal.header.plain()
+    assert Header.read({**plain, name: value}) is None
+    assert getattr(Header.read({**plain, name: 0}), name) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("digest", 7),
+        ("folder", None),
+        ("parts", [7]),
+        ("begun", [-1]),
+        ("begun", "0"),
+        ("made_by", []),
+        ("has_ended", 1),
+        ("retries", -1),
+        ("retries", True),
+        ("stopped", []),
+        ("spending", "x"),
+    ],
+)
+def test_a_field_of_a_header_that_is_of_another_kind_makes_it_unreadable(name, wrong):
+    assert Header.read({**opened(table(3)).journal.header.plain(), name: wrong}) is None
+
+
+def test_a_header_without_a_field_is_unreadable_and_one_with_a_field_more_is_not():
+    plain = opened(table(3)).journal.header.plain()
+    for name in ("digest", "parts", "of", "folder", "made_by", "max_tries", "has_ended", "tries", "begun"):
+        assert Header.read({each: value for each, value in plain.items() if each != name}) is None, name
+    assert Header.read({**plain, "of_a_later_release": 1}) == Header.read(plain)
+    assert Header.read({**plain, "retries": None}).retries is None
+
+
+@pytest.mark.parametrize(("of", "pages"), [(0, 0), (1, 1), (48, 1), (49, 2), (96, 2), (97, 3)])
+def test_a_table_takes_a_page_for_each_48_rows(of, pages):
+    assert replace(opened(table(1)).journal.header, of=of).table_pages == pages
+    assert PAGE_ROWS == 48
+    assert {page_of(index) for index in range(of)} == set(range(pages))
+
+
+def test_an_intent_is_put_on_record_with_what_was_bought_before_for_its_row():
+    row = table(2)[1]
+    first = Entry.intent(row, Purchase(1.0, 2.0, 3, 4.0), tried=5)
+    assert first.plain() == {
+        "index": 1,
+        "file_name": "00001.png",
+        "request": {"prompt": "A lamp 1", "model": "seedream3.0"},
+        "state": "intent",
+        "tried": 5,
+        "intended_at": 1.0,
+        "shown_before": 3,
+        "used_before": 4.0,
+    }
+    assert (first.key, first.purchases) == (row.key, (Purchase(1.0, 2, 3, 4.0),))
+    second = Entry.intent(row, Purchase(6.0, 2.0), tried=5, again=True, before=first)
+    assert (second.again, second.earlier) == (True, first.purchases)
+    assert second.purchases == (*first.purchases, Purchase(6.0, 2))
+
+
+def test_an_entry_keeps_every_field_under_its_name():
+    everything = replace(
+        Entry.intent(table(1)[0], Purchase(1.0, 2.0, 3, 4.0), tried=5),
+        state=FAILED,
+        job_id="j",
+        submitted_at=2.0,
+        code="C",
+        message="m",
+        adoptable=True,
+        again=True,
+        earlier=(Purchase(0.5, 2.0, 1, 7.0),),
+    )
+    plain = everything.plain()
+    assert plain == {
+        "index": 0,
+        "file_name": "00000.png",
+        "request": {"prompt": "A lamp 0", "model": "seedream3.0"},
+        "state": "failed",
+        "tried": 5,
+        "jobId": "j",
+        "intended_at": 1.0,
+        "submitted_at": 2.0,
+        "code": "C",
+        "message": "m",
+        "adoptable": True,
+        "again": True,
+        "shown_before": 3,
+        "used_before": 4.0,
+        "earlier": [[0.5, 2.0]],
+        "earlier_before": [[1, 7.0]],
+    }
+    assert Entry.read(everything.key, json.loads(json.dumps(plain))) == everything
+
+
+@pytest.mark.parametrize(
+    ("state", "job_id", "is_bought"),
+    [
+        (INTENT, None, True),
+        (UNKNOWN, None, True),
+        (BOUGHT, "j", True),
+        (SAVED, "j", True),
+        (FAILED, "j", True),
+        (FAILED, None, False),
+    ],
+)
+def test_all_but_what_was_refused_counts_as_bought(state, job_id, is_bought):
+    one = entry(table(1)[0], state, job_id=job_id, earlier=(Purchase(0.5, 2.0),))
+    assert len(one.purchases) == 1 + is_bought
+    assert replace(one, intended_at=None).purchases == one.earlier
+
+
+@pytest.mark.parametrize(
+    ("state", "adoptable", "is_owed"),
+    [
+        (BOUGHT, False, True),
+        (FAILED, True, True),
+        (FAILED, False, False),
+        (SAVED, True, False),
+        (INTENT, False, False),
+        (UNKNOWN, False, False),
+    ],
+)
+def test_a_picture_is_owed_that_was_paid_for_and_may_still_come(state, adoptable, is_owed):
+    assert entry(table(1)[0], state, adoptable=adoptable).is_owed is is_owed
+
+
+@pytest.mark.parametrize("value", ["x", True, [], {}])
+def test_a_field_of_an_entry_that_cannot_be_read_is_not_known(value):
+    plain = entry(table(1)[0], BOUGHT).plain()
+    names = ("intended_at", "submitted_at", "shown_before", "used_before")
+    found = Entry.read("k", {**plain, **dict.fromkeys(names, value)})
+    assert [getattr(found, name) for name in names] == [None] * 4
+    assert (Entry.read("k", {**plain, "code": 7}).code, Entry.read("k", {**plain, "message": 7}).message) == (
+        None,
+        None,
+    )
+
+
+def test_only_a_plain_yes_makes_an_entry_adoptable_or_says_that_it_was_bought_again():
+    plain = entry(table(1)[0], FAILED, job_id="j").plain()
+    for value, is_so in ((True, True), (1, False), ("yes", False)):
+        found = Entry.read("k", {**plain, "adoptable": value, "again": value})
+        assert (found.adoptable, found.again) == (is_so, is_so)
+    assert Entry.read("k", {**plain, "jobId": "None", "adoptable": True}).adoptable is False
+
+
+def test_what_was_bought_with_a_job_id_that_is_none_says_so():
+    plain = entry(table(1)[0], BOUGHT, message="m").plain()
+    found = Entry.read("k", {**plain, "jobId": "None"})
+    assert (found.state, found.message) == (UNKNOWN, "its jobId on record is 'None', which is none")
+    assert Entry.read("k", {**plain, "state": "failed", "jobId": ""}).message == "m"
+
+
+def test_an_entry_without_a_name_is_none():
+    plain = entry(table(1)[0], BOUGHT).plain()
+    assert Entry.read(7, plain) is None
+    assert Entry.read("k", [plain]) is None
+    assert Entry.read("k", {**plain, "earlier": [[1]]}) is None
 
 
 @pytest.mark.parametrize("state", [INTENT, BOUGHT, SAVED, FAILED, UNKNOWN])
@@ -346,6 +563,20 @@ LATE = {"job_id": "j", "adoptable": True}
         ((SAVED, 3), WHOLE, "reused", "to_do"),
         ((SAVED, 3), None, "to_do", "to_do"),
         ((SAVED, 3), OTHER_JOB, "reused", "to_do"),
+        ((SAVED, 3, LATE), None, "to_do", "to_do"),
+        ((BOUGHT, 5), CUT, "waiting", "waiting"),
+        ((SAVED, 4), CUT, "waiting", "waiting"),
+        ((SAVED, 3), CUT, "not_bought", "to_do"),
+        ((FAILED, 5, LATE), WHOLE, "saved", "saved"),
+        ((FAILED, 3, {**LATE, "adoptable": False}), WHOLE, "reused", "to_do"),
+        ((FAILED, 4, {**LATE, "adoptable": False}), WHOLE, "failed", "failed"),
+        ((FAILED, 1, LATE), WHOLE, "saved", "to_do"),
+        ((BOUGHT, 5), {"folder": "/f/00000.png"}, "waiting", "waiting"),
+        (None, {"folder": "/f/00000.png"}, "not_bought", "not_bought"),
+        ((FAILED, 3), {"folder": "/f/00000.png"}, "not_bought", "not_bought"),
+        (None, {**WHOLE, "problem": "it is no JSON"}, "not_bought", "not_bought"),
+        (None, {"state": "bought", "asked": None, "job_id": "k"}, "not_bought", "to_do"),
+        (None, {"state": "bought"}, "not_bought", "to_do"),
         ((FAILED, 4), None, "failed", "failed"),
         ((FAILED, 3), None, "to_do", "to_do"),
         ((FAILED, 3), WHOLE, "reused", "to_do"),
@@ -362,6 +593,88 @@ LATE = {"job_id": "j", "adoptable": True}
 def test_each_row_of_the_table_of_decisions(one, found, place, with_overwrite):
     assert decided(one, found).place.value == place
     assert decided(one, found, overwrite=True).place.value == with_overwrite
+
+
+@pytest.mark.parametrize(
+    ("one", "found", "decision"),
+    [
+        (None, WHOLE, Decision(Place.REUSED, picture=Picture("j"))),
+        ((SAVED, 3), WHOLE, Decision(Place.REUSED, picture=Picture("j"))),
+        ((BOUGHT, 5), WHOLE, Decision(Place.SAVED, picture=Picture("j"))),
+        ((BOUGHT, 5), None, Decision(Place.WAITING, "j", 2.0)),
+        ((SAVED, 4), None, Decision(Place.WAITING, "j", 2.0)),
+        ((FAILED, 4, {**LATE, "submitted_at": 3.0}), None, Decision(Place.WAITING, "j", 3.0)),
+        (
+            (FAILED, 5, {**LATE, "code": "C", "message": "m"}),
+            None,
+            Decision(Place.FAILED, "j", code="C", message="m"),
+        ),
+        ((FAILED, 5, {"code": "C", "message": "m"}), None, Decision(Place.FAILED, code="C", message="m")),
+        (None, {"state": "bought", "job_id": "k", "submitted_at": 7.0}, Decision(Place.WAITING, "k", 7.0)),
+        (
+            (UNKNOWN, 5, {"message": "cut"}),
+            None,
+            Decision(Place.UNKNOWN, code="SUBMIT_OUTCOME_UNKNOWN", message="cut"),
+        ),
+        (
+            None,
+            {"state": "intent", "by": "task t of DAG d"},
+            Decision(
+                Place.UNKNOWN,
+                code="SUBMIT_OUTCOME_UNKNOWN",
+                message="its sidecar says that task t of DAG d was about to buy a picture for this place: it does "
+                "so now, or nobody can know whether it did",
+            ),
+        ),
+    ],
+)
+def test_what_is_decided_of_a_row_says_its_job_its_picture_and_why(one, found, decision):
+    assert decided(one, found) == decision
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "message"),
+    [
+        ({"folder": "/f/00000.png"}, "PLACE_TAKEN", "/f/00000.png is a folder"),
+        ({"problem": "it is no JSON"}, "SIDECAR_UNREADABLE", "its sidecar cannot be read: it is no JSON"),
+        ({"has_file": True}, "PLACE_TAKEN", "a file lies there that has no sidecar to say what it is"),
+        (
+            {"state": "bought", "job_id": "k", "asked": {}, "by": "task t"},
+            "PLACE_TAKEN",
+            "its sidecar says that task t has bought a picture of another request for this place",
+        ),
+        (
+            {**WHOLE, "asked": {"prompt": "A desk"}},
+            "PLACE_TAKEN",
+            "the picture of another request lies there ('A desk')",
+        ),
+        ({**WHOLE, "asked": {}}, "PLACE_TAKEN", "the picture of another request lies there (None)"),
+        (
+            {**CUT, "asked": {}},
+            "PLACE_TAKEN",
+            "a file lies there that is not of the size that its sidecar says",
+        ),
+    ],
+)
+def test_what_nobody_may_replace_unasked_is_refused_with_what_lies_there(found, code, message):
+    assert decided(None, found) == Decision(Place.NOT_BOUGHT, code=code, message=message, is_refused=True)
+
+
+def test_what_is_only_not_known_is_no_refusal():
+    for one, found in (((UNKNOWN, 5), None), (None, {"state": "intent"}), ((BOUGHT, 5), {"has_file": True})):
+        assert decided(one, found).is_refused is False
+
+
+def test_a_row_of_a_page_that_cannot_be_read_or_is_lost_names_the_page():
+    row = table(1)[0]
+    for name, what in (("unreadable", "cannot be read"), ("missing", "is not there any more")):
+        journal = Journal(header=opened([row]).journal.header, **{name: frozenset({0})})
+        decision = decide(row, journal, None, overwrite=False, resubmit=False)
+        assert decision == Decision(
+            Place.UNKNOWN,
+            code="RECORD_UNREADABLE",
+            message=f"the record of its page, /f/.pictory/1-00000.json, {what}",
+        )
 
 
 def test_resubmit_buys_what_is_unknown_unless_this_try_has_done_so():
