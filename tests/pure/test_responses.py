@@ -14,6 +14,7 @@ from pictory_provider.api import responses
 from pictory_provider.api.errors import (
     AuthenticationError,
     EdgeBlocked,
+    ImageInvalid,
     JobNotFound,
     PictoryError,
     ProtocolError,
@@ -21,7 +22,7 @@ from pictory_provider.api.errors import (
     RequestInvalid,
     Unavailable,
 )
-from pictory_provider.api.models import Job, JobState
+from pictory_provider.api.models import GeneratedImage, Job, JobState, Quota
 from pictory_provider.api.responses import Response
 from tests.samples import JOB_ID, MARKS, NAMES, load
 
@@ -218,3 +219,350 @@ def test_no_reply_whatever_makes_the_parser_raise_anything_but_its_own_errors(bo
             continue
         if isinstance(value, Job):
             assert status < 300
+
+
+def refused(status, body=None, **headers):
+    with pytest.raises(PictoryError) as caught:
+        responses.check(reply({"message": "x"} if body is None else body, status, **headers))
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (199, ProtocolError),
+        (300, ProtocolError),
+        (304, ProtocolError),
+        (399, ProtocolError),
+        (400, RequestInvalid),
+        (401, AuthenticationError),
+        (402, RequestInvalid),
+        (403, AuthenticationError),
+        (404, RequestInvalid),
+        (428, RequestInvalid),
+        (429, RateLimited),
+        (430, RequestInvalid),
+        (499, RequestInvalid),
+        (500, Unavailable),
+        (599, Unavailable),
+    ],
+)
+def test_every_border_between_statuses_is_where_http_draws_it(status, kind):
+    error = refused(status)
+    assert (type(error), error.status) == (kind, status)
+
+
+@pytest.mark.parametrize("status", [200, 201, 250, 299])
+def test_every_2xx_is_a_success(status):
+    assert responses.check(reply({"a": 1}, status)) == {"a": 1}
+    assert responses.check(reply([1], status), list) == [1]
+
+
+@pytest.mark.parametrize("status", [200, 299])
+def test_a_success_of_another_kind_of_json_is_none(status):
+    for body, expected in (({}, list), ([], dict), (b"<html>", dict), (7, dict)):
+        with pytest.raises(ProtocolError) as caught:
+            responses.check(reply(body, status), expected)
+        assert caught.value.status == status
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_status_that_may_pass_keeps_its_retry_after(status):
+    assert refused(status, **{"retry-after": "7"}).retry_after == "7"
+    assert refused(status).retry_after is None
+
+
+def test_what_pictory_says_is_in_the_text_and_its_signed_urls_are_not():
+    for status in (302, 400, 403, 429, 500):
+        told = refused(status, {"message": "see https://h/a?sig=secret now."}).message
+        assert "see https://h/a?... now." in told
+        assert "secret" not in told
+        assert ".." not in told.replace("?...", "")
+    assert "b'" not in refused(500, b"<html>Bad   gateway</html>").message
+    assert "'<html>Bad gateway</html>'" in refused(500, b"<html>Bad   gateway</html>").message
+    assert "an empty body" in refused(500, b" ").message
+    assert "'[1]'" in refused(500, [1]).message
+
+
+def test_a_long_reply_is_shown_by_its_first_200_characters():
+    assert f"'{'x' * 200}'" in refused(500, b"x" * 200).message
+    assert f"'{'x' * 200}…'" in refused(500, b"x" * 201).message
+    assert "…" in refused(500, b"x" * 2_000).message
+
+
+def test_a_firewall_is_told_by_a_page_and_what_it_said_is_shown():
+    blocked = refused(403, b"<html>error code: 1010</html>")
+    assert isinstance(blocked, EdgeBlocked)
+    assert "It said: '<html>error code: 1010</html>'." in blocked.message
+    assert type(refused(403, [])) is AuthenticationError
+
+
+def test_a_refusal_is_said_to_have_cost_nothing_only_where_that_is_certain():
+    for status in (400, 401, 402, 403, 404, 413, 422, 429):
+        assert "This request cost nothing" in refused(status).message, status
+    for status in (408, 409, 410, 425, 451, 500, 302):
+        assert "cost nothing" not in refused(status).message, status
+
+
+@pytest.mark.parametrize(
+    ("value", "fields", "told"),
+    [
+        (None, (), "x."),
+        ("prompt", ("prompt",), "x [prompt]."),
+        ("prompt: is too short", ("prompt",), "x [prompt: is too short]."),
+        (["prompt: a", "style: b"], ("prompt", "style"), "x [prompt: a; style: b]."),
+        ({"prompt": "is too short"}, ("prompt",), "x [prompt: is too short]."),
+        ({"prompt": ["a", "b"], "style": {"message": "c"}}, ("prompt", "style"), "x [prompt: a, b; style: c]."),
+        ([{"name": "prompt", "errors": ["a", None, "b"]}], ("prompt",), "x [prompt: a, b]."),
+        ([{"field": "prompt", "error": "a"}], ("prompt",), "x [prompt: a]."),
+        ([{"path": "prompt", "message": "a"}], ("prompt",), "x [prompt: a]."),
+        ([{"errors": "a"}], ("?",), "x [?: a]."),
+        ([{"name": "prompt"}], ("prompt",), "x [prompt]."),
+        ([7, True, None], ("7",), "x [7]."),
+        ([{"name": "a", "error": "https://h/a?sig=1"}], ("a",), "x [a: https://h/a?...]."),
+    ],
+)
+def test_the_fields_of_a_400_are_read_in_every_form(value, fields, told):
+    error = refused(400, {"message": "x", "fields": value})
+    assert error.fields == fields
+    assert error.message.startswith(f"Pictory refused the request (400): {told} This request cost nothing.")
+
+
+def test_the_code_of_a_refusal_is_told_and_kept():
+    error = refused(402, {"message": "no credits.", "code": "INSUFFICIENT_CREDITS"})
+    assert error.code == "INSUFFICIENT_CREDITS"
+    assert "(402): INSUFFICIENT_CREDITS no credits. This request" in error.message
+    assert refused(402).code is None
+
+
+@pytest.mark.parametrize(
+    ("body", "job_id"),
+    [
+        ({"data": {"jobId": " j "}}, "j"),
+        ({"data": {"job_id": "j"}}, "j"),
+        ({"jobId": "j"}, "j"),
+        ({"job_id": "j"}, "j"),
+        ({"data": {"jobId": "j"}, "jobId": "k"}, "j"),
+        ({"data": {"jobId": "None"}, "jobId": "k"}, "k"),
+        ({"data": {"jobId": 5}, "job_id": "k"}, "k"),
+        ({"data": [], "jobId": "k"}, "k"),
+    ],
+)
+def test_a_job_id_is_read_wherever_pictory_puts_it(body, job_id):
+    assert responses.parse_submission(reply(body, 201)) == job_id
+
+
+def test_a_success_without_a_job_id_keeps_its_status_and_shows_the_reply():
+    with pytest.raises(ProtocolError, match=r"Pictory answered 201 without a jobId: '\{\}'") as caught:
+        responses.parse_submission(reply({}, 201))
+    assert caught.value.status == 201
+
+
+DATA = {
+    "job_id": JOB_ID.upper(),
+    "status": "completed",
+    "url": "https://h/a.png",
+    "width": 1024.0,
+    "height": 576,
+    "aiCreditsUsed": 0.6,
+}
+
+
+def test_all_that_pictory_says_of_a_job_is_kept():
+    assert responses.parse_job(reply({"success": True, "data": DATA}), JOB_ID) == Job(
+        job_id=JOB_ID,
+        status="completed",
+        success=True,
+        url="https://h/a.png",
+        width=1024,
+        height=576,
+        ai_credits_used=0.6,
+    )
+
+
+@pytest.mark.parametrize("success", ["false", 0, None, "x"])
+def test_a_flag_that_is_none_says_nothing(success):
+    assert responses.parse_job(reply({"success": success, "data": DATA}), JOB_ID).success is None
+
+
+@pytest.mark.parametrize(("code", "message"), [("errorCode", "errorMessage"), ("error_code", "error_message")])
+def test_why_a_job_has_failed_is_read_under_both_names(code, message):
+    for body in (
+        {"data": {code: "C", message: "m"}},
+        {"error": {code: "C", message: "m"}},
+        {code: "C", message: "m"},
+    ):
+        found = responses.parse_job(reply({"success": False, **body}), JOB_ID)
+        assert (found.error_code, found.error_message) == ("C", "m")
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 500])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"data": {"error_code": "JOB_NOT_FOUND"}},
+        {"error": {"errorCode": "JOB_NOT_FOUND"}},
+        {"error_message": "JOB_NOT_FOUND"},
+    ],
+)
+def test_a_job_that_pictory_does_not_know_is_told_by_its_code_whatever_the_status(status, body):
+    with pytest.raises(JobNotFound) as caught:
+        responses.parse_job(reply(body, status), JOB_ID)
+    assert f"(HTTP {status})" in caught.value.message
+    assert "JOB_NOT_FOUND" in (caught.value.job.error_code, caught.value.job.error_message)
+    assert caught.value.job.job_id == JOB_ID
+
+
+def test_any_404_says_that_pictory_knows_no_such_job_and_no_other_status_does():
+    with pytest.raises(JobNotFound):
+        responses.parse_job(reply(b"<html>", 404), JOB_ID)
+    for status, kind in ((403, EdgeBlocked), (405, RequestInvalid), (500, Unavailable)):
+        with pytest.raises(kind):
+            responses.parse_job(reply(b"<html>", status), JOB_ID)
+
+
+@pytest.mark.parametrize("name", ["job_id", "jobId"])
+@pytest.mark.parametrize("holder", ["data", "error", None])
+def test_a_reply_that_names_another_job_is_refused_wherever_it_does(name, holder):
+    body = {holder: {name: "another"}} if holder else {name: "another"}
+    with pytest.raises(ProtocolError, match=f"Asked for job {JOB_ID}, Pictory answered for job another") as caught:
+        responses.parse_job(reply({"data": {}, **body}), JOB_ID)
+    assert caught.value.status == 200
+
+
+@pytest.mark.parametrize(
+    ("url", "is_one"),
+    [
+        ("https://h/a.png", True),
+        ("http://h/a.png?sig=1", True),
+        ("HTTPS://h/a.png", True),
+        ("https:///a.png", False),
+        ("https://", False),
+        ("//h/a.png", False),
+        ("ftp://h/a.png", False),
+        (["https://h"], False),
+    ],
+)
+def test_a_url_has_a_scheme_of_the_web_and_a_host(url, is_one):
+    found = responses.parse_job(reply({"data": {"status": "completed", "url": url}}), JOB_ID).url
+    assert found == (url if is_one else None)
+
+
+@pytest.mark.parametrize(
+    ("value", "number"), [(0.6, 0.6), (0, 0), (14, 14), (-1, -1), (None, None), ("2", None), (True, None)]
+)
+def test_credits_are_a_number_or_absent(value, number):
+    assert responses.parse_job(reply({"data": {"aiCreditsUsed": value}}), JOB_ID).ai_credits_used == number
+    assert responses.parse_job(reply(b'{"data": {"aiCreditsUsed": 1e999}}'), JOB_ID).ai_credits_used is None
+
+
+@pytest.mark.parametrize(("value", "pixels"), [(1, 1), (1024, 1024), (1024.0, 1024), (0.5, None), (-1, None)])
+def test_pixels_are_whole_and_more_than_none(value, pixels):
+    found = responses.parse_job(reply({"data": {"width": value, "height": value}}), JOB_ID)
+    assert (found.width, found.height) == (pixels, pixels)
+
+
+def test_every_field_of_the_gallery_is_read():
+    item = {
+        "id": 7,
+        "url": "https://h/a.png",
+        "prompt": " A lamp ",
+        "model": "nanobanana",
+        "aspectRatio": "16:9",
+        "style": "vintage",
+        "referenceImageUrl": "https://h/r.png",
+        "width": 16,
+        "height": 9,
+        "createdDate": "2026-11-28",
+    }
+    (image, empty), key = responses.parse_images(reply({"items": [item, {}, 7], "nextPageKey": ""}))
+    assert key is None
+    assert image == GeneratedImage(
+        id="7",
+        url="https://h/a.png",
+        prompt="A lamp",
+        model="nanobanana",
+        aspect_ratio="16:9",
+        style="vintage",
+        reference_image_url="https://h/r.png",
+        width=16,
+        height=9,
+        created_date="2026-11-28",
+    )
+    assert empty == GeneratedImage(id=None, url=None)
+
+
+@pytest.mark.parametrize("parse", [responses.parse_images, responses.parse_jobs])
+def test_a_list_without_items_is_none(parse):
+    for body in ({}, {"items": None}, {"items": {}}):
+        with pytest.raises(ProtocolError, match="A list came without items") as caught:
+            parse(reply(body, 201))
+        assert caught.value.status == 201
+    assert parse(reply({"items": [], "nextPageKey": "k"})) == ([], "k")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"aiCredits": {}},
+        {"aiCredits": {"used": 1}},
+        {"aiCredits": {"limit": 1}},
+        {"aiCredits": {"used": "1", "limit": 2}},
+    ],
+)
+def test_a_quota_that_does_not_say_both_numbers_is_none(body):
+    with pytest.raises(ProtocolError, match="The quota came without AI credits") as caught:
+        responses.parse_quota(reply(body))
+    assert caught.value.status == 200
+
+
+def test_a_quota_of_nothing_is_one_and_what_is_left_is_told_to_the_hundredth():
+    body = {"aiCredits": {"used": 0, "limit": 0}, "other": 1}
+    quota = responses.parse_quota(reply(body))
+    assert (quota.ai_credits_used, quota.ai_credits_limit, quota.ai_credits_left, quota.raw) == (0, 0, 0, body)
+    assert Quota(ai_credits_used=0.1 + 0.2, ai_credits_limit=1, raw={}).ai_credits_left == 0.7
+    assert Quota(ai_credits_used=0.004, ai_credits_limit=1, raw={}).ai_credits_left == 1
+
+
+def test_no_entry_of_the_ledger_is_left_out():
+    assert responses.parse_credit_usage(reply([{"a": 1}, {}])) == [{"a": 1}, {}]
+    assert responses.parse_credit_usage(reply([])) == []
+    with pytest.raises(ProtocolError, match="an entry that is no object") as caught:
+        responses.parse_credit_usage(reply([{"a": 1}, 7]))
+    assert caught.value.status == 200
+
+
+@pytest.mark.parametrize("body", [{}, {"success": False}, {"success": 1}, {"success": "true"}])
+def test_only_a_plain_yes_confirms_a_clean_up(body):
+    with pytest.raises(ProtocolError, match="The clean-up was not confirmed") as caught:
+        responses.parse_cleaned(reply(body, 202))
+    assert caught.value.status == 202
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (199, ImageInvalid),
+        (201, ImageInvalid),
+        (206, ImageInvalid),
+        (302, ImageInvalid),
+        (403, ImageInvalid),
+        (404, ImageInvalid),
+        (428, ImageInvalid),
+        (429, Unavailable),
+        (499, ImageInvalid),
+        (500, Unavailable),
+        (503, Unavailable),
+    ],
+)
+def test_a_pictures_host_serves_it_with_200_and_with_nothing_else(status, kind):
+    responses.check_picture(reply(b"", 200), "https://h/a.png?sig=secret")
+    with pytest.raises(kind) as caught:
+        responses.check_picture(reply(b"", status, **{"retry-after": "7"}), "https://h/a.png?sig=secret")
+    assert type(caught.value) is kind
+    assert f"{status}" in caught.value.message
+    assert "https://h/a.png" in caught.value.message
+    assert "secret" not in caught.value.message
+    if kind is Unavailable:
+        assert (caught.value.status, caught.value.retry_after) == (status, "7")

@@ -205,3 +205,70 @@ def test_a_reading_request_is_repeated_after_whatever_may_pass_and_only_then():
 def test_no_pause_of_our_own_is_longer_than_five_minutes():
     assert retry.backoff(40, chance=0, first=1) == 300
     assert retry.backoff(40, chance=1, first=1) == 375
+
+
+@pytest.mark.parametrize("error", [TransportError("x", fault=Fault.NEVER_SENT), RateLimited("x", status=429)])
+def test_a_submission_is_sent_again_as_long_as_its_minute_holds_the_pause_too(error):
+    assert TIMING.resend_budget == 60
+    assert after_submit(error, spent=59.0) == SendAgain(1.0)
+    assert isinstance(after_submit(error, spent=59.01), Unavailable)
+
+
+def test_a_reading_request_is_repeated_as_long_as_its_time_holds_the_pause_too():
+    error = Unavailable("x")
+    assert after_read(error, spent=TIMING.read_budget - 1.0) == SendAgain(1.0)
+    assert after_read(error, spent=TIMING.read_budget - 0.99) is error
+    assert after_read(error, attempt=3, spent=0.0, chance=1.0) == SendAgain(5.0)
+
+
+def test_what_was_given_up_says_how_often_and_for_how_long_it_was_tried_and_that_a_retry_is_safe():
+    given_up = after_submit(TransportError("No route.", fault=Fault.NEVER_SENT), attempt=6, spent=59.6)
+    assert given_up.message == (
+        "No route. Gave up after 6 attempts in 60 s. It certainly did not buy anything, so a retry of the task is "
+        "safe."
+    )
+    assert (type(given_up), given_up.status, given_up.retry_after) == (Unavailable, None, None)
+
+
+def test_an_unknown_outcome_says_what_was_struck():
+    verdict = after_submit(Unavailable("Pictory could not answer (500).", status=500))
+    assert verdict.why == "Pictory could not answer (500)"
+
+
+@pytest.mark.parametrize(
+    ("asked", "failures", "chance", "first", "seconds"),
+    [
+        (None, 1, 0.0, 15.0, 15.0),
+        (None, 3, 0.0, 15.0, 60.0),
+        (None, 3, 1.0, 15.0, 75.0),
+        ("100", 3, 0.0, 15.0, 100.0),
+        ("100", 3, 1.0, 15.0, 125.0),
+        ("10", 3, 0.0, 15.0, 15.0),
+        ("14", 3, 1.0, 15.0, 17.5),
+        ("soon", 3, 0.0, 15.0, 60.0),
+    ],
+)
+def test_a_pause_is_what_was_asked_for_or_doubles_and_is_never_less_than_the_first(
+    asked, failures, chance, first, seconds
+):
+    error = Unavailable("x", retry_after=asked)
+    assert retry.pause_after(error, failures=failures, now=NOW, chance=chance, first=first) == seconds
+
+
+def test_an_error_that_knows_no_retry_after_doubles_the_pause():
+    for error in (EdgeBlocked("x"), ProtocolError("x")):
+        assert retry.pause_after(error, failures=2, now=NOW, chance=0.0, first=1.0) == 2
+
+
+def test_a_first_pause_that_is_longer_than_the_bound_is_kept():
+    assert retry.backoff(1, chance=0.0, first=400) == 400
+    assert retry.backoff(9, chance=0.0, first=400) == 400
+
+
+@pytest.mark.parametrize("failures", [31, 32, 1_000_000])
+def test_however_often_it_has_failed_the_pause_is_a_number(failures):
+    assert retry.backoff(failures, chance=0.0, first=1e-9) == pytest.approx(min(300, 2**30 * 1e-9))
+
+
+def test_the_times_of_repetitions_are_those_that_the_docs_give():
+    assert (TIMING.backoff_first, TIMING.backoff_most, TIMING.read_budget) == (1, 300, 20)
