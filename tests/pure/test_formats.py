@@ -112,3 +112,77 @@ def test_every_surprise_is_told():
     assert len(told) == 3
     assert "JPEG" in told[0]
     assert "1,000 bytes" in told[2]
+
+
+def test_what_is_no_picture_is_refused_with_its_twelfth_byte_and_shown_by_its_first_twelve():
+    checker = PictureChecker()
+    checker.feed(b"<html><body")
+    with pytest.raises(ImageInvalid, match=r"begins with b'<html><body>'\."):
+        checker.feed(b"><p>Sorry")
+    with pytest.raises(ImageInvalid, match="cut short: 11 bytes"):
+        check(b"<html><body")
+
+
+@pytest.mark.parametrize("marker", [0xBF, *range(0xC0, 0xD1), 0xDB, 0xE0, 0xFE])
+def test_every_frame_of_a_jpeg_tells_its_size_and_no_other_segment_does(marker):
+    # ITU-T T.81, table B.1: C4 are Huffman tables, C8 is reserved, CC is arithmetic conditioning.
+    content = b"\xff\xd8" + segment(marker, FRAME) + SCAN + b"\xff\xd9"
+    if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+        assert check(content) == Picture("JPEG", 3, 2)
+    else:
+        with pytest.raises(ImageInvalid, match="scan before its header"):
+            check(content)
+
+
+def test_any_number_of_fill_bytes_may_stand_before_a_marker():
+    content = b"\xff\xd8" + b"\xff" * 20 + segment(0xC0, FRAME) + b"\xff\xff" + SCAN + b"\xff\xd9"
+    assert check(content) == Picture("JPEG", 3, 2)
+
+
+def test_an_end_within_a_segment_is_no_end():
+    assert check(b"\xff\xd8" + segment(0xFE, b"\xff\xd9" * 9) + JPEG[2:]) == Picture("JPEG", 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "width", "height"),
+    [
+        (
+            webp(b"VP8 ", b"\0\0\0\x9d\x01\x2a" + struct.pack("<HH", 0x3FFF | 0x4000, 0x2F0E | 0xC000)),
+            0x3FFF,
+            0x2F0E,
+        ),
+        (webp(b"VP8L", b"\x2f" + struct.pack("<I", 0x3FFF | 0x2F0E << 14 | 7 << 29) + bytes(9)), 0x4000, 0x2F0F),
+        (webp(b"VP8L", b"\x2f" + struct.pack("<I", 0x1234 | 0x3FFF << 14) + bytes(9)), 0x1235, 0x4000),
+        (webp(b"VP8X", bytes(4) + b"\x01\x02\x03" + b"\x04\x05\x06"), 0x030202, 0x060505),
+        (webp(b"VP8X", bytes(4) + b"\xff\xff\xff" + b"\0\0\0"), 1 << 24, 1),
+    ],
+)
+def test_a_webp_may_be_as_large_as_its_format_knows(content, width, height):
+    # RFC 9649, 2.5 to 2.7: 14 bits in a frame, 14 bits and one more without loss, 24 bits and one more in VP8X.
+    assert check(content) == Picture("WebP", width, height)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        webp(b"VP8L", b"\x2e" + bytes(13)),
+        webp(b"VP8 ", b"\0\0\0\x9d\x01\x2b" + bytes(8)),
+        webp(b"VP8 ", b"\0\0\x9d\x01\x2a" + bytes(9)),
+        webp(b"VP8Y", bytes(14)),
+    ],
+)
+def test_a_webp_whose_frame_has_no_signature_is_damaged(content):
+    with pytest.raises(ImageInvalid, match="without a picture"):
+        check(content)
+
+
+@pytest.mark.parametrize("head", [b"RIFX", b"RIFF\0\0\0\0WEBQ"])
+def test_a_webp_is_told_by_both_of_its_signatures(head):
+    with pytest.raises(ImageInvalid, match="no picture"):
+        check(head + LOSSY[len(head) :])
+
+
+def test_each_surprise_is_told_in_its_own_words():
+    job = Job(job_id="j", width=1, height=1)
+    assert Picture("WebP", 1, 1).surprises(job) == ["it is a WebP file and no PNG, whatever its name says"]
+    assert Picture("PNG", 1, 1, trailing=1).surprises(job) == ["1 bytes follow its end"]

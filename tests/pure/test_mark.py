@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from pictory_provider.images.formats import Picture, PictureChecker
-from pictory_provider.images.mark import AFTER_HEADER, mark, why_not
+from pictory_provider.images.mark import AFTER_HEADER, MARKS, mark, why_not
 from pictory_provider.images.png import SIGNATURE
 from tests.pure.test_png import DATA, END, WHOLE, chunk, header
 
@@ -65,6 +65,34 @@ def test_what_a_file_says_of_its_origin_is_found(kind, content, marks, step):
 
 def test_a_mark_after_the_pixels_is_found_too():
     assert picture(SIGNATURE + header() + DATA + chunk(b"caBX", b"x") + END).marks == ("c2pa",)
+
+
+def test_several_marks_are_told_in_order():
+    xmp = chunk(b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + b"<x:xmpmeta/>")
+    content = SIGNATURE + header() + xmp + chunk(b"caBX", b"x") + chunk(b"tEXt", b"AIGC\0{}") + DATA + END
+    assert picture(content).marks == ("aigc", "c2pa", "xmp")
+
+
+@pytest.mark.parametrize("kind", [b"IDAT", b"eXIf", b"tIME"])
+def test_what_is_no_text_marks_nothing(kind):
+    assert picture(with_chunk(kind, b"AIGC\0{}")).marks == ()
+
+
+def test_a_keyword_in_another_text_than_the_first_of_a_file_is_found():
+    content = SIGNATURE + header() + chunk(b"tEXt", b"Comment\0x") + chunk(b"tEXt", b"AIGC\0{}") + DATA + END
+    assert picture(content).marks == ("aigc",)
+
+
+def test_why_a_picture_is_not_marked_is_said():
+    assert why_not(Picture("JPEG", 1, 1)) == "it is a JPEG file, and only PNG files are marked"
+    assert why_not(Picture("PNG", 1, 1, marks=("aigc", "xmp"))) == (
+        "it says something of its origin already (aigc, xmp), and is left as it came"
+    )
+    assert MARKS == ("xmp",)
+
+
+def test_the_mark_goes_between_the_header_of_a_png_and_the_rest():
+    assert len(SIGNATURE + header()) == AFTER_HEADER == 33
 
 
 @pytest.mark.parametrize(

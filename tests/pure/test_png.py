@@ -61,6 +61,12 @@ def test_a_wrong_byte_anywhere_is_found_out():
         (SIGNATURE + header() + header() + DATA + END, "header"),
         (SIGNATURE + header() + END, "no pixels"),
         (SIGNATURE + header(0, 2) + DATA + END, "no pixels"),
+        (SIGNATURE + header(3, 0) + DATA + END, "no pixels"),
+        (SIGNATURE + chunk(b"IHDR", bytes(12)) + DATA + END, "header"),
+        (SIGNATURE + chunk(b"IHDR", bytes(14)) + DATA + END, "header"),
+        (SIGNATURE + header() + struct.pack(">I", 0) + b"ID4T", "b'ID4T' is no chunk"),
+        (SIGNATURE + header() + DATA[:-1] + b"x", "the checksum of its IDAT is wrong"),
+        (SIGNATURE + header(0x01020304, 0x05060708), "cut short: 33 bytes"),
         (SIGNATURE + struct.pack(">I", 2**31) + b"IDAT", "no chunk"),
         (b"", "cut short"),
     ],
@@ -83,3 +89,14 @@ def test_what_follows_the_end_is_counted(step):
         checker.feed(content[start : start + step])
     assert checker.finish() == (3, 2)
     assert (checker.trailing, checker.size) == (4, len(content))
+
+
+def test_sizes_of_more_than_a_byte_are_read_whole():
+    assert check(SIGNATURE + header(0x01020304, 0x05060708) + DATA + END) == (0x01020304, 0x05060708)
+
+
+def test_what_is_no_png_is_refused_with_its_eighth_byte():
+    checker = PngChecker()
+    checker.feed(b"GIF89a.")
+    with pytest.raises(ImageInvalid, match="not a PNG"):
+        checker.feed(b".")
