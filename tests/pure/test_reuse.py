@@ -188,7 +188,7 @@ def test_overwrite_buys_where_else_it_would_be_refused_or_taken(found):
     assert isinstance(first_step_at(found, None, wish(overwrite=True)), Submit)
 
 
-@pytest.mark.parametrize(("age", "is_refused"), [(60, True), (86_399, True), (86_401, False)])
+@pytest.mark.parametrize(("age", "is_refused"), [(60, True), (86_399, True), (86_400, False), (86_401, False)])
 def test_without_a_store_a_purchase_is_not_taken_off_its_only_record_while_it_may_come_back(age, is_refused):
     beside = sidecar("bought", made_by=ANOTHER, request=OTHERWISE)
     again = wish(overwrite=True, is_only_here=True, now=NOW - 99 + age)
@@ -328,6 +328,170 @@ def test_what_one_place_has_taken_and_the_other_has_not_is_on_record():
     assert latest(stored(), sidecar("intent"))["jobId"] == "j"
     assert "jobId" not in latest(stored(INTENT, max_tries=5), sidecar("bought"))
     assert latest(None, None) is None
+
+
+# What is said of what lies there -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("found", "has_its_picture", "told_"),
+    [
+        (there(), False, "no picture"),
+        (there(size=0), False, "a file of 0 bytes"),
+        (there(size=1_234), False, "a file of 1,234 bytes"),
+        (there(sidecar("intent")), False, "a sidecar in state `intent` and no picture, job not known, of"),
+        (there(sidecar("intent"), 0), False, "`intent` beside a file of 0 bytes, job not known, of"),
+        (there(sidecar("bought")), False, "`bought` and no picture, job j, of"),
+        (there(sidecar("bought"), 1_234), False, "`bought` beside a file of 1,234 bytes, job j, of"),
+        (there(sidecar(), SIZE), True, "`saved` with its picture, job j, of"),
+        (there(sidecar()), False, "`saved` and the picture is gone, job j, of"),
+        (there(sidecar(), 1_234), False, "`saved` and the picture has 1,234 bytes in place of 1,000, job j, of"),
+        (there(sidecar(), 0), False, "`saved` and the picture has 0 bytes in place of 1,000, job j, of"),
+    ],
+)
+def test_what_lies_there_is_described_with_its_state_its_size_its_job_its_task_and_its_request(
+    found, has_its_picture, told_
+):
+    assert found.has_its_picture is has_its_picture
+    if found.sidecar:
+        told_ += " task cover of DAG covers, run second, for prompt 'A lighthouse at dawn', model 'flux-schnell'"
+    assert found.described.endswith(told_)
+
+
+@pytest.mark.parametrize(
+    ("marks", "is_marked"), [((), False), (("xmp",), True), (("c2pa",), False), (("c2pa", "xmp"), False)]
+)
+def test_a_changed_picture_can_be_saved_again_as_it_was(marks, is_marked):
+    way = 'DownloadImageOperator(job_id="j", path=..., overwrite=True'
+    for found, on_record in ((sidecar(made_by=ANOTHER, marks=marks), None), (sidecar(marks=marks), stored())):
+        refused = first_step_at(there(found, SIZE + 1), on_record, wish())
+        assert "the picture there is not the one that its sidecar tells of" in refused.message
+        assert f"{way}{', mark_ai_generated=True' if is_marked else ''}) saves that one again" in refused.message
+        assert "Choose another path" in refused.message
+
+
+def test_a_sidecar_that_cannot_be_read_beside_a_job_on_record_says_that_it_is_paid_for():
+    broken = there(problem="it is no JSON")
+    for on_record in (None, stored(INTENT)):
+        assert "Who wrote it? Move it away" in first_step_at(broken, on_record, wish()).message
+    paid = first_step_at(broken, stored(), wish()).message
+    assert "Job j is on record for this task, and paid for: move the sidecar away and clear the task" in paid
+    assert f"its sidecar {PATH}.json cannot be read: it is no JSON" in paid
+    assert "Who wrote it?" in next_step_at(broken, wish(), BUYS).message
+
+
+def test_a_refusal_names_the_path_what_lies_there_and_that_nothing_was_spent():
+    refused = first_step_at(there(size=7), None, wish())
+    assert refused.message == (
+        "path '/srv/a.png' cannot be used: something is there, without the sidecar that would tell what it is. "
+        "There is: a file of 7 bytes. Nothing was sent and nothing was spent. Choose another path, one with the "
+        "run in it for example, or set overwrite=True to buy and replace it."
+    )
+
+
+def test_what_another_task_is_buying_is_told_with_its_sidecar():
+    refused = first_step_at(there(sidecar("intent", made_by=ANOTHER)), None, wish())
+    assert refused.message.startswith(f"A picture for '{PATH}' is being bought by another task")
+    assert f"delete {PATH}.json and clear this task" in refused.message
+
+
+def test_a_job_that_is_gone_is_told_with_its_sidecar():
+    step = first_step_at(there(sidecar("bought", made_by=ANOTHER)), None, wish())
+    assert step.if_gone.fields == ("path",)
+    assert step.if_gone.message.startswith(f"The sidecar {PATH}.json tells of job j, bought by task cover of DAG")
+    assert (step.begins_anew, step.is_ours, step.if_alive) == (True, False, None)
+    assert step.found.fingerprint == FINGERPRINT
+
+
+def test_a_picture_on_its_way_that_would_be_replaced_is_told_with_its_sidecar():
+    beside = sidecar("bought", made_by=ANOTHER, request=OTHERWISE)
+    step = first_step_at(there(beside), None, wish(overwrite=True, is_only_here=True, now=NOW))
+    assert f"on its way to '{PATH}'" in step.if_alive.message
+    assert f"delete {PATH}.json and clear this task" in step.if_alive.message
+    assert step.is_ours is False
+
+
+@pytest.mark.parametrize(("is_only_here", "submitted_at"), [(False, NOW - 99), (True, None)])
+def test_where_its_task_can_learn_of_it_elsewhere_or_nobody_knows_its_age_a_purchase_is_left_behind(
+    is_only_here, submitted_at
+):
+    beside = sidecar("bought", made_by=ANOTHER, request=OTHERWISE, submitted_at=submitted_at)
+    again = wish(overwrite=True, is_only_here=is_only_here, now=NOW)
+    assert isinstance(first_step_at(there(beside), None, again), Submit)
+
+
+# What is on record of this task, in part -----------------------------------------------------------------
+
+
+def test_after_a_clear_the_same_request_is_adopted_though_its_order_was_another():
+    step = first_step_at(there(), stored(), wish(fingerprint="over another connection", **CLEARED))
+    assert (type(step), step.job_id, step.begins_anew) == (LookFirst, "j", True)
+    bought = first_step_at(there(), stored(request=None), wish(fingerprint="another", **CLEARED))
+    assert isinstance(bought, Submit), "what was asked for is not on record"
+
+
+def test_after_a_clear_the_same_order_is_adopted_and_nobody_asks_for_its_request():
+    def never():
+        raise AssertionError
+
+    step = first_step_at(there(), stored(request=OTHERWISE), wish(request=never, **CLEARED))
+    assert (type(step), step.job_id) == (LookFirst, "j")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("size", [None, 7])
+def test_where_pictory_does_not_have_this_tasks_job_any_more_a_file_in_its_place_is_left_alone(size, overwrite):
+    step = first_step_at(there(sidecar("bought"), size), stored(), wish(overwrite=overwrite))
+    assert isinstance(step, LookFirst)
+    if size is None or overwrite:
+        assert step.if_gone is None
+        return
+    assert "Pictory does not have this task's job any more, and something lies there" in step.if_gone.message
+    assert isinstance(after_look(step, Job(job_id="j", status="cleaned"), NOW), RequestInvalid)
+    assert after_look(step, Job(job_id="j", status="completed", url="u"), NOW).job_id == "j"
+
+
+def test_a_sidecar_of_another_job_does_not_keep_this_tasks_job_from_being_bought_again():
+    step = first_step_at(there(sidecar("bought", job_id="of another"), 7), stored(), wish())
+    assert (step.job_id, step.if_gone) == ("j", None)
+
+
+def test_a_sidecar_that_is_not_seen_is_told_beside_what_else_is_told():
+    unseen = f"Job j is on record for this task, and this worker does not see its sidecar {PATH}.json"
+    step = first_step_at(there(), stored(), wish())
+    assert step.warning == f"{unseen}: do the workers share this storage?"
+    assert step.if_gone.fields == ("path",)
+    assert step.if_gone.message.startswith(f"{unseen}, nor does Pictory have the job any more.")
+    step = first_step_at(there(), stored(), wish(**WANTS_ANOTHER))
+    assert "rendered differently" in step.warning
+    assert step.warning.endswith(f" {unseen}: do the workers share this storage?")
+
+
+def test_a_saved_picture_of_the_same_order_is_taken_without_a_warning():
+    assert first_step_at(there(sidecar(), SIZE), stored(), wish()).warning is None
+    warned = first_step_at(there(sidecar(), SIZE), stored(), wish(**WANTS_ANOTHER)).warning
+    assert "choose another path or set overwrite=True, and clear the task" in warned
+
+
+def test_what_is_put_beside_a_picture_by_hand_counts_where_the_store_knows_an_intent_of_the_same():
+    beside = sidecar("bought")
+    assert latest(stored(INTENT, fingerprint="another"), beside) == stored(INTENT, fingerprint="another")
+    assert latest({"version": 9}, beside) == {"version": 9}
+    assert latest(None, beside) == beside.submission.plain()
+    assert latest(stored(), None) == stored()
+    assert latest(stored(job_id="k"), beside)["jobId"] == "k"
+
+
+@pytest.mark.parametrize(("map_index", "is_mapped"), [(-1, False), (0, True), (7, True)])
+def test_a_mapped_task_has_an_index_from_0_on(map_index, is_mapped):
+    assert wish(me=ME._replace(map_index=map_index)).is_mapped is is_mapped
+
+
+def test_right_before_a_purchase_a_job_of_this_task_that_has_come_to_nothing_is_no_obstacle():
+    left = next_step_at(there(sidecar("bought"), SIZE), wish(), BUYS, {"j"})
+    assert "its job has come to nothing, and something else lies there" in left.message
+    step = next_step_at(there(sidecar("bought", made_by=ANOTHER)), wish(), BUYS, {"k"})
+    assert (type(step), step.job_id) == (LookFirst, "j")
 
 
 # All of it together --------------------------------------------------------------------------------------
