@@ -20,7 +20,7 @@ from pictory_provider.api.errors import (
     WaitTimeout,
 )
 from pictory_provider.api.models import Job
-from pictory_provider.jobs.news import News
+from pictory_provider.jobs.news import QUIET, News
 from pictory_provider.jobs.polling import (
     DEFAULT_POLL_INTERVAL,
     DEFAULT_TIMEOUT,
@@ -304,3 +304,139 @@ def test_a_download_waits_for_the_graces_of_its_job_and_for_nothing_else():
     assert isinstance(running, Wait)
     assert running.status == "in-progress"
     assert made.after(job("completed"), START).status is None
+
+
+@pytest.mark.parametrize("interval", [9.99, 1, 0.5])
+def test_an_interval_that_is_shorter_than_recommended_is_told_with_its_name_and_the_floor_where_it_is_lower(
+    interval,
+):
+    told = impolite("poll_interval", interval)
+    assert told.startswith(f"poll_interval is {interval} s; Pictory recommends 10 to 30 s between two looks")
+    assert told.endswith("It looks every 1 s at most often." if interval < 1 else "may refuse more frequent ones.")
+
+
+def test_the_default_of_a_wait_is_no_backoff():
+    p = poller(timeout=10_000, interval=10)
+    assert [p.after(job(), START + at).seconds for at in (0, 100, 1_000)] == [10, 10, 10]
+    assert p.max_wait is None
+
+
+def test_chance_comes_from_a_generator_unless_a_test_gives_it():
+    p = JobPoller(job_id="j", started_at=START, end_time=START + 10_000, poll_interval=15)
+    assert 15 <= p.after(Unavailable("x"), START).seconds <= 15 * 1.25
+
+
+def test_a_last_look_ends_whatever_the_answer_is():
+    for answer, kind in (
+        (job(), WaitTimeout),
+        (job("hibernating"), WaitTimeout),
+        (job("completed"), ProtocolError),
+        (JobNotFound("x"), JobNotFound),
+        (Unavailable("x"), WaitTimeout),
+        (EdgeBlocked("x"), EdgeBlocked),
+    ):
+        assert isinstance(JobPoller.for_last_look("j", START).after(answer, START).result, kind), answer
+    done = job("completed", url=URL)
+    assert JobPoller.for_last_look("j", START).after(done, START) == Finished(done)
+    assert JobPoller.for_last_look("j", START).timeout == 0
+
+
+def test_a_download_waits_a_minute_in_all_at_the_recommended_interval():
+    made = JobPoller.for_download("j", START)
+    assert (made.job_id, made.timeout, made.poll_interval) == ("j", 60, 10)
+    assert isinstance(made.after(job(), START + 59.9), Wait)
+    assert isinstance(made.after(job(), START + 60).result, WaitTimeout)
+
+
+def test_at_the_deadline_a_job_without_a_url_and_an_unknown_job_have_no_grace_left():
+    assert isinstance(poller(timeout=20).after(job("completed"), START + 19.9), Wait)
+    assert isinstance(poller(timeout=20).after(job("completed"), START + 20).result, ProtocolError)
+    assert isinstance(poller(timeout=20).after(JobNotFound("x"), START + 19.9), Wait)
+    assert isinstance(poller(timeout=20).after(JobNotFound("x"), START + 20).result, JobNotFound)
+
+
+def test_the_minute_without_a_url_begins_with_the_first_answer_that_lacks_it_and_its_error_says_how_long():
+    p = poller()
+    for at in (500, 559.9):
+        assert isinstance(p.after(job("completed"), START + at), Wait)
+    error = p.after(job("completed"), START + 560).result
+    assert error.status == 200
+    assert "no URL for its picture in 60 s. It was paid for." in error.message
+
+
+def test_each_wait_says_what_it_is_for():
+    for answer, at, reason, status in (
+        (job(), 30, "Job j is in-progress after 30 s", "in-progress"),
+        (job("hibernating"), 30, "Job j is hibernating after 30 s", "hibernating"),
+        (job(None), 30, "Job j is no status after 30 s", "no status"),
+        (job("completed"), 30, "Job j is completed, but has no URL yet", None),
+        (JobNotFound("x"), 30, "Pictory does not know job j yet (30 s)", None),
+        (Unavailable("x."), 30, "Could not ask for job j (1 in a row): x. The job runs on", None),
+        (AuthenticationError("x"), 30, "Pictory refused the API key; reading the connection again", None),
+    ):
+        wait = poller().after(answer, START + at)
+        assert (wait.reason, wait.status) == (reason, status)
+
+
+def test_only_what_a_new_poller_would_not_know_keeps_a_wait_in_its_process():
+    for answer, stays, renews in (
+        (job(), False, False),
+        (job("completed"), True, False),
+        (JobNotFound("x"), False, False),
+        (Unavailable("x"), False, False),
+        (AuthenticationError("x"), True, True),
+    ):
+        wait = poller().after(answer, START)
+        assert (wait.stay_in_process, wait.renew_connection) == (stays, renews), answer
+
+
+def test_faults_are_counted_from_the_last_answer_on():
+    p = poller()
+    p.after(Unavailable("x"), START)
+    assert "(2 in a row)" in p.after(Unavailable("x"), START).reason
+    p.after(job(), START)
+    assert "(1 in a row)" in p.after(Unavailable("x"), START).reason
+
+
+def test_a_timeout_says_how_the_job_was_how_long_it_was_waited_for_and_how_to_go_on():
+    error = poller(timeout=20).after(job(None), START + 25).result
+    assert error.message == (
+        "Job j was still 'no status' after 25 s; the deadline was 20 s. It runs on at Pictory, and what it costs is "
+        'committed. Wait for it again with PictoryJobSensor(job_id="j") and a longer `timeout`.'
+    )
+    assert error.job == job(None)
+    away = poller(timeout=20).after(Unavailable("No route."), START + 25).result
+    assert "Job j was out of reach after 25 s" in away.message
+    assert "committed. The last answer was: No route. Wait for it" in away.message
+    assert away.job == job(None)
+
+
+def test_a_failed_and_a_cleaned_job_say_what_became_of_the_money():
+    for failed, said in (
+        (job("failed", error_code="C", error_message="m"), "C: m"),
+        (job("failed", error_code="C"), "C"),
+        (job("failed", error_message="m."), "m"),
+        (job("failed"), "no reason given"),
+    ):
+        error = poller().after(failed, START).result
+        assert error.message.startswith(f"Job j failed at Pictory: {said}. Whether failed jobs are charged")
+        assert error.job is failed
+    cleaned = poller().after(job("cleaned"), START).result
+    assert cleaned.job == job("cleaned")
+    assert "making it again costs again" in cleaned.message
+
+
+def test_a_backoff_doubles_at_each_power_of_two_of_the_time_waited():
+    p = poller(timeout=10_000, interval=10, exponential_backoff=True)
+    seconds = [p.after(job(), START + at).seconds for at in (-5, 9.9, 10, 29.9, 30, 69.9)]
+    assert seconds == [10, 10, 20, 20, 40, 40]
+    far = JobPoller(
+        job_id="j", started_at=0, end_time=1e30, poll_interval=1, exponential_backoff=True, chance=lambda: 0.0
+    )
+    assert far.after(job(), 1e20).seconds == 2**30
+
+
+def test_what_is_told_of_a_wait_that_goes_on_is_told_at_twice_the_time_and_not_before():
+    assert told_at(News(START), [15, 29.9, 30, 59.9, 60]) == [15, 30, 60]
+    assert told_at(News(START, is_carried_on=True), [59.9, 60, 119.9, 120]) == [60, 120]
+    assert QUIET == 60

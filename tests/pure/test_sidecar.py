@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pictory_provider.images.sidecar import MadeBy, SavedFile, Sidecar, Unreadable, request_sha256
+from pictory_provider.jobs.ledger import Purchase
 from pictory_provider.jobs.submission import Submission
 
 AT = 1_800_000_000.125
@@ -101,6 +102,17 @@ def test_a_job_id_that_a_person_wrote_into_an_intent_is_a_job():
         ('"saved"', "str"),
         (changed(version=2), "version is 2"),
         (changed(version=None), "version is None"),
+        (changed(version=True), "version is True"),
+        (changed(version=1.0), "version is 1.0"),
+        (changed(version=0), "this release reads 1"),
+        (changed(request={"prompt": 7}), "its request is none"),
+        (changed(state="bought", job_id=None), "its state is 'bought' and its job_id None"),
+        (changed(state=None), "its state is None"),
+        (changed(earlier=7), "its state is"),
+        (changed(size="12"), "neither size nor sha256"),
+        (changed(sha256=7), "neither size nor sha256"),
+        (changed(request=[]), "it says no request, or not by whom"),
+        (changed(made_by=[]), "it says no request, or not by whom"),
         (changed(request=None), "no request"),
         (changed(made_by="me"), "by whom"),
         (changed(request={**REQUEST, "prompt": "Another"}), "request_sha256"),
@@ -140,3 +152,77 @@ def test_whatever_someone_has_written_into_it_it_is_read_or_refused(changes):
 @given(st.text(), st.text())
 def test_requests_that_differ_have_digests_that_differ(one, other):
     assert (request_sha256({"prompt": one}) == request_sha256({"prompt": other})) == (one == other)
+
+
+SPENT = replace(
+    BOUGHT,
+    credits_before=4.6,
+    shown_before=3,
+    used_before=4.5,
+    earlier=(Purchase(AT - 9, 2.0, 1, 2.5),),
+    before_clear=2.0,
+)
+OF_SPENDING = {
+    "shown_before": 3,
+    "used_before": 4.5,
+    "earlier": [[AT - 9, 2.0]],
+    "earlier_before": [[1, 2.5]],
+    "before_clear": 2.0,
+}
+
+
+def test_what_the_task_has_spent_is_in_it_until_the_picture_is_saved_and_longer_where_nothing_else_says_it():
+    bought = replace(SIDECAR, submission=SPENT, saved=None)
+    told = json.loads(bought.content())
+    assert {name: told[name] for name in ("credits_before", *OF_SPENDING)} == {
+        "credits_before": 4.6,
+        **OF_SPENDING,
+    }
+    assert not {"sha256", "size", "saved_at", "marks"} & set(told)
+    assert Sidecar.read(bought.content()) == bought
+    saved = replace(bought, saved=SAVED)
+    assert not {"credits_before", *OF_SPENDING} & set(json.loads(saved.content()))
+    assert Sidecar.read(saved.content()).keeps_spending is False
+    kept = replace(saved, keeps_spending=True)
+    told = json.loads(kept.content())
+    assert {name: told[name] for name in OF_SPENDING} == OF_SPENDING
+    assert "credits_before" not in told
+    read = Sidecar.read(kept.content())
+    assert (read.keeps_spending, read.submission.purchases) == (True, SPENT.purchases)
+    assert Sidecar.read(bought.content()).keeps_spending is False
+
+
+@pytest.mark.parametrize(
+    ("map_index", "told"),
+    [
+        (-1, "task t of DAG d, run r"),
+        (0, "task t of DAG d, run r, map index 0"),
+        (3, "task t of DAG d, run r, map index 3"),
+    ],
+)
+def test_a_task_instance_is_told_with_its_map_index_if_it_has_one(map_index, told):
+    assert str(MadeBy("d", "r", "t", map_index)) == told
+
+
+def test_what_it_does_not_say_is_not_known():
+    value = json.loads(SIDECAR.content())
+    for name in ("width", "height", "ai_credits_used", "marks", "saved_at", "intended_at", "submitted_at"):
+        del value[name]
+    read = Sidecar.read(json.dumps({**value, "made_by": {"map_index": "3"}}))
+    assert read.saved == SavedFile(12, "ab", None, None, None, (), None)
+    assert (read.submission.intended_at, read.submission.submitted_at) == (None, None)
+    assert read.made_by == MadeBy(None, None, None, -1)
+    assert Sidecar.read(changed(marks="xmp", saved_at="soon")).saved[-2:] == ((), None)
+
+
+def test_a_time_is_read_in_any_zone():
+    read = Sidecar.read(changed(saved_at="2027-01-15T09:00:09.125+01:00"))
+    assert read == SIDECAR
+
+
+def test_an_intent_without_a_request_has_the_digest_of_nothing():
+    intent = Sidecar(file="a.png", submission=Submission(max_tries=0), made_by=MadeBy("d", "r", "t", -1))
+    assert intent.request_sha256 == request_sha256({})
+    assert json.loads(intent.content())["request"] == {}
+    assert intent.content().endswith(b"}\n")
+    assert b'\n  "version": 1,\n' in intent.content()
