@@ -186,3 +186,14 @@ def test_each_surprise_is_told_in_its_own_words():
     job = Job(job_id="j", width=1, height=1)
     assert Picture("WebP", 1, 1).surprises(job) == ["it is a WebP file and no PNG, whatever its name says"]
     assert Picture("PNG", 1, 1, trailing=1).surprises(job) == ["1 bytes follow its end"]
+
+
+@pytest.mark.parametrize("step", [1, 1000])
+def test_the_first_end_of_a_jpeg_is_its_end(step):
+    assert check(JPEG + b"12\xff\xd9345", step) == Picture("JPEG", 3, 2, trailing=7)
+
+
+@pytest.mark.parametrize(("kind", "content"), EACH)
+def test_a_picture_that_is_cut_short_says_how_many_bytes_came(kind, content):
+    with pytest.raises(ImageInvalid, match=f"cut short: {len(content) - 3} bytes came"):
+        check(content[:-3])

@@ -158,3 +158,86 @@ def test_jobs_that_have_ended_count_no_longer():
 def test_jobs_that_ask_rarely_fill_no_pace():
     crowd = Crowd(Pace(10))
     assert join(crowd, 300, poll_interval=60) == []
+
+
+def test_intervals_are_told_when_they_have_stretched_by_more_than_a_fifth():
+    crowd = Crowd(Pace(10))
+    assert join(crowd, 120, poll_interval=10) == []
+    assert crowd.interval == 12
+    (line,) = join(crowd, 1, poll_interval=10)
+    assert line == (
+        "121 jobs wait, and requests_per_second is 10: each is looked at about every 12 s instead of every 10 s."
+    )
+
+
+def test_a_timeout_that_just_holds_a_round_of_looks_is_not_worth_a_word():
+    crowd = Crowd(Pace(10))
+    assert len(join(crowd, 1_000, poll_interval=10, timeout=100)) == 1
+    (line,) = join(crowd, 1, poll_interval=10, timeout=100)
+    assert "1,001 jobs wait" in line
+    assert "one of them waits for 100 s in all" in line
+    assert join(crowd, 100, poll_interval=10, timeout=1) == []
+
+
+def test_a_job_that_has_ended_leaves_its_place_and_what_it_asked_for():
+    crowd = Crowd(Pace(1))
+    join(crowd, 2, poll_interval=2)
+    assert crowd.interval == 2
+    crowd.leave(2)
+    assert crowd.interval == 1
+    crowd.leave(2)
+    assert (crowd.interval, join(crowd, 2, poll_interval=2)) == (0, [])
+
+
+def test_the_next_look_goes_at_the_rate_and_a_late_one_makes_up_for_one_beat():
+    pace = Pace(2)
+    assert pace.next_at(10.0) <= 10
+    pace.go(10.0)
+    assert pace.next_at(10.0) == pytest.approx(10.0 - BEAT + 0.5)
+    pace.answered(10.1)
+    pace.go(10.4)
+    assert pace.next_at(10.5) == 11.1, "a second after the first answer"
+    pace.answered(10.5)
+    assert pace.next_at(10.6) == 11.1
+
+
+def test_a_place_is_free_again_a_second_after_its_answer_and_not_before():
+    pace = Pace(1)
+    pace.go(0.0)
+    assert pace.next_at(50.0) == math.inf
+    pace.answered(50.0)
+    assert pace.next_at(50.5) == 51
+    assert pace.next_at(51.0) <= 51
+    pace.go(51.0)
+    pace.answered(51.0)
+    assert pace.next_at(51.5) == 52
+
+
+def test_a_rate_between_two_whole_numbers_has_the_places_of_the_next():
+    pace = Pace(1.5)
+    pace.go(0.0)
+    pace.go(0.0)
+    assert pace.next_at(0.0) == math.inf
+    pace.answered(0.0)
+    assert pace.next_at(1.0) == pytest.approx(2 / 1.5)
+    assert pace.requests_per_second == 1.5
+
+
+def test_a_rate_that_was_lowered_waits_until_no_more_places_are_taken_than_there_are():
+    pace = Pace(3)
+    for at in (1.0, 2.0, 3.0):
+        pace.go(0.0)
+        pace.answered(at)
+    pace.requests_per_second = 1
+    assert pace.next_at(1.5) == 4, "only the last of the three leaves a place"
+    pace.go(1.5)
+    assert pace.next_at(1.5) == math.inf
+
+
+def test_a_pause_ends_and_is_no_longer_than_two_minutes():
+    pace = Pace(10)
+    pace.pause(100.0, 7)
+    assert pace.next_at(100.0) == 107
+    pace.pause(100.0, 121)
+    assert pace.next_at(100.0) == 220
+    assert TIMING.poll_pause_most == 120
