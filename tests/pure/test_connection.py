@@ -8,7 +8,15 @@ import certifi
 import pytest
 
 from pictory_provider import __version__
-from pictory_provider.api.connection import CONNECT_TIMEOUT, DEFAULT_BASE_URL, ConnectionSettings
+from pictory_provider.api.connection import (
+    CONNECT_TIMEOUT,
+    DEFAULT_BASE_URL,
+    LIMITS,
+    MOST_CONNECTIONS,
+    MOST_REQUESTS_PER_SECOND,
+    ConnectionSettings,
+    extra_of,
+)
 from pictory_provider.api.errors import AuthenticationError, PictoryError, RequestInvalid
 
 KEY = "pictai_0123456789"
@@ -184,3 +192,242 @@ def test_a_user_in_the_base_url_is_refused_without_being_shown(host):
     assert caught.value.fields == ("host",)
     assert "secret" not in str(caught.value)
     assert "token@" not in str(caught.value)
+
+
+# Limits on spending --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize(
+    ("value", "limit"),
+    [(None, None), ("", None), (0, 0), ("0", 0), (50, 50), (0.6, 0.6), (" 50 ", 50), ("1e3", 1_000), (-0.0, 0)],
+)
+def test_a_limit_is_a_number_from_0_on_and_an_empty_one_is_none(name, value, limit):
+    found = settings(**{name: value})
+    assert {each: getattr(found, each) for each in LIMITS} == {**dict.fromkeys(LIMITS), name: limit}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize(
+    "value", ["fifty", "50 credits", -0.01, "-1", True, False, "nan", float("inf"), "inf", 10**400, [50], {}]
+)
+def test_a_limit_that_is_no_number_is_refused_and_never_taken_for_none(name, value):
+    with pytest.raises(RequestInvalid, match=f"as its {name}. No request was made.") as caught:
+        settings(**{name: value})
+    assert caught.value.fields == (name,)
+    assert "Connection 'pictory_default' has" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "name", ["credit_per_day", "credits_per_week", "Credits_per_day", " credits_per_day", "CREDIT", "credits"]
+)
+def test_a_limit_under_a_name_that_nobody_reads_is_refused(name):
+    with pytest.raises(RequestInvalid) as caught:
+        settings(**{"user_agent": "x", name: 50})
+    assert caught.value.fields == (name,)
+    assert f"has {name!r} in its extra, which is none of credits_per_day, credits_per_month, credits_reserve" in (
+        caught.value.message
+    )
+
+
+def test_what_is_no_limit_may_be_called_as_it_likes():
+    assert settings(cred="x", my_credits=1, note="y") == settings()
+    assert LIMITS == ("credits_per_day", "credits_per_month", "credits_reserve")
+
+
+@pytest.mark.parametrize(
+    ("extra", "value"),
+    [(None, {}), ("", {}), ("  ", {}), ("{}", {}), ('{"credits_per_day": 50}', {"credits_per_day": 50})],
+)
+def test_an_extra_is_a_json_object_or_empty(extra, value):
+    assert extra_of("c", extra) == value
+
+
+@pytest.mark.parametrize("extra", ["{", "[]", "7", "null", '"x"', "credits_per_day=50"])
+def test_an_extra_that_is_no_json_object_is_refused_as_it_may_hold_a_limit(extra):
+    with pytest.raises(RequestInvalid, match=r"a limit on spending for one\. No request was made\.") as caught:
+        extra_of("my_own", extra)
+    assert caught.value.fields == ("extra",)
+    assert "Connection 'my_own' has an extra that is no JSON object" in caught.value.message
+    assert '{"credits_per_day": 50}' in caught.value.message
+
+
+# The other fields ----------------------------------------------------------------------------------------
+
+
+def test_the_defaults_and_bounds_of_a_connection_are_the_documented_ones():
+    found = settings()
+    assert (found.timeout, found.requests_per_second, found.proxy, found.ca_bundle) == (60, 10, None, None)
+    assert (MOST_REQUESTS_PER_SECOND, MOST_CONNECTIONS) == (1_000, 50)
+    assert DEFAULT_BASE_URL == "https://api.pictory.ai/pictoryapis"
+
+
+def test_every_field_of_a_connection_is_read():
+    found = settings(
+        host="http://h.example:8080/api",
+        timeout="7.5",
+        user_agent=" mine ",
+        proxy=" http://proxy:3128/ ",
+        ca_bundle=f" {certifi.where()} ",
+        requests_per_second=2,
+        credits_per_day=1,
+        credits_per_month=2,
+        credits_reserve=3,
+    )
+    assert found == ConnectionSettings(
+        api_key=KEY,
+        base_url="http://h.example:8080/api",
+        timeout=7.5,
+        user_agent="mine",
+        proxy="http://proxy:3128/",
+        ca_bundle=certifi.where(),
+        requests_per_second=2,
+        credits_per_day=1,
+        credits_per_month=2,
+        credits_reserve=3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "takes"),
+    [
+        ("timeout", "seconds for one request, above 0 and up to 3600; the default is 60."),
+        ("requests_per_second", "looks in a second, above 0 and up to 1000; the default is 10."),
+    ],
+)
+def test_a_number_out_of_its_bounds_is_told_with_them(name, takes):
+    with pytest.raises(RequestInvalid) as caught:
+        settings(**{name: 0})
+    assert caught.value.message == (
+        f"Connection 'pictory_default' has 0 as its {name}. No request was made. The extra field takes {takes}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [
+        ({"user_agent": ["x"]}, "has a list as its user_agent"),
+        ({"proxy": ["x"]}, "has a list as its proxy"),
+        ({"proxy": "ftp://p"}, "has a proxy that cannot be used"),
+        (
+            {"ca_bundle": "/no"},
+            "names '/no' as its ca_bundle, and that cannot be used on this machine: No such file",
+        ),
+        ({"user_agent": "\u00e4"}, "has characters in its user_agent that an HTTP header cannot carry"),
+    ],
+)
+def test_what_is_wrong_with_a_field_is_said_of_its_connection(extra, told):
+    with pytest.raises(RequestInvalid) as caught:
+        settings(**extra)
+    assert f"Connection 'pictory_default' {told}" in caught.value.message
+    assert "The connection's own proxy wins" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "https://h:0",
+        "https://h#a",
+        "https://h?a",
+        "https://h/a b",
+        "https://h/a\tb",
+        "ftp://h/",
+        "https:///a",
+        "h:1",
+    ],
+)
+def test_a_base_url_with_more_than_scheme_host_port_and_path_is_refused(host):
+    with pytest.raises(RequestInvalid, match=r"as its base URL\. No request was made") as caught:
+        settings(host=host)
+    assert caught.value.fields == ("host",)
+    assert DEFAULT_BASE_URL in caught.value.message
+    assert "Connection 'pictory_default'" in caught.value.message
+
+
+@pytest.mark.parametrize("host", ["http://h", "https://h:1", "https://h:65535/a/b", "HTTPS://h"])
+def test_a_base_url_may_be_any_of_the_web(host):
+    assert settings(host=host).base_url == host
+
+
+@pytest.mark.parametrize("password", ["Bearer", "BEARER x", "bearerx"])
+def test_the_word_bearer_is_no_key_however_it_is_written(password):
+    with pytest.raises(AuthenticationError, match="Connection 'pictory_default' has `Bearer` before"):
+        settings(password)
+
+
+@pytest.mark.parametrize("password", ["a b", "a\tb", "a\x7fb", "a\u00e4"])
+def test_a_key_of_other_characters_is_told_of_its_connection(password):
+    with pytest.raises(AuthenticationError, match="Connection 'pictory_default' has blanks, line breaks or other"):
+        settings(password)
+
+
+# Proxies -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "url", "proxy"),
+    [
+        ({"http_proxy": "http://p:1"}, "http://h/x", "http://p:1"),
+        ({"http_proxy": "http://p:1"}, "https://h/x", None),
+        ({"https_proxy": "http://p:1"}, "http://h/x", None),
+        ({"https_proxy": "http://p:1", "all_proxy": "http://q:1"}, "https://h/x", "http://p:1"),
+        ({"all_proxy": "http://q:1"}, "https://h/x", "http://q:1"),
+        ({"https_proxy": " http://p:1 "}, "https://h/x", "http://p:1"),
+        ({"https_proxy": ""}, "https://h/x", None),
+        ({"https_proxy": "http://p:1/"}, "https://h/x", "http://p:1/"),
+        ({"https_proxy": "https://p:1"}, "https://h/x", "https://p:1"),
+        ({"https_proxy": "http://p:1", "NO_PROXY": "h"}, "https://h/x", None),
+        ({"https_proxy": "http://p:1", "no_proxy": "*"}, "https://h/x", None),
+        ({"https_proxy": "http://p:1", "no_proxy": "other"}, "https://h/x", "http://p:1"),
+        ({"proxy": "http://p:1", "my_proxy_url": "http://p:1"}, "https://h/x", None),
+    ],
+)
+def test_the_proxy_of_the_environment_is_that_of_the_scheme_or_of_all(environment, url, proxy):
+    assert settings().proxy_for(url, environment) == proxy
+
+
+def test_the_environment_is_that_of_the_process_unless_another_is_given(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    assert settings().proxy_for("https://h/x") is None
+    monkeypatch.setenv("https_proxy", "http://p:1")
+    assert settings().proxy_for("https://h/x") == "http://p:1"
+    monkeypatch.setenv("no_proxy", "h")
+    assert settings().proxy_for("https://h/x") is None
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/env.pem")
+    assert settings().trusted_certificates() == "/env.pem"
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://p:1/",
+        "https://p",
+        "http://user:%C3%A4@p:1",
+        "http://user:p%2Fw@p:1",
+        "http://user@p:1",
+        "p",
+        "p:1/",
+    ],
+)
+def test_a_proxy_that_both_libraries_can_use_passes(proxy):
+    assert settings(proxy=proxy).proxy == (proxy if "://" in proxy else f"http://{proxy}")
+
+
+def test_where_a_proxy_is_wrong_it_is_said_which_one():
+    with pytest.raises(RequestInvalid) as caught:
+        settings(environment={"https_proxy": "http://p:0"})
+    assert caught.value.message.startswith("The environment has a https_proxy that cannot be used.")
+    assert caught.value.message.endswith("The connection's own proxy wins over the environment's.")
+    assert caught.value.fields == ("proxy",)
+
+
+def test_certificates_of_the_environment_are_named_with_both_variables():
+    with pytest.raises(RequestInvalid) as caught:
+        settings(environment={"CURL_CA_BUNDLE": "/no"})
+    assert caught.value.message.startswith(
+        "The environment names '/no' as its REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE, and that cannot be used"
+    )
+    assert caught.value.fields == ("ca_bundle",)
+    assert settings(environment={"REQUESTS_CA_BUNDLE": "", "CURL_CA_BUNDLE": certifi.where()}) == settings()
