@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from pictory_provider.api.errors import RequestInvalid, StorageFailed, SubmitOutcomeUnknown
+from pictory_provider.api.errors import RequestInvalid, StorageFailed, SubmitOutcomeUnknown, Unavailable
 from pictory_provider.api.models import Quota
 from pictory_provider.batch.decision import Decision, Found, Picture, Place, decide
 from pictory_provider.batch.entries import BOUGHT, FAILED, INTENT, PAGE_ROWS, SAVED, UNKNOWN, Entry, Header
@@ -17,7 +17,8 @@ from pictory_provider.batch.journal import HEADER, Journal, page_name, page_of
 from pictory_provider.batch.opening import Start, check_shared, is_held, left_over, open_batch, start_of
 from pictory_provider.batch.plan import WAVE
 from pictory_provider.batch.rows import RowMaker, digest_of
-from pictory_provider.batch.spending import budget_of
+from pictory_provider.batch.spending import budget_of, purchases_of
+from pictory_provider.batch.spending import kept as kept_of
 from pictory_provider.batch.tables import records_of
 from pictory_provider.jobs.budget import Limits
 from pictory_provider.jobs.ledger import Purchase
@@ -749,3 +750,398 @@ def test_what_version_0_1_0_knew_of_the_quota_before_a_batch_is_heeded_for_as_lo
     # 30 of 100 were used before, and two pictures of 2 credits were bought: so 34 count them, if 30 is still of use.
     budget.note(quota=Quota(ai_credits_used=34, ai_credits_limit=100, raw={}), ledgers=[], now=now)
     assert budget.left == left
+
+
+# What a batch has spent ----------------------------------------------------------------------------------
+
+
+def spending_of(bought=(), **spending):
+    """Return a journal whose rows were bought like this, and that keeps this of its spending."""
+    rows = table(max(1, len(bought)))
+    journal = Journal(header=Header.read(kept(rows, spending=spending or None)[0]))
+    for row, purchase in zip(rows, bought, strict=False):
+        journal.put(replace(Entry.intent(row, purchase, tried=1), state=BOUGHT, job_id="j"))
+    return journal
+
+
+def test_what_a_batch_has_bought_is_that_of_its_rows_and_of_rows_that_are_gone():
+    bought = [Purchase(1_000.0, 2, 1, 7.0), Purchase(1_001.0, 2)]
+    journal = spending_of(bought, dropped=[[900.0, 4.0]], before_clear=5.0)
+    assert purchases_of(journal) == [Purchase(900.0, 4.0), *bought]
+    budget = budget_of(journal, Limits(per_task=9.0), now=1_002.0)
+    assert (budget.own, budget.this_task, budget.limits) == (
+        [Purchase(900.0, 4.0), *bought],
+        3,
+        Limits(per_task=9.0),
+    )
+    assert budget_of(spending_of(bought), Limits(), now=1_002.0).this_task == 4
+    assert budget_of(spending_of(bought), Limits(), now=99_999.0).own == []
+
+
+@pytest.mark.parametrize(
+    "spending",
+    [
+        {"before_clear": "2"},
+        {"before_clear": None},
+        {"before_clear": True},
+        {"dropped": "x"},
+        {"dropped": [[1.0]]},
+        {"baseline": 7},
+        {"baseline": [1.0]},
+        {"baseline": ["1", 2.0]},
+    ],
+)
+def test_a_batch_whose_spending_cannot_be_read_buys_nothing_and_shows_it(spending):
+    with pytest.raises(Unavailable) as caught:
+        budget_of(spending_of(**spending), Limits(), now=0.0)
+    assert "so nothing is bought by this try" in caught.value.message
+    assert f"It reads {spending}, under `spending` in batch.json." in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("at", "is_heeded"), [(999.0, False), (1_000.0, True), (1_001.0, True), (4_600.0, True), (4_601.0, False)]
+)
+def test_what_was_known_before_a_batch_is_of_use_for_an_hour(at, is_heeded):
+    own = budget_of(spending_of([Purchase(at, 2)], baseline=[1_000.0, 30.0]), Limits(), now=at).own
+    assert own == [Purchase(at, 2, used_before=30.0 if is_heeded else None)]
+
+
+def test_what_is_known_of_a_purchase_itself_is_not_replaced_and_later_ones_know_no_more():
+    first = Purchase(1_000.0, 2, used_before=40.0)
+    assert budget_of(spending_of([first], baseline=[1_000.0, 30.0]), Limits(), now=1_000.0).own == [first]
+    own = [Purchase(1_000.0, 2), Purchase(1_001.0, 2)]
+    found = budget_of(spending_of(own, baseline=[1_000.0, 30.0]), Limits(), now=1_001.0).own
+    assert [each.used_before for each in found] == [30.0, None]
+    assert budget_of(spending_of(baseline=[1_000.0, 30.0]), Limits(), now=1_001.0).own == []
+
+
+def test_a_batch_that_begins_anew_keeps_what_rows_that_are_gone_have_cost_for_as_long_as_a_limit_needs_it():
+    old, recent, own = Purchase(1.0, 2.0), Purchase(9_000.0, 4.0), Purchase(9_001.0, 0.6)
+    header = spending_of(dropped=[[1.0, 2.0]], before_clear=1.0, baseline=[0.5, 7.0]).header
+    assert kept_of(header, [old, recent, own]) == {"baseline": [0.5, 7.0], "before_clear": 4.6}
+    assert kept_of(header, [old, recent, own], [recent]) == {
+        "baseline": [0.5, 7.0],
+        "before_clear": 4.6,
+        "dropped": [[9_000.0, 4.0]],
+    }
+    known = recent._replace(shown_before=3)
+    assert kept_of(spending_of().header, [known, own], [known]) == {
+        "before_clear": 4.6,
+        "dropped": [[9_000.0, 4.0]],
+        "dropped_before": [[3, None]],
+    }
+    assert kept_of(spending_of().header, []) == {"before_clear": 0}
+
+
+def test_what_was_bought_before_a_clear_counts_no_more_for_the_task_and_still_for_the_account():
+    rows = table(3)
+    header, pages = kept(rows, [entry(rows[0], BOUGHT), entry(rows[1], SAVED)])
+    for more, spent in (({}, 4), ({"max_tries": 3}, 0)):
+        budget = budget_of(opened(rows, header, pages, **more).journal, Limits(), now=2.0)
+        assert (budget.this_task, len(budget.own)) == (spent, 2)
+    budget = budget_of(opened(table(3, "desk"), header, pages, max_tries=3).journal, Limits(), now=2.0)
+    assert (budget.this_task, len(budget.own)) == (0, 2)
+
+
+# What a try does with the record -------------------------------------------------------------------------
+
+
+def test_a_retry_is_a_try_of_its_own_and_a_leg_is_the_same_try():
+    rows = table(3)
+    header, pages = kept(rows, [entry(rows[0], BOUGHT)], stopped={"kind": "x"}, has_ended=True, unsaved=3)
+    retry = opened(rows, header, pages, retries=2).journal
+    assert (retry.header.tries, retry.header.since, retry.header.cleared) == (2, 1, 0)
+    assert (retry.header.has_ended, retry.header.stopped, retry.header.unsaved) == (False, None, 3)
+    assert retry.is_changed
+    leg = opened(rows, header, pages, is_leg=True).journal
+    assert (leg.header, leg.is_changed) == (Header.read(header), False)
+
+
+def test_a_retry_notes_the_tries_that_airflow_gives_it():
+    rows = table(3)
+    header, pages = kept(rows)
+    retried = opened(rows, header, pages, retries=7).journal.header
+    assert (retried.max_tries, retried.retries) == (2, 7)
+    cleared = opened(rows, header, pages, max_tries=5, retries=7).journal.header
+    assert (cleared.max_tries, cleared.retries) == (5, 7)
+
+
+@pytest.mark.parametrize(
+    ("made_by", "max_tries", "cleared", "unsaved"), [(MADE_BY, 3, 2, 0), ({**MADE_BY, "run_id": "s"}, 2, 1, 5)]
+)
+@pytest.mark.parametrize("word", ["lamp", "desk"])
+def test_a_clear_and_another_run_begin_anew_and_only_a_clear_settles_what_is_unknown(
+    made_by, max_tries, cleared, unsaved, word
+):
+    rows = table(3)
+    header, pages = kept(rows, has_ended=True, unsaved=5, cleared=1, stopped={"kind": "x"})
+    opening = opened(table(3, word), header, pages, made_by=made_by, max_tries=max_tries)
+    found = opening.journal.header
+    assert (found.tries, found.since, found.cleared, found.unsaved) == (2, 2, cleared, unsaved)
+    assert (found.has_ended, found.stopped, found.made_by) == (False, None, made_by)
+    assert found.generation == (1 if word == "lamp" else 2)
+    assert (opening.start, opening.of, len(opening.rows), opening.error) == (
+        Start.CLEAR if made_by == MADE_BY else Start.OTHER,
+        3,
+        3,
+        None,
+    )
+
+
+def test_a_task_that_was_cleared_with_fewer_retries_is_told_from_one_that_is_tried_again():
+    for found, retries, start in (
+        ({"has_ended": True, "retries": None}, 1, Start.RETRY),
+        ({"has_ended": True}, None, Start.RETRY),
+        ({"has_ended": True}, 2, Start.RETRY),
+        ({"has_ended": True}, 0, Start.CLEAR),
+        ({"has_ended": False}, 0, Start.RETRY),
+    ):
+        header = Header.read(kept(table(1), **found)[0])
+        assert start_of(header, made_by=MADE_BY, max_tries=2, retries=retries) is start
+
+
+def test_a_folder_is_named_where_it_cannot_be_gone_on_with():
+    with pytest.raises(SubmitOutcomeUnknown, match=r"/f/\.pictory/batch\.json is missing") as caught:
+        opened(table(1), None, is_leg=True)
+    assert "Nothing was sent by this try." in caught.value.message
+    assert "delete /f/.pictory and clear the task" in caught.value.message
+    with pytest.raises(StorageFailed, match=r"/f is in use by another batch: dag_id d, run_id r, task_id t\. Its"):
+        opened(table(1), kept(table(1))[0], made_by={"dag_id": "e"})
+
+
+def test_a_row_that_is_held_to_the_record_is_that_of_the_record():
+    old = RowMaker(conn_id="c", prompt="A lamp {n}", style="vintage", reference_image_url="s3://b/{n}.png").rows(
+        records_of([{"n": n} for n in range(3)])
+    )
+    header, pages = kept(old, [entry(old[2], BOUGHT), entry(old[0], BOUGHT)])
+    rows = opened(table(3, "desk"), header, pages).rows
+    assert [row.index for row in rows] == [0, 2]
+    for row, then in zip(rows, (old[0], old[2]), strict=True):
+        assert (row.file_name, row.key, row.asked, row.columns) == (then.file_name, then.key, then.asked, {})
+        assert (row.request.prompt, row.request.style, row.private_reference, row.line) == (
+            then.request.prompt,
+            "vintage",
+            then.private_reference,
+            None,
+        )
+
+
+@pytest.mark.parametrize(
+    ("size", "changed", "told"),
+    [
+        (240, [0], "among rows 0 to 47."),
+        (240, [48, 100], "among rows 48 to 95, 96 to 143."),
+        (240, [0, 48, 96, 144, 192], "among rows 0 to 47, 48 to 95, 96 to 143, 144 to 191, 192 to 239."),
+        (
+            250,
+            [0, 48, 96, 144, 192, 249],
+            "among rows 0 to 47, 48 to 95, 96 to 143, 144 to 191, 192 to 239 and 1 more such.",
+        ),
+    ],
+)
+def test_a_table_that_differs_is_told_by_its_first_five_pages_that_do(size, changed, told):
+    old, new = table(size), table(size)
+    for index in changed:
+        new[index] = replace(new[index], key=f"another {index}")
+    header, pages = kept(old)
+    error = opened(new, header, pages).error
+    assert f"there are other requests {told}" in error.message
+    assert error.fields == ("requests",)
+
+
+def test_a_table_whose_digest_alone_differs_is_another():
+    header, pages = kept(table(3))
+    error = opened(table(3), {**header, "digest": "of another"}, pages).error
+    assert "is not that of the try before: the table is another. Nothing more was bought" in error.message
+
+
+@pytest.mark.parametrize(("number", "more"), [(5, ""), (6, " and 1 more")])
+def test_the_first_five_pages_that_cannot_be_read_and_rows_that_are_left_behind_are_named(number, more):
+    old = table(48 * number)
+    header, pages = kept(old, [entry(row, UNKNOWN) for row in old[::48]])
+    names = ", ".join(f"/f/.pictory/1-{page:05d}.json" for page in range(5))
+    error = opened(table(3, "desk"), header, dict.fromkeys(pages), max_tries=3).error
+    assert f"and {names}{more} of the old one's record cannot be read" in error.message
+    warning = opened(table(3, "desk"), header, pages, max_tries=3).warning
+    files = ", ".join(row.file_name for row in old[::48][:5])
+    assert f"no longer has {number:,} rows that may or may not have been paid for: {files}{more}. They" in warning
+
+
+def test_another_run_with_a_new_table_leaves_what_is_unknown_on_record():
+    old = table(3)
+    header, pages = kept(old, [entry(old[0], UNKNOWN), entry(old[1], BOUGHT)], has_ended=True)
+    opening = opened(table(3, "desk"), header, pages, made_by={**MADE_BY, "run_id": "s"})
+    assert opening.warning is None
+    assert {one.key: one.state for one in opening.journal} == {old[0].key: UNKNOWN, old[1].key: BOUGHT}
+    assert opening.journal.is_left_over(old[0].key)
+    assert [row.key for row in left_over(opening.journal)] == [old[1].key]
+
+
+def test_a_page_that_is_lost_is_no_obstacle_for_the_new_table_of_a_clear_and_one_for_that_of_another_run():
+    old = table(60)
+    header, pages = kept(old, [entry(old[0], BOUGHT), entry(old[50], BOUGHT)], has_ended=True)
+    for more, is_one in (({"max_tries": 3}, False), ({"made_by": {**MADE_BY, "run_id": "s"}}, True)):
+        error = opened(table(60, "desk"), header, {0: pages[0]}, **more).error
+        assert isinstance(error, SubmitOutcomeUnknown) is is_one
+
+
+# A paid picture under another name -----------------------------------------------------------------------
+
+
+def named(*names, prompt="A lamp", **others):
+    """Return rows of these names; others are rows before them, by their prompts' last words."""
+    before = [{"prompt": f"A {word}", "file_name": name} for word, name in others.items()]
+    return RowMaker(conn_id="c").rows(
+        records_of(before + [{"prompt": prompt, "file_name": name} for name in names])
+    )
+
+
+def renamed(old, new, *, state=BOUGHT, **more):
+    header, pages = kept(old, [entry(row, state) for row in old])
+    return opened(new, header, pages, **{"max_tries": 3, "conn_id": "c", **more}).journal
+
+
+def test_a_job_that_is_paid_for_is_taken_by_the_row_that_asks_for_the_same_under_another_name():
+    old, new = named("a:b.png"), named("x.png", "a-b.png")
+    journal = renamed(old, new)
+    (taken,) = journal
+    assert (taken.key, taken.index, taken.file_name, taken.job_id) == (new[0].key, 0, "x.png", "j")
+    assert left_over(journal) == []
+    assert len(purchases_of(journal)) == 1
+
+
+@pytest.mark.parametrize(
+    ("new", "more"),
+    [
+        (named("b.png"), {"conn_id": "another"}),
+        (named("b.png"), {"conn_id": None}),
+        (named("b.png", prompt="A desk"), {}),
+        (named("b.png"), {"is_free": lambda name: name != "b.png"}),
+        (named("b.png", desk="a.png"), {}),
+        (named("b.png", desk="A.PNG"), {}),
+    ],
+    ids=[
+        "another account",
+        "no connection",
+        "another picture",
+        "a place that is taken",
+        "its name",
+        "nearly its name",
+    ],
+)
+def test_a_job_that_is_paid_for_is_left_where_no_row_may_take_it(new, more):
+    old = named("a.png")
+    journal = renamed(old, new, **more)
+    assert [row.key for row in left_over(journal)] == [old[0].key]
+    assert all(journal.get(row.key) is None for row in new)
+
+
+def test_a_row_whose_new_name_a_disk_takes_for_the_old_one_takes_the_job_itself():
+    journal = renamed(named("a.png"), named("x.png", "A.png"))
+    assert [one.file_name for one in journal] == ["A.png"]
+
+
+def test_each_job_is_taken_once_and_each_row_takes_one():
+    journal = renamed(named("a.png", "b.png", "c.png"), named("x.png", "y.png"))
+    assert sorted(one.file_name for one in journal) == ["c.png", "x.png", "y.png"]
+    assert [row.file_name for row in left_over(journal)] == ["c.png"]
+
+
+@pytest.mark.parametrize("state", [SAVED, FAILED, INTENT, UNKNOWN])
+def test_only_a_picture_that_is_owed_is_taken_under_another_name(state):
+    assert list(renamed(named("a.png"), named("b.png"), state=state)) == []
+
+
+def test_a_row_that_is_on_record_itself_takes_no_other_job():
+    old = named("a.png", "b.png")
+    journal = renamed(old, named("b.png"))
+    assert {one.key: one.file_name for one in journal} == {old[0].key: "a.png", old[1].key: "b.png"}
+
+
+# The pages -----------------------------------------------------------------------------------------------
+
+
+def test_a_page_says_what_it_is_and_whose():
+    rows = table(50)
+    journal = opened(rows).journal
+    journal.put(entry(rows[49], BOUGHT))
+    page = journal.page(1)
+    assert page == {
+        "version": 1,
+        "generation": 1,
+        "page": 1,
+        "rows": {rows[49].key: entry(rows[49], BOUGHT).plain()},
+    }
+    assert (page_of(47), page_of(48), page_name(1, 1), HEADER) == (
+        0,
+        1,
+        ".pictory/1-00001.json",
+        ".pictory/batch.json",
+    )
+
+
+def test_a_row_that_is_taken_off_the_record_leaves_its_page():
+    rows = table(2)
+    journal = opened(rows).journal
+    for row in rows:
+        journal.put(entry(row, INTENT), is_urgent=False)
+    journal.writes()
+    journal.drop("of nobody")
+    assert (journal.is_changed, journal.is_urgent) == (False, False)
+    journal.drop(rows[0].key)
+    assert (journal.is_changed, journal.is_urgent, journal.get(rows[0].key)) == (True, True, None)
+    assert [write.name for write in journal.writes()] == [page_name(1, 0)]
+    assert [one.key for one in journal] == [rows[1].key]
+
+
+def test_what_can_be_found_out_again_does_not_make_what_cannot_less_urgent():
+    rows = table(2)
+    journal = opened(rows).journal
+    journal.writes()
+    assert (journal.is_changed, journal.is_urgent) == (False, False)
+    journal.put(entry(rows[0], SAVED), is_urgent=False)
+    assert (journal.is_changed, journal.is_urgent) == (True, False)
+    journal.put(entry(rows[0], INTENT))
+    journal.put(entry(rows[1], SAVED), is_urgent=False)
+    assert journal.is_urgent
+    journal.writes()
+    assert not journal.is_urgent
+
+
+def test_a_header_that_changed_is_written_and_is_not_urgent():
+    journal = opened(table(2)).journal
+    journal.writes()
+    journal.set_header(unsaved=3)
+    assert (journal.is_changed, journal.is_urgent) == (True, False)
+    (write,) = journal.writes()
+    assert (write.name, write.value["unsaved"]) == (HEADER, 3)
+    assert journal.writes() == []
+
+
+def test_a_page_is_named_by_the_header_from_its_first_write_on():
+    rows = table(100)
+    journal = opened(rows).journal
+    journal.put(entry(rows[50], INTENT))
+    journal.writes()
+    journal.put(entry(rows[0], INTENT))
+    assert journal.writes()[-1].value["begun"] == [0, 1]
+    assert journal.header.begun == (0, 1)
+
+
+def test_known_rows_find_their_places_in_a_new_table_and_others_lie_behind_it():
+    old, new = table(3), table(97, "desk")
+    header, pages = kept(old, [entry(row, BOUGHT) for row in old])
+    journal = opened([*new, replace(old[2], index=97)], header, pages, max_tries=3).journal
+    assert journal.is_urgent
+    assert {one.key: one.index for one in journal}[old[2].key] == 97
+    assert [journal.is_left_over(row.key) for row in old] == [True, True, False]
+    assert [write.name for write in journal.writes()] == [HEADER, page_name(2, 2), page_name(2, 3), HEADER]
+
+
+def test_what_lies_behind_a_table_takes_pages_of_48_rows_too():
+    old = table(50)
+    header, pages = kept(old, [entry(row, BOUGHT) for row in old])
+    journal = opened(table(48, "desk"), header, pages, max_tries=3).journal
+    assert [write.name for write in journal.writes()] == [HEADER, page_name(2, 1), page_name(2, 2), HEADER]
+    assert [len(journal.page(page)["rows"]) for page in (1, 2)] == [48, 2]
+    assert len(left_over(journal)) == 50
