@@ -925,3 +925,72 @@ def test_a_left_over_job_that_this_try_could_not_save_is_left_for_the_next():
     plan.journal.writes()
     assert len(later(plan, max_tries=3, is_leg=True).tickets) == 1
     assert len(later(plan, max_tries=3).tickets) == 2
+
+
+# What stops purchases ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "stops"),
+    [
+        *((RequestInvalid("x", status=status), False) for status in (None, 400, 413, 414, 422, 431)),
+        *((RequestInvalid("x", status=status), True) for status in (402, 404, 405, 406, 411, 415)),
+        (RequestInvalid("x", status=400, code="INVALID"), False),
+        (RequestInvalid("x", status=400, code="INSUFFICIENT_CREDITS"), True),
+        (RequestInvalid("x", code="no_credits_left"), True),
+        (AuthenticationError("x"), True),
+        (RateLimited("x"), True),
+        (PictoryError("x"), True),
+    ],
+)
+def test_what_says_something_of_its_row_alone_does_not_stop_purchases(error, stops):
+    assert stopping.stops_buying(error) is stops
+
+
+@pytest.mark.parametrize(
+    ("code", "lacks"), [(None, False), ("", False), ("CREDITS", True), ("low_credit", True), ("CRED", False)]
+)
+def test_a_lack_of_credits_is_told_by_the_code(code, lacks):
+    assert stopping.lacks_credits(code) is lacks
+
+
+def test_a_lack_of_credits_is_named_with_what_pictory_said():
+    error = stopping.no_credits("NO_CREDITS", "buy more")
+    assert (error.message, error.code, error.status) == (
+        "Pictory has too few AI credits: buy more",
+        "NO_CREDITS",
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "kept", "code"),
+    [
+        (RequestInvalid("m", code="C"), {"kind": "RequestInvalid", "message": "m", "code": "C"}, "C"),
+        (RequestInvalid("m"), {"kind": "RequestInvalid", "message": "m", "code": None}, "RequestInvalid"),
+        (RateLimited("m"), {"kind": "RateLimited", "message": "m", "code": None}, "RateLimited"),
+    ],
+)
+def test_a_reason_to_stop_is_read_as_it_is_kept(error, kept, code):
+    assert stopping.plain(error) == kept
+    found = stopping.read(json.loads(json.dumps(kept)))
+    assert (type(found), found.message, getattr(found, "code", None)) == (type(error), "m", kept["code"])
+    assert stopping.code_of(found) == code
+
+
+def test_a_reason_to_stop_of_a_later_release_is_one_too():
+    found = stopping.read({"kind": "JobExploded", "message": "m"})
+    assert (type(found), found.message) == (PictoryError, "m")
+    assert stopping.read({"kind": "RequestInvalid", "message": "m", "code": 7}).code is None
+
+
+@pytest.mark.parametrize(
+    ("number", "more"), [(10, ""), (11, "\n    and 1 more."), (1_011, "\n    and 1,001 more.")]
+)
+def test_the_first_ten_places_that_are_taken_are_named(number, more):
+    error = planned(number, found={n: Found(has_file=True) for n in range(number)}).error
+    assert error.fields == ("path", "file_name")
+    assert f"In the places of {number:,} rows lies something else." in error.message
+    told = "    row 9, 00009.png: a file lies there that has no sidecar to say what it is."
+    assert error.message.endswith(told + more)
+    assert "row 10," not in error.message

@@ -518,6 +518,9 @@ def test_a_worker_that_does_not_see_the_journal_that_is_known_buys_nothing():
             check_shared(later, seen, "/f")
     with pytest.raises(StorageFailed):
         check_shared({"version": 9}, None, "/f")
+    check_shared(header, {"version": 9}, "/f")  # what is wrong with it is said where the batch is opened
+    with pytest.raises(StorageFailed, match=r"has a record in /f/\.pictory, and this worker does not see it"):
+        check_shared({**header, "generation": 2}, header, "/f")
 
 
 # What becomes of a row -----------------------------------------------------------------------------------
@@ -983,6 +986,16 @@ def test_a_page_that_is_lost_is_no_obstacle_for_the_new_table_of_a_clear_and_one
     for more, is_one in (({"max_tries": 3}, False), ({"made_by": {**MADE_BY, "run_id": "s"}}, True)):
         error = opened(table(60, "desk"), header, {0: pages[0]}, **more).error
         assert isinstance(error, SubmitOutcomeUnknown) is is_one
+
+
+def test_a_page_that_is_lost_stays_lost_for_the_retries_of_another_run():
+    rows = table(60)
+    header, pages = kept(rows, [entry(rows[0], BOUGHT), entry(rows[50], BOUGHT)], has_ended=True)
+    another = {**MADE_BY, "run_id": "s"}
+    first = opened(rows, header, {1: pages[1]}, made_by=another).journal
+    assert (first.header.begun, first.missing) == ((0, 1), {0})
+    assert opened(rows, first.header.plain(), {1: pages[1]}, made_by=another).journal.missing == {0}
+    assert opened(rows, header, {1: pages[1]}, max_tries=3).journal.header.begun == (1,)
 
 
 # A paid picture under another name -----------------------------------------------------------------------
