@@ -9,11 +9,24 @@ import itertools
 
 import pytest
 
-from pictory_provider.api.checks import check_job_id, without_query
+from pictory_provider.api.checks import (
+    PROMPT_MAX,
+    PROMPT_MIN,
+    check_job_id,
+    check_listed,
+    check_prompt,
+    check_reference,
+    check_url,
+    is_object,
+    public_name,
+    without_queries,
+    without_query,
+)
 from pictory_provider.api.connection import ConnectionSettings
 from pictory_provider.api.endpoints import Request
 from pictory_provider.api.errors import RequestInvalid
 from pictory_provider.api.models import (
+    DEFAULT_MODEL,
     MODELS,
     STYLES,
     GeneratedImage,
@@ -249,3 +262,193 @@ def test_a_reference_image_is_named_without_what_is_secret_and_with_all_that_nam
 def test_a_reference_image_is_a_url_of_the_web_or_an_object(url):
     with pytest.raises(RequestInvalid, match="reference_image_url"):
         ImageRequest(prompt="A lighthouse at dawn", reference_image_url=url)
+
+
+def refusal(check, *args, **more):
+    with pytest.raises(RequestInvalid) as caught:
+        check(*args, **more)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("prompt", "problem"),
+    [
+        (None, "is None: what it was given is empty. Did the task that makes it return nothing"),
+        (7, "is int, not a string"),
+        ("  ", "rendered to '  ': its template found nothing"),
+        (" None ", "rendered to ' None ': its template found nothing"),
+        (" abcd ", "has 4 characters"),
+        ("x" * 5_001, "has 5,001 characters"),
+    ],
+)
+def test_what_is_wrong_with_a_prompt_is_said(prompt, problem):
+    assert refusal(check_prompt, prompt).message == (
+        f"prompt {problem}; Pictory takes 5 to 5,000 characters. Nothing was sent and nothing was spent."
+    )
+    assert (PROMPT_MIN, PROMPT_MAX) == (5, 5_000)
+
+
+def test_blanks_around_a_prompt_do_not_make_it_long_enough_and_count_for_the_limit():
+    check_prompt("  abcde  ")
+    assert "has 5,001 characters" in refusal(check_prompt, " " + "x" * 5_000).message
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        (7, "is int, not a string: got 7"),
+        ("", "is empty; a template that finds nothing renders to that: got ''"),
+        ("https://h/a b", "has blanks in it; write them as %20: got 'https://h/a b'"),
+        ("https://h/a\x01b", "has blanks in it"),
+        ("https://h:port/", "is not a URL (Port could not be cast to integer value"),
+        ("ftp://h/a", "does not begin with http:// or https://: got 'ftp://h/a'"),
+        ("https:///a", "has no host: got 'https:///a'"),
+    ],
+)
+def test_what_is_wrong_with_a_url_is_said_with_its_field(url, problem):
+    error = refusal(check_url, "webhook", url)
+    assert error.message.startswith(f"webhook {problem}")
+    assert error.message.endswith("Nothing was sent and nothing was spent. Use an absolute http(s) URL.")
+    assert error.fields == ("webhook",)
+
+
+@pytest.mark.parametrize("url", ["http://h", "HTTPS://h/a?b#c", "https://u:p@h:1/!", "https://h/\u00e4"])
+def test_an_absolute_url_of_the_web_passes_as_it_is(url):
+    assert check_url("webhook", url) == url
+    assert check_reference("reference_image_url", url) == url
+
+
+@pytest.mark.parametrize(
+    ("url", "is_one"),
+    [
+        ("s3://bucket/key.png", True),
+        ("gs://b/k", True),
+        ("s3://bucket/a b#1?.png", True),
+        ("s3://bucket/", False),
+        ("s3://bucket", False),
+        ("s3:///key", False),
+        ("bucket/key", False),
+        ("http://h/a", False),
+        ("HTTPS://h/a", False),
+        ("file://h/a", False),
+        ("ftp://h/a", False),
+    ],
+)
+def test_an_object_of_a_storage_is_told_from_a_url_of_the_web(url, is_one):
+    assert is_object(url) is is_one
+    if is_one:
+        assert check_reference("reference_image_url", url) == url
+
+
+@pytest.mark.parametrize("url", ["s3://b/a\n.png", "s3://b/a\x1f", 7, None])
+def test_an_object_with_control_characters_is_none(url):
+    assert refusal(check_reference, "reference_image_url", url).fields == ("reference_image_url",)
+    assert check_reference("reference_image_url", "s3://b/a .png") == "s3://b/a .png"
+
+
+@pytest.mark.parametrize(
+    ("url", "bare"),
+    [
+        (7, 7),
+        (None, None),
+        ("a?b#c", "a"),
+        ("https://u@h", "https://h"),
+        ("https://h/a@b", "https://h/a@b"),
+        ("//u:p@h/a", "//u:p@h/a"),
+        ("https://h#a?b", "https://h"),
+    ],
+)
+def test_only_what_may_be_secret_is_taken_from_a_url(url, bare):
+    assert without_query(url) == bare
+
+
+def test_the_name_of_an_object_keeps_all_but_its_user():
+    assert public_name("s3://media@bucket/a?b#c@d") == "s3://bucket/a?b#c@d"
+    assert public_name("https://u@h/a?b#c") == "https://h/a"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("see https://h/a?sig=1 now", "see https://h/a?... now"),
+        ("'https://h/a?b' \"http://i/?c\"", "'https://h/a?...' \"http://i/?...\""),
+        ("https%3A%2F%2Fh%2Fa%3Fsig%3D1 x", "https%3A%2F%2Fh%2Fa?... x"),
+        ("<s3+x://h/a?b>", "<s3+x://h/a?...>"),
+        ("https://h/a#b", "https://h/a#b"),
+        ("is it? yes", "is it? yes"),
+        ("https://h/a?", "https://h/a?"),
+    ],
+)
+def test_no_url_in_a_text_keeps_its_query(text, shown):
+    assert without_queries(text) == shown
+
+
+@pytest.mark.parametrize("job_id", [["a", "b"], ("a",), []])
+def test_a_list_of_job_ids_is_to_be_mapped(job_id):
+    error = refusal(check_job_id, job_id)
+    assert error.message.startswith(
+        f"job_id is a list of {len(job_id)}, and takes one jobId. No request was made."
+    )
+    assert error.fields == ("job_id",)
+    assert refusal(check_job_id, b"a").message.startswith("job_id is missing: got b'a'. No request was made.")
+    assert refusal(check_job_id, None).fields == ("job_id",)
+
+
+def test_what_is_not_listed_is_refused_with_what_it_is_compared_with():
+    error = refusal(check_listed, "style", "odd", ("a", "b"), allow_unlisted=False, of=" of all")
+    assert error.message.startswith("style 'odd' is not among those of all that this release knows: a, b. Nothing")
+    error = refusal(check_listed, "style", 7, (), allow_unlisted=True)
+    assert "is not among those that this release knows: none." in error.message
+    check_listed("style", "odd", ("a",), allow_unlisted=True)
+    check_listed("style", "a", ("a",), allow_unlisted=False)
+
+
+def test_a_ratio_is_refused_with_its_model():
+    with pytest.raises(RequestInvalid, match="is not among those of model 'nanobanana' that"):
+        ImageRequest(prompt=PROMPT, model="nanobanana", aspect_ratio="1:2")
+
+
+def test_models_and_styles_are_the_documented_ones():
+    assert DEFAULT_MODEL == ImageRequest(prompt=PROMPT).model == "seedream3.0"
+    assert {model.aspect_ratios for model in MODELS.values()} == {("1:1", "16:9", "9:16")}
+    assert all(name == model.name for name, model in MODELS.items())
+    assert STYLES == ("photorealistic", "artistic", "cartoon", "minimalist", "vintage", "futuristic")
+
+
+def test_a_request_is_made_of_whatever_has_its_fields():
+    class Holder:
+        prompt, model, aspect_ratio, style = PROMPT, "newer", "9:16", "vintage"
+        reference_image_url, webhook, allow_unlisted = "https://h/a.png", "https://h/hook", True
+        other = 7
+
+    assert ImageRequest.of(Holder) == ImageRequest(
+        prompt=PROMPT,
+        model="newer",
+        aspect_ratio="9:16",
+        style="vintage",
+        reference_image_url="https://h/a.png",
+        webhook="https://h/hook",
+        allow_unlisted=True,
+    )
+
+
+def test_the_image_record_says_what_pictory_said():
+    job = Job(
+        job_id="j",
+        status="completed",
+        success=True,
+        url="https://h/a.png",
+        width=16,
+        height=9,
+        ai_credits_used=0.6,
+        error_code="C",
+        error_message="m",
+    )
+    assert job.record() == {
+        "job_id": "j",
+        "status": "completed",
+        "url": "https://h/a.png",
+        "width": 16,
+        "height": 9,
+        "ai_credits_used": 0.6,
+    }
