@@ -16,7 +16,7 @@ from pictory_provider.api.errors import RequestInvalid
 from pictory_provider.batch.names import collisions, problem_of_name
 from pictory_provider.batch.patterns import Pattern
 from pictory_provider.batch.rows import RowMaker, digest_of, request_of
-from pictory_provider.batch.tables import Record, read_table, records_of, table_path
+from pictory_provider.batch.tables import Record, is_empty, is_nan, read_table, records_of, table_path
 from pictory_provider.jobs.files import is_portable, is_sidecar_name, longest_name, spare_name
 
 
@@ -55,6 +55,53 @@ def test_what_is_neither_a_list_nor_a_tables_path_is_refused(wrong):
 def test_a_list_is_its_rows_themselves():
     assert table_path(["A lamp at dawn"]) is None
     assert table_path(()) is None
+
+
+@pytest.mark.parametrize(
+    ("requests", "told"),
+    [
+        ("A lamp", "requests is the string 'A lamp'. Nothing was sent and nothing was spent. It takes a list of"),
+        ("x" * 78, f"requests is the string '{'x' * 78}'. Nothing"),
+        ("x" * 79, f"requests is the string '{'x' * 79}…. Nothing"),
+        (7, "requests is int: 7. Nothing was sent and nothing was spent. It takes a list of prompts or of dicts"),
+        ({"a": 1}, "requests is dict: {'a': 1}. Nothing was sent"),
+        (b"a.csv", "requests is bytes: b'a.csv'. Nothing was sent"),
+    ],
+)
+def test_what_is_no_table_is_shown_by_its_first_80_characters(requests, told):
+    with pytest.raises(RequestInvalid) as caught:
+        table_path(requests)
+    assert caught.value.message.startswith(told)
+    assert caught.value.fields == ("requests",)
+
+
+def test_rows_may_come_from_whatever_gives_them():
+    assert table_path(iter(["A lamp"])) is None
+    assert records_of(iter(["A lamp", {"a": 1}])) == [Record({"prompt": "A lamp"}), Record({"a": 1})]
+
+
+@pytest.mark.parametrize(
+    ("value", "is_nothing"),
+    [
+        ("", True),
+        (" \t", True),
+        (None, True),
+        (float("nan"), True),
+        ("x", False),
+        (0, False),
+        (0.0, False),
+        (False, False),
+        ([], False),
+    ],
+)
+def test_a_cell_is_empty_that_holds_blanks_null_or_nan_and_no_other(value, is_nothing):
+    assert is_empty(value) is is_nothing
+    assert is_nan(value) is (value != value)
+
+
+def test_the_kind_of_a_table_is_told_by_the_end_of_its_name():
+    assert values("a\n1\n", "t.CSV") == [{"a": "1"}]
+    assert values('{"a": 1}', "t.JSONL") == [{"a": 1}]
 
 
 # CSV -----------------------------------------------------------------------------------------------------
@@ -117,6 +164,70 @@ def test_a_file_that_is_not_utf_8_is_refused_with_its_line():
         read_table("t.csv", "a\nb\n".encode("utf-16"))
 
 
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [(b"\xfc", 1), (b"\n\xfc", 2), (b"a\nb\n\xfc", 3), (b"\n\xfc\n", 2)],
+)
+def test_a_byte_that_is_no_utf_8_is_named_with_the_line_that_it_is_in(content, line):
+    with pytest.raises(
+        RequestInvalid, match=rf"^t\.csv is not UTF-8: line {line} holds the byte 0xfc\."
+    ) as caught:
+        read_table("t.csv", content)
+    assert caught.value.fields == ("requests",)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "t.csv is empty: it has no line with column names."),
+        ("a,b,a\n", "t.csv has two columns named 'a': its first line names 'a', 'b', 'a'."),
+        ("b,b,a,a\n", "t.csv has two columns named 'a': its first line names"),
+        ("a,,,b\n", "t.csv has a column without a name: its first line names 'a', '', '', 'b'."),
+        ("a,,b\n", "t.csv has a column without a name: its first line names 'a', '', 'b'."),
+        ('"a\n', "t.csv cannot be read as CSV in the row that begins in line 1: "),
+        ('a\n"x\ny"\n"z', "t.csv cannot be read as CSV in the row that begins in line 4: "),
+    ],
+)
+def test_a_csv_file_that_is_refused_says_why_and_that_nothing_was_spent(text, told):
+    with pytest.raises(RequestInvalid) as caught:
+        read_table("t.csv", text)
+    assert caught.value.message.startswith(told)
+    assert "Nothing was sent and nothing was spent." in caught.value.message
+    assert caught.value.fields == ("requests",)
+
+
+def test_columns_without_a_name_at_the_end_are_none_and_names_have_no_blanks_around_them():
+    assert values(" a ,b,,\n1,2,,\n") == [{"a": "1", "b": "2"}]
+
+
+def test_rows_of_a_csv_file_know_the_line_in_which_they_begin():
+    assert [record.line for record in read_table("t.csv", 'a,b\n1,2\n"x\ny",3\n4,5\n')] == [2, 3, 5]
+
+
+def test_a_ragged_row_says_how_many_cells_it_has():
+    short, long, blank = read_table("t.csv", "a,b\n1\n1,2,3\n1,2, \n")
+    assert short.problem == (
+        "has 1 cells, and the table has 2 columns; a cell that holds a delimiter or a line break stands in quotes"
+    )
+    assert long.problem.startswith("has 3 cells, and the table has 2 columns;")
+    assert (short.line, short.values, long.line) == (2, {}, 3)
+    assert blank == Record({"a": "1", "b": "2"}, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "cells"),
+    [
+        ("a;b\n1;2\n", {"a": "1", "b": "2"}),
+        ("\n\na;b\n1;2\n", {"a": "1", "b": "2"}),
+        ("a;b\tc\n1;2\n", {"a": "1", "b\tc": "2"}),
+        ("a\n1;2\n", {"a": "1;2"}),
+        ("a,b\n1;2,3\n", {"a": "1;2", "b": "3"}),
+    ],
+)
+def test_the_first_line_with_anything_in_it_tells_what_parts_the_cells(text, cells):
+    assert values(text) == [cells]
+
+
 @given(st.lists(st.lists(st.text(st.characters(codec="utf-8")), min_size=3, max_size=3), max_size=8))
 def test_whatever_the_csv_module_has_written_is_read_as_it_was(rows):
     written = io.StringIO(newline="")
@@ -163,6 +274,36 @@ def test_a_bad_line_of_jsonl_is_a_bad_row_and_the_others_are_not(line, why):
     bad, good = read_table("t.jsonl", line + '\n{"a": 2}\n')
     assert why in bad.problem
     assert (good.problem, good.values) == (None, {"a": 2})
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('{"a": 1', "is not JSON (Expecting ',' delimiter, character 8)"),
+        ('{"a": 1, "b": 2, "b": 3, "a": 4}', "is not JSON (it has 'a' twice)"),
+        ('{"b": 1, "a": 2, "a": 3}', "is not JSON (it has 'a' twice)"),
+        ('{"a": Infinity}', "is not JSON (Infinity is no JSON)"),
+        ('{"a": {"b": 1, "b": 2}}', "is not JSON (it has 'b' twice)"),
+        ("[1]", "is list, neither a prompt nor a dict: [1]"),
+        ('{" ": 1}', "has a column named ' '; a name is a string that is not empty"),
+        ('{"a": "\\ud800"}', "column 'a' holds half a character (a lone surrogate), which no file can keep"),
+        ('{"\\ud800": 1}', "column '\\ud800' holds half a character (a lone surrogate), which no file can keep"),
+        ('{"a": 1e400}', "column 'a' holds float inf, for which JSON has no word: make it a string"),
+        ("[" * 100_000, "is nested too deeply"),
+    ],
+)
+def test_what_is_wrong_with_a_line_of_jsonl_is_said(line, problem):
+    good, bad = read_table("t.jsonl", f'{{"a": 1}}\n{line}\n')
+    assert (good.line, bad.line, bad.values) == (1, 2, {})
+    assert bad.problem == problem
+
+
+def test_only_numbers_have_a_text_of_their_own():
+    line = '{"a": 1.50, "b": true, "c": "1.50", "d": [2.50], "e": 3, "f": 7e0}'
+    one, other = read_table("t.jsonl", f'{line}\n{{"b": "x"}}\n')
+    assert one.texts == {"a": "1.50", "e": "3", "f": "7e0"}
+    assert one.values == {"a": 1.5, "b": True, "c": "1.50", "d": [2.5], "e": 3, "f": 7.0}
+    assert other.texts is None
 
 
 # Lists ---------------------------------------------------------------------------------------------------
@@ -253,6 +394,56 @@ def test_a_table_with_a_column_index_cannot_be_meant_by_a_pattern_with_index():
     rows = [{"index": 7, "prompt": "A lamp"}]
     assert made(rows)[0].file_name == "00000.png"
     assert "has a column 'index', and file_name uses {index}" in refusal(rows, file_name="{index}.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (7, "prompt 7 is no pattern over columns: it is no string."),
+        ("{", "a brace that stands for itself is written twice."),
+        ("{}", "a pair of braces names no column."),
+        ("{a.b}", "{a.b} is more than the plain name of a column."),
+        ("{a!s}", "{a} is more than the plain name of a column."),
+        ("{a:5}", "{a:5} has a format, and only {index} takes one."),
+        ("{index:x}", "the format in {index:x} is none like 05d."),
+    ],
+)
+def test_why_a_text_is_no_pattern_is_said(text, why):
+    with pytest.raises(RequestInvalid) as caught:
+        Pattern("prompt", text)
+    assert why in caught.value.message
+    assert "Nothing was sent and nothing was spent." in caught.value.message
+    assert caught.value.fields == ("prompt",)
+
+
+@pytest.mark.parametrize("form", ["", ":d", ":5", ":5d", ":05", ":05d", ":99d", ":12"])
+def test_an_index_takes_a_width_of_up_to_two_digits(form):
+    assert int(Pattern("file_name", f"{{index{form}}}").of(Record({}), 7)) == 7
+    with pytest.raises(RequestInvalid):
+        Pattern("file_name", "{index:100}")
+
+
+def test_a_pattern_knows_its_columns_once_each():
+    assert Pattern("prompt", "{b} {a} {index} {b}").columns == ["b", "a", "index"]
+    assert Pattern("prompt", "no column").columns == []
+
+
+@pytest.mark.parametrize(("number", "more"), [(12, ""), (13, ", 1 more"), (20, ", 8 more")])
+def test_a_column_that_is_not_there_is_told_with_twelve_that_are(number, more):
+    record = Record({f"c{n}": 1 for n in range(number)})
+    with pytest.raises(ValueError, match="no such column") as caught:
+        Pattern("prompt", "{x}").of(record, 0)
+    listed = ", ".join(repr(f"c{n}") for n in range(12))
+    assert str(caught.value) == (
+        f"prompt='{{x}}' uses {{x}}, and there is no such column: there is {listed}{more}"
+    )
+    with pytest.raises(ValueError, match="there is none"):
+        Pattern("prompt", "{x}").of(Record({}), 0)
+
+
+def test_a_text_of_its_own_is_taken_only_for_the_column_that_has_it():
+    record = Record({"a": 1.5, "b": 2.5, "c": 3}, texts={"a": "1.50"})
+    assert Pattern("prompt", "{a} {b} {c}").of(record, 0) == "1.50 2.5 3"
 
 
 # A row's own ---------------------------------------------------------------------------------------------
@@ -403,6 +594,50 @@ def test_no_two_files_are_in_each_others_way(names, bad):
     assert sorted({index for index, _ in collisions(enumerate(names))}) == bad
 
 
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        (7, "is int, not a string"),
+        (" ", "is empty"),
+        ("/a", "is absolute; it is relative to the folder"),
+        ("a\\b", "has a backslash; folders are parted by /"),
+        ("a\tb", "has control characters"),
+        ("a\u2029b", "has control characters"),
+        ("a/", "ends in / and names no file"),
+        ("a//b", "has an empty part"),
+        ("a/./b", "has . or .. in it"),
+        ("a /b", "has a part that begins or ends with a blank"),
+        (".PICTORY", "is kept for the record of the batch"),
+        ("x/.pictoryx/a", "is kept for the record of the batch"),
+        ("x/metadata.PARQUET", "is a name that the batch itself writes"),
+        ("ü" * 100 + "x", "has a part of more than 200 bytes"),
+        ("/".join([*["x" * 180] * 4, "x" * 177]), "has more than 900 bytes"),
+    ],
+)
+def test_why_a_name_leads_astray_is_said(name, problem):
+    assert problem_of_name(name) == problem
+
+
+@pytest.mark.parametrize(
+    "name", ["ü" * 100, "/".join([*["x" * 180] * 4, "x" * 176]), "metadata.jsonl/a.png", "a\u200bb"]
+)
+def test_a_name_may_be_as_long_as_disks_and_storages_take_it(name):
+    assert problem_of_name(name) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["a.png", "A.png"], (1, "'A.png' is the file name of row 0 too (disks differ in whether case matters)")),
+        (["a.png", "a.png.json"], (1, "'a.png.json' is where the sidecar of row 0 lies")),
+        (["a", "b", "a/c.png"], (2, "'a/c.png' needs a folder where a file of row 0 lies")),
+        (["x", "a", "a.json/c.png"], (2, "'a.json/c.png' needs a folder where a file of row 1 lies")),
+    ],
+)
+def test_whose_file_is_in_the_way_of_anothers_is_said(names, told):
+    assert list(collisions(enumerate(names))) == [told]
+
+
 def test_a_table_that_writes_one_file_twice_is_refused():
     text = refusal([{"sku": "a"}, {"sku": "b"}, {"sku": "A"}], prompt="A lamp", file_name="{sku}.png")
     assert "1 of 3 rows" in text
@@ -488,6 +723,100 @@ def test_an_error_says_which_fields_are_at_fault():
     assert caught.value.fields == ("requests", "file_name", "prompt")
 
 
+@pytest.mark.parametrize(
+    ("rows", "fields"),
+    [
+        ([{"prompt": "abc"}], ("requests", "prompt")),
+        ([{"a": 1}], ("requests", "prompt")),
+        ([{"prompt": "A lamp", "file_name": "/x"}], ("requests", "file_name")),
+        (["A lamp", {"prompt": "A lamp", "file_name": "00000.png"}], ("requests", "file_name")),
+        ([{"prompt": "A lamp", "reference_image_url": "s3://k:s@b/a.png"}], ("requests", "reference_image_url")),
+        ([{"prompt": "A lamp", "reference_image_url": "s3://b:1/a.png"}], ("requests", "reference_image_url")),
+        ([7], ("requests",)),
+    ],
+)
+def test_each_kind_of_bad_row_names_its_field(rows, fields):
+    with pytest.raises(RequestInvalid) as caught:
+        made(rows)
+    assert caught.value.fields == fields
+
+
+def test_what_the_storage_refuses_is_a_fault_of_the_file_name():
+    with pytest.raises(RequestInvalid) as caught:
+        RowMaker(conn_id="c").rows(records_of(["A lamp"]), lambda names: dict.fromkeys(names, "is refused"))
+    assert caught.value.fields == ("requests", "file_name")
+    assert len(RowMaker(conn_id="c").rows(records_of(["A lamp"]), lambda _: {})) == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "last"), [(20, "row 19: model 'm19' is not among"), (21, "    and 1 more bad rows.")]
+)
+def test_twenty_bad_rows_are_shown_and_the_others_counted(number, last):
+    text = refusal([{"prompt": "A lamp", "model": f"m{n}"} for n in range(number)])
+    assert last in text.splitlines()[-1]
+
+
+def test_a_fault_of_many_rows_is_told_with_as_many_as_there_is_room_for():
+    text = refusal([{"prompt": "A lamp", "model": f"m{n}"} for n in range(15)] + [{"prompt": "abc"}] * 6)
+    assert "row 15, row 16, row 17, row 18, row 19 and 1 more: prompt has 3 characters" in text
+    assert "more bad rows" not in text
+    assert text.startswith("21 of 21 rows cannot be bought as they are. Nothing was sent and nothing was spent.")
+
+
+def test_a_row_with_two_faults_is_one_bad_row():
+    with pytest.raises(RequestInvalid) as caught:
+        RowMaker(conn_id="c").rows(
+            records_of([{"prompt": "A lamp", "file_name": "a.png"}, {"prompt": "A lamp", "file_name": "A.png"}]),
+            lambda names: {name: "is refused" for name in names if name == "A.png"},
+        )
+    assert caught.value.message.startswith("1 of 2 rows cannot be bought")
+    assert caught.value.message.count("row 1: ") == 2
+
+
+def test_a_row_calls_itself_by_its_number_and_by_its_line_if_it_has_one():
+    (row,) = made(["A lamp"])
+    assert (row.label, row.line) == ("row 0", None)
+    (row,) = RowMaker(conn_id="c").rows(read_table("t.csv", "prompt\nA lamp\n"))
+    assert (row.label, row.line) == ("row 0 (line 2)", 2)
+
+
+@pytest.mark.parametrize(
+    ("reference", "is_private"),
+    [
+        ("s3://b/a.png", True),
+        ("gs://conn@b/a/b.png", True),
+        ("abfs+x.y-z://b/a", True),
+        ("https://h/a.png", False),
+        ("HTTP://h/a.png", False),
+    ],
+)
+def test_a_reference_image_of_a_storage_is_signed_later_and_one_of_the_web_is_sent_as_it_is(reference, is_private):
+    (row,) = made([{"prompt": "A lamp", "reference_image_url": reference}])
+    assert row.asked["referenceImageUrl"] == reference
+    expected = (reference, None) if is_private else (None, reference)
+    assert (row.private_reference, row.request.reference_image_url) == expected
+    request, private = request_of(row.asked)
+    assert (private, request.reference_image_url) == expected
+
+
+def test_what_is_on_record_of_a_row_becomes_its_request_again():
+    (row,) = made(
+        [{"prompt": "A lamp", "model": "newer", "aspect_ratio": "1:2", "style": "odd"}], allow_unlisted=True
+    )
+    request, private = request_of(row.asked)
+    assert (request.body(), private) == (row.request.body(), None)
+
+
+@pytest.mark.parametrize("file_name", [None, "{index}.png", "{index:05d}.png", "{sku}.png"])
+def test_a_column_index_is_refused_only_where_a_pattern_of_ones_own_uses_it(file_name):
+    rows = [{"index": 7, "prompt": "A lamp", "sku": "a"}]
+    operator = {} if file_name is None else {"file_name": file_name}
+    if file_name == "{index}.png":
+        assert "rename the column" in refusal(rows, **operator)
+    else:
+        assert made(rows, **operator)[0].columns == {"index": 7, "sku": "a"}
+
+
 # What a row is known by ----------------------------------------------------------------------------------
 
 
@@ -505,3 +834,8 @@ def test_a_table_is_told_from_another_by_its_requests_and_their_order():
     rows = made(["A lamp", "A desk"], file_name="{index}.png")
     assert digest_of(rows) != digest_of(reversed(rows))
     assert digest_of(rows) == digest_of(made([{"prompt": "A lamp", "x": 1}, "A desk"], file_name="{index}.png"))
+
+
+def test_a_digest_of_a_table_is_the_same_in_every_release():
+    assert digest_of(made(["A lamp", "A desk"])) == "9354e6300ad866e05247037a9e6b9804"
+    assert len(digest_of([])) == 32
