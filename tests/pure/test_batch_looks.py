@@ -188,3 +188,122 @@ def test_an_event_says_nothing_secret_in_a_log():
     assert "https://cdn.example.com/0.png" in told
     assert "and 2 more" in told
     assert seen.for_log({"of": 1}) == {"of": 1}
+
+
+def test_an_event_is_made_of_what_has_ended_in_its_order():
+    done = job(0)
+    ended = [("gone", None, NOW - 1), (done.job_id, done, NOW - 2)]
+    assert seen.build(7, ended, "there is something to save", NOW) == {
+        "of": 7,
+        "ended": 2,
+        "why": "there is something to save",
+        "at": NOW,
+        "jobs": [[done.job_id, done.url, 1024, 720, 0.6, NOW - 2]],
+        "others": ["gone"],
+    }
+
+
+def test_a_job_of_which_little_is_known_comes_back_with_as_little():
+    told = seen.read(event(jobs=[["job", "https://a.b/c.png", None, None, None, 0]], others=[], ended=1))
+    assert told.jobs == {"job": Job(job_id="job", status="completed", success=True, url="https://a.b/c.png")}
+    assert (told.seen_at, told.others) == ({"job": 0}, frozenset())
+    assert seen.read(event(jobs=[["job", "https://a.b/c.png", 0, 0, 0, NOW]])) is not None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"of": -1},
+        {"of": None},
+        {"of": 3.0},
+        {"ended": True},
+        {"ended": -1},
+        {"at": "now"},
+        {"at": True},
+        {"at": -math.inf},
+        {"others": None},
+        {"jobs": None},
+        {"jobs": [["job", "https://a.b/c.png", -1, 1, 0.6, NOW]]},
+        {"jobs": [["job", "https://a.b/c.png", 1, True, 0.6, NOW]]},
+        {"jobs": [["job", "https://a.b/c.png", 1, 1, True, NOW]]},
+        {"jobs": [["job", "https://a.b/c.png", 1, 1, math.nan, NOW]]},
+        {"jobs": [["job", "https://a.b/c.png", 1, 1, 0.6, None]]},
+    ],
+)
+def test_one_part_that_is_not_understood_is_enough(wrong):
+    assert seen.read(event() | wrong) is None
+
+
+@pytest.mark.parametrize(
+    ("of", "ended", "others", "is_read", "is_whole"),
+    [
+        (3, 3, [], True, True),
+        (4, 4, ["x"], True, True),
+        (5, 4, [], True, False),
+        (4, 3, ["x"], False, None),
+        (2, 3, [], False, None),
+        (0, 0, [], False, None),
+    ],
+)
+def test_no_more_jobs_are_named_than_have_ended_and_no_more_have_ended_than_there_are(
+    of, ended, others, is_read, is_whole
+):
+    told = seen.read(event(of=of, ended=ended, others=others))
+    assert (told is not None) is is_read
+    if told:
+        assert told.is_whole is is_whole
+
+
+def test_an_event_without_anything_that_has_ended_is_one():
+    assert seen.read(event(0)) == seen.Seen(of=200, ended=0, at=NOW)
+    assert seen.MOST_BYTES == 40_000
+
+
+@pytest.mark.parametrize(
+    ("number", "failed", "jobs", "others"),
+    [
+        (0, 0, [], 0),
+        (1, 2, [[job(0).job_id, "https://cdn.example.com/0.png"]], 2),
+        (2, 0, [[job(0).job_id, "https://cdn.example.com/0.png"], "and 1 more"], 0),
+    ],
+)
+def test_an_event_is_logged_with_its_first_job_and_the_number_of_the_others(number, failed, jobs, others):
+    assert seen.for_log(event(number, failed)) == {**event(number, failed), "jobs": jobs, "others": others}
+    assert seen.for_log({**event(1), "others": None})["others"] is None
+
+
+# Which job is looked at ----------------------------------------------------------------------------------
+
+
+def test_the_times_of_looks_are_those_that_the_module_gives():
+    assert (IN_VAIN, WORTH_STAYING) == (8, 8)
+
+
+def test_a_job_that_still_runs_is_looked_at_again_after_the_seconds_that_its_poller_says():
+    made = looks(NOW)
+    made.still_running(made.take(NOW), NOW, 7.0)
+    assert made.next_at == NOW + 7
+    assert made.take(NOW + 6.9) is None
+    assert made.take(NOW + 7) == "job-0"
+
+
+def test_a_job_that_is_looked_at_now_is_waited_for_and_not_taken_twice():
+    made = looks(NOW)
+    assert made.take(NOW) == "job-0"
+    assert made.take(NOW) is None
+    assert "job-0" in made
+    assert made.next_at == math.inf
+
+
+def test_of_two_looks_that_are_due_at_once_the_one_that_is_no_first_goes_first():
+    made = looks()
+    made.add("first", NOW)
+    made.add("again", NOW, is_first=False)
+    assert taken(made, NOW) == ["again", "first"]
+
+
+def test_a_job_whose_look_was_put_off_is_looked_at_then_and_not_before():
+    made = looks(NOW)
+    made.add("job-0", NOW + 9)
+    assert made.take(NOW) is None
+    assert made.next_at == NOW + 9

@@ -31,7 +31,7 @@ from pictory_provider.batch.plan import MAX_IN_FLIGHT, MOST_UNKNOWN, MOST_WAITED
 from pictory_provider.batch.progress import is_worth_telling, line, progress
 from pictory_provider.batch.rows import RowMaker
 from pictory_provider.batch.tables import records_of
-from pictory_provider.batch.waking import wake_at
+from pictory_provider.batch.waking import WAKE_FOR, wake_at
 from pictory_provider.jobs.budget import Lot
 from pictory_provider.jobs.ledger import Purchase
 
@@ -994,3 +994,90 @@ def test_the_first_ten_places_that_are_taken_are_named(number, more):
     told = "    row 9, 00009.png: a file lies there that has no sidecar to say what it is."
     assert error.message.endswith(told + more)
     assert "row 10," not in error.message
+
+
+# What is told --------------------------------------------------------------------------------------------
+
+
+def test_a_progress_of_nothing_is_a_line_too_and_large_numbers_have_commas():
+    nothing = progress(planned(1)) | {"to_do": 0, "of": 0}
+    assert line(nothing) == "0 pictures: none; 0 AI credits used"
+    told = {**nothing, "of": 12_000, "waiting": 10_500, "not_bought": 1_500, "ai_credits_used": 0.6}
+    assert line(told) == "12,000 pictures: 10,500 waiting, 1,500 not bought; 0.6 AI credits used"
+
+
+def test_a_picture_whose_credits_are_not_known_costs_nothing_in_a_progress():
+    plan = planned(2)
+    buy(plan)
+    plan.saved(plan.rows[0], Picture("job-0"))
+    plan.saved(plan.rows[1], Picture("job-1", 1.005))
+    assert progress(plan)["ai_credits_used"] == 1.0
+    assert TIMING.progress_interval == 5
+
+
+@pytest.mark.parametrize(
+    ("of", "ended", "at"),
+    [(100, 99, 90), (100, 100, 30), (101, 100, 30), (2, 1, 90), (1, 1, 30), (99, 98, 90), (99, 99, 30)],
+)
+def test_a_hundred_or_all_are_enough_to_wake_a_worker_at_once(of, ended, at):
+    assert WAKE_FOR == 100
+    assert wake_at(not_before=0.0, of=of, ended=ended, first_ended_at=30.0) == at
+
+
+@pytest.mark.parametrize(("of", "ended", "at"), [(2, 1, math.inf), (2, 2, 8), (2, 3, 8)])
+def test_where_nobody_knows_when_the_first_has_ended_a_worker_wakes_for_all(of, ended, at):
+    assert wake_at(not_before=8.0, of=of, ended=ended, first_ended_at=None) == at
+
+
+def test_each_row_without_a_picture_is_told_with_what_to_do():
+    plan = planned(4)
+    buy(plan, {1: RequestInvalid("bad", status=400, code="BAD"), 2: SubmitOutcomeUnknown.because("cut")})
+    plan.failed(plan.rows[0], "WaitTimeout", "still running", adoptable=True)
+    told = [json.loads(text) for text in failed_lines(plan)]
+    assert [list(one) for one in told] == [
+        ["file_name", "text", "n", "index", "line", "job_id", "model", "state", "code", "message", "what_to_do"]
+    ] * 4
+    assert [(one["index"], one["job_id"], one["model"], one["state"], one["code"]) for one in told] == [
+        (0, "job-0", "seedream3.0", "failed", "WaitTimeout"),
+        (1, None, "seedream3.0", "failed", "BAD"),
+        (2, None, "seedream3.0", "unknown", "SUBMIT_OUTCOME_UNKNOWN"),
+        (3, "job-3", "seedream3.0", "waiting", None),
+    ]
+    assert ["" if one["what_to_do"] is None else one["what_to_do"].split()[0] for one in told] == [
+        "Correct",
+        "Correct",
+        "Look",
+        "",
+    ]
+    stopped = planned(1)
+    stopped.stop(PictoryError("enough"))
+    (one,) = map(json.loads, failed_lines(stopped))
+    assert one["what_to_do"] == "Nothing was spent on it. Mend what the message says, and clear the task."
+    assert (one["state"], one["message"]) == ("not_bought", "enough")
+
+
+def test_what_some_readers_take_for_the_end_of_a_line_is_escaped_and_nothing_else_is():
+    plan = planned(requests=[{"prompt": "A lamp", "a": "\x7f\x80\x9f\xa0\u2028\u2029\ufeffü🗼"}])
+    buy_all(plan)
+    save_all(plan)
+    (text,) = metadata_lines(plan)
+    assert '"\\u007f\\u0080\\u009f\xa0\\u2028\\u2029\\ufeffü🗼"' in text
+    assert text.endswith("}\n")
+
+
+@pytest.mark.parametrize(
+    ("columns", "names"),
+    [
+        (["a", "b"], ["a", "b"]),
+        (["size", "TEXT"], ["row_size", "row_TEXT"]),
+        (["size", "row_size"], ["row_row_size", "row_size"]),
+        (["row_size", "size"], ["row_size", "row_row_size"]),
+        (["Size", "size"], ["row_Size", "row_row_size"]),
+        (["index", "line", "state", "what_to_do"], ["row_index", "row_line", "row_state", "row_what_to_do"]),
+        (["job_id", "width", "height", "sha256"], ["row_job_id", "row_width", "row_height", "row_sha256"]),
+        (["code", "message", "ai_credits_used"], ["row_code", "row_message", "row_ai_credits_used"]),
+    ],
+)
+def test_a_column_that_has_the_name_of_a_field_is_called_otherwise(columns, names):
+    plan = planned(requests=[{"prompt": "A lamp", **dict.fromkeys(columns, 1)}])
+    assert column_names(plan) == dict(zip(columns, names, strict=True))

@@ -50,3 +50,48 @@ def test_every_month_of_the_year_may_be_asked_for(month):
 def test_a_year_without_a_month_and_a_month_that_is_none_are_refused(year, month):
     with pytest.raises(RequestInvalid):
         endpoints.get_credit_usage(year, month)
+
+
+def test_each_endpoint_has_its_method_and_its_documented_path():
+    assert {
+        (request.method, request.path)
+        for request in (
+            endpoints.generate_image(ImageRequest(prompt="A lighthouse")),
+            endpoints.list_images(),
+            endpoints.get_job(" j "),
+            endpoints.list_jobs(),
+            endpoints.clean_job("j"),
+            endpoints.get_quota(),
+            endpoints.get_credit_usage(),
+        )
+    } == {
+        ("POST", "/v1/aistudio/images"),
+        ("GET", "/v1/aistudio/images"),
+        ("GET", "/v1/jobs/j"),
+        ("GET", "/v1/jobs"),
+        ("DELETE", "/v1/jobs/j/clean"),
+        ("GET", "/v1/quota"),
+        ("GET", "/v1/aicredits/usage"),
+    }
+    assert endpoints.get_quota().query == endpoints.get_credit_usage().query == {}
+
+
+@pytest.mark.parametrize("endpoint", [endpoints.get_job, endpoints.clean_job])
+def test_a_job_without_an_id_is_not_asked_for(endpoint):
+    with pytest.raises(RequestInvalid, match="job_id is missing"):
+        endpoint("None")
+
+
+@pytest.mark.parametrize(
+    ("year", "month", "why"),
+    [
+        (2026, None, "year 2026 came without a month, which Pictory refuses. No request was made."),
+        (2026, 0, "month 0 is not within 1 to 12. No request was made."),
+        (None, 13, "month 13 is not within 1 to 12. No request was made."),
+    ],
+)
+def test_a_wrong_month_is_told_as_one(year, month, why):
+    with pytest.raises(RequestInvalid) as caught:
+        endpoints.get_credit_usage(year, month)
+    assert caught.value.message.startswith(why)
+    assert caught.value.fields == ("month",)

@@ -86,3 +86,63 @@ def test_what_is_logged_of_an_event_hides_the_query_of_its_url():
     assert events.for_log(payload)["image"]["url"] == "https://h/a.png"
     assert payload["image"]["url"].endswith("secret")
     assert events.for_log({"outcome": "error"}) == {"outcome": "error"}
+
+
+def test_an_event_has_the_documented_form():
+    assert events.build(Ended("j", JOB, 5.0)) == {
+        "job_id": "j",
+        "at": 5.0,
+        "outcome": "completed",
+        "image": {
+            "status": "completed",
+            "success": True,
+            "url": "https://h/a.png",
+            "width": 1,
+            "height": 2,
+            "ai_credits_used": 0.6,
+            "error_code": None,
+            "error_message": None,
+        },
+    }
+    assert events.build(Ended("j", PictoryError("what happened"), 5.0)) == {
+        "job_id": "j",
+        "at": 5.0,
+        "outcome": "error",
+        "error": {"kind": "PictoryError", "message": "what happened"},
+    }
+    assert "job" not in events.build(Ended("j", JobFailed("failed"), 5.0))["error"]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"job_id": 7, "at": 5.0, "outcome": "completed", "image": {"url": "https://h/a.png"}},
+        {"job_id": "j", "at": "now", "outcome": "completed", "image": {"url": "https://h/a.png"}},
+        {"job_id": "j", "at": 5.0, "outcome": "completed", "image": []},
+        {"job_id": "j", "at": 5.0, "outcome": "error", "image": {"url": "https://h/a.png"}},
+        {"job_id": "j", "at": 5.0, "outcome": "completed", "error": {"kind": "JobFailed", "message": "m"}},
+    ],
+)
+def test_an_event_of_which_one_part_is_another_is_shown_and_says_that_the_job_runs_on(payload):
+    with pytest.raises(ProtocolError) as caught:
+        events.read(payload)
+    assert repr(payload) in caught.value.message
+    assert "The job runs on at Pictory." in caught.value.message
+
+
+def test_an_event_of_a_release_that_knows_fewer_fields_is_read():
+    payload = {"job_id": "j", "at": 5, "outcome": "completed", "image": {"url": "https://h/a.png", "new": 1}}
+    assert events.read(payload) == Ended("j", Job(job_id="j", url="https://h/a.png"), 5)
+    failed = {"job_id": "j", "at": 5, "outcome": "error", "error": {"kind": "JobFailed", "message": "m"}}
+    assert events.read(failed).result.job is None
+    failed["error"]["job"] = {"status": "failed"}
+    assert events.read(failed).result.job == Job(job_id="j", status="failed")
+    failed["error"] = {"kind": "PictoryError", "message": "m", "job": {"status": "failed"}}
+    assert not hasattr(events.read(failed).result, "job")
+
+
+def test_an_error_of_a_kind_from_another_release_is_told_with_its_job_and_its_words():
+    error = {"kind": "JobExploded", "message": "it burst"}
+    ended = events.read({"job_id": "j", "at": 5.0, "outcome": "error", "error": error})
+    assert ended.result.message == "The wait for job j ended with 'JobExploded': it burst"
+    assert isinstance(ended.result, ProtocolError)
