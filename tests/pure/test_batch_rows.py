@@ -17,7 +17,15 @@ from pictory_provider.batch.names import collisions, problem_of_name
 from pictory_provider.batch.patterns import Pattern
 from pictory_provider.batch.rows import RowMaker, digest_of, request_of
 from pictory_provider.batch.tables import Record, is_empty, is_nan, read_table, records_of, table_path
-from pictory_provider.jobs.files import is_portable, is_sidecar_name, longest_name, spare_name
+from pictory_provider.jobs.files import (
+    LONGEST_KEY,
+    LONGEST_PATH,
+    SIDECAR_SUFFIX,
+    is_portable,
+    is_sidecar_name,
+    longest_name,
+    spare_name,
+)
 
 
 def values(text, path="t.csv"):
@@ -839,3 +847,51 @@ def test_a_table_is_told_from_another_by_its_requests_and_their_order():
 def test_a_digest_of_a_table_is_the_same_in_every_release():
     assert digest_of(made(["A lamp", "A desk"])) == "9354e6300ad866e05247037a9e6b9804"
     assert len(digest_of([])) == 32
+
+
+# Names of files around a picture -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "job_id", "spare"),
+    [
+        ("a.png", "j", "a.j.png"),
+        ("x/y/a.png", "a b/c:d", "x/y/a.a-b-c-d.png"),
+        ("a.png", "j" * 65, f"a.{'j' * 64}.png"),
+        ("a", "j", "a.j"),
+        (".png", "j", ".png.j"),
+        ("a.", "j", "a.j"),
+        ("a..png", "j", "a.j.png"),
+        ("a .png", "j", "a.j.png"),
+        ("x" * 93 + ".png", "j", "x" * 93 + ".j.png"),
+        ("x" * 94 + ".png", "j", "x" * 94 + ".j.png"),
+        ("x" * 95 + ".png", "j", "x" * 94 + ".j.png"),
+        ("x" * 150 + ".png", "j", "x" * 148 + ".j.png"),
+        ("ü" * 75 + ".png", "j", "ü" * 74 + ".j.png"),
+        ("a." + "x" * 98, "j", "a.j"),
+        ("a." + "x" * 96, "j", f"a.j.{'x' * 96}"),
+    ],
+)
+def test_a_spare_name_is_the_pictures_own_with_its_job_cut_to_what_a_disk_takes(name, job_id, spare):
+    assert spare_name(name, job_id) == spare
+
+
+def test_the_longest_name_around_a_picture_is_that_of_a_spare_pictures_sidecar():
+    assert longest_name("x/a.png") == f"x/a.{'0' * 36}.png.json"
+    assert (LONGEST_KEY, LONGEST_PATH, SIDECAR_SUFFIX) == (1_024, 4_095, ".json")
+
+
+@pytest.mark.parametrize("device", ["con", "PRN", "aux", "nul", "com0", "com9", "lpt0", "LPT9"])
+def test_the_name_of_a_device_is_portable_nowhere_whatever_follows_a_dot(device):
+    assert not is_portable(device)
+    assert not is_portable(f"{device}.png")
+    assert is_portable(f"{device}x.png")
+    assert is_portable(f"x{device}")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_so"),
+    [("x" * 100, True), ("-a", True), ("a..b", True), ("a.", False), ("", False), ("a/b", False)],
+)
+def test_a_portable_name_has_up_to_a_hundred_plain_characters(name, is_so):
+    assert is_portable(name) is is_so

@@ -146,3 +146,48 @@ def test_an_error_of_a_kind_from_another_release_is_told_with_its_job_and_its_wo
     ended = events.read({"job_id": "j", "at": 5.0, "outcome": "error", "error": error})
     assert ended.result.message == "The wait for job j ended with 'JobExploded': it burst"
     assert isinstance(ended.result, ProtocolError)
+
+
+# What an error carries -----------------------------------------------------------------------------------
+
+
+def test_an_error_knows_nothing_that_it_was_not_told():
+    assert vars(errors.RequestInvalid("m")) == {"message": "m", "fields": (), "status": None, "code": None}
+    assert vars(errors.AuthenticationError("m")) == {"message": "m", "status": None}
+    assert vars(errors.Unavailable("m")) == {"message": "m", "status": None, "retry_after": None}
+    assert vars(ProtocolError("m")) == {"message": "m", "status": None}
+    assert vars(errors.BudgetExceeded("m")) == {"message": "m", "limits": (), "asked": None, "left": None}
+    assert vars(JobFailed("m")) == {"message": "m", "job": None}
+    assert str(PictoryError("m")) == "m"
+
+
+def test_an_error_carries_what_it_was_told():
+    assert vars(errors.RequestInvalid("m", fields=["a"], status=400, code="C")) == {
+        "message": "m",
+        "fields": ("a",),
+        "status": 400,
+        "code": "C",
+    }
+    assert vars(errors.BudgetExceeded("m", limits=["a"], asked=2.0, left=1.0)) == {
+        "message": "m",
+        "limits": ("a",),
+        "asked": 2.0,
+        "left": 1.0,
+    }
+
+
+def test_a_connection_that_failed_may_have_sent_its_request_unless_it_is_known_that_it_did_not():
+    assert errors.TransportError("m").fault is errors.Fault.MAYBE_ACCEPTED
+    assert (errors.TransportError("m").status, errors.TransportError("m").retry_after) == (None, None)
+
+
+def test_an_unknown_outcome_says_where_to_look_unless_more_is_known():
+    error = errors.SubmitOutcomeUnknown.because("the cable was cut")
+    assert error.message == (
+        "It is unknown whether Pictory accepted this request: the cable was cut. If it did, a picture was or will be "
+        "paid for. Look at https://app.pictory.ai and at `PictoryHook().list_images()` for a picture of this prompt "
+        "before you buy it again."
+    )
+    assert (error.why, error.evidence, error.is_out_of_time) == ("the cable was cut", None, False)
+    known = errors.SubmitOutcomeUnknown.because("cut", evidence=7, what_now="Do this.")
+    assert (known.message.endswith("will be paid for. Do this."), known.evidence) == (True, 7)

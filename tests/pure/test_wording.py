@@ -74,3 +74,44 @@ def test_no_text_of_ours_ends_a_url_with_punctuation():
                     if not url.endswith("://")
                 ]
     assert found == []
+
+
+def test_a_word_that_is_longer_than_a_line_is_not_broken():
+    for word in ("x" * 200, "https://h/" + "a-b/" * 50):
+        assert laid_out(f"Look at {word} now").splitlines() == ["Look at", f"    {word}", "    now"]
+
+
+def test_a_line_holds_92_characters():
+    assert WIDTH == 92
+    assert laid_out("x" * 45 + " " + "y" * 46).count("\n") == 0
+    assert laid_out("x" * 45 + " " + "y" * 47).splitlines() == ["x" * 45, "    " + "y" * 47]
+
+
+def test_a_line_is_wrapped_at_blanks_and_not_at_hyphens():
+    first, second = laid_out("a-b " * 22 + "well-known-name").splitlines()
+    assert (first, second) == (("a-b " * 22).rstrip(), "    well-known-name")
+
+
+def test_only_the_first_line_leaves_room_for_a_name():
+    text = "word " * 17 + "end. " + "Word " * 17 + "end."
+    assert len(laid_out(text).splitlines()) == 2
+    assert len(laid_out(text, after="x" * 10).splitlines()) == 3
+
+
+def test_four_blanks_make_a_line_to_copy_and_three_do_not():
+    long = "word " * 30
+    assert laid_out(f"One.\n    {long}").splitlines()[1] == f"    {long}"
+    assert len(laid_out(f"One.\n   {long}").splitlines()) == 3
+
+
+def test_a_sentence_ends_with_a_stop_before_a_capital_or_a_quote():
+    for begin in ("A", '"a"', "'a'", "`a`"):
+        for stop in ".?!":
+            assert laid_out(f"x{stop} {begin}").splitlines() == [f"x{stop}", begin]
+    assert laid_out("x. a").splitlines() == ["x. a"]
+    assert laid_out("x: A").splitlines() == ["x: A"]
+
+
+def test_a_text_of_nothing_has_no_urls_and_no_lines():
+    assert (laid_out(""), urls("")) == ("", [])
+    assert urls("<https://a>, 'http://b?c#d'") == ["https://a", "http://b?c#d"]
