@@ -36,10 +36,29 @@ from pictory_provider.api.models import (
     Quota,
 )
 from pictory_provider.api.responses import Response
+from pictory_provider.api.timing import TIMING
+from pictory_provider.batch.decision import Found
+from pictory_provider.batch.entries import Entry, Header
+from pictory_provider.batch.journal import Journal
+from pictory_provider.batch.opening import Opening, open_batch
+from pictory_provider.batch.rows import Row, RowMaker
+from pictory_provider.batch.seen import Seen
+from pictory_provider.batch.tables import records_of
+from pictory_provider.images.sidecar import MadeBy, Sidecar
 from pictory_provider.jobs.evidence import Evidence
+from pictory_provider.jobs.ledger import Purchase
 from pictory_provider.jobs.submission import Submission, asked_for
 
 PROMPT = "A lighthouse at dawn"
+OPENING = open_batch(
+    None,
+    {},
+    RowMaker(conn_id="c").rows(records_of([PROMPT])),
+    folder="/f",
+    made_by={},
+    max_tries=0,
+    retries=0,
+)
 # https://docs.pictory.ai/api-reference/ai-studio/generate-image, "Credits"
 PRICES = {"seedream3.0": 2, "flux-schnell": 0.6, "nanobanana": 4, "nanobanana-pro": 14}
 
@@ -64,6 +83,14 @@ def test_a_model_that_is_not_listed_has_no_known_price():
         Evidence(since=None, credits_before=None, credits_now=None, matches=None),
         ConnectionSettings.from_fields("c", password="k", host=None, extra={}, environment={}),
         Submission(),
+        Sidecar(file="a.png", submission=Submission(), made_by=MadeBy("d", "r", "t", -1)),
+        OPENING,
+        OPENING.journal.header,
+        OPENING.rows[0],
+        Entry.intent(OPENING.rows[0], Purchase(1.0, 2.0), tried=1),
+        RowMaker(conn_id="c"),
+        Found(),
+        Seen(of=0, ended=0, at=0.0),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -75,7 +102,25 @@ def test_a_value_takes_no_other_field_and_cannot_be_changed(value):
 
 
 @pytest.mark.parametrize(
-    "cls", [ImageRequest, Job, GeneratedImage, Quota, Evidence, ConnectionSettings, Submission]
+    "cls",
+    [
+        ImageRequest,
+        Job,
+        GeneratedImage,
+        Quota,
+        Evidence,
+        ConnectionSettings,
+        Submission,
+        Sidecar,
+        Opening,
+        Header,
+        Row,
+        Entry,
+        RowMaker,
+        Found,
+        Seen,
+        Journal,
+    ],
 )
 def test_values_of_many_fields_are_made_by_name(cls):
     assert all(field.kw_only for field in dataclasses.fields(cls))
@@ -452,3 +497,12 @@ def test_the_image_record_says_what_pictory_said():
         "height": 9,
         "ai_credits_used": 0.6,
     }
+
+
+def test_a_journal_is_changed_in_place_and_takes_no_other_field():
+    assert not hasattr(OPENING.journal, "__dict__")
+    OPENING.journal.unreadable = frozenset()
+
+
+def test_the_times_that_the_provider_waits_can_be_changed_and_no_others_be_made():
+    assert not hasattr(TIMING, "__dict__")
