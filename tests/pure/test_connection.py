@@ -100,6 +100,7 @@ def test_a_base_url_without_a_scheme_or_host_is_refused(host):
         {"proxy": "http://proxy:3128#a"},
         {"proxy": "http://pro xy:3128"},
         {"proxy": "http://user:%E2%82%AC@proxy:3128"},
+        {"proxy": "http://%E2%82%AC:secret@proxy:3128"},
     ],
 )
 def test_every_wrong_field_of_the_extra_is_named(extra):
@@ -344,7 +345,7 @@ def test_a_base_url_with_more_than_scheme_host_port_and_path_is_refused(host):
     assert "Connection 'pictory_default'" in caught.value.message
 
 
-@pytest.mark.parametrize("host", ["http://h", "https://h:1", "https://h:65535/a/b", "HTTPS://h"])
+@pytest.mark.parametrize("host", ["http://h", "https://h:1", "https://h:65535/a/b", "HTTPS://h", "https://h/a_"])
 def test_a_base_url_may_be_any_of_the_web(host):
     assert settings(host=host).base_url == host
 
@@ -431,3 +432,11 @@ def test_certificates_of_the_environment_are_named_with_both_variables():
     )
     assert caught.value.fields == ("ca_bundle",)
     assert settings(environment={"REQUESTS_CA_BUNDLE": "", "CURL_CA_BUNDLE": certifi.where()}) == settings()
+
+
+def test_a_file_without_certificates_is_told_from_one_that_cannot_be_read(tmp_path):
+    empty = tmp_path / "empty.pem"
+    empty.touch()
+    for path, why in ((empty, "it holds no certificate in PEM format"), (tmp_path, "Is a directory")):
+        with pytest.raises(RequestInvalid, match=f"cannot be used on this machine: {why}"):
+            settings(ca_bundle=str(path))
