@@ -495,6 +495,16 @@ def test_a_new_table_that_was_not_written_to_its_end_leaves_nothing_that_a_later
     assert last.value["generation"] == last.value["tries"]
 
 
+def test_a_new_table_of_which_nothing_is_known_is_on_record_before_anything_is_bought():
+    header, pages = kept(table(3))
+    journal = opened(table(3, "desk"), header, pages, max_tries=3).journal
+    assert (journal.is_changed, journal.is_urgent) == (True, True)
+    first, last = journal.writes()
+    assert (first.name, last.name) == (HEADER, HEADER)
+    assert (first.value["digest"], last.value["digest"]) == (header["digest"], digest_of(table(3, "desk")))
+    assert last.value["begun"] == []
+
+
 def test_a_try_that_was_overtaken_by_another_knows_it():
     header, pages = kept(table(3))
     mine = Header.read(header)
