@@ -313,7 +313,7 @@ def test_an_entry_survives_the_storage(state):
 
 @pytest.mark.parametrize("state", [INTENT, UNKNOWN])
 def test_a_job_id_put_by_hand_to_what_is_unknown_is_adopted(state):
-    value = {**entry(table(1)[0], state).plain(), "jobId": " j-7 "}
+    value = {**entry(table(1)[0], state).plain(), "jobId": " j-7 ", "submitted_at": 2.0}
     found = Entry.read("k", value)
     assert (found.state, found.job_id, found.submitted_at) == (BOUGHT, "j-7", None)
 
@@ -899,6 +899,14 @@ def test_a_clear_and_another_run_begin_anew_and_only_a_clear_settles_what_is_unk
         3,
         None,
     )
+
+
+def test_a_clear_goes_on_in_a_folder_that_was_moved():
+    rows = table(3)
+    header, pages = kept(rows, [entry(rows[0], BOUGHT)])
+    opening = opened(rows, header, pages, max_tries=3, folder="/g")
+    assert (opening.error, opening.journal.header.folder) == (None, "/g")
+    assert opening.journal.get(rows[0].key).job_id == "j"
 
 
 def test_a_task_that_was_cleared_with_fewer_retries_is_told_from_one_that_is_tried_again():
