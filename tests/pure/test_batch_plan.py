@@ -311,8 +311,14 @@ def test_a_job_that_pictory_does_not_know_is_unknown():
 # What a later try finds ----------------------------------------------------------------------------------
 
 
-def later(plan, *, found=None, rows=None, max_tries=2, is_leg=False, **more):
-    """Take up, in another try, what a plan has left on record."""
+def later(plan, **more):
+    """Take up, in another try, what a plan has left on record, and write what that changes."""
+    after = taken_up(plan, **more)
+    after.journal.writes()
+    return after
+
+
+def taken_up(plan, *, found=None, rows=None, max_tries=2, is_leg=False, **more):
     journal = plan.journal
     opening = open_batch(
         json.loads(json.dumps(journal.header.plain())),
@@ -324,9 +330,7 @@ def later(plan, *, found=None, rows=None, max_tries=2, is_leg=False, **more):
         retries=2,
         is_leg=is_leg,
     )
-    after = Plan(opening, found or {}, **more)
-    after.journal.writes()
-    return after
+    return Plan(opening, found or {}, **more)
 
 
 def test_a_clear_buys_a_row_whose_job_of_before_it_proves_to_have_failed():
@@ -337,6 +341,7 @@ def test_a_clear_buys_a_row_whose_job_of_before_it_proves_to_have_failed():
         after.next()
         after.failed(after.rows[0], "BAD", "it failed")
         assert after.end_of(after.rows[0]).place is place
+        assert [row.index for row in after.missing] == ([0] if place is Place.TO_DO else [])
     assert later(cleared, max_tries=3).end_of(plan.rows[0]).place is Place.TO_DO
 
 
@@ -620,6 +625,14 @@ def test_a_job_that_pictory_says_has_failed_neither_counts_nor_ends_the_count():
     assert (plan.error, plan.journal.header.unsaved) == (None, 7)
 
 
+def test_fewer_than_eight_stop_nothing_where_no_other_job_is_waited_for_either():
+    plan = planned(40, max_in_flight=3)
+    buy(plan)
+    lose(plan, range(3))
+    plan.journal.writes()
+    assert (plan.error, buy(plan)) == (None, [3, 4, 5])
+
+
 def test_where_nothing_is_left_to_be_bought_pictures_that_could_not_be_saved_stop_nothing():
     plan = planned(20)
     buy_all(plan)
@@ -661,12 +674,13 @@ def test_a_retry_waits_for_the_pictures_that_are_paid_for_and_buys_on_when_one_i
 
 def test_a_retry_that_can_save_none_of_them_either_buys_nothing_and_names_the_last():
     plan = later(lost_eight())
-    lose(plan, range(8))
+    lose(plan, range(7))
+    lose(plan, [7], "ImageInvalid")
     assert plan.next() is None
-    assert isinstance(plan.error, StorageFailed)
+    assert isinstance(plan.error, ImageInvalid)
     assert "The last: the disk is full of 7" in plan.error.message
     assert (plan.counts[Place.NOT_BOUGHT], plan.journal.header.unsaved) == (32, 8)
-    assert isinstance(stopping.read(plan.journal.header.stopped), StorageFailed)
+    assert isinstance(stopping.read(plan.journal.header.stopped), ImageInvalid)
 
 
 def test_where_none_is_left_that_could_be_saved_one_picture_is_bought_alone_and_waited_for():
@@ -743,10 +757,23 @@ def test_a_row_that_is_sent_again_although_nobody_knows_is_marked_and_sent_once(
     plan = planned(1, resubmit=True)
     assert buy(plan, {0: unknown}) == [0]
     assert plan.journal.get(plan.rows[0].key).again is False
+    assert (plan.counts[Place.TO_DO], plan.counts[Place.UNKNOWN]) == (1, 0)
     assert buy(plan, {0: unknown}) == [0]
     assert plan.journal.get(plan.rows[0].key).again is True
     assert (plan.next(), plan.counts[Place.UNKNOWN]) == (None, 1)
     assert buy(later(plan, resubmit=True)) == [0]
+
+
+def test_after_a_clear_too_a_row_of_unknown_outcome_is_sent_again_once():
+    unknown = SubmitOutcomeUnknown.because("cut")
+    plan = planned(1)
+    buy(plan, {0: unknown})
+    plan = later(plan, max_tries=3, resubmit=True)
+    again = []
+    while plan.next():
+        buy(plan, {0: unknown})
+        again.append(plan.journal.get(plan.rows[0].key).again)
+    assert again == [False, True]
 
 
 def test_without_being_told_to_a_row_of_unknown_outcome_is_sent_once():
@@ -858,6 +885,21 @@ def test_only_what_nobody_could_find_out_again_is_urgent():
     plan.journal.writes()
     plan.failed(wave.rows[7], "BAD", "it was refused")
     assert plan.journal.is_urgent
+
+
+def test_what_lies_in_the_folder_can_be_found_out_again_and_is_not_urgent():
+    plan = planned(1)
+    buy_all(plan)
+    there = Found(state="saved", asked=plan.rows[0].asked, job_id="job-0", has_file=True, picture=Picture("job-0"))
+    plan = taken_up(plan, found={"00000.png": there})
+    assert (plan.journal.get(plan.rows[0].key).state, plan.journal.is_urgent) == ("saved", False)
+
+
+def test_when_the_time_of_a_job_begins_is_not_urgent():
+    there = Found(state="bought", asked={"prompt": "A lamp 0", "model": "seedream3.0"}, job_id="k")
+    plan = planned(1, found={0: there})
+    plan.still_running(plan.rows[0], since=50.0)
+    assert (plan.journal.is_changed, plan.journal.is_urgent) == (True, False)
 
 
 def test_a_picture_that_is_saved_changes_its_page_alone():

@@ -445,7 +445,7 @@ def test_a_column_that_is_not_there_is_told_with_twelve_that_are(number, more):
     assert str(caught.value) == (
         f"prompt='{{x}}' uses {{x}}, and there is no such column: there is {listed}{more}"
     )
-    with pytest.raises(ValueError, match="there is none$"):
+    with pytest.raises(ValueError, match=r"there is none$"):
         Pattern("prompt", "{x}").of(Record({}), 0)
 
 
