@@ -118,7 +118,7 @@ def test_what_is_no_picture_is_refused_with_its_twelfth_byte_and_shown_by_its_fi
     checker = PictureChecker()
     checker.feed(b"<html><body")
     with pytest.raises(ImageInvalid, match=r"begins with b'<html><body>'\."):
-        checker.feed(b"><p>Sorry")
+        checker.feed(b">")
     with pytest.raises(ImageInvalid, match="cut short: 11 bytes"):
         check(b"<html><body")
 

@@ -118,7 +118,7 @@ def test_a_job_id_that_a_person_wrote_into_an_intent_is_a_job():
         (changed(request={**REQUEST, "prompt": "Another"}), "request_sha256"),
         (changed(state="sold"), "sold"),
         (changed(job_id=None), "job_id"),
-        (changed(job_id=7), "job_id"),
+        (changed(job_id=7), "its state is 'saved' and its job_id 7"),
         (changed(size=None), "size"),
         (changed(sha256=None), "sha256"),
     ],
