@@ -1176,3 +1176,12 @@ def test_what_lies_behind_a_table_takes_pages_of_48_rows_too():
     assert [write.name for write in journal.writes()] == [HEADER, page_name(2, 1), page_name(2, 2), HEADER]
     assert [len(journal.page(page)["rows"]) for page in (1, 2)] == [48, 2]
     assert len(left_over(journal)) == 50
+
+
+def test_what_nobody_has_said_of_a_row_is_the_harmless_thing():
+    assert Found() == Found(state=None, asked=None, job_id=None, has_file=False, folder=None, by="another task")
+    assert Decision(Place.TO_DO).is_refused is False
+    one = Entry.intent(table(1)[0], Purchase(1.0, 2.0), tried=1)
+    assert (one.adoptable, one.again, one.earlier) == (False, False, ())
+    journal = Journal(header=opened(table(1)).journal.header)
+    assert (journal.is_changed, journal.is_urgent, journal.writes()) == (False, False, [])

@@ -241,3 +241,7 @@ def test_a_pause_ends_and_is_no_longer_than_two_minutes():
     pace.pause(100.0, 121)
     assert pace.next_at(100.0) == 220
     assert TIMING.poll_pause_most == 120
+
+
+def test_groups_of_looks_go_five_times_a_second_at_most():
+    assert BEAT == 0.2

@@ -440,3 +440,8 @@ def test_what_is_told_of_a_wait_that_goes_on_is_told_at_twice_the_time_and_not_b
     assert told_at(News(START), [15, 29.9, 30, 59.9, 60]) == [15, 30, 60]
     assert told_at(News(START, is_carried_on=True), [59.9, 60, 119.9, 120]) == [60, 120]
     assert QUIET == 60
+
+
+def test_a_wait_is_as_usual_and_leaves_its_process_unless_it_says_otherwise():
+    wait = Wait(1.0, "x")
+    assert (wait.is_normal, wait.status, wait.stay_in_process, wait.renew_connection) == (True, None, False, False)

@@ -531,3 +531,9 @@ def test_a_retry_after_an_intent_never_buys(beside, on_record, size, overwrite):
         return
     step = first_step_at(there(beside, size), on_record, wish(overwrite=overwrite))
     assert not isinstance(step, Submit)
+
+
+def test_a_wish_replaces_nothing_unless_it_says_so():
+    plain = wish()
+    assert (plain.overwrite, plain.is_only_here, plain.now) == (False, False, 0)
+    assert sidecar().keeps_spending is False

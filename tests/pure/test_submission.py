@@ -681,3 +681,19 @@ def test_the_report_of_an_unknown_outcome_has_a_line_for_each_way_on_and_none_wi
     assert alone.message.splitlines()[1:] == ["To buy the picture again, clear the task.", "Adopt it."]
     shown = report(SubmitOutcomeUnknown.because("cut"), evidence(matches=(image(),)), "Adopt it.")
     assert len(shown.message.splitlines()) == 5
+
+
+def test_a_look_is_at_a_job_of_ones_own_whose_wait_goes_on_unless_it_says_otherwise():
+    look = LookFirst(Submission(), "j")
+    assert (look.begins_anew, look.is_ours, look.if_gone, look.if_alive, look.warning) == (
+        False,
+        True,
+        None,
+        None,
+        None,
+    )
+    adopted = Adopt("j", NOW)
+    assert (adopted.is_to_keep, adopted.answer, adopted.warning) == (False, None, None)
+    empty = Submission()
+    assert (empty.has_ended, empty.before_clear, empty.earlier, empty.purchases) == (False, 0, (), ())
+    assert empty.is_by_hand is False
