@@ -26,10 +26,10 @@ BIN := .venv/bin
 BESIDE_EACH_OTHER = --numprocesses $(shell $(PYTHON) -c 'import os; print(1 + os.cpu_count())')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-pure test-browser test-newcomer test-readers test-faults test-faults-1 test-faults-2 test-faults-3 test-distributed matrix live lint format docs site docs-update screenshots bench clean
+.PHONY: help demo ui test test-pure test-browser test-newcomer test-readers test-faults test-faults-lines test-faults-batches test-faults-others test-distributed matrix live lint format docs site docs-update screenshots bench clean
 
 help:
-	@sed -n '4,22s/^# \{0,1\}//p' Makefile
+	@sed -n '4,23s/^# \{0,1\}//p' Makefile
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.11 demo")'
@@ -70,15 +70,15 @@ CANARY := tests/faults/test_the_key_is_a_canary.py
 FAULTS = $(if $(QUICK),PICTORY_QUICK=1) $(BIN)/python -m pytest $(if $(QUICK),--deselect=tests/faults/test_batches_on_bad_days.py)
 
 test-faults: .venv/.installed
-	@$(MAKE) --no-print-directory --keep-going --jobs 3 $(if $(filter output-sync,$(.FEATURES)),--output-sync) test-faults-1 test-faults-2 test-faults-3
+	@$(MAKE) --no-print-directory --keep-going --jobs 3 $(if $(filter output-sync,$(.FEATURES)),--output-sync) test-faults-lines test-faults-batches test-faults-others
 
-test-faults-1: .venv/.installed
+test-faults-lines: .venv/.installed
 	@$(FAULTS) $(FORKS)
 
-test-faults-2: .venv/.installed
+test-faults-batches: .venv/.installed
 	@$(FAULTS) $(BATCHES) $(CANARY)
 
-test-faults-3: .venv/.installed
+test-faults-others: .venv/.installed
 	@$(FAULTS) tests/faults $(addprefix --ignore=,$(FORKS) $(BATCHES))
 
 # PICTURES=40: so many in place of 200
