@@ -10,6 +10,7 @@
 # make test-newcomer     the quickstart as written, in an empty environment
 # make test-readers      a batch's folder, read by datasets, pandas and DuckDB
 # make test-faults       the long runs: kills, lost replies, two triggerers
+# make test-faults-lines, test-faults-batches, test-faults-others      its three parts
 # make test-distributed  200 pictures on Celery, Redis and PostgreSQL
 # make matrix            every supported Airflow
 # make live              ask the real Pictory what its docs leave open; asks before it buys a picture
