@@ -307,3 +307,26 @@ def test_a_job_whose_look_was_put_off_is_looked_at_then_and_not_before():
     made.add("job-0", NOW + 9)
     assert made.take(NOW) is None
     assert made.next_at == NOW + 9
+
+
+@pytest.mark.parametrize(
+    ("number", "length", "jobs", "others"),
+    [
+        (0, 0, 0, 0),
+        (100, 400, 100, 0),
+        (101, 400, 99, 2),
+        (200, 400, 88, 112),
+        (100, 401, 99, 1),
+        (1_000, 400, 0, 1_000),
+        (1_001, 400, 0, 1_000),
+    ],
+)
+def test_what_an_event_has_room_for_is_told_in_full_and_then_by_its_id(number, length, jobs, others):
+    """An id takes 40 bytes, quotes and comma among them; what is said of a job is made as long as is asked for."""
+
+    def ended(each):
+        item = json.dumps([job(each).job_id, "https://h/", 1024, 720, 0.6, NOW])
+        return job(each, "https://h/" + "x" * (length - 2 - len(item)))
+
+    told = seen.build(2_000, [(one.job_id, one, NOW) for one in map(ended, range(number))], "x", NOW)
+    assert (len(told["jobs"]), len(told["others"]), told["ended"]) == (jobs, others, number)
