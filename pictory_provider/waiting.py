@@ -35,6 +35,7 @@ class JobWait:
     :param started_at: epoch seconds.
     :param timeout: seconds from ``started_at`` to the deadline.
     :param end_from_trigger: let the trigger end the task where the job is completed.
+    :param first_poll: seconds from ``started_at`` to the first look, if that is sooner than an interval.
     """
 
     job_id: str
@@ -46,6 +47,7 @@ class JobWait:
     max_wait: float | None = None
     silent_fail: bool = False
     end_from_trigger: bool = False
+    first_poll: float | None = None
 
     def poller(self) -> JobPoller:
         """Return the decision maker for looks from this process."""
@@ -56,6 +58,7 @@ class JobWait:
             poll_interval=self.poll_interval,
             exponential_backoff=self.exponential_backoff,
             max_wait=self.max_wait,
+            first_poll=self.first_poll,
         )
 
     def trigger(self, first_poll_at: float) -> PictoryJobTrigger:
@@ -63,6 +66,7 @@ class JobWait:
         from pictory_provider.triggers.pictory import PictoryJobTrigger
 
         arguments = asdict(self)
+        del arguments["first_poll"]  # the trigger has its first_poll_at
         arguments["end_time"] = self.started_at + arguments.pop("timeout")
         return PictoryJobTrigger(**arguments, first_poll_at=first_poll_at)
 

@@ -17,23 +17,36 @@ DEFAULT_MODEL = "seedream3.0"
 
 
 class Model(NamedTuple):
-    """One image model: its aspect ratios in documented order, and its price in AI credits a picture."""
+    """One image model.
+
+    :param aspect_ratios: in documented order.
+    :param credits: the price of a picture in AI credits.
+    :param first_poll: seconds after the submission when a picture may be ready; ours, as Pictory names none.
+    """
 
     name: str
     aspect_ratios: tuple[str, ...]
     credits: float
+    first_poll: float = 10.0
 
 
 MODELS: dict[str, Model] = {
     model.name: model
     for model in (
         Model("seedream3.0", ("1:1", "16:9", "9:16"), 2),
-        Model("flux-schnell", ("1:1", "16:9", "9:16"), 0.6),
+        Model("flux-schnell", ("1:1", "16:9", "9:16"), 0.6, first_poll=5.0),
         Model("nanobanana", ("1:1", "16:9", "9:16"), 4),
         Model("nanobanana-pro", ("1:1", "16:9", "9:16"), 14),
     )
 }
 """The models that this release knows, by name."""
+
+
+def first_poll_of(model: object) -> float:
+    """Return when a job of a model is first worth a poll, in seconds after its submission."""
+    known = MODELS.get(model) if isinstance(model, str) else None
+    return known.first_poll if known else Model._field_defaults["first_poll"]
+
 
 STYLES = ("photorealistic", "artistic", "cartoon", "minimalist", "vintage", "futuristic")
 """The styles that this release knows."""

@@ -29,6 +29,8 @@ class Timing:
     :param poll_pause_most: that one ``Retry-After`` may pause all polls; a refusal after that pauses them again.
         It is shorter than :data:`pictory_provider.jobs.polling.DEFERRAL_SLACK`, so that a last poll that has to
         wait for its end still comes before Airflow gives the deferral up.
+    :param url_fresh: that the URL of a picture is taken to live after it was seen. Pictory does not say how
+        long it does, and one that is refused is asked for again.
     :param unknown_job: from the start of a wait in which Pictory may not know its own job yet.
     :param missing_url: in which a completed job may still lack its URL.
     :param resume_after: from the first end of a job of a batch to the worker that saves it.
@@ -51,6 +53,7 @@ class Timing:
     poll_interval_min: float = 1.0
     poll_interval_recommended: float = 10.0
     poll_pause_most: float = 120.0
+    url_fresh: float = 300.0
     unknown_job: float = 60.0
     missing_url: float = 60.0
     resume_after: float = 60.0

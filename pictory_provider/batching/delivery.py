@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pictory_provider.api.errors import AuthenticationError, JobFailed, JobNotFound, PictoryError, StorageFailed
 from pictory_provider.api.models import Job
+from pictory_provider.api.timing import TIMING
 from pictory_provider.batch.decision import Picture
 from pictory_provider.batch.looks import Looks
 from pictory_provider.batching.saving import save, sidecar_of
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
 AT_ONCE = 8
 """Jobs that are asked for, and pictures that are saved, side by side."""
-FRESH = 300.0
-"""Seconds that the URL of a picture is taken to live after it was seen. Pictory does not say how long it does."""
 _TICK = 1.0
 _GONE_FOR_GOOD = ("JobFailed", "JobCleaned")
 """Ends of a job after which it gives no picture. After any other a later try looks again."""
@@ -182,7 +181,7 @@ class Delivery:
         later = 0.0 if seen is None or not is_known else seen.at + self._how.poll_interval
         for key, ticket in tickets.items():
             job = seen.jobs.get(ticket.job_id) if seen else None
-            if seen and job and 0 <= now - seen.seen_at[job.job_id] <= FRESH:
+            if seen and job and 0 <= now - seen.seen_at[job.job_id] <= TIMING.url_fresh:
                 self._looks.add(key, float("inf"))
                 self._save(ticket, job, is_told=True)
             else:

@@ -114,6 +114,8 @@ class JobPoller:
     :param poll_interval: seconds between two looks; never less than ``TIMING.poll_interval_min``.
     :param exponential_backoff: let the interval double with the time waited.
     :param max_wait: seconds that the doubled interval may reach.
+    :param first_poll: seconds from the start to the first look, if that is sooner than an interval. A second look
+        comes as soon after it as Pictory recommends, and all others at whole intervals from the start.
     :param chance: gives numbers from 0 to 1, for the jitter after faults.
     """
 
@@ -126,6 +128,7 @@ class JobPoller:
         poll_interval: float,
         exponential_backoff: bool = False,
         max_wait: float | None = None,
+        first_poll: float | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.job_id = job_id
@@ -134,6 +137,7 @@ class JobPoller:
         self.poll_interval = max(poll_interval, TIMING.poll_interval_min)
         self.exponential_backoff = exponential_backoff
         self.max_wait = max_wait
+        self._first_poll = first_poll if first_poll is not None and first_poll < self.poll_interval else None
         self._chance = chance
         self._failures = 0
         self._last_failure: PictoryError | None = None
@@ -235,9 +239,8 @@ class JobPoller:
         return self._wait_after_failure(error, now)
 
     def _wait_after_failure(self, error: PictoryError, now: float) -> Wait:
-        pause = pause_after(
-            error, failures=self._failures, now=now, chance=self._chance(), first=self._interval(now)
-        )
+        first = max(self._interval(now), self.poll_interval)
+        pause = pause_after(error, failures=self._failures, now=now, chance=self._chance(), first=first)
         return Wait(
             self._within_deadline(pause, now),
             f"Could not ask for job {self.job_id} ({self._failures} in a row): {error.message} The job runs on",
@@ -245,7 +248,8 @@ class JobPoller:
         )
 
     def _wait(self, now: float, reason: str, **more: Any) -> Wait:
-        return Wait(self._within_deadline(self._interval(now), now), reason, **more)
+        seconds = self._interval(now)
+        return Wait(min(seconds, self._within_deadline(seconds, now)), reason, **more)
 
     def _within_deadline(self, seconds: float, now: float) -> float:
         """Cap a wait by the time left, but never below the interval."""
@@ -257,12 +261,24 @@ class JobPoller:
         With exponential backoff the looks fall at 1, 3, 7, 15... intervals after the start. It follows
         from the clock alone, so that a rescheduled sensor and a restarted trigger keep to it.
         """
-        if not self.exponential_backoff:
-            return self.poll_interval
         elapsed = max(0.0, now - self.started_at)
+        if not self.exponential_backoff:
+            return self.poll_interval if self._first_poll is None else self._after_first_poll(elapsed)
         doublings = min(30, math.floor(math.log2(elapsed / self.poll_interval + 1)))
         longest = math.inf if self.max_wait is None else max(self.max_wait, self.poll_interval)
         return min(self.poll_interval * float(2**doublings), longest)
+
+    def _after_first_poll(self, elapsed: float) -> float:
+        """Seconds until the next look where the first comes sooner than an interval."""
+        assert self._first_poll is not None
+        slack = TIMING.poll_interval_min
+        if elapsed <= self._first_poll - slack:
+            return self._first_poll - elapsed
+        pause = min(TIMING.poll_interval_recommended, self.poll_interval)
+        if elapsed < self._first_poll + pause - slack:
+            return pause
+        regular = math.ceil((elapsed + pause - slack) / self.poll_interval) * self.poll_interval
+        return min(max(regular - elapsed, pause), self.poll_interval)
 
     def _timed_out(self, job: Job, how: str, now: float) -> WaitTimeout:
         last = f" The last answer was: {self._last_failure.message}" if self._last_failure else ""

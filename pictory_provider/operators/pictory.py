@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from pictory_provider.api.models import DEFAULT_MODEL, ImageRequest
+from pictory_provider.api.errors import PictoryError, StorageFailed
+from pictory_provider.api.models import DEFAULT_MODEL, ImageRequest, first_poll_of
+from pictory_provider.api.timing import TIMING
 from pictory_provider.compat import TaskDeferralError, TaskDeferralTimeout, airflow_line
 from pictory_provider.durable import JOB_ID_KEY, SubmissionRecord
 from pictory_provider.exceptions import airflow_errors
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from pictory_provider.api.errors import PictoryError
     from pictory_provider.api.models import Job
     from pictory_provider.hooks.pictory import PictoryHook
 
@@ -215,6 +216,7 @@ class GenerateImageOperator(BaseOperator):
                 started_at=job.submitted_at,
                 timeout=timeout,
                 poll_interval=poll_interval,
+                first_poll=first_poll_of((purchase.record.latest.request or {}).get("model")),
             )
             carried = None
             if purchase.shelf:
@@ -242,10 +244,17 @@ class GenerateImageOperator(BaseOperator):
             purchase.job_id = ended.job_id
             poll_interval = seconds("poll_interval", self.poll_interval)
             job = conclude(ended, pictory_conn_id=self.pictory_conn_id, poll_interval=poll_interval)
-            if purchase.shelf:
-                purchase.remember(job.job_id, bought)
-                job = finished_job(job.job_id, hook, log=self.log)  # with a URL that lives
-            return self._finish(context, purchase, hook, job)
+            if purchase.shelf is None:
+                return self._finish(context, purchase, hook, job)
+            purchase.remember(job.job_id, bought)
+            if 0 <= time.time() - ended.at <= TIMING.url_fresh:
+                try:
+                    return self._finish(context, purchase, hook, job)
+                except StorageFailed:
+                    raise
+                except PictoryError as error:
+                    self.log.warning("The picture is asked for again: %s", error.message)
+            return self._finish(context, purchase, hook, finished_job(job.job_id, hook, log=self.log))
 
     @tells_why
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:

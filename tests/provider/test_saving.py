@@ -34,6 +34,7 @@ from pictory_provider.jobs import events
 from pictory_provider.jobs.submission import KEY, Submission
 from pictory_provider.operators.pictory import GenerateImageOperator
 from tests.driver import Runs
+from tests.driver import event_of as event_of_trigger
 from tests.stand_ins import says
 
 PROMPT = "A lighthouse at dawn"
@@ -171,6 +172,38 @@ def test_a_resumed_task_saves_where_it_had_rendered_to_with_a_url_that_lives(con
     resumed.execute_complete(context, event_of(job_id), **deferral.kwargs)
     assert (beside(path)["state"], ti.xcoms["image"]["path"]) == ("saved", str(path))
     assert (ti.xcoms["image"]["prompt"], ti.xcoms["image"]["job_id"]) == (PROMPT, job_id)
+
+
+def test_a_resumed_task_downloads_what_the_trigger_has_just_seen_and_asks_for_nothing(
+    pictory, context, path, deferred
+):
+    _, deferral = deferred
+    event = event_of_trigger(deferral)
+    pictory.requests.clear()
+    saving(path).execute_complete(context, event, **deferral.kwargs)
+    assert {request.host for request in pictory.requests} == {"images"}
+    assert beside(path)["state"] == "saved"
+
+
+def test_a_resumed_task_whose_url_is_refused_asks_for_another(pictory, context, path, deferred):
+    _, deferral = deferred
+    event = event_of_trigger(deferral)
+    pictory.requests.clear()
+    pictory.script("picture", "server-error", status=403)
+    saving(path).execute_complete(context, event, **deferral.kwargs)
+    assert (len(pictory.polls), beside(path)["state"]) == (1, "saved")
+
+
+@pytest.mark.parametrize("seconds", [-60, 301])
+def test_a_resumed_task_asks_again_where_the_event_is_old_or_of_another_clock(
+    pictory, context, path, deferred, seconds
+):
+    _, deferral = deferred
+    event = event_of_trigger(deferral)
+    event["at"] -= seconds
+    pictory.requests.clear()
+    saving(path).execute_complete(context, event, **deferral.kwargs)
+    assert (len(pictory.polls), beside(path)["state"]) == (1, "saved")
 
 
 def test_a_resumed_task_that_is_given_the_event_alone_saves_all_the_same(context, ti, path, deferred):

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pictory_provider.api.errors import (
     AuthenticationError,
@@ -20,6 +22,7 @@ from pictory_provider.api.errors import (
     WaitTimeout,
 )
 from pictory_provider.api.models import Job
+from pictory_provider.api.timing import TIMING
 from pictory_provider.jobs.news import QUIET, News
 from pictory_provider.jobs.polling import (
     DEFAULT_POLL_INTERVAL,
@@ -56,6 +59,54 @@ def test_the_timeout_is_the_time_from_start_to_deadline():
 
 def test_airflow_may_give_a_deferral_up_three_minutes_after_the_last_look():
     assert deferral_timeout(600, 15) == 600 + 15 + 180
+
+
+def looks(count, *, network=0.05, **more):
+    """Return when the first so many looks at a running job come, in seconds after the start."""
+    waiting, now, at = poller(**more), START, []
+    for _ in range(count):
+        now += waiting.after(job(), now).seconds
+        at.append(round(now - START))
+        now += network
+    return at
+
+
+@pytest.mark.parametrize(
+    ("interval", "first_poll", "at"),
+    [
+        (15, None, [15, 30, 45, 60]),
+        (15, 5, [5, 15, 30, 45]),
+        (15, 8, [8, 18, 30, 45]),
+        (15, 10, [10, 20, 30, 45]),
+        (30, 10, [10, 20, 30, 60]),
+        (12, 8, [8, 18, 30, 42]),
+        (10, 5, [5, 15, 25, 35]),
+        (6, 5, [5, 11, 17, 23]),
+        (5, 5, [5, 10, 15, 20]),
+        (1, 10, [1, 2, 3, 4]),
+    ],
+)
+def test_a_quick_picture_is_looked_at_early_and_a_slow_one_at_whole_intervals(interval, first_poll, at):
+    assert looks(4, interval=interval, first_poll=first_poll) == at
+
+
+@given(
+    interval=st.floats(1, 120), first_poll=st.floats(0, 60), network=st.floats(0, 40), deadline=st.floats(1, 600)
+)
+def test_after_the_first_look_none_comes_sooner_than_pictory_recommends_or_later_than_an_interval(
+    interval, first_poll, network, deadline
+):
+    waiting = poller(interval=interval, first_poll=first_poll, timeout=deadline)
+    first = waiting.after(job(), START).seconds
+    assert first <= interval
+    now = START + first
+    while isinstance(decision := waiting.after(job(), now), Wait):
+        assert min(interval, TIMING.poll_interval_recommended) - 1e-6 <= decision.seconds <= interval
+        now += decision.seconds + network
+
+
+def test_after_a_failure_a_look_waits_a_whole_interval():
+    assert poller(first_poll=5).after(Unavailable("x"), START).seconds == 15
 
 
 def test_what_is_not_as_usual_is_a_warning():
