@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""How soon a single picture is on the disk, beside an earlier commit.
+
+``python -m benchmarks.latency 92180a6 --rounds 5`` runs one task with a ``path`` in a real, idle Airflow with the
+defaults of both, for jobs of 3 s and of 30 s: the seconds from the submission to the file, and how often Pictory
+was asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from demo.stack import AirflowStack
+from pictory_provider.simulator import Simulator
+
+ROOT = Path(__file__).resolve().parents[1]
+DAG_ID = "benchmark_latency"
+DAG = f"""
+from airflow.sdk import DAG
+from pictory_provider.operators.pictory import GenerateImageOperator
+
+with DAG("{DAG_ID}", schedule=None):
+    GenerateImageOperator(
+        task_id="draw", prompt="A lighthouse at dawn", model="flux-schnell", path="{{{{ dag_run.conf['path'] }}}}"
+    )
+"""
+
+
+def main() -> int:
+    """Print a table of medians."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.latency", description=__doc__)
+    parser.add_argument("commit", help="the earlier one")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, nargs="+", default=[3.0, 30.0], help="how long a job takes")
+    options = parser.parse_args()
+    print("| commit | a job takes | from the submission to the file: median | each | requests to the API |")
+    print("|---|---|---|---|---|", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        then = Path(folder) / "then"
+        subprocess.run(["git", "clone", "--quiet", ROOT, then], check=True)
+        subprocess.run(["git", "checkout", "--quiet", options.commit], cwd=then, check=True)
+        for name, tree in ((options.commit, then), ("this one", ROOT)):
+            measure(name, tree, Path(folder) / name.replace(" ", "_"), options.rounds, options.seconds)
+    return 0
+
+
+def measure(name: str, tree: Path, folder: Path, rounds: int, lengths: list[float]) -> None:
+    """Run the task of one commit, and print a line for each length of a job."""
+    dags = folder / "dags"
+    dags.mkdir(parents=True)
+    (dags / "latency.py").write_text(DAG)
+    with Simulator() as pictory:
+        env = {
+            "PYTHONPATH": str(tree),
+            "AIRFLOW_CONN_PICTORY_DEFAULT": pictory.connection_json(),
+            "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "5",  # Airflow's default
+        }
+        with AirflowStack(folder / "home", dags, env=env) as airflow:
+            for seconds in lengths:
+                pictory.account.seconds = seconds
+                taken, asked = [], set()
+                for number in range(rounds):
+                    path = folder / f"{seconds:g}-{number}.png"
+                    pictory.requests.clear()
+                    airflow.finish(DAG_ID, airflow.trigger(DAG_ID, path=str(path)))
+                    (submission,) = pictory.submissions
+                    taken.append(path.stat().st_mtime - submission.at)
+                    asked.add(sum(request.host == "api" for request in pictory.requests))
+                each = ", ".join(f"{one:.1f}" for one in sorted(taken))
+                requests = " or ".join(map(str, sorted(asked)))
+                print(
+                    f"| {name} | {seconds:g} s | {statistics.median(taken):.1f} s | {each} | {requests} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
