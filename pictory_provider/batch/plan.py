@@ -155,7 +155,9 @@ class Plan:
             return 0
         # Nothing of a job that never ends shows whether pictures can be saved, so one more is tried beside those.
         tries, entries = self.journal.header.tries, iter(self.journal)
-        owed = [e for e in entries if e.adoptable and e.tried == tries and e.code != WaitTimeout.__name__]
+        owed = [
+            e for e in entries if e.is_owed and e.tried == tries and e.code not in (None, WaitTimeout.__name__)
+        ]
         if not owed:
             return 1
         self.stop(stopping.not_saved(str(owed[-1].code), str(owed[-1].message)))
@@ -232,8 +234,10 @@ class Plan:
 
     def saved(self, row: Row, picture: Picture) -> None:
         """Note that a row's picture is in its place, with its sidecar."""
-        entry = replace(self._entry(row), state=SAVED, tried=self.journal.header.tries, code=None, message=None)
-        self.journal.put(entry, is_urgent=False)
+        tried, entry = self.journal.header.tries, self._entry(row)
+        self.journal.put(
+            replace(entry, state=SAVED, tried=tried, code=None, message=None, adoptable=False), is_urgent=False
+        )
         if self.journal.header.unsaved:
             self.journal.set_header(unsaved=0)
         self._end(row, Decision(Place.SAVED, picture=picture))

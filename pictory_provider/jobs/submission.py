@@ -322,10 +322,9 @@ def after_look(look: LookFirst, answer: Job | PictoryError, now: float) -> Adopt
     state = answer.state if isinstance(answer, Job) else None
     if look.if_gone and (is_missing or state is JobState.CLEANED):
         return look.if_gone
-    if state in (JobState.FAILED, JobState.CLEANED):
+    if state is JobState.FAILED or state is JobState.CLEANED:
         return Submit(
-            f"Job {look.job_id}, which was submitted before, is {state.value if state else None}; the picture is "
-            "bought again."
+            f"Job {look.job_id}, which was submitted before, is {state.value}; the picture is bought again."
         )
     if isinstance(answer, PictoryError) and not isinstance(answer, JobNotFound) and not is_passing(answer):
         return answer

@@ -617,6 +617,16 @@ def test_a_picture_that_is_saved_ends_the_count():
     assert (plan.error, plan.journal.header.unsaved) == (None, 7)
 
 
+def test_a_picture_that_is_saved_after_all_is_owed_no_longer():
+    plan = planned(1)
+    buy_all(plan)
+    lose(plan, [0])
+    assert plan.journal.get(plan.rows[0].key).is_owed
+    plan.saved(plan.rows[0], Picture("job-0"))
+    entry = plan.journal.get(plan.rows[0].key)
+    assert (entry.state, entry.adoptable, entry.is_owed, entry.code) == ("saved", False, False, None)
+
+
 def test_a_job_that_pictory_says_has_failed_neither_counts_nor_ends_the_count():
     plan = planned(40)
     buy_all(plan)
