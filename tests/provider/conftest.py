@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 
 import fsspec
 import pytest
@@ -111,13 +112,20 @@ def logged(capfd):
 
 
 @pytest.fixture
-def timeout_after():
-    """Let Airflow's own exception strike as Airflow does it: by a signal, in the middle of a line."""
+def timeout_when():
+    """Let Airflow's own exception strike as Airflow does it, by a signal in the middle of a line, as soon as something is so."""
 
     def strike(*_):
         raise AirflowTaskTimeout("Timeout")
 
-    before = signal.signal(signal.SIGALRM, strike)
-    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    before, is_over = signal.signal(signal.SIGALRM, strike), threading.Event()
+
+    def watch(is_so):
+        while not is_over.wait(0.01):
+            if is_so():
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+                return
+
+    yield lambda is_so: threading.Thread(target=watch, args=(is_so,), daemon=True).start()
+    is_over.set()
     signal.signal(signal.SIGALRM, before)

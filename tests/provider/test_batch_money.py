@@ -604,10 +604,10 @@ def test_nothing_is_bought_after_execution_timeout(fast, one_try):
 
 
 def test_requests_that_are_under_way_when_the_time_is_up_are_put_on_record_and_nothing_more_is_sent(
-    fast, one_try, folder, timeout_after
+    fast, one_try, folder, timeout_when
 ):
     fast.script("submit", "slow-reply", times=8, seconds=1)
-    timeout_after(0.5)
+    timeout_when(lambda: len(fast.submissions) == 8)
     with pytest.raises(AirflowTaskTimeout):
         one_try(lamps(20))
     assert len(fast.submissions) == 8

@@ -481,9 +481,9 @@ def test_a_resubmission_that_was_refused_leaves_the_first_unknown_outcome_on_rec
 # execution_timeout ---------------------------------------------------------------------------------------
 
 
-def test_an_execution_timeout_while_the_answer_is_awaited_is_an_unknown_outcome(pictory, context, timeout_after):
+def test_an_execution_timeout_while_the_answer_is_awaited_is_an_unknown_outcome(pictory, context, timeout_when):
     pictory.script("submit", "slow-reply", seconds=2)
-    timeout_after(0.5)
+    timeout_when(lambda: pictory.submissions)
     with pytest.raises(
         PictorySubmitOutcomeUnknown, match=says(r"execution_timeout ran out before an answer\s+came")
     ):
@@ -491,9 +491,9 @@ def test_an_execution_timeout_while_the_answer_is_awaited_is_an_unknown_outcome(
     assert len(jobs(pictory)) == 1
 
 
-def test_nothing_is_bought_after_the_time_is_up_though_it_should_be_resubmitted(pictory, context, timeout_after):
+def test_nothing_is_bought_after_the_time_is_up_though_it_should_be_resubmitted(pictory, context, timeout_when):
     pictory.script("submit", "slow-reply", seconds=1)
-    timeout_after(0.4)
+    timeout_when(lambda: pictory.submissions)
     with pytest.raises(AirflowTaskTimeout, match=says("this try's time is up: a retry buys it")):
         run(context, on_unknown_submit="resubmit")
     assert len(pictory.submissions) == 1
@@ -527,20 +527,20 @@ def test_an_execution_timeout_while_the_job_is_put_on_record_loses_no_job(pictor
 
 
 def test_an_execution_timeout_while_the_evidence_is_gathered_hides_nothing(
-    pictory, context_without_store, timeout_after
+    pictory, context_without_store, timeout_when
 ):
     pictory.script("submit", "drop-after")
     pictory.script("images", "slow", seconds=2)
-    timeout_after(0.7)
+    timeout_when(lambda: any("images" in each.path and each.method == "GET" for each in pictory.requests))
     with pytest.raises(PictorySubmitOutcomeUnknown, match=says("The gallery could not be searched")):
         run(context_without_store)
 
 
 def test_an_execution_timeout_between_two_attempts_bought_nothing_and_may_be_retried(
-    pictory, context, store, timeout_after
+    pictory, context, store, timeout_when
 ):
     pictory.script("submit", "rate-limited", retry_after="30")
-    timeout_after(0.5)
+    timeout_when(lambda: pictory.submissions and not store.rows)
     with pytest.raises(AirflowTaskTimeout):
         run(context)
     assert store.rows == {}
@@ -548,9 +548,9 @@ def test_an_execution_timeout_between_two_attempts_bought_nothing_and_may_be_ret
     assert len(jobs(pictory)) == 1
 
 
-def test_an_execution_timeout_while_waiting_is_followed_by_an_adoption(pictory, context, timeout_after):
+def test_an_execution_timeout_while_waiting_is_followed_by_an_adoption(pictory, context, timeout_when):
     pictory.plan("stuck")
-    timeout_after(0.5)
+    timeout_when(lambda: pictory.polls)
     with pytest.raises(AirflowTaskTimeout):
         run(context, wait_for_completion=True, deferrable=False)
     assert [run(context)] == jobs(pictory)
@@ -584,13 +584,14 @@ def test_without_a_record_what_fails_after_the_submission_is_not_retried(
     assert jobs(pictory)[0] in str(caught.value)
 
 
-def test_without_a_record_a_timeout_is_not_retried(pictory, without_record, timeout_after):
+def test_without_a_record_a_timeout_is_not_retried(pictory, without_record, timeout_when):
     context, more = without_record
     pictory.plan("stuck")
     with pytest.raises(AirflowFailException, match="PictoryWaitTimeout"):
         run(context, **more, **KINDS["waiting"], timeout=0.02)
     pictory.plan("stuck")
-    timeout_after(0.5)
+    pictory.requests.clear()
+    timeout_when(lambda: pictory.polls)
     with pytest.raises(AirflowFailException, match="AirflowTaskTimeout"):
         run(context, **more, wait_for_completion=True, deferrable=False)
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pictory_provider.api.errors import StorageFailed
@@ -286,6 +286,7 @@ NAMES = st.text(
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=st.lists(NAMES, min_size=1, max_size=6))
+@example(names=["a.png", " "])
 def test_every_picture_of_a_table_that_passes_is_saved_where_it_was_asked_for(fast, tmp_path_factory, names):
     fast.reset()
     fast.account.seconds = 0
@@ -297,9 +298,10 @@ def test_every_picture_of_a_table_that_passes_is_saved_where_it_was_asked_for(fa
         assert files(folder) == []
         return
     assert result["saved"] == len(names) == len(fast.submissions)
-    for name in names:
-        assert (folder / name).is_file()
-        assert (folder / f"{name}.json").is_file()
+    for index, name in enumerate(names):
+        asked_for = name if name.strip() else f"{index:05d}.png"  # a blank cell is an empty one
+        assert (folder / asked_for).is_file()
+        assert (folder / f"{asked_for}.json").is_file()
 
 
 # A paid picture under a name that is corrected -----------------------------------------------------------

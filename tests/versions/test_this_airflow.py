@@ -102,7 +102,7 @@ def test_an_example_dag_waits_in_dag_test_and_saves_its_picture(dags, tmp_path):
 
     assert states == {"pictory_publish_cover": "success"}
     assert submissions == len(list(tmp_path.rglob("*.png"))) == 1
-    assert looks >= 3  # before deferring, by the trigger, and for the download
+    assert looks >= 2  # before deferring, and by the trigger
 
 
 def test_every_other_example_dag_runs_in_dag_test(dags, tmp_path):
