@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from contextlib import chdir
 from pathlib import Path
 
 from demo.stack import AirflowStack
@@ -57,11 +58,11 @@ def measure(name: str, tree: Path, folder: Path, rounds: int, lengths: list[floa
     (dags / "latency.py").write_text(DAG)
     with Simulator() as pictory:
         env = {
-            "PYTHONPATH": str(tree),
             "AIRFLOW_CONN_PICTORY_DEFAULT": pictory.connection_json(),
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "5",  # Airflow's default
         }
-        with AirflowStack(folder / "home", dags, env=env) as airflow:
+        # `python -m airflow` takes the package of the folder that it starts in.
+        with chdir(tree), AirflowStack(folder / "home", dags, env=env) as airflow:
             for seconds in lengths:
                 pictory.account.seconds = seconds
                 taken, asked = [], set()
