@@ -17,7 +17,7 @@
 # make lint, format      ruff and mypy
 # make docs, site        the website, and what its code does; docs-update quotes it anew
 # make screenshots       the docs' pictures of Airflow
-# make bench             every figure of docs/performance.md
+# make bench             the figures of docs/performance.md
 # make clean             all of it away
 #
 # CONTRIBUTING.md tells more of each.
@@ -63,8 +63,8 @@ test-browser: .venv/.installed site
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group screenshots
 	@$(BIN)/python -m pytest tests/browser
 
-# Three processes, as they wait most of the time: the first forks, and may have one thread only. Each of the others
-# has an Airflow of its own, and looks for the key at the end.
+# Three processes, as they wait most of the time. The first forks, so it may have one thread only. Each of the others
+# has an Airflow of its own, and searches what it wrote for the key at the end.
 FORKS := tests/faults/test_every_line.py tests/faults/test_a_long_bad_day.py
 BATCHES := $(sort $(wildcard tests/faults/test_batches*.py tests/faults/test_kills*.py))
 CANARY := tests/faults/test_the_key_is_a_canary.py

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""All that ``docs/performance.md`` tells figures of: ``make bench``. It takes about an hour on two cores."""
+"""The figures of ``docs/performance.md`` that compare nothing with an earlier commit: ``make bench``. An hour on two cores."""
 
 from __future__ import annotations
 

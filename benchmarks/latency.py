@@ -1,26 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""How soon a single picture is on the disk, beside an earlier commit.
+"""Time from the submission to the saved file of a single picture, and that of an earlier commit.
 
-``python -m benchmarks.latency 92180a6 --rounds 5`` runs one task with a ``path`` in a real, idle Airflow with the
-defaults of both, for jobs of 3 s and of 30 s: the seconds from the submission to the file, and how often Pictory
-was asked.
+``python -m benchmarks.latency 92180a6 --rounds 5`` runs one task with a ``path`` in a real, idle Airflow, with the
+defaults of Airflow and of the provider, for jobs of 3 s and of 30 s. It also counts the requests to the API.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
 import tempfile
 from contextlib import chdir
 from pathlib import Path
 
+from benchmarks.suites import ROOT, clone
 from demo.stack import AirflowStack
 from pictory_provider.simulator import Simulator
 
-ROOT = Path(__file__).resolve().parents[1]
 DAG_ID = "benchmark_latency"
 DAG = f"""
 from airflow.sdk import DAG
@@ -43,9 +41,7 @@ def main() -> int:
     print("| commit | a job takes | from the submission to the file: median | each | requests to the API |")
     print("|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        then = Path(folder) / "then"
-        subprocess.run(["git", "clone", "--quiet", ROOT, then], check=True)
-        subprocess.run(["git", "checkout", "--quiet", options.commit], cwd=then, check=True)
+        then = clone(options.commit, Path(folder) / "then")
         for name, tree in ((options.commit, then), ("this one", ROOT)):
             measure(name, tree, Path(folder) / name.replace(" ", "_"), options.rounds, options.seconds)
     return 0

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""How long the tests and the demo take, beside an earlier commit.
+"""Time the tests and the demo, and those of an earlier commit.
 
-``python -m benchmarks.suites 92180a6 --rounds 3`` clones both commits, and runs each command in one clone and then
-in the other, so that both meet the same machine. Nothing else should run meanwhile.
+``python -m benchmarks.suites 92180a6 --rounds 3`` clones both commits and runs each command in one clone and then
+in the other, on the same machine in one run. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COMMANDS = {
     "make demo": ["make demo"],
     ".ci/run": [".ci/run"],
 }
-"""What is timed, and how; the first that a commit's Makefile has."""
+"""The command lines of what is timed. The first whose target a commit's Makefile has is taken."""
 
 
 def main() -> int:
@@ -38,8 +38,10 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         trees = [
-            clone(Path(folder) / name, commit) for name, commit in (("then", options.commit), ("now", "HEAD"))
+            clone(commit, Path(folder) / name) for name, commit in (("then", options.commit), ("now", "HEAD"))
         ]
+        for tree in trees:
+            subprocess.run(["make", ".venv/.installed"], cwd=tree, check=True, capture_output=True)
         print("| command | then, s | now, s | ratio of the medians |\n|---|---|---|---|", flush=True)
         for name in options.only or [each for each in COMMANDS if each != ".ci/run"]:
             seconds: list[list[float]] = [[], []]
@@ -52,11 +54,10 @@ def main() -> int:
     return 0
 
 
-def clone(folder: Path, commit: str) -> Path:
-    """Return a clone of a commit, with all installed that its commands need."""
+def clone(commit: str, folder: Path) -> Path:
+    """Clone a commit of this project into a folder, and return the folder."""
     subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
     subprocess.run(["git", "checkout", "--quiet", commit], cwd=folder, check=True)
-    subprocess.run(["make", ".venv/.installed"], cwd=folder, check=True, capture_output=True)
     return folder
 
 

@@ -27,7 +27,6 @@ from pictory_provider.client.asking import get_job
 from pictory_provider.exceptions import airflow_errors, failure
 from pictory_provider.images.reuse import Reuse, Step, Wish, first_step_at, next_step_at
 from pictory_provider.images.shelf import Shelf
-from pictory_provider.inquiry import credits_used, evidence_of
 from pictory_provider.jobs.budget import Budget, Limits
 from pictory_provider.jobs.evidence import PAID_AND_LOST, paid_and_then, report, runs_on
 from pictory_provider.jobs.ledger import total
@@ -137,6 +136,8 @@ class Purchase:
             return request
 
         wish = self._wish(order, wanted, overwrite, requested)
+        from pictory_provider import inquiry  # a DAG file does without
+
         may_resubmit = on_unknown_submit == "resubmit"
         step = self._first_step(client, wish)
         budget = self._budget(client, max_credits)
@@ -147,7 +148,7 @@ class Purchase:
                 if self.shelf:
                     self.shelf.check(overwrite=overwrite)
                 record.prepare_intent(wanted, asked_for(requested()))
-                record.note_credits(credits_used(client.settings, log=self._log))
+                record.note_credits(inquiry.credits_used(client.settings, log=self._log))
                 try:
                     job_id = submit(
                         client,
@@ -335,7 +336,9 @@ class Purchase:
 
     def _reported(self, client: SyncClient, order: Order, unknown: SubmitOutcomeUnknown) -> SubmitOutcomeUnknown:
         """Return an unknown outcome with all that can be said about it."""
-        evidence = evidence_of(client.settings, self.record.latest, order.identity, log=self._log)
+        from pictory_provider import inquiry
+
+        evidence = inquiry.evidence_of(client.settings, self.record.latest, order.identity, log=self._log)
         return report(unknown, evidence, self.record.how_to_adopt(self.conn_id))
 
 

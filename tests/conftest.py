@@ -37,7 +37,7 @@ def pytest_xdist_make_scheduler(config, log):
 
     class OneAirflow(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            tier = nodeid.split("/")[1]
+            tier = nodeid.removeprefix("tests/").partition("/")[0]
             return tier if tier in ("faults", "system", "versions") else nodeid
 
     return OneAirflow(config, log)

@@ -16,18 +16,22 @@ from pictory_provider.api.checks import check_listed, check_prompt, check_refere
 DEFAULT_MODEL = "seedream3.0"
 
 
+FIRST_POLL = 10.0
+"""Seconds after a submission when a picture may be ready, of most models. Ours, as Pictory names none."""
+
+
 class Model(NamedTuple):
     """One image model.
 
     :param aspect_ratios: in documented order.
     :param credits: the price of a picture in AI credits.
-    :param first_poll: seconds after the submission when a picture may be ready; ours, as Pictory names none.
+    :param first_poll: seconds after a submission when a picture may be ready.
     """
 
     name: str
     aspect_ratios: tuple[str, ...]
     credits: float
-    first_poll: float = 10.0
+    first_poll: float = FIRST_POLL
 
 
 MODELS: dict[str, Model] = {
@@ -45,7 +49,7 @@ MODELS: dict[str, Model] = {
 def first_poll_of(model: object) -> float:
     """Return when a job of a model is first worth a poll, in seconds after its submission."""
     known = MODELS.get(model) if isinstance(model, str) else None
-    return known.first_poll if known else Model._field_defaults["first_poll"]
+    return known.first_poll if known else FIRST_POLL
 
 
 STYLES = ("photorealistic", "artistic", "cartoon", "minimalist", "vintage", "futuristic")

@@ -9,36 +9,37 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Timing:
-    """Times in seconds. Pictory's documentation names two of them; the others are ours.
+    """Every time that the provider waits, in seconds.
 
-    They are read when they are used, so a test changes :data:`TIMING` and every module heeds it.
+    Pictory's documentation names only ``poll_interval_recommended``; the other values are ours. Modules read them
+    when they need them and keep no copy, so a test can change :data:`TIMING`.
 
-    :param backoff_first: before the first repetition of a request; each further one waits twice as long.
-    :param backoff_most: between two repetitions, unless Pictory asks for more.
-    :param read_budget: of a worker's time that one reading request may spend on its repetitions.
-    :param resend_budget: of a worker's time that one submission may spend on being sent again.
-    :param send_delay: of the wall clock from the making of a paid request until it begins to leave. A later one is
-        not sent: the process may have been frozen, and another try may have sent its own.
-    :param download: for one picture, from the first byte to the last.
-    :param credits: for asking how many credits are used, before each submission.
-    :param evidence: for all that is asked about an unknown outcome.
-    :param account_usage: for each answer that Airflow's pages show of the account.
-    :param poll_interval_min: between two polls of one job, whatever a task asks for.
-    :param poll_interval_recommended: the shortest that Pictory recommends, of 10 to 30
+    :param backoff_first: wait before the first repetition of a request. Each further wait is twice as long.
+    :param backoff_most: longest wait between two repetitions, unless Pictory asks for more.
+    :param read_budget: time that one reading request may spend on its repetitions.
+    :param resend_budget: time that one submission may spend on its repetitions.
+    :param send_delay: longest time between building a paid request and sending it. A later one is not sent: if the
+        process was frozen, another attempt may have sent its own.
+    :param download: timeout of the download of one picture, from the first byte to the last.
+    :param credits: timeout of the question how many credits are used, before each submission.
+    :param evidence: timeout of all questions about an unknown outcome together.
+    :param account_usage: timeout of each question for the account's figures in Airflow's pages.
+    :param poll_interval_min: shortest interval between two polls of one job, whatever a task sets.
+    :param poll_interval_recommended: shortest interval that Pictory recommends, of 10 to 30
         (guides/ai-studio/text-to-image).
-    :param poll_pause_most: that one ``Retry-After`` may pause all polls; a refusal after that pauses them again.
-        It is shorter than :data:`pictory_provider.jobs.polling.DEFERRAL_SLACK`, so that a last poll that has to
-        wait for its end still comes before Airflow gives the deferral up.
-    :param url_fresh: that the URL of a picture is taken to live after it was seen. Pictory does not say how
-        long it does, and one that is refused is asked for again.
-    :param unknown_job: from the start of a wait in which Pictory may not know its own job yet.
-    :param missing_url: in which a completed job may still lack its URL.
-    :param resume_after: from the first end of a job of a batch to the worker that saves it.
-    :param progress_interval: between two reports of a batch's progress, at least.
-    :param record_retries: between the attempts to write a record that must not be lost.
-    :param wave_grace: that requests under way are waited for when a task has to end.
-    :param ownership: of the wall clock that a check of a batch's owner is good for. A process that was frozen for
-        longer may have been given up, and another try may be submitting what this one was about to.
+    :param poll_pause_most: longest pause of all polls after one ``Retry-After``; the next refusal pauses them
+        again. It is shorter than :data:`pictory_provider.jobs.polling.DEFERRAL_SLACK`, so a last poll that waits
+        for its end still comes before Airflow gives up the deferral.
+    :param url_fresh: age up to which the URL of a picture is used without asking for another. Pictory does not say
+        how long a URL lives, and one that is refused is asked for again.
+    :param unknown_job: time from the start of a wait in which Pictory may not know its own job yet.
+    :param missing_url: time in which a completed job may still lack its URL.
+    :param resume_after: time from the first end of a job of a batch until a worker resumes to save it.
+    :param progress_interval: shortest time between two reports of a batch's progress.
+    :param record_retries: waits between the attempts to write a record that must not be lost.
+    :param wave_grace: time that a task which has to end waits for its open requests.
+    :param ownership: age up to which a check that the batch is still this attempt's is trusted. A process that was
+        frozen for longer may have lost its batch to another attempt, which may be submitting the same rows.
     """
 
     backoff_first: float = 1.0

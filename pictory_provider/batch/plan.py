@@ -155,9 +155,7 @@ class Plan:
             return 0
         # Nothing of a job that never ends shows whether pictures can be saved, so one more is tried beside those.
         tries, entries = self.journal.header.tries, iter(self.journal)
-        owed = [
-            e for e in entries if e.is_owed and e.tried == tries and e.code not in (None, WaitTimeout.__name__)
-        ]
+        owed = [e for e in entries if e.adoptable and e.tried == tries and e.code != WaitTimeout.__name__]
         if not owed:
             return 1
         self.stop(stopping.not_saved(str(owed[-1].code), str(owed[-1].message)))

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pictory_provider.api.errors import AuthenticationError, JobFailed, JobNotFound, PictoryError, StorageFailed
 from pictory_provider.api.models import Job
-from pictory_provider.api.timing import TIMING
 from pictory_provider.batch.decision import Picture
 from pictory_provider.batch.looks import Looks
 from pictory_provider.batching.saving import save, sidecar_of
 from pictory_provider.client.asking import get_job
+from pictory_provider.jobs.events import is_fresh
 from pictory_provider.jobs.polling import Finished, JobPoller
 from pictory_provider.telemetry import count
 
@@ -181,7 +181,7 @@ class Delivery:
         later = 0.0 if seen is None or not is_known else seen.at + self._how.poll_interval
         for key, ticket in tickets.items():
             job = seen.jobs.get(ticket.job_id) if seen else None
-            if seen and job and 0 <= now - seen.seen_at[job.job_id] <= TIMING.url_fresh:
+            if seen and job and is_fresh(seen.seen_at[job.job_id], now):
                 self._looks.add(key, float("inf"))
                 self._save(ticket, job, is_told=True)
             else:

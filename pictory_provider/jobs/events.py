@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from pictory_provider.api.checks import without_query
 from pictory_provider.api.errors import KINDS, JobError, PictoryError, ProtocolError
 from pictory_provider.api.models import Job
+from pictory_provider.api.timing import TIMING
 
 _JOB_FIELDS = ("status", "success", "url", "width", "height", "ai_credits_used", "error_code", "error_message")
 
@@ -41,6 +42,15 @@ def build(ended: Ended) -> dict[str, Any]:
     if isinstance(result, JobError) and result.job is not None:
         error["job"] = _job_to_plain(result.job)
     return {**head, "outcome": "error", "error": error}
+
+
+def is_fresh(at: float, now: float) -> bool:
+    """Return whether a picture may be downloaded by what was seen of its job, without asking Pictory again.
+
+    :param at: when it was seen; epoch seconds of the triggerer's clock.
+    :param now: epoch seconds of this machine's clock. If that is behind, nothing can be said, and it is not.
+    """
+    return 0 <= now - at <= TIMING.url_fresh
 
 
 def for_log(payload: dict[str, Any]) -> dict[str, Any]:

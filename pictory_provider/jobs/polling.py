@@ -248,12 +248,11 @@ class JobPoller:
         )
 
     def _wait(self, now: float, reason: str, **more: Any) -> Wait:
-        seconds = self._interval(now)
-        return Wait(min(seconds, self._within_deadline(seconds, now)), reason, **more)
+        return Wait(self._within_deadline(self._interval(now), now), reason, **more)
 
     def _within_deadline(self, seconds: float, now: float) -> float:
-        """Cap a wait by the time left, but never below the interval."""
-        return max(self.poll_interval, min(seconds, self.end_time - now))
+        """Cap a wait by the time left, or by the interval if less time is left than that."""
+        return min(seconds, max(self.poll_interval, self.end_time - now))
 
     def _interval(self, now: float) -> float:
         """Seconds until the next look.
@@ -269,7 +268,10 @@ class JobPoller:
         return min(self.poll_interval * float(2**doublings), longest)
 
     def _after_first_poll(self, elapsed: float) -> float:
-        """Seconds until the next look where the first comes sooner than an interval."""
+        """Seconds until the next look if the first comes sooner than an interval.
+
+        A look may come a little before or after its time, so each step has a second of slack.
+        """
         assert self._first_poll is not None
         slack = TIMING.poll_interval_min
         if elapsed <= self._first_poll - slack:

@@ -11,7 +11,6 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from pictory_provider.api.errors import PictoryError, StorageFailed
 from pictory_provider.api.models import DEFAULT_MODEL, ImageRequest, first_poll_of
-from pictory_provider.api.timing import TIMING
 from pictory_provider.compat import TaskDeferralError, TaskDeferralTimeout, airflow_line
 from pictory_provider.durable import JOB_ID_KEY, SubmissionRecord
 from pictory_provider.exceptions import airflow_errors
@@ -90,7 +89,8 @@ class GenerateImageOperator(BaseOperator):
         without a retry, or ``"skip"``.
     :param wait_for_completion: end the task when the picture is ready, and not when the job is accepted.
     :param deferrable: wait in the triggerer, without a worker slot.
-    :param poll_interval: seconds, or a duration, between two looks at the job.
+    :param poll_interval: seconds, or a duration, between two looks at the job. The first comes sooner: when a
+        picture of the model may be ready (:data:`~pictory_provider.api.models.MODELS`).
     :param timeout: seconds, or a duration, to wait for the job, from its submission on; a retry does not
         start it again.
     :param durable: keep the submission on record in the task's state store (Airflow 3.3 and later), so that a
@@ -247,13 +247,17 @@ class GenerateImageOperator(BaseOperator):
             if purchase.shelf is None:
                 return self._finish(context, purchase, hook, job)
             purchase.remember(job.job_id, bought)
-            if 0 <= time.time() - ended.at <= TIMING.url_fresh:
+            if events.is_fresh(ended.at, time.time()):
                 try:
                     return self._finish(context, purchase, hook, job)
                 except StorageFailed:
                     raise
                 except PictoryError as error:
-                    self.log.warning("The picture is asked for again: %s", error.message)
+                    self.log.warning(
+                        "The picture could not be downloaded from the URL that the trigger saw; Pictory is asked "
+                        "for it again, which is free. %s",
+                        error.message,
+                    )
             return self._finish(context, purchase, hook, finished_job(job.job_id, hook, log=self.log))
 
     @tells_why

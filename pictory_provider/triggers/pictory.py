@@ -159,6 +159,7 @@ class PictoryJobTrigger(BaseTrigger):
             poll_interval=self.poll_interval,
             exponential_backoff=self.exponential_backoff,
             max_wait=self.max_wait,
+            # A task that starts here has no early look; one that was deferred says when its first look is due.
             first_poll=None if self.first_poll_at is None else first_poll_at - started_at,
         )
         hook, not_before = PictoryHook(self.pictory_conn_id), first_poll_at

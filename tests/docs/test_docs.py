@@ -23,7 +23,7 @@ from airflow.sdk import DAG, ObjectStoragePath
 from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pictory_provider import exceptions, order
+from pictory_provider import exceptions, inquiry
 from pictory_provider.api.errors import StorageFailed
 from pictory_provider.api.models import MODELS, STYLES, ImageOptions, ImageRequest
 from pictory_provider.api.timing import Timing
@@ -318,14 +318,14 @@ def as_somebody_else(folder):
 
 def both_look_at_once(monkeypatch, path):
     """Let another run begin between a try's look and its purchase."""
-    asks = order.credits_used
+    asks = inquiry.credits_used
     others = iter([lambda: paint(path, run_id="second")])
 
     def credits_used(settings, **more):
         next(others, lambda: None)()
         return asks(settings, **more)
 
-    monkeypatch.setattr(order, "credits_used", credits_used)
+    monkeypatch.setattr(inquiry, "credits_used", credits_used)
     paint(path)
 
 

@@ -113,7 +113,7 @@ def logged(capfd):
 
 @pytest.fixture
 def timeout_when():
-    """Let Airflow's own exception strike as Airflow does it, by a signal in the middle of a line, as soon as something is so."""
+    """Return what raises Airflow's timeout once a condition holds, as Airflow does it: by a signal, in mid-line."""
 
     def strike(*_):
         raise AirflowTaskTimeout("Timeout")

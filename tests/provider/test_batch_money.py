@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import threading
@@ -75,14 +76,12 @@ def test_intents_are_on_record_before_the_first_request_of_a_wave_and_job_ids_be
 
 
 def test_answers_are_on_record_though_another_of_the_wave_takes_its_time(fast, one_try, folder, monkeypatch):
-    send, posted, is_seen = SyncClient.send, [], threading.Event()
+    send, numbers, is_seen = SyncClient.send, itertools.count(), threading.Event()
 
     def held(self, request):
         answer = send(self, request)
-        if request.method == "POST":
-            posted.append(request)
-            if len(posted) == 1:
-                is_seen.wait(60)
+        if request.method == "POST" and next(numbers) == 0:
+            is_seen.wait(60)
         return answer
 
     monkeypatch.setattr(SyncClient, "send", held)

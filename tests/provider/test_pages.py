@@ -377,7 +377,6 @@ def test_a_place_that_cannot_be_is_refused(web, named, place):
 
 
 def test_a_pictory_that_does_not_answer_holds_a_thread_for_seconds_alone(pictory, figures, timing):
-
     timing(account_usage=0.1)
     pictory.script("quota", "slow", times=-1, seconds=1)
     told = figures.of("pictory_default")

@@ -209,4 +209,4 @@ def test_what_a_dag_file_imports_is_light_and_brings_no_http_library():
     assert "pictory_provider.hooks.pictory" not in brought
     ours = [name for name in brought if name.startswith("pictory_provider")]
     assert not [name for name in ours if "batching" in name]
-    assert len(ours) <= 50, "the time it takes is measured by `make bench`"
+    assert len(ours) < 50, "the time it takes is measured by `make bench`"

@@ -191,3 +191,8 @@ def test_an_unknown_outcome_says_where_to_look_unless_more_is_known():
     assert (error.why, error.evidence, error.is_out_of_time) == ("the cable was cut", None, False)
     known = errors.SubmitOutcomeUnknown.because("cut", evidence=7, what_now="Do this.")
     assert (known.message.endswith("will be paid for. Do this."), known.evidence) == (True, 7)
+
+
+@pytest.mark.parametrize(("age", "is_fresh"), [(0, True), (300, True), (300.1, False), (-0.1, False)])
+def test_what_was_seen_is_fresh_for_five_minutes_and_never_if_it_was_seen_in_the_future(age, is_fresh):
+    assert events.is_fresh(1_000.0, 1_000.0 + age) is is_fresh
