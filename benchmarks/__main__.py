@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The figures of ``docs/performance.md`` that compare nothing with an earlier commit: ``make bench``. An hour on two cores."""
+"""``make bench``: the figures of ``docs/performance.md`` that need no earlier commit. An hour on two cores."""
 
 from __future__ import annotations
 

@@ -122,8 +122,8 @@ def told(place: Place, wheel: Path, here: Path) -> int:
     try:
         python = environment(place, wheel, folder / "venv")
         output, code = tests(place, python, folder)
-        told_last = [line for line in output.splitlines() if re.search(r"\d+ (passed|failed|error)", line)]
-        result = told_last[-1].strip("= ") if told_last else "it printed no result"
+        summaries = [line for line in output.splitlines() if re.search(r"\d+ (passed|failed|error)", line)]
+        result = summaries[-1].strip("= ") if summaries else "it printed no result"
     except subprocess.CalledProcessError as error:
         result, output = "could not be installed", error.stderr
     passed = f"{result} ({time.monotonic() - begun:.0f} s in all)"
