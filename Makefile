@@ -26,6 +26,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 BESIDE_EACH_OTHER = --numprocesses $(shell $(PYTHON) -c 'import os; print(1 + os.cpu_count())')
 
+# With it each process of Airflow compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo ui test test-pure test-browser test-newcomer test-readers test-faults test-faults-lines test-faults-batches test-faults-others test-distributed matrix live lint format docs site docs-update screenshots bench clean
 

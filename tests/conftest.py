@@ -21,6 +21,12 @@ if os.environ.get("PICTORY_WITHOUT_AIRFLOW"):
 
 for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
     del os.environ[name]
+for name in (
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+):  # each connection reads that file, a fifth of all tests' time
+    if found := os.environ.pop(name, None):
+        os.environ.setdefault("PIP_CERT", found)  # for the tests that install something
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
@@ -29,7 +35,7 @@ os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Let one process run all tests of a tier that shares a real Airflow, where several processes run tests.
+    """Let one process run all tests of a tier that starts a real Airflow, where several processes run tests.
 
     A mark would not do: the groups of pytest-xdist 3.8 are none under pytest 9.2.
     """
@@ -38,7 +44,7 @@ def pytest_xdist_make_scheduler(config, log):
     class OneAirflow(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             tier = nodeid.removeprefix("tests/").partition("/")[0]
-            return tier if tier in ("faults", "system", "versions") else nodeid
+            return tier if tier in ("demo", "faults", "system", "versions") else nodeid
 
     return OneAirflow(config, log)
 

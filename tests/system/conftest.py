@@ -70,6 +70,7 @@ def airflow(simulator, crowd, limited, pictures, tmp_path_factory):
         "AIRFLOW_VAR_PICTORY_BACKUP": (pictures / "gallery").as_uri(),
         "AIRFLOW_VAR_PICTORY_REFERENCE_IMAGE": simulator.reference_image_url,
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "5",
+        "AIRFLOW__CORE__PARALLELISM": "12",  # a task that has ended holds its slot until the next heartbeat
     }
     with AirflowStack(tmp_path_factory.mktemp("airflow") / "home", dags, env=env) as stack:
         yield stack
@@ -115,6 +116,21 @@ def next_runs(airflow, runs):
         "gallery": ("recipe_back_up_the_gallery", {}),
     }
     return {name: (dag_id, airflow.trigger(dag_id, **conf)) for name, (dag_id, conf) in wanted.items()}
+
+
+@pytest.fixture(scope="session")
+def agreed(airflow, runs, simulator):
+    """Return what a person was asked, and what had been bought until they agreed."""
+    dag_id, run_id = runs["approve_before_paying"]
+    for _ in airflow.until(120):
+        if found := airflow.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/hitlDetails")["hitl_details"]:
+            break
+    else:
+        raise AssertionError("nobody was asked")
+    bought = [r for r in simulator.submissions if r.body["prompt"].startswith("A lighthouse in a storm")]
+    answer = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
+    airflow.call("PATCH", answer, chosen_options=["Approve"])
+    return found[0], bought
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The key is a canary: after every DAG has run it is nowhere but in the connection."""
+"""The key is a canary: after every DAG has run it is nowhere but in the connection. Nobody else is spoken to."""
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+import psutil
+
 
 def test_neither_key_nor_the_query_of_a_result_url_is_in_any_log_or_the_key_in_the_database(
-    airflow, runs, triggerer_run, simulator
+    airflow, runs, agreed, triggerer_run, simulator
 ):
     for run in runs.values():
         airflow.finish(*run)
@@ -20,3 +24,12 @@ def test_neither_key_nor_the_query_of_a_result_url_is_in_any_log_or_the_key_in_t
     assert all(
         request.host == "api" for request in simulator.requests if simulator.api_key in str(request.headers)
     )
+
+
+def test_nothing_of_the_private_airflow_listens_on_anything_but_loopback(airflow):
+    listening = []
+    for process in airflow.processes():
+        with suppress(psutil.NoSuchProcess):
+            listening += [c.laddr.ip for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
+    assert listening
+    assert set(listening) == {"127.0.0.1"}

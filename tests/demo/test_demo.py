@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -89,15 +88,6 @@ def test_a_demo_that_is_stopped_at_any_moment_leaves_no_process(demo, moment, nu
     assert process.wait(20) == (130 if number == signal.SIGINT else 143)
     assert offspring(marker) == []
     assert "Stopped. Nothing is left running." in process.stdout.read()
-
-
-def test_nothing_of_the_private_airflow_listens_on_anything_but_loopback(airflow):
-    listening = []
-    for process in airflow.processes():
-        with suppress(psutil.NoSuchProcess):
-            listening += [c.laddr.ip for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
-    assert listening
-    assert set(listening) == {"127.0.0.1"}
 
 
 def test_the_real_pictory_is_not_bought_from_without_consent(tmp_path):
