@@ -7,7 +7,8 @@ Names that merely moved come from ``airflow.providers.common.compat.sdk``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow import __version__ as _airflow_version
 
@@ -112,23 +113,144 @@ def keeps_state() -> bool:
     return AIRFLOW_VERSION >= (3, 3)
 
 
-def keep_state_of(dag_id: str, run_id: str, task_id: str, map_index: int, *, key: str, value: str) -> str | None:
+def loop_index(context: Context) -> int | None:
+    """Return the iteration of a task in a loop; ``None`` outside any, and before Airflow 3.4."""
+    index = getattr(context.get("loop"), "index", None)
+    return index if isinstance(index, int) else None
+
+
+def clear_discards_state() -> bool:
+    """Return whether *Clear* on a task's page throws its state away, unless told to keep it (seen on 3.4.0b2)."""
+    return AIRFLOW_VERSION >= (3, 4)
+
+
+class Instance(NamedTuple):
+    """A task instance as Airflow's database has it.
+
+    :param key: the id of its row.
+    :param map_index: -1 where it is not mapped.
+    :param loop_index: its iteration; ``None`` outside any loop.
+    :param region: what tells its iteration from the others of the same task: region id and index.
+    :param path: the operator's field ``path`` as it was rendered; ``None`` where it has none, or was cut off.
+    """
+
+    key: Any
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    loop_index: int | None
+    region: tuple[Any, int] | None
+    state: str | None
+    path: str | None
+
+    @property
+    def is_regional(self) -> bool:
+        """Whether it is in a region: mapped or in a loop, on Airflow 3.4 and later."""
+        return self.region is not None and self.region[0].int != 0
+
+    def __str__(self) -> str:
+        of_index = "" if self.map_index < 0 else f", map index {self.map_index}"
+        of_loop = "" if self.loop_index is None else f", iteration {self.loop_index}"
+        return f"task {self.task_id} of DAG {self.dag_id}, run {self.run_id}{of_index}{of_loop}"
+
+
+def instances_of(dag_id: str, run_id: str, task_id: str) -> list[Instance]:
+    """Return every instance of a task in a run, from a command with Airflow's database."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        query = select(TaskInstance).where(
+            TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, TaskInstance.task_id == task_id
+        )
+        return [_instance(ti, session) for ti in session.scalars(query.order_by(TaskInstance.map_index))]
+
+
+def _instance(ti: Any, session: Any) -> Instance:
+    from airflow.models.renderedtifields import RenderedTaskInstanceFields
+
+    map_index, of_loop, region = ti.map_index, None, None
+    if hasattr(ti, "region_id"):
+        from airflow.models.dagbag import DBDagBag
+
+        coordinates = import_module("airflow.models.task_coordinates")
+        resolver = coordinates.TaskCoordinateResolver(DBDagBag(load_op_links=False), session)
+        map_index, region = resolver.public_map_index(ti), (ti.region_id, ti.region_index)
+        of_loop = resolver.get_loop_iteration(ti)
+    path = (RenderedTaskInstanceFields.get_templated_fields(ti, session=session) or {}).get("path")
+    return Instance(
+        key=ti.id,
+        dag_id=ti.dag_id,
+        run_id=ti.run_id,
+        task_id=ti.task_id,
+        map_index=map_index,
+        loop_index=of_loop[1] if of_loop else None,
+        region=region,
+        state=ti.state,
+        path=path if isinstance(path, str) and not path.startswith("Truncated.") and path != "None" else None,
+    )
+
+
+def state_of(instance: Instance, key: str) -> str | None:
+    """Return what the state store has of a task instance, from a command with Airflow's database.
+
+    :return: JSON; ``None`` for nothing.
+    """
+    from airflow.state.metastore import MetastoreBackend
+
+    return MetastoreBackend().get(_scope(instance), key)
+
+
+def keep_state_of(instance: Instance, key: str, value: str) -> None:
     """Put something into the state store of a task instance, from a command with Airflow's database.
 
     :param value: JSON.
-    :return: why it could not be put there.
     """
-    if not keeps_state():
-        return f"Airflow {airflow_line()} keeps no state of a task; 3.3 and later do."
-    from airflow._shared.state import TaskScope
     from airflow.state.metastore import MetastoreBackend
 
-    scope = TaskScope(dag_id=dag_id, run_id=run_id, task_id=task_id, map_index=map_index)
-    try:
-        MetastoreBackend().set(scope, key, value)
-    except Exception as error:
-        return f"The job could not be put on the record of {dag_id} {run_id} {task_id} {map_index}: {error}."
-    return None
+    MetastoreBackend().set(_scope(instance), key, value)
+
+
+def _scope(instance: Instance) -> Any:
+    from airflow._shared.state import TaskScope
+
+    where: dict[str, Any] = {"map_index": instance.map_index}
+    if instance.region is not None:
+        where = dict(zip(("region_id", "region_index"), instance.region, strict=True))
+    return TaskScope(instance.dag_id, instance.run_id, instance.task_id, **where)
+
+
+def clear_keeping_state(instance: Instance) -> int:
+    """Clear a task instance and the tasks below it that did not run for its sake; its state is kept.
+
+    From Airflow 3.4 on the page's *Clear* throws the state of a task away, unless it is told to keep it.
+
+    :return: how many tasks below it were cleared.
+    """
+    from airflow.models import taskinstance
+    from airflow.models.dagbag import DBDagBag
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    row = taskinstance.TaskInstance
+    with create_session() as session:
+        ti = session.scalars(select(row).where(row.id == instance.key)).one()
+        dag = DBDagBag(load_op_links=False).get_latest_version_of_dag(ti.dag_id, session=session)
+        below: set[str] = set()
+        if dag is not None and dag.has_task(ti.task_id):
+            below = dag.get_task(ti.task_id).get_flat_relative_ids(upstream=False)
+        waiting = session.scalars(
+            select(row).where(
+                row.dag_id == ti.dag_id,
+                row.run_id == ti.run_id,
+                row.task_id.in_(below),
+                row.state == "upstream_failed",
+            )
+        ).all()
+        taskinstance.clear_task_instances([ti, *waiting], session)
+        return len(waiting)
 
 
 def living_triggerers() -> bool:

@@ -19,10 +19,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pictory_provider.api.errors import StorageFailed, Unavailable
-from pictory_provider.compat import task_state_store
+from pictory_provider.compat import loop_index, task_state_store
 from pictory_provider.images.reuse import latest
 from pictory_provider.images.sidecar import MadeBy, Sidecar
-from pictory_provider.jobs.evidence import by_hand, by_sensor, by_sidecar
+from pictory_provider.jobs.evidence import by_hand, by_sensor
 from pictory_provider.jobs.files import SIDECAR_SUFFIX
 from pictory_provider.jobs.ledger import total
 from pictory_provider.jobs.submission import KEY, Submission
@@ -145,6 +145,7 @@ class SubmissionRecord:
         self._store = None if store is None else _InStore(store)
         self._beside: _BesidePicture | None = None
         self._ti: Any = context["ti"]
+        self._loop_index = loop_index(context)
         self.retries = retries
         self.latest = Submission()
         self._kept: str | None = None
@@ -176,8 +177,7 @@ class SubmissionRecord:
     @property
     def me(self) -> MadeBy:
         """The task instance whose record it is."""
-        ti = self._ti
-        return MadeBy(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index)
+        return MadeBy.of(self._ti)
 
     def sidecar(self, job_id: str) -> Sidecar:
         """Return what the sidecar says of :attr:`latest`, once it has this jobId."""
@@ -190,15 +190,18 @@ class SubmissionRecord:
         :param conn_id: of the connection that buys.
         """
         me = self.me
-        if self._store:
-            return by_hand(
-                dag_id=str(me.dag_id),
-                run_id=str(me.run_id),
-                task_id=str(me.task_id),
-                map_index=me.map_index if self.is_mapped else None,
-                conn_id=None if conn_id == DEFAULT_CONN_ID else conn_id,
-            )
-        return by_sidecar(self._beside.shelf.path + SIDECAR_SUFFIX) if self._beside else by_sensor()
+        if not self.is_possible:
+            return by_sensor()
+        return by_hand(
+            dag_id=str(me.dag_id),
+            run_id=str(me.run_id),
+            task_id=str(me.task_id),
+            map_index=me.map_index if self.is_mapped else None,
+            loop_index=self._loop_index,
+            conn_id=None if conn_id == DEFAULT_CONN_ID else conn_id,
+            has_store=self.has_store,
+            sidecar=self._beside.shelf.path + SIDECAR_SUFFIX if self._beside else None,
+        )
 
     def find(self) -> Any:
         """Return what is on record in the task state store, as it gives it; ``None`` for nothing."""

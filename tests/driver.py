@@ -12,6 +12,7 @@ import json
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow.sdk.execution_time.context import OutletEventAccessors
@@ -43,6 +44,7 @@ class Attempts:
         self.store = StateStore() if has_store else None
         self.run_id = run_id
         self.map_index = -1
+        self.region: tuple[UUID, int] | None = None
         self.max_tries, self.try_number = 2, 0
         self.ti: Any = None
         self.context: Any = None
@@ -51,6 +53,15 @@ class Attempts:
     def of_another_run(self, run_id: str) -> Attempts:
         """Return the attempts of the same task in another run."""
         return Attempts(self.make, run_id=run_id, has_store=self.store is not None)
+
+    def of_iteration(self, index: int, region: int = 1) -> Attempts:
+        """Return the attempts of the same task in the same run, in an iteration of a loop (Airflow 3.4 and later).
+
+        :param region: another one after a clear that replaces the iterations after the cleared one.
+        """
+        other = self.of_another_run(self.run_id)
+        other.region = UUID(int=region), index
+        return other
 
     def clear(self) -> None:
         """Do what a user's clear does."""
@@ -63,6 +74,8 @@ class Attempts:
         self.task = self.make(*args, **kwargs)
         self.ti = TaskInstance()
         self.ti.run_id, self.ti.map_index = self.run_id, self.map_index
+        if self.region:
+            self.ti.region_id, self.ti.region_index = self.region
         self.ti.max_tries, self.ti.try_number = self.max_tries, self.try_number
         self.context = {"ti": self.ti, "outlet_events": OutletEventAccessors()}
         if self.store:

@@ -60,8 +60,7 @@ class BatchRecord:
         self._seen: bytes | None = None
         self._is_taken_up = False
         self._written_at = time.monotonic()
-        ti = self._ti
-        self.me = MadeBy(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index)
+        self.me = MadeBy.of(self._ti)
 
     @property
     def max_tries(self) -> int:
@@ -125,7 +124,7 @@ class BatchRecord:
             self._pages(lying),
             [] if isinstance(table, PictoryError) else table,
             folder=asked_for,
-            made_by=self.me._asdict(),
+            made_by=self.me.plain(),
             max_tries=self.max_tries,
             retries=self._retries,
             is_leg=is_leg,
@@ -142,7 +141,7 @@ class BatchRecord:
     def _start(self, header: Header, *, is_leg: bool) -> Start:
         return start_of(
             header,
-            made_by=self.me._asdict(),
+            made_by=self.me.plain(),
             max_tries=self.max_tries,
             retries=self._retries,
             is_leg=is_leg,

@@ -11,7 +11,6 @@ import functools
 import json
 import os
 import re
-import shlex
 import sys
 import time
 from contextlib import redirect_stdout
@@ -22,7 +21,6 @@ from pictory_provider.api.checks import without_query
 from pictory_provider.api.errors import PictoryError
 from pictory_provider.api.wording import laid_out
 from pictory_provider.cli.spending import by_day, by_kind, by_model, rows
-from pictory_provider.jobs.submission import KEY
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -116,20 +114,37 @@ def ledger(args: Namespace) -> Outcome:
 @command
 def adopt(args: Namespace) -> Outcome:
     """Put a jobId on the record of a task, which then adopts it."""
+    from pictory_provider.cli import adopting
+    from pictory_provider.compat import airflow_line, clear_discards_state, clear_keeping_state
+
     with _hook(args) as hook:
         job = hook.get_job(args.job_id)
-    from pictory_provider.compat import keep_state_of
-
-    problem = keep_state_of(
-        args.dag_id, args.run_id, args.task_id, args.map_index, key=KEY, value=json.dumps({"jobId": job.job_id})
-    )
-    if problem:
-        still = f"PictoryJobSensor(job_id={job.job_id!r}) waits for the job all the same."
-        print(problem, still, file=sys.stderr)
+    instance = adopting.find(args.dag_id, args.run_id, args.task_id, args.map_index, args.loop_index)
+    kept = adopting.keep(instance, job.job_id)
+    if kept.problem:
+        print(f"The record beside its picture stays as it is: {kept.problem}.", file=sys.stderr)
+    if not kept.in_store and not kept.beside:
+        print(
+            f"Job {job.job_id} could not be put on record: Airflow {airflow_line()} keeps no state of a task, 3.3 "
+            f"and later do, and there is no sidecar for it. PictoryJobSensor(job_id={job.job_id!r}) waits for the "
+            "job all the same.",
+            file=sys.stderr,
+        )
         return Outcome(False, [])
-    clear = f"airflow tasks clear {shlex.quote(args.dag_id)} --task-regex {shlex.quote(f'^{args.task_id}$')}"
-    print(f"Clear the task, and it takes this job: in its page, or with\n    {clear}", file=sys.stderr)
-    return Outcome(True, [{"task": args.task_id, "adopts": job.job_id, "which is": job.status}])
+    row: dict[str, Any] = {"task": str(instance), "adopts": job.job_id, "which is": job.status}
+    if args.clear:
+        below = clear_keeping_state(instance)
+        told = f", and {below} below it that waited for it" if below else ""
+        print(f"The task is cleared{told}, and takes this job.", file=sys.stderr)
+    elif kept.beside or not clear_discards_state():
+        print("Clear the task, and it takes this job: in its page, or here with --clear.", file=sys.stderr)
+    else:
+        print(
+            "Run this again with --clear, and the task takes this job. In its page, choose *Keep task state and "
+            "resume*: without that, Clear throws the record away, and the task buys another picture.",
+            file=sys.stderr,
+        )
+    return Outcome(True, [row])
 
 
 def _findings(conn_id: str) -> Iterator[Finding]:

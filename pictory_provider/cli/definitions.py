@@ -47,7 +47,9 @@ COMMANDS = (
         _argument(("run_id",), help="of its run"),
         _argument(("task_id",), help="of the task"),
         _argument(("job_id",), help="the job; Pictory is asked for it first"),
-        _argument(("--map-index",), type=int, default=-1, help="of a mapped task"),
+        _argument(("--map-index",), type=int, help="of a mapped task"),
+        _argument(("--loop-index",), type=int, help="the iteration, of a task in a loop"),
+        _argument(("--clear",), action="store_true", help="clear the task too, so that it takes the job now"),
     ),
 )
 

@@ -30,16 +30,63 @@ INTENT, BOUGHT, SAVED = "intent", "bought", "saved"
 
 
 class MadeBy(NamedTuple):
-    """The task instance that has bought a picture; ``map_index`` is -1 where it is not mapped."""
+    """The task instance that has bought a picture.
+
+    :param map_index: -1 where it is not mapped.
+    :param region_id: what tells the iterations of a loop apart, which have all else in common (Airflow 3.4 and
+        later; a UUID as text); ``None`` where there is none.
+    :param region_index: its place in that region: the iteration, of a task that is itself in a loop.
+    """
 
     dag_id: str | None
     run_id: str | None
     task_id: str | None
     map_index: int
+    region_id: str | None = None
+    region_index: int | None = None
+
+    @classmethod
+    def of(cls, ti: Any) -> MadeBy:
+        """Return that of a running task instance (Airflow's ``context["ti"]``)."""
+        map_index = -1 if ti.map_index is None else ti.map_index
+        return cls(ti.dag_id, ti.run_id, ti.task_id, map_index, *(region_of(ti) or ()))
+
+    @classmethod
+    def read(cls, value: dict[str, Any]) -> MadeBy:
+        """Read what :meth:`plain` has written, in this release or in one before."""
+        map_index, region_id, region_index = (value.get(name) for name in cls._fields[3:])
+        has_region = isinstance(region_id, str) and isinstance(region_index, int)
+        return cls(
+            value.get("dag_id"),
+            value.get("run_id"),
+            value.get("task_id"),
+            map_index if isinstance(map_index, int) else -1,
+            *((region_id, region_index) if has_region else ()),
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """Return the JSON that is kept; of a task outside any region what the first release wrote."""
+        return {name: value for name, value in self._asdict().items() if value is not None or "region" not in name}
 
     def __str__(self) -> str:
         of_index = "" if self.map_index < 0 else f", map index {self.map_index}"
+        if self.map_index < 0 and self.region_index is not None:
+            of_index = f", iteration {self.region_index}"
         return f"task {self.task_id} of DAG {self.dag_id}, run {self.run_id}{of_index}"
+
+
+def region_of(ti: Any) -> tuple[str, int] | None:
+    """Return the region of a task instance and its place there.
+
+    It is ``None`` for a task that is neither mapped nor in a loop, and before Airflow 3.4.
+
+    Every iteration of a loop has the same DAG, run, task and map index. A clear keeps a task instance's region,
+    unless it replaces the iterations after a cleared one: those are new (seen on 3.4.0b2).
+    """
+    region_id, region_index = getattr(ti, "region_id", None), getattr(ti, "region_index", None)
+    if region_id is None or region_index is None or not getattr(region_id, "int", 0):
+        return None
+    return str(region_id), int(region_index)
 
 
 class SavedFile(NamedTuple):
@@ -108,7 +155,7 @@ class Sidecar:
             "job_id": bought.job_id,
             "request": bought.request or {},
             "request_sha256": self.request_sha256,
-            "made_by": self.made_by._asdict(),
+            "made_by": self.made_by.plain(),
             "fingerprint": bought.fingerprint,
             "max_tries": bought.max_tries,
             "retries": bought.retries,
@@ -172,16 +219,10 @@ class Sidecar:
             or (state != INTENT) > bool(submission.job_id)
         ):
             raise Unreadable(f"its state is {state!r} and its job_id {value.get('job_id')!r}")
-        map_index = made_by.get("map_index")
         return cls(
             file=str(value.get("file")),
             submission=submission,
-            made_by=MadeBy(
-                made_by.get("dag_id"),
-                made_by.get("run_id"),
-                made_by.get("task_id"),
-                map_index if isinstance(map_index, int) else -1,
-            ),
+            made_by=MadeBy.read(made_by),
             saved=_saved(value) if state == SAVED else None,
             keeps_spending=state == SAVED and any(name in value for name in _OF_SPENDING),
         )

@@ -125,27 +125,41 @@ def report(unknown: SubmitOutcomeUnknown, evidence: Evidence, adoption: str) -> 
     )
 
 
-def by_hand(*, dag_id: str, run_id: str, task_id: str, map_index: int | None, conn_id: str | None = None) -> str:
+def by_hand(
+    *,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    map_index: int | None = None,
+    loop_index: int | None = None,
+    conn_id: str | None = None,
+    has_store: bool = True,
+    sidecar: str | None = None,
+) -> str:
     """Say how a user makes a task with a record adopt a job.
 
+    :param loop_index: the iteration of a task in a loop.
     :param conn_id: of its connection, where that is not the default one.
+    :param has_store: whether the task state store has its record.
+    :param sidecar: the path of its record beside its picture, where there is one.
     """
-    names = " ".join(shlex.quote(name) for name in (dag_id, run_id, task_id))
-    of_index = "" if map_index is None else f" --map-index {map_index}"
-    over = "" if conn_id is None else f" --conn-id {shlex.quote(conn_id)}"
-    return (
-        "To adopt a job whose jobId you have found, and clear the task then:\n"
-        f"    python -m pictory_provider adopt {names} JOBID{of_index}{over}\n"
-        f'or put {{"jobId": "<its jobId>"}} under {KEY} into its Task State Store, on the task\'s page.'
-    )
-
-
-def by_sidecar(path: str) -> str:
-    """Say how a user makes a task adopt a job whose record lies beside its picture alone."""
-    return (
-        "To adopt a job whose jobId you have found, and clear the task then:\n"
-        f'put "job_id": "<its jobId>" into {path}, in place of null.'
-    )
+    more = {"--map-index": map_index, "--loop-index": loop_index, "--conn-id": conn_id}
+    words = [dag_id, run_id, task_id, "JOBID"]
+    for option, value in more.items():
+        words += [] if value is None else [option, str(value)]
+    command = " ".join(shlex.quote(word) for word in words)
+    lines = [
+        "To adopt a job whose jobId you have found, and clear the task with that:",
+        f"    python -m pictory_provider adopt {command} --clear",
+    ]
+    if sidecar is not None:
+        lines.append(f'or put "job_id": "<its jobId>" into {sidecar}, in place of null, and clear the task.')
+    elif has_store:
+        lines.append(
+            f'or put {{"jobId": "<its jobId>"}} under {KEY} into its Task State Store, on the task\'s page, and '
+            "clear the task (from Airflow 3.4 on with *Keep task state and resume*)."
+        )
+    return "\n".join(lines)
 
 
 def by_sensor(job_id: str = "<its jobId>") -> str:

@@ -8,12 +8,17 @@ import json
 import os
 import subprocess
 import sys
+import uuid
+from dataclasses import replace
 
 import pytest
 
 from pictory_provider import compat
 from pictory_provider.__main__ import main
 from pictory_provider.cli.spending import by_day, by_kind, by_model, rows
+from pictory_provider.images.shelf import Shelf
+from pictory_provider.images.sidecar import MadeBy, SavedFile, Sidecar
+from pictory_provider.jobs.submission import Submission
 from pictory_provider.provider_info import get_provider_info
 from tests.provider.waits import buy
 
@@ -176,28 +181,169 @@ def test_the_check_says_where_limits_cannot_be_compared(pictory, run, monkeypatc
 
 
 def test_a_job_that_pictory_does_not_know_is_not_put_on_record(pictory, run, monkeypatch):
-    monkeypatch.setattr(compat, "keep_state_of", lambda *_, **__: pytest.fail("it was put on record"))
+    monkeypatch.setattr(compat, "instances_of", lambda *_: pytest.fail("it was to be put on record"))
     code, _, text = run("adopt", "d", "r", "t", "no-such-job")
     assert code == 1
     assert text.startswith("Pictory knows no job")
 
 
-def test_a_job_is_put_on_the_record_that_the_operator_reads(pictory, run, monkeypatch):
-    kept = {}
-    monkeypatch.setattr(compat, "keep_state_of", lambda *place, key, value: kept.update({(*place, key): value}))
+def instance(map_index=-1, loop_index=None, **fields):
+    of = {"key": 1, "dag_id": "d", "run_id": "r", "task_id": "t", "region": None, "state": "failed", "path": None}
+    return compat.Instance(map_index=map_index, loop_index=loop_index, **of | fields)
+
+
+@pytest.fixture
+def database(monkeypatch):
+    """Return Airflow's database: the task instances, what the state store holds, and what was cleared."""
+
+    class Database:
+        def __init__(self):
+            self.instances, self.state, self.cleared = (instance(),), {}, []
+
+    database = Database()
+    monkeypatch.setattr(compat, "instances_of", lambda *_: list(database.instances))
+    monkeypatch.setattr(compat, "state_of", lambda each, key: database.state.get((each, key)))
+    monkeypatch.setattr(
+        compat, "keep_state_of", lambda each, key, value: database.state.update({(each, key): value})
+    )
+    monkeypatch.setattr(compat, "clear_keeping_state", lambda each: database.cleared.append(each) or 2)
+    return database
+
+
+INTENT = {
+    "version": 1,
+    "fingerprint": "f",
+    "request": {"prompt": "A vase"},
+    "max_tries": 1,
+    "retries": 1,
+    "intended_at": 1.0,
+}
+
+
+def test_a_job_is_put_on_the_record_that_the_operator_reads(pictory, run, database):
+    each = instance(3)
+    database.instances = (instance(2), each)
+    database.state[each, "pictory_submission"] = json.dumps(INTENT)
     job_id = buy(pictory)
-    code, _, text = run("adopt", "d", "r", "t", job_id, "--map-index", "3")
+    code, out, text = run("adopt", "d", "r", "t", job_id, "--map-index", "3", "-o", "json")
     assert code == 0
-    assert kept == {("d", "r", "t", 3, "pictory_submission"): json.dumps({"jobId": job_id})}
-    assert "airflow tasks clear d" in text
+    assert json.loads(out)[0]["task"] == "task t of DAG d, run r, map index 3"
+    kept = json.loads(database.state[each, "pictory_submission"])
+    assert kept == INTENT | {"jobId": job_id}  # a limit of the task still counts what it has bought
+    assert Submission.read(kept).is_by_hand
+    assert not database.cleared
+    assert "Clear the task, and it takes this job: in its page, or here with --clear." in text
 
 
-def test_an_airflow_without_a_store_says_so_and_names_the_way_that_is_left(pictory, run, on_airflow):
+def test_a_task_without_a_record_gets_one_that_names_the_job(pictory, run, database):
+    job_id = buy(pictory)
+    assert run("adopt", "d", "r", "t", job_id)[0] == 0
+    assert Submission.read(json.loads(*database.state.values())) == Submission(job_id=job_id)
+
+
+def test_the_task_is_cleared_where_that_is_asked_for(pictory, run, database):
+    code, _, text = run("adopt", "d", "r", "t", buy(pictory), "--clear")
+    assert code == 0
+    assert database.cleared == [database.instances[0]]
+    assert "The task is cleared, and 2 below it that waited for it, and takes this job." in text
+
+
+def test_where_a_clear_throws_the_record_away_the_command_says_what_to_do(pictory, run, database, on_airflow):
+    on_airflow((3, 4))
+    code, _, text = run("adopt", "d", "r", "t", buy(pictory))
+    assert code == 0
+    assert "Run this again with --clear" in text
+    assert "*Keep task state and resume*" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("version", [(3, 1), (3, 3), (3, 4)])
+def test_a_job_is_put_beside_the_picture_where_no_clear_reaches_it(
+    pictory, run, database, on_airflow, tmp_path, version
+):
+    on_airflow(version)
+    region = (uuid.UUID(int=7), 1)
+    database.instances = (instance(-1, 1, region=region, path=str(tmp_path / "a.png")),)
+    made_by = MadeBy("d", "r", "t", -1, str(region[0]), 1)
+    shelf = Shelf(str(tmp_path / "a.png"))
+    shelf.note(Sidecar(file="a.png", submission=Submission.read(INTENT), made_by=made_by))
+    job_id = buy(pictory)
+    code, _, text = run("adopt", "d", "r", "t", job_id, "--loop-index", "1")
+    assert code == 0
+    assert "Clear the task, and it takes this job" in text
+    found = shelf.look().sidecar
+    assert (found.submission.job_id, found.submission.is_by_hand, found.made_by) == (job_id, True, made_by)
+    assert bool(database.state) is (version != (3, 1))
+
+
+@pytest.mark.parametrize(
+    ("lies", "says"),
+    [
+        (None, "is not seen from this machine"),
+        ("another", "is of task other of DAG d, run r"),
+        ("saved", "tells of the picture of job j, which is saved"),
+        ("rubbish", "it is no JSON"),
+    ],
+)
+def test_a_sidecar_that_is_not_the_tasks_own_is_left_alone_and_that_is_said(
+    pictory, run, database, on_airflow, tmp_path, lies, says
+):
+    on_airflow((3, 1))
+    path = str(tmp_path / "a.png")
+    database.instances = (instance(path=path),)
+    shelf, submission = Shelf(path), Submission.read(INTENT)
+    if lies == "another":
+        shelf.note(Sidecar(file="a.png", submission=submission, made_by=MadeBy("d", "r", "other", -1)))
+    elif lies == "saved":
+        saved = SavedFile(1, "0", 1, 1, 2, (), 1.0)
+        bought = replace(submission, job_id="j", submitted_at=2.0)
+        shelf.note(Sidecar(file="a.png", submission=bought, made_by=MadeBy("d", "r", "t", -1), saved=saved))
+    elif lies:
+        (tmp_path / "a.png.json").write_text("rubbish")
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    code, _, text = run("adopt", "d", "r", "t", buy(pictory))
+    assert code == 1
+    assert f"The record beside its picture stays as it is: {path}.json {says}" in " ".join(text.split())
+    assert "PictoryJobSensor(job_id=" in text
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("state", ["running", "restarting", "queued", "deferred", "awaiting_input"])
+def test_a_task_that_goes_on_is_left_alone(pictory, run, database, state):
+    database.instances = (instance(state=state),)
+    code, _, text = run("adopt", "d", "r", "t", buy(pictory), "--clear")
+    assert code == 1
+    assert f"is {state}: it may be about to put a job on record by itself." in " ".join(text.split())
+    assert (database.state, database.cleared) == ({}, [])
+
+
+def test_where_several_instances_could_be_meant_they_are_listed(pictory, run, database):
+    database.instances = tuple(instance(index, loop) for index in range(12) for loop in range(2))
+    job_id = buy(pictory)
+    code, _, text = run("adopt", "d", "r", "t", job_id, "--map-index", "1")
+    assert code == 1
+    assert "has more than one such task. Nothing was put on record." in " ".join(text.split())
+    assert "--map-index 0 --loop-index 1  (failed)" in text
+    assert "and 4 more" in text
+    assert "has no such task" in run("adopt", "d", "r", "t", job_id, "--map-index", "12")[2]
+    assert run("adopt", "d", "r", "t", job_id, "--map-index", "1", "--loop-index", "0")[0] == 0
+    database.instances = ()
+    assert "Airflow has no task 't' in run 'r' of DAG 'd'." in run("adopt", "d", "r", "t", job_id)[2]
+
+
+def test_an_airflow_without_a_store_says_so_and_names_the_way_that_is_left(pictory, run, database, on_airflow):
     on_airflow((3, 2))
     code, _, text = run("adopt", "d", "r", "t", buy(pictory))
     assert code == 1
+    assert not database.state
     assert "Airflow 3.2 keeps no state of a task" in text
     assert "PictoryJobSensor(job_id=" in text
+
+
+def test_a_command_without_airflows_database_says_where_to_run_it(pictory, run):
+    code, _, text = run("adopt", "d", "r", "t", buy(pictory))
+    assert code == 1
+    assert "Airflow's database could not be used from here: OperationalError" in text
+    assert "Run this where Airflow's scheduler or API server runs." in text
 
 
 def test_a_wrong_command_line_ends_with_2(run):

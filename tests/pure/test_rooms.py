@@ -15,7 +15,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # room: (rooms of ours, libraries beside the standard one)
     "__init__": (set(), set()),
     "__main__": ({"cli"}, set()),
-    "cli": ({"api", "jobs", "compat", "hooks", "provider_info", "spending"}, {"airflow", "pendulum"}),
+    "cli": (
+        {"api", "jobs", "compat", "hooks", "images.shelf", "images.sidecar", "provider_info", "spending"},
+        {"airflow", "pendulum"},
+    ),
     "provider_info": (set(), set()),
     "simulator": (set(), {"aiohttp", "PIL"}),
     "api": (set(), set()),
@@ -29,7 +32,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "images.__init__": (set(), set()),
     "client": ({"api"}, {"requests", "aiohttp", "certifi"}),
     "pool": ({"api", "jobs", "client"}, set()),
-    "compat": (set(), {"airflow"}),
+    "compat": (set(), {"airflow", "sqlalchemy"}),
     "exceptions": ({"api", "client"}, {"airflow"}),
     "telemetry": ({"api"}, {"airflow"}),
     "durable": (

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -202,6 +203,49 @@ def test_what_the_task_has_spent_is_in_it_until_the_picture_is_saved_and_longer_
 )
 def test_a_task_instance_is_told_with_its_map_index_if_it_has_one(map_index, told):
     assert str(MadeBy("d", "r", "t", map_index)) == told
+
+
+REGION = UUID("01a22412-677c-706b-9270-d8e0531eedca")
+
+
+class InALoop:
+    dag_id, run_id, task_id, map_index, region_id, region_index = "d", "r", "t", -1, REGION, 2
+
+
+def test_iterations_of_a_loop_are_told_apart_and_each_is_read_as_it_was_written():
+    second = MadeBy.of(InALoop)
+    assert second == MadeBy("d", "r", "t", -1, str(REGION), 2)
+    assert str(second) == "task t of DAG d, run r, iteration 2"
+    assert str(second._replace(map_index=4)) == "task t of DAG d, run r, map index 4"
+    written = second.plain()
+    assert (written["region_id"], written["region_index"]) == (str(REGION), 2)
+    assert MadeBy.read(written) == second
+    assert Sidecar.read(replace(SIDECAR, made_by=second).content()).made_by == second
+    assert second != second._replace(region_index=1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"region_id": UUID(int=0), "region_index": -1},
+        {"region_id": None, "region_index": None},
+        {"region_id": None},
+    ],
+)
+def test_a_task_outside_any_region_is_written_as_by_the_first_release(changes):
+    class Outside(InALoop):
+        pass
+
+    for name, value in changes.items():
+        setattr(Outside, name, value)
+    assert MadeBy.of(Outside) == MadeBy("d", "r", "t", -1)
+    assert MadeBy.of(Outside).plain() == {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1}
+
+
+def test_half_a_region_is_none():
+    assert MadeBy.read({"map_index": 1, "region_id": str(REGION)}) == MadeBy(None, None, None, 1)
+    assert MadeBy.read({"map_index": 1, "region_index": 1}) == MadeBy(None, None, None, 1)
+    assert MadeBy.read({"region_id": 7, "region_index": 1}) == MadeBy(None, None, None, -1)
 
 
 def test_what_it_does_not_say_is_not_known():

@@ -25,7 +25,6 @@ from pictory_provider.jobs.evidence import (
     Evidence,
     by_hand,
     by_sensor,
-    by_sidecar,
     is_since,
     matching,
     paid_and_then,
@@ -553,12 +552,19 @@ def test_the_first_three_matches_are_shown():
 
 
 def test_a_task_that_is_not_mapped_is_named_without_an_index():
-    assert "map-index" not in by_hand(dag_id="d", run_id="r", task_id="t", map_index=None)
-    assert "JOBID --map-index 0\n" in by_hand(dag_id="d", run_id="r", task_id="t", map_index=0)
+    assert "map-index" not in by_hand(dag_id="d", run_id="r", task_id="t")
+    assert "JOBID --map-index 0 --clear\n" in by_hand(dag_id="d", run_id="r", task_id="t", map_index=0)
+
+
+def test_an_iteration_of_a_loop_is_named_by_its_number():
+    of = {"dag_id": "d", "run_id": "r", "task_id": "t"}
+    assert "JOBID --loop-index 0 --clear\n" in by_hand(**of, loop_index=0)
+    assert "JOBID --map-index 2 --loop-index 1 --clear\n" in by_hand(**of, map_index=2, loop_index=1)
+    assert "loop-index" not in by_hand(**of, map_index=2)
 
 
 def test_a_name_with_a_blank_is_quoted_for_the_shell():
-    assert "adopt d 'my run' t JOBID\n" in by_hand(dag_id="d", run_id="my run", task_id="t", map_index=None)
+    assert "adopt d 'my run' t JOBID --clear\n" in by_hand(dag_id="d", run_id="my run", task_id="t")
 
 
 def test_an_unknown_outcome_may_be_bought_again_unless_the_time_is_up():
@@ -617,7 +623,9 @@ def test_the_report_names_the_cause_the_evidence_and_both_ways_on():
     assert (told.why, told.evidence) == ("the cable was cut", evidence())
     assert "the cable was cut. If it did, a picture was or will be paid for." in told.message
     assert "To buy the picture again, clear the task." in told.message
-    command = "python -m pictory_provider adopt d manual__2026-11-21T04:15:34+00:00 g.t JOBID --map-index 3"
+    command = (
+        "python -m pictory_provider adopt d manual__2026-11-21T04:15:34+00:00 g.t JOBID --map-index 3 --clear"
+    )
     assert f"    {command}\n" in told.message
     assert '{"jobId": "<its jobId>"} under pictory_submission' in told.message
 
@@ -656,12 +664,19 @@ def test_a_picture_of_the_gallery_without_a_url_can_be_saved_by_no_line():
 
 def test_a_connection_that_is_not_the_default_one_is_named_in_the_command():
     of = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": 0}
-    assert "adopt d r t JOBID --map-index 0 --conn-id 'my own'\n" in by_hand(**of, conn_id="my own")
+    assert "adopt d r t JOBID --map-index 0 --conn-id 'my own' --clear\n" in by_hand(**of, conn_id="my own")
     assert "--conn-id" not in by_hand(**of)
 
 
 def test_each_way_to_a_job_names_it_or_its_place():
-    assert 'put "job_id": "<its jobId>" into /srv/a.png.json, in place of null.' in by_sidecar("/srv/a.png.json")
+    of = {"dag_id": "d", "run_id": "r", "task_id": "t"}
+    in_store, beside = by_hand(**of), by_hand(**of, has_store=False, sidecar="/srv/a.png.json")
+    both = by_hand(**of, sidecar="/srv/a.png.json")
+    assert in_store.count("pictory_submission") == 1
+    assert "*Keep task state and resume*" in in_store
+    assert beside == both
+    assert 'put "job_id": "<its jobId>" into /srv/a.png.json, in place of null, and clear the task.' in beside
+    assert "pictory_submission" not in beside
     assert by_sensor("j") == 'PictoryJobSensor(job_id="j") waits for a job whose jobId you have.'
     assert 'job_id="<its jobId>"' in by_sensor()
     assert runs_on("j").startswith("Job j runs on at Pictory, and what it costs is committed.")
