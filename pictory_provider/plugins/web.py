@@ -12,6 +12,7 @@ import logging
 from importlib.resources import files
 from pathlib import PurePath
 from typing import Annotated, Any
+from uuid import UUID
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_connection, requires_access_dag
@@ -115,6 +116,11 @@ def account(connection_id: str, user: GetUserDep) -> JSONResponse:  # noqa: ARG0
     return JSONResponse(found, 200 if found else 202)
 
 
+HAS_REGIONS = hasattr(XComModel, "region_id")  # Airflow 3.4 and later
+KEYS = r"^(image|return_value|pictures_[0-9]{1,6})$"
+"""The XComs that hold image records."""
+
+
 @app.get(
     "/file/{dag_id}/{run_id}/{task_id}/{map_index}/{key}/{number}",
     dependencies=[Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.XCOM))],
@@ -125,27 +131,59 @@ def file(
     run_id: str,
     task_id: str,
     map_index: Annotated[int, Path(ge=-1, le=MOST)],
-    key: Annotated[str, Path(pattern=r"^(image|return_value|pictures_[0-9]{1,6})$")],
+    key: Annotated[str, Path(pattern=KEYS)],
     number: Annotated[int, Path(ge=0, le=MOST)],
     user: GetUserDep,  # noqa: ARG001
 ) -> Response:
     """Return a saved picture that a task's XCom names, to whoever may read the XComs of its DAG."""
+    return picture(request, dag_id, run_id, task_id, key, number, {"map_indexes": map_index})
+
+
+@app.get(
+    "/file/{dag_id}/{run_id}/{task_id}/{region_id}/{region_index}/{key}/{number}",
+    dependencies=[Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.XCOM))],
+)
+def file_in_a_region(
+    request: Request,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    region_id: UUID,
+    region_index: Annotated[int, Path(ge=-1, le=MOST)],
+    key: Annotated[str, Path(pattern=KEYS)],
+    number: Annotated[int, Path(ge=0, le=MOST)],
+    user: GetUserDep,  # noqa: ARG001
+) -> Response:
+    """Return the same of a task that is mapped or in a loop, on Airflow 3.4 and later."""
+    if not HAS_REGIONS:
+        raise HTTPException(404, "Not found")
+    place = {"region_id": region_id, "map_indexes": region_index}
+    return picture(request, dag_id, run_id, task_id, key, number, place)
+
+
+def picture(
+    request: Request, dag_id: str, run_id: str, task_id: str, key: str, number: int, place: dict[str, Any]
+) -> Response:
+    """Return the picture that one record of an XCom names.
+
+    :param place: what tells the task instance from the others of its task, for :func:`xcom`.
+    """
     roots = allowed()
     if not roots or dag_id == "~":
         raise HTTPException(404, "Not found")
     try:
-        claim = saved.Claim.of(saved.record_of(xcom(dag_id, run_id, task_id, map_index, key), number))
+        claim = saved.Claim.of(saved.record_of(xcom(dag_id, run_id, task_id, key, **place), number))
         etag = f'"{claim.sha256}"'
         headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Cookie, Authorization"}
         if request.headers.get("if-none-match", "").removeprefix("W/") == etag:
             saved.place_of(claim.path, roots)
             return Response(status_code=304, headers=headers)
-        picture, media_type = saved.opened(claim, roots)
+        content, media_type = saved.opened(claim, roots)
     except saved.NotShown as why:
         log.info("A picture of %s %s %s is not shown: %s.", dag_id, run_id, task_id, str(why)[:300])
         raise HTTPException(404, "Not found") from None
     headers["Content-Length"] = str(claim.size)
-    return StreamingResponse(saved.chunks(picture, claim.size), media_type=media_type, headers=headers)
+    return StreamingResponse(saved.chunks(content, claim.size), media_type=media_type, headers=headers)
 
 
 def allowed() -> list[str]:
@@ -154,13 +192,14 @@ def allowed() -> list[str]:
     return [entry.strip() for entry in str(text).replace("\n", ",").split(",") if entry.strip()]
 
 
-def xcom(dag_id: str, run_id: str, task_id: str, map_index: int, key: str) -> Any:
-    """Return the value of one XCom as it lies in Airflow's database; ``None`` where there is none."""
+def xcom(dag_id: str, run_id: str, task_id: str, key: str, **place: Any) -> Any:
+    """Return the value of one XCom as it lies in Airflow's database; ``None`` where there is none.
+
+    :param place: ``map_indexes``, and ``region_id`` of a task instance in a region.
+    """
     with create_session() as session:
         found = session.scalars(
-            XComModel.get_many(
-                run_id=run_id, key=key, task_ids=task_id, dag_ids=dag_id, map_indexes=map_index, limit=1
-            )
+            XComModel.get_many(run_id=run_id, key=key, task_ids=task_id, dag_ids=dag_id, limit=1, **place)
         ).first()
         value = getattr(found[0] if isinstance(found, tuple) else found, "value", None)
     for _ in range(2):  # Airflow 3.1 keeps what was edited over its API as JSON within JSON

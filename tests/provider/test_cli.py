@@ -220,7 +220,8 @@ INTENT = {
 }
 
 
-def test_a_job_is_put_on_the_record_that_the_operator_reads(pictory, run, database):
+def test_a_job_is_put_on_the_record_that_the_operator_reads(pictory, run, database, on_airflow):
+    on_airflow((3, 3))
     each = instance(3)
     database.instances = (instance(2), each)
     database.state[each, "pictory_submission"] = json.dumps(INTENT)

@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
+from uuid import UUID
 
 import pytest
 
@@ -276,7 +277,7 @@ def named(web, monkeypatch, tmp_path):
     (tmp_path / "a.png").write_bytes(PNG)
     value = {"path": str(tmp_path / "a.png"), "size": len(PNG), "sha256": hashlib.sha256(PNG).hexdigest()}
     asked = []
-    monkeypatch.setattr(web.module, "xcom", lambda *which: asked.append(which) or value)
+    monkeypatch.setattr(web.module, "xcom", lambda *which, **place: asked.append((*which, place)) or value)
     web.asked = asked
     return value
 
@@ -287,10 +288,23 @@ def test_a_saved_picture_is_shown_out_of_an_allowed_folder_alone(web, named):
     web.allow()
     reply = web.client.get(FILE)
     assert (reply.status_code, reply.content, reply.headers["content-type"]) == (200, PNG, "image/png")
-    assert web.asked == [("covers", "run+1", "group.generate", -1, "image")]
+    assert web.asked == [("covers", "run+1", "group.generate", "image", {"map_indexes": -1})]
     assert reply.headers["x-content-type-options"] == "nosniff"
     assert reply.headers["cross-origin-resource-policy"] == "same-origin"
     assert "default-src 'none'" in reply.headers["content-security-policy"]
+
+
+def test_a_picture_of_a_loop_is_that_of_its_iteration(web, named, monkeypatch):
+    web.allow()
+    path = FILE.replace("/-1/", "/01a22412-677c-706b-9270-d8e0531eedca/2/")
+    monkeypatch.setattr(web.module, "HAS_REGIONS", False)
+    assert web.client.get(path).status_code == 404  # Airflow 3.3 and before
+    monkeypatch.setattr(web.module, "HAS_REGIONS", True)
+    assert web.client.get(path).content == PNG
+    region = UUID("01a22412-677c-706b-9270-d8e0531eedca")
+    assert web.asked == [("covers", "run+1", "group.generate", "image", {"region_id": region, "map_indexes": 2})]
+    for odd in ("no-region/2", "01a22412-677c-706b-9270-d8e0531eedca/two"):
+        assert web.client.get(FILE.replace("/-1/", f"/{odd}/")).status_code == 422
 
 
 def test_a_browser_that_has_it_is_not_sent_it_again(web, named):

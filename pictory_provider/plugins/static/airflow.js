@@ -60,12 +60,15 @@ export function get(path, params = {}) {
 }
 
 export const runPath = (dag, run) => `dags/${enc(dag)}/dagRuns/${enc(run)}`;
-export const keyOf = (ti) => JSON.stringify([ti.dag_id, ti.dag_run_id, ti.task_id, ti.map_index]);
+export const keyOf = (ti) => JSON.stringify([ti.dag_id, ti.dag_run_id, ti.task_id, ti.map_index, ti.region_id, ti.region_index]);
+
+/** What Airflow asks for to tell a task instance from the others of its task: a region, where it is in one (3.4 and later). */
+const placeOf = (ti) => (ti.region_id ? { region_id: ti.region_id, region_index: ti.region_index } : { map_index: ti.map_index });
 
 /** The value of an XCom; null where there is none. */
 export async function xcom(ti, key) {
   const path = `${runPath(ti.dag_id, ti.dag_run_id)}/taskInstances/${enc(ti.task_id)}/xcomEntries/${enc(key)}`;
-  const entry = await get(path, { map_index: ti.map_index });
+  const entry = await get(path, placeOf(ti));
   let value = entry && entry.value;
   for (let times = 0; times < 2 && typeof value === "string" && /^["{[]/.test(value); times += 1) {
     try {

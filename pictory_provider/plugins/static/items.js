@@ -29,7 +29,9 @@ export function rendered(ti, field) {
 
 export function labelOf(ti) {
   const name = ti.task_display_name || ti.task_id;
-  return ti.map_index >= 0 ? `${name} [${ti.rendered_map_index || ti.map_index}]` : name;
+  const mapped = ti.map_index >= 0 ? ` [${ti.rendered_map_index || ti.map_index}]` : "";
+  const { iteration } = ti.loop_iteration || {};
+  return Number.isInteger(iteration) ? `${name}${mapped}, iteration ${iteration}` : name + mapped;
 }
 
 export function blank(ti) {
@@ -58,9 +60,10 @@ export function take(item, record, key, index = 0) {
   item.state = "done";
   item.sources = [];
   if (TOLD.has_files && item.path) {
-    const { dag_id: dag, dag_run_id: run, task_id: task, map_index: map } = item.ti;
+    const { dag_id: dag, dag_run_id: run, task_id: task, map_index: map, region_id: region, region_index: at } = item.ti;
+    const place = isText(region) ? [region, at] : [map];
     const which = isText(record.sha256) ? `?${enc(record.sha256)}` : ""; // what lies there changes, and a place does not
-    item.sources.push(`${ROOT}file/${[dag, run, task, map, key, index].map(enc).join("/")}${which}`);
+    item.sources.push(`${ROOT}file/${[dag, run, task, ...place, key, index].map(enc).join("/")}${which}`);
   }
   if (webUrl(record.url)) item.sources.push(record.url);
   return item;
