@@ -44,7 +44,7 @@ def pytest_xdist_make_scheduler(config, log):
     class OneAirflow(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             tier = nodeid.removeprefix("tests/").partition("/")[0]
-            return tier if tier in ("demo", "faults", "system", "versions") else nodeid
+            return tier if tier in ("browser", "demo", "faults", "system", "versions") else nodeid
 
     return OneAirflow(config, log)
 

@@ -19,21 +19,24 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).with_name("uv")
 
-RELEASES = {"3.1.8": "2026-03-20", "3.2.2": "2026-06-05", "3.3.2": "2026-09-24"}
-"""The last release of each supported line, and a day on which its dependencies were those it was released with:
-older ones break on what came later."""
+RELEASES = {"3.1.8": "2026-03-20", "3.2.2": "2026-06-05", "3.3.2": "2026-09-24", "3.4.0b2": "2026-11-28"}
+"""The newest of each supported line that the package index has, and a day on which its dependencies were those it was
+released with: older ones break on what came later."""
+OF_MAKE_TEST = "3.3.2"
+"""What ``make test`` runs on, with all components."""
 PYTHONS = ("3.11", "3.12", "3.13")
-BETA = (
-    "apache-airflow>=3.4.0b1,<3.5",
-    "apache-airflow-core>=3.4.0b1,<3.5",
-    "apache-airflow-task-sdk>=1.4.0b1,<1.5",
-)
-TOOLS = ("pytest", "pytest-mock", "pytest-xdist", "hypothesis", "psutil")
+PRE_RELEASES = {"3.4.0b2": ("apache-airflow-core==3.4.0b2", "apache-airflow-task-sdk==1.4.0b2")}
+"""What has to be named with a pre-release, which is installed only where it is asked for."""
+TOOLS = ("pytest", "pytest-mock", "pytest-xdist", "hypothesis", "psutil", "playwright")
 
 TESTED = ("tests", "dags", "demo", "docs/costs.md", "pyproject.toml")
 QUICK = ("tests/pure", "tests/provider", "tests/versions")
 OF_THE_OLDEST = ("tests/tools", "tests/faults/test_kills_while_saving.py")
 """With a real Airflow that keeps no state of a task, the record beside the picture is the only one."""
+OF_THE_NEWEST = ("tests/browser/test_loops.py",)
+"""What no other Airflow has: loops."""
+WITH_COMPONENTS = ("tests/faults/test_adoption.py",)
+"""With a real Airflow in each environment."""
 OF_LIBRARIES = ("test_client.py", "test_faults_of_libraries.py", "test_pool.py")
 """What is another with other HTTP libraries, not with another Airflow: for the oldest dependencies alone."""
 OF_THE_SOURCE = shutil.ignore_patterns("test_rooms.py", "test_benchmarks.py", "__pycache__")
@@ -43,37 +46,37 @@ OF_THE_SOURCE = shutil.ignore_patterns("test_rooms.py", "test_benchmarks.py", "_
 class Place:
     """One environment.
 
-    :param airflow: a release; ``None`` for the newest beta, which may fail.
+    :param airflow: a release.
     :param floors: whether it has the oldest of everything that the wheel says is enough.
     """
 
-    airflow: str | None
+    airflow: str
     python: str
     floors: bool = False
 
     @property
     def name(self) -> str:
         """What it is called in the table."""
-        return f"Airflow {self.airflow or '3.4 beta'}, Python {self.python}{', oldest dependencies' * self.floors}"
+        return f"Airflow {self.airflow}, Python {self.python}{', oldest dependencies' * self.floors}"
 
     @property
     def as_of(self) -> list[str]:
         """Return the options that keep out what its Airflow never met."""
-        return ["--exclude-newer", RELEASES[self.airflow]] if self.airflow else []
+        return ["--exclude-newer", RELEASES[self.airflow]]
 
     @property
     def requirements(self) -> tuple[str, ...]:
         """What names its Airflow."""
-        return (f"apache-airflow=={self.airflow}",) if self.airflow else BETA
+        return (f"apache-airflow=={self.airflow}", *PRE_RELEASES.get(self.airflow, ()))
 
 
 SOME = (
     Place("3.1.8", "3.11", floors=True),
     Place("3.2.2", "3.12"),
     Place("3.3.2", "3.13"),
+    Place("3.4.0b2", "3.12"),
 )
-NEWEST = SOME[-1].airflow
-ALL = (SOME[0], *(Place(airflow, python) for airflow in RELEASES for python in PYTHONS), Place(None, "3.12"))
+ALL = (SOME[0], *(Place(airflow, python) for airflow in RELEASES for python in PYTHONS))
 
 
 def main() -> int:
@@ -83,7 +86,7 @@ def main() -> int:
         "--all", action="store_true", help="every Airflow with every Python, not a choice of pairs"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="leave the newest release to `make test`, which runs on it"
+        "--quick", action="store_true", help=f"leave Airflow {OF_MAKE_TEST} to `make test`, which runs on it"
     )
     parser.add_argument("--keep", type=Path, help="make the environments here, and leave them")
     options = parser.parse_args()
@@ -92,7 +95,9 @@ def main() -> int:
         uv("build", "--wheel", "--out-dir", here / "dist", ROOT)
         (wheel,) = (here / "dist").glob("*.whl")
         chosen = [
-            place for place in (ALL if options.all else SOME) if not (options.quick and place.airflow == NEWEST)
+            place
+            for place in (ALL if options.all else SOME)
+            if not (options.quick and place.airflow == OF_MAKE_TEST)
         ]
         places = list(dict.fromkeys(map(at_hand, chosen)))
         print(f"{wheel.name} in {len(places)} environments:", flush=True)
@@ -130,9 +135,6 @@ def told(place: Place, wheel: Path, here: Path) -> int:
     print(f"  {place.name}: {passed}", flush=True)
     if code:
         print(output, file=sys.stderr, flush=True)
-    if code and place.airflow is None:
-        print("  (a beta may fail)", flush=True)
-        return 0
     return code
 
 
@@ -162,7 +164,9 @@ def tests(place: Place, python: Path, folder: Path) -> tuple[str, int]:
         else:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    more = OF_THE_OLDEST if place.floors else ()
+    more = (*WITH_COMPONENTS, *(OF_THE_OLDEST if place.floors else ()))
+    if place.airflow == list(RELEASES)[-1]:
+        more += OF_THE_NEWEST
     left_out = () if place.floors else OF_LIBRARIES
     done = subprocess.run(
         [
