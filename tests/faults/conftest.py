@@ -50,6 +50,7 @@ def airflow(simulator, quiet, searched, tmp_path_factory):
         "AIRFLOW_CONN_PICTORY_DEFAULT": simulator.connection_json(timeout=5),
         "AIRFLOW_CONN_PICTORY_QUIET": quiet.connection_json(timeout=5),
         "AIRFLOW__CORE__PARALLELISM": "24",
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "20",  # faults_edited.py is another when a marker is there
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
         "FAULTS_MARKERS": str(markers),
