@@ -24,7 +24,7 @@ RELEASES = {"3.1.8": "2026-03-20", "3.2.2": "2026-06-05", "3.3.2": "2026-09-24",
 released with: older ones break on what came later."""
 OF_MAKE_TEST = "3.3.2"
 """What ``make test`` runs on, with all components."""
-PYTHONS = ("3.11", "3.12", "3.13")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PRE_RELEASES = {"3.4.0b2": ("apache-airflow-core==3.4.0b2", "apache-airflow-task-sdk==1.4.0b2")}
 """What has to be named with a pre-release, which is installed only where it is asked for."""
 TOOLS = ("pytest", "pytest-mock", "pytest-xdist", "hypothesis", "psutil", "playwright")
@@ -74,7 +74,7 @@ SOME = (
     Place("3.1.8", "3.11", floors=True),
     Place("3.2.2", "3.12"),
     Place("3.3.2", "3.13"),
-    Place("3.4.0b2", "3.12"),
+    Place("3.4.0b2", "3.14"),
 )
 ALL = (SOME[0], *(Place(airflow, python) for airflow in RELEASES for python in PYTHONS))
 
@@ -99,7 +99,7 @@ def main() -> int:
             for place in (ALL if options.all else SOME)
             if not (options.quick and place.airflow == OF_MAKE_TEST)
         ]
-        places = list(dict.fromkeys(map(at_hand, chosen)))
+        places = list(dict.fromkeys(at_hand(place, wheel, here) for place in chosen))
         print(f"{wheel.name} in {len(places)} environments:", flush=True)
         with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as lanes:  # they sleep now and then
             return max(lanes.map(lambda place: told(place, wheel, here), places))
@@ -108,13 +108,26 @@ def main() -> int:
             shutil.rmtree(here, ignore_errors=True)
 
 
-def at_hand(place: Place) -> Place:
-    """Return the place with a Python that this machine has."""
+def at_hand(place: Place, wheel: Path, here: Path) -> Place:
+    """Return the place with a Python that this machine has.
+
+    For one that it has not, every dependency has to have a wheel at least.
+    """
     try:
         uv("python", "find", place.python)
     except subprocess.CalledProcessError:
+        wanted = here / f"{place.airflow}-{place.python}.in"
+        wanted.write_text("\n".join((*place.requirements, f"{wheel}[simulator]")))
+        only_wheels = ("--only-binary", ":all:", "--python-version", place.python)
+        try:
+            uv("pip", "compile", *place.as_of, *only_wheels, "--output-file", wanted.with_suffix(".txt"), wanted)
+        except subprocess.CalledProcessError as error:
+            raise SystemExit(f"{place.name} cannot be installed:\n{error.stderr}") from None
         running = "{}.{}".format(*sys.version_info)
-        print(f"Python {place.python} is not on this machine: Python {running} in its place.")
+        print(
+            f"Python {place.python} is not on this machine: all that Airflow {place.airflow} needs has wheels for it, "
+            f"and Python {running} runs in its place."
+        )
         return Place(place.airflow, running, place.floors)
     return place
 
