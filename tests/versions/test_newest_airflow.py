@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The recipes with a loop, in a real Airflow that has loops (3.4 and later)."""
+"""The recipes for what only Airflow 3.4 and later has, loops and rescheduling by a policy, in a real one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pictory_provider.simulator import Simulator
 
 pytestmark = pytest.mark.skipif(not hasattr(_TaskGroupFactory, "loop"), reason="this Airflow has no loops")
 RECIPES = Path(__file__).resolve().parents[2] / "dags" / "recipes"
-NAMES = ("recipe_refine", "recipe_show_me_others")
+NAMES = ("recipe_refine", "recipe_show_me_others", "recipe_rate_limited")
 FIRST, SECOND = (
     f"A lighthouse in a storm, dramatic light, {what}" for what in ("wide shot", "close-up of the lantern")
 )
@@ -89,3 +89,14 @@ def new_question(airflow, dag_id, run_id, answered):
             if found["task_instance"]["id"] not in answered:
                 return found
     raise AssertionError("nobody was asked")
+
+
+def test_a_task_that_is_rate_limited_comes_back_without_using_up_a_try(airflow, fresh, pictures):
+    fresh.script("submit", "rate-limited", retry_after="3600", times=2)
+    run = "recipe_rate_limited", airflow.trigger("recipe_rate_limited")
+    airflow.finish(*run)
+    (task,) = airflow.tasks(*run)
+    assert (task["state"], task["try_number"], task["max_tries"]) == ("success", 1, 0)
+    assert len(fresh.submissions) == 3
+    assert len(fresh.account.jobs) == 1
+    assert (pictures / "patient" / f"{run[1]}.png").exists()

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Where Pictory refuses requests for now, the task comes back and uses up no try (Airflow 3.4 and later)."""
+
+from airflow import __version__
+
+if tuple(int(part) for part in __version__.split(".")[:2]) >= (3, 4):
+    # [START recipe]
+    import pendulum
+    from airflow.sdk import DAG, ExceptionRetryPolicy, RetryAction, RetryRule
+
+    from pictory_provider.operators.pictory import GenerateImageOperator
+
+    until_there_is_room = ExceptionRetryPolicy(
+        rules=[
+            RetryRule(
+                "pictory_provider.exceptions.PictoryRateLimited",  # nothing was bought
+                RetryAction.RESCHEDULE,
+                pendulum.duration(seconds=20),
+                "Pictory is busy",
+                max_reschedules=120,
+            )
+        ]
+    )
+
+    with DAG(dag_id="recipe_rate_limited", schedule=None, tags=["pictory", "recipe"]):
+        GenerateImageOperator(
+            task_id="picture",
+            prompt="A paper boat on calm water",
+            path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}/patient/{{ run_id }}.png",
+            retry_policy=until_there_is_room,
+        )
+    # [END recipe]
