@@ -16,7 +16,7 @@ if tuple(int(part) for part in __version__.split(".")[:2]) >= (3, 4):
             RetryRule(
                 "pictory_provider.exceptions.PictoryRateLimited",  # nothing was bought
                 RetryAction.RESCHEDULE,
-                pendulum.duration(seconds=20),
+                pendulum.duration(seconds=20),  # not under 8: Airflow may lose a task that comes back too soon
                 "Pictory is busy",
                 max_reschedules=120,
             )

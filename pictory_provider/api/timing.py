@@ -38,6 +38,8 @@ class Timing:
     :param progress_interval: shortest time between two reports of a batch's progress.
     :param record_retries: waits between the attempts to write a record that must not be lost.
     :param wave_grace: time that a task which has to end waits for its open requests.
+    :param absence: time that a task stays away at least that leaves its worker, where Airflow may lose it before
+        (:func:`pictory_provider.compat.shortest_absence`).
     :param ownership: age up to which a check that the batch is still this attempt's is trusted. A process that was
         frozen for longer may have lost its batch to another attempt, which may be submitting the same rows.
     """
@@ -61,6 +63,7 @@ class Timing:
     progress_interval: float = 5.0
     record_retries: tuple[float, ...] = (0.5, 2.0, 5.0)
     wave_grace: float = 30.0
+    absence: float = 8.0
     ownership: float = 1.0
 
 

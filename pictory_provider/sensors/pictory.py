@@ -317,5 +317,5 @@ def in_triggerer(value: Any) -> str | None:
 
 
 def _come_back_in(pause: float) -> AirflowRescheduleException:
-    at = pendulum.now("UTC") + timedelta(seconds=max(pause, shortest_absence()))
+    at = pendulum.now("UTC") + timedelta(seconds=max(pause, shortest_absence(is_rescheduled=True)))
     return AirflowRescheduleException(at)  # type: ignore[no-untyped-call]

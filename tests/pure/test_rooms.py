@@ -32,7 +32,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "images.__init__": (set(), set()),
     "client": ({"api"}, {"requests", "aiohttp", "certifi"}),
     "pool": ({"api", "jobs", "client"}, set()),
-    "compat": (set(), {"airflow", "sqlalchemy"}),
+    "compat": ({"api"}, {"airflow", "sqlalchemy"}),
     "exceptions": ({"api", "client"}, {"airflow"}),
     "telemetry": ({"api"}, {"airflow"}),
     "durable": (
