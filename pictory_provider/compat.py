@@ -60,6 +60,7 @@ __all__ = [
 
 AIRFLOW_VERSION: tuple[int, int] = tuple(int(part) for part in _airflow_version.split(".")[:2])  # type: ignore[assignment]
 
+
 def airflow_line() -> str:
     """Return the line of releases that this Airflow belongs to, such as ``3.2``."""
     return ".".join(str(part) for part in AIRFLOW_VERSION)
