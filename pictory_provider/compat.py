@@ -173,8 +173,6 @@ def instances_of(dag_id: str, run_id: str, task_id: str) -> list[Instance]:
 
 
 def _instance(ti: Any, session: Any) -> Instance:
-    from airflow.models.renderedtifields import RenderedTaskInstanceFields
-
     map_index, of_loop, region = ti.map_index, None, None
     if hasattr(ti, "region_id"):
         from airflow.models.dagbag import DBDagBag
@@ -183,7 +181,7 @@ def _instance(ti: Any, session: Any) -> Instance:
         resolver = coordinates.TaskCoordinateResolver(DBDagBag(load_op_links=False), session)
         map_index, region = resolver.public_map_index(ti), (ti.region_id, ti.region_index)
         of_loop = resolver.get_loop_iteration(ti)
-    path = (RenderedTaskInstanceFields.get_templated_fields(ti, session=session) or {}).get("path")
+    path = _rendered(ti, session).get("path")
     return Instance(
         key=ti.id,
         dag_id=ti.dag_id,
@@ -197,14 +195,45 @@ def _instance(ti: Any, session: Any) -> Instance:
     )
 
 
+def _rendered(ti: Any, session: Any) -> dict[str, Any]:
+    """Return the rendered fields of a task instance, as its last attempt has left them that rendered any.
+
+    From Airflow 3.4 on each attempt has its own, and the row of one that waits for a retry is the next attempt's.
+    """
+    from airflow.models.renderedtifields import RenderedTaskInstanceFields as Fields
+
+    found: dict[str, Any] | None = Fields.get_templated_fields(ti, session=session)
+    if found or not hasattr(ti, "region_id"):
+        return found or {}
+    from sqlalchemy import select
+
+    row = type(ti)
+    attempts = (
+        select(row.id)
+        .where(
+            row.dag_id == ti.dag_id,
+            row.run_id == ti.run_id,
+            row.task_id == ti.task_id,
+            row.region_id == ti.region_id,
+            row.region_index == ti.region_index,
+        )
+        .order_by(row.try_number.desc())
+        .execution_options(include_all_attempts=True)
+    )
+    for attempt in session.scalars(attempts).all():
+        if of_attempt := Fields.get_for_attempt(attempt, session=session):
+            return dict(of_attempt.rendered_fields or {})
+    return {}
+
+
 def state_of(instance: Instance, key: str) -> str | None:
     """Return what the state store has of a task instance, from a command with Airflow's database.
 
     :return: JSON; ``None`` for nothing.
     """
-    from airflow.state.metastore import MetastoreBackend
+    from airflow.state import get_state_backend
 
-    return MetastoreBackend().get(_scope(instance), key)
+    return get_state_backend().get(_scope(instance), key)
 
 
 def keep_state_of(instance: Instance, key: str, value: str) -> None:
@@ -212,9 +241,9 @@ def keep_state_of(instance: Instance, key: str, value: str) -> None:
 
     :param value: JSON.
     """
-    from airflow.state.metastore import MetastoreBackend
+    from airflow.state import get_state_backend
 
-    MetastoreBackend().set(_scope(instance), key, value)
+    get_state_backend().set(_scope(instance), key, value)
 
 
 def _scope(instance: Instance) -> Any:

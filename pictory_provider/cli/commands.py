@@ -115,36 +115,32 @@ def ledger(args: Namespace) -> Outcome:
 def adopt(args: Namespace) -> Outcome:
     """Put a jobId on the record of a task, which then adopts it."""
     from pictory_provider.cli import adopting
-    from pictory_provider.compat import airflow_line, clear_discards_state, clear_keeping_state
+    from pictory_provider.compat import clear_discards_state
 
     with _hook(args) as hook:
         job = hook.get_job(args.job_id)
     instance = adopting.find(args.dag_id, args.run_id, args.task_id, args.map_index, args.loop_index)
-    kept = adopting.keep(instance, job.job_id)
+    kept = adopting.keep(instance, job)
     if kept.problem:
         print(f"The record beside its picture stays as it is: {kept.problem}.", file=sys.stderr)
-    if not kept.in_store and not kept.beside:
-        print(
-            f"Job {job.job_id} could not be put on record: Airflow {airflow_line()} keeps no state of a task, 3.3 "
-            f"and later do, and there is no sidecar for it. PictoryJobSensor(job_id={job.job_id!r}) waits for the "
-            "job all the same.",
-            file=sys.stderr,
-        )
-        return Outcome(False, [])
-    row: dict[str, Any] = {"task": str(instance), "adopts": job.job_id, "which is": job.status}
+    if kept.replaces:
+        print(f"Job {kept.replaces} was on record before, and is left behind.", file=sys.stderr)
     if args.clear:
-        below = clear_keeping_state(instance)
-        told = f", and {below} below it that waited for it" if below else ""
-        print(f"The task is cleared{told}, and takes this job.", file=sys.stderr)
-    elif kept.beside or not clear_discards_state():
-        print("Clear the task, and it takes this job: in its page, or here with --clear.", file=sys.stderr)
-    else:
+        below = adopting.clear(instance)
+        told = f"The task and {below} below it are cleared" if below else "The task is cleared"
+        print(f"{told}; it takes this job, unless that fails at Pictory.", file=sys.stderr)
+    elif clear_discards_state():
+        else_ = "buys another picture"
+        if kept.beside:
+            else_ = f"takes the job out of {kept.beside} if its path is the same then, else {else_}"
         print(
             "Run this again with --clear, and the task takes this job. In its page, choose *Keep task state and "
-            "resume*: without that, Clear throws the record away, and the task buys another picture.",
+            f"resume*: without that, Clear throws the state of the task away, and it {else_}.",
             file=sys.stderr,
         )
-    return Outcome(True, [row])
+    else:
+        print("Clear the task, and it takes this job: in its page, or here with --clear.", file=sys.stderr)
+    return Outcome(True, [{"task": str(instance), "adopts": job.job_id, "which is": job.status}])
 
 
 def _findings(conn_id: str) -> Iterator[Finding]:

@@ -263,7 +263,7 @@ def _as_another(there: Lying, wish: Wish) -> Step:
         return _refused("something is there, without the sidecar that would tell what it is", there, _OTHER_WAYS)
     is_mine = _own(there, wish) is not None
     if sidecar.state == INTENT:
-        return Submit() if is_mine else _somebody(sidecar, there)
+        return Submit() if is_mine else _somebody(sidecar, there, wish.me)
     is_bought = sidecar.state == BOUGHT
     if wish.overwrite and (is_mine or not is_bought):
         return Submit()
@@ -334,12 +334,19 @@ def _unreadable(there: Lying, on_record: Submission | None) -> RequestInvalid:
     return _refused(f"its sidecar {there.path}{SIDECAR_SUFFIX} cannot be read: {there.problem}", there, what_now)
 
 
-def _somebody(sidecar: Sidecar, there: Lying) -> Unavailable:
+def _of_replaced(sidecar: Sidecar, me: MadeBy) -> str:
+    """Say that an intent is of the iteration in whose place a clear has put this one."""
+    there = sidecar.made_by
+    is_replaced = there != me and there._replace(region_id=None) == me._replace(region_id=None)
+    return " (the iteration in whose place this one was put by a clear)" if is_replaced else ""
+
+
+def _somebody(sidecar: Sidecar, there: Lying, me: MadeBy) -> Unavailable:
     return Unavailable(
         f"A picture for {there.path!r} is being bought by another task, or its outcome is not known: "
-        f"{sidecar.made_by} has put its intent beside it, and no jobId yet. {_NOTHING} A retry takes that picture "
-        f"when it is there. If that task has ended, look at its log; to have this task buy it, delete "
-        f"{there.path}{SIDECAR_SUFFIX} and clear this task."
+        f"{sidecar.made_by}{_of_replaced(sidecar, me)} has put its intent beside it, and no jobId yet. "
+        f"{_NOTHING} A retry takes that picture when it is there. If that task has ended, look at its log; to "
+        f"have this task buy it, delete {there.path}{SIDECAR_SUFFIX} and clear this task."
     )
 
 

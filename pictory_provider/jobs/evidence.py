@@ -153,7 +153,10 @@ def by_hand(
         f"    python -m pictory_provider adopt {command} --clear",
     ]
     if sidecar is not None:
-        lines.append(f'or put "job_id": "<its jobId>" into {sidecar}, in place of null, and clear the task.')
+        lines.append(
+            f'or put "job_id": "<its jobId>" into {sidecar}, in place of null, and clear the task '
+            "(if its path stays the same)."
+        )
     elif has_store:
         lines.append(
             f'or put {{"jobId": "<its jobId>"}} under {KEY} into its Task State Store, on the task\'s page, and '

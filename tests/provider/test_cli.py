@@ -200,6 +200,10 @@ def database(monkeypatch):
         def __init__(self):
             self.instances, self.state, self.cleared = (instance(),), {}, []
 
+        def lost_a_reply(self):
+            """Let the task have an intent on record, as one whose reply was lost."""
+            self.state[self.instances[0], "pictory_submission"] = json.dumps(INTENT)
+
     database = Database()
     monkeypatch.setattr(compat, "instances_of", lambda *_: list(database.instances))
     monkeypatch.setattr(compat, "state_of", lambda each, key: database.state.get((each, key)))
@@ -236,21 +240,66 @@ def test_a_job_is_put_on_the_record_that_the_operator_reads(pictory, run, databa
     assert "Clear the task, and it takes this job: in its page, or here with --clear." in text
 
 
-def test_a_task_without_a_record_gets_one_that_names_the_job(pictory, run, database):
+def test_a_task_without_a_record_is_left_alone_since_it_may_look_at_none(pictory, run, database):
+    job_id = buy(pictory)
+    code, _, text = run("adopt", "d", "r", "t", job_id, "--clear")
+    assert code == 1
+    assert (database.state, database.cleared) == ({}, [])
+    assert "has no record of a submission that this command sees" in " ".join(text.split())
+    assert "the error of a batch says how its rows are adopted" in " ".join(text.split())
+    assert f"PictoryJobSensor(job_id='{job_id}')" in text
+
+
+def test_a_record_that_cannot_be_read_gives_way(pictory, run, database):
+    database.state[database.instances[0], "pictory_submission"] = '{"version": 9}'
     job_id = buy(pictory)
     assert run("adopt", "d", "r", "t", job_id)[0] == 0
     assert Submission.read(json.loads(*database.state.values())) == Submission(job_id=job_id)
 
 
-def test_the_task_is_cleared_where_that_is_asked_for(pictory, run, database):
+@pytest.mark.parametrize("fate", ["failed", "cleaned"])
+def test_a_job_without_a_picture_is_not_adopted_since_the_task_would_buy_another(pictory, run, database, fate):
+    database.lost_a_reply()
+    before = dict(database.state)
+    code, _, text = run("adopt", "d", "r", "t", buy(pictory, fate), "--clear")
+    assert code == 1
+    assert f"is {fate}: there is no picture to take" in " ".join(text.split())
+    assert (database.state, database.cleared) == (before, [])
+
+
+def test_a_task_that_has_ended_well_is_left_alone(pictory, run, database):
+    database.instances = (instance(state="success"),)
     code, _, text = run("adopt", "d", "r", "t", buy(pictory), "--clear")
+    assert code == 1
+    assert "has ended well, and has its picture. Nothing was put on record." in " ".join(text.split())
+    assert (database.state, database.cleared) == ({}, [])
+
+
+def test_another_job_that_was_on_record_is_named(pictory, run, database):
+    database.lost_a_reply()
+    one, other = buy(pictory), buy(pictory)
+    assert "was on record before" not in run("adopt", "d", "r", "t", one)[2]
+    assert f"Job {one} was on record before, and is left behind." in " ".join(
+        run("adopt", "d", "r", "t", other)[2].split()
+    )
+
+
+def test_the_task_is_cleared_where_that_is_asked_for(pictory, run, database, monkeypatch):
+    database.lost_a_reply()
+    job_id = buy(pictory)
+    code, _, text = run("adopt", "d", "r", "t", job_id, "--clear")
     assert code == 0
     assert database.cleared == [database.instances[0]]
-    assert "The task is cleared, and 2 below it that waited for it, and takes this job." in text
+    assert "The task and 2 below it are cleared; it takes this job, unless that fails at Pictory." in text
+    monkeypatch.setattr(compat, "clear_keeping_state", lambda _: 1 / 0)
+    code, _, text = run("adopt", "d", "r", "t", job_id, "--clear")
+    assert code == 1
+    assert "The job is on record, and the task could not be cleared: ZeroDivisionError" in " ".join(text.split())
 
 
 def test_where_a_clear_throws_the_record_away_the_command_says_what_to_do(pictory, run, database, on_airflow):
     on_airflow((3, 4))
+    database.lost_a_reply()
     code, _, text = run("adopt", "d", "r", "t", buy(pictory))
     assert code == 0
     assert "Run this again with --clear" in text
@@ -270,10 +319,32 @@ def test_a_job_is_put_beside_the_picture_where_no_clear_reaches_it(
     job_id = buy(pictory)
     code, _, text = run("adopt", "d", "r", "t", job_id, "--loop-index", "1")
     assert code == 0
-    assert "Clear the task, and it takes this job" in text
+    told = "takes the job out of" if version == (3, 4) else "Clear the task, and it takes this job"
+    assert told in " ".join(text.split())
     found = shelf.look().sidecar
     assert (found.submission.job_id, found.submission.is_by_hand, found.made_by) == (job_id, True, made_by)
-    assert bool(database.state) is (version != (3, 1))
+    assert not database.state  # that task keeps none there
+
+
+@pytest.mark.parametrize(("iteration", "is_taken"), [(1, True), (0, False)])
+def test_an_iteration_takes_over_the_intent_of_the_one_that_it_replaces_and_of_no_other(
+    pictory, run, database, on_airflow, tmp_path, iteration, is_taken
+):
+    on_airflow((3, 4))
+    path = str(tmp_path / "a.png")
+    database.instances = (instance(-1, 1, region=(uuid.UUID(int=8), 1), path=path),)
+    shelf, earlier = Shelf(path), MadeBy("d", "r", "t", -1, str(uuid.UUID(int=7)), iteration)
+    shelf.note(Sidecar(file="a.png", submission=Submission.read(INTENT), made_by=earlier))
+    job_id = buy(pictory)
+    code, _, text = run("adopt", "d", "r", "t", job_id)
+    assert code == (0 if is_taken else 1)
+    found = shelf.look().sidecar
+    if is_taken:
+        assert found.made_by == MadeBy("d", "r", "t", -1, str(uuid.UUID(int=8)), 1)
+        assert found.submission.job_id == job_id
+    else:
+        assert found.made_by == earlier
+        assert "is of task t of DAG d, run r, iteration 0" in " ".join(text.split())
 
 
 @pytest.mark.parametrize(
@@ -303,8 +374,13 @@ def test_a_sidecar_that_is_not_the_tasks_own_is_left_alone_and_that_is_said(
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
     code, _, text = run("adopt", "d", "r", "t", buy(pictory))
     assert code == 1
-    assert f"The record beside its picture stays as it is: {path}.json {says}" in " ".join(text.split())
+    assert f"has no record of a submission that this command sees ({path}.json {says}" in " ".join(text.split())
     assert "PictoryJobSensor(job_id=" in text
+    on_airflow((3, 3))
+    database.lost_a_reply()
+    code, _, text = run("adopt", "d", "r", "t", buy(pictory))
+    assert code == 0
+    assert f"The record beside its picture stays as it is: {path}.json {says}" in " ".join(text.split())
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
@@ -326,18 +402,10 @@ def test_where_several_instances_could_be_meant_they_are_listed(pictory, run, da
     assert "--map-index 0 --loop-index 1  (failed)" in text
     assert "and 4 more" in text
     assert "has no such task" in run("adopt", "d", "r", "t", job_id, "--map-index", "12")[2]
+    database.state[instance(1, 0), "pictory_submission"] = json.dumps(INTENT)
     assert run("adopt", "d", "r", "t", job_id, "--map-index", "1", "--loop-index", "0")[0] == 0
     database.instances = ()
     assert "Airflow has no task 't' in run 'r' of DAG 'd'." in run("adopt", "d", "r", "t", job_id)[2]
-
-
-def test_an_airflow_without_a_store_says_so_and_names_the_way_that_is_left(pictory, run, database, on_airflow):
-    on_airflow((3, 2))
-    code, _, text = run("adopt", "d", "r", "t", buy(pictory))
-    assert code == 1
-    assert not database.state
-    assert "Airflow 3.2 keeps no state of a task" in text
-    assert "PictoryJobSensor(job_id=" in text
 
 
 def test_a_command_without_airflows_database_says_where_to_run_it(pictory, run):

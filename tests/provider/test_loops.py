@@ -73,6 +73,17 @@ def test_an_intent_of_another_iteration_is_somebody_elses_purchase(pictory, task
     assert billed(pictory) == {"A vase": 1}
 
 
+def test_an_intent_of_the_iteration_that_was_replaced_is_told_as_such(pictory, task):
+    pictory.script("submit", "drop-after")
+    with pytest.raises(PictorySubmitOutcomeUnknown):
+        task.of_iteration(1)()
+    with pytest.raises(
+        PictoryUnavailable, match=says("iteration 1 (the iteration in whose place this one was put")
+    ):
+        task.of_iteration(1, region=2)()
+    assert billed(pictory) == {"A vase": 1}
+
+
 def test_an_iteration_that_replaces_one_after_a_clear_takes_the_picture_of_the_same_request(pictory, task):
     task.of_iteration(1)()
     replaced = task.of_iteration(1, region=2)

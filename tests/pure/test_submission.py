@@ -675,7 +675,7 @@ def test_each_way_to_a_job_names_it_or_its_place():
     assert in_store.count("pictory_submission") == 1
     assert "*Keep task state and resume*" in in_store
     assert beside == both
-    assert 'put "job_id": "<its jobId>" into /srv/a.png.json, in place of null, and clear the task.' in beside
+    assert 'put "job_id": "<its jobId>" into /srv/a.png.json, in place of null, and clear the task (' in beside
     assert "pictory_submission" not in beside
     assert by_sensor("j") == 'PictoryJobSensor(job_id="j") waits for a job whose jobId you have.'
     assert 'job_id="<its jobId>"' in by_sensor()
