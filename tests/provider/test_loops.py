@@ -77,9 +77,7 @@ def test_an_intent_of_the_iteration_that_was_replaced_is_told_as_such(pictory, t
     pictory.script("submit", "drop-after")
     with pytest.raises(PictorySubmitOutcomeUnknown):
         task.of_iteration(1)()
-    with pytest.raises(
-        PictoryUnavailable, match=says("iteration 1 (the iteration in whose place this one was put")
-    ):
+    with pytest.raises(PictoryUnavailable, match=says("iteration 1 .the iteration in whose place")):
         task.of_iteration(1, region=2)()
     assert billed(pictory) == {"A vase": 1}
 
