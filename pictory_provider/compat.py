@@ -169,16 +169,19 @@ def instances_of(dag_id: str, run_id: str, task_id: str) -> list[Instance]:
         query = select(TaskInstance).where(
             TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, TaskInstance.task_id == task_id
         )
-        return [_instance(ti, session) for ti in session.scalars(query.order_by(TaskInstance.map_index))]
+        resolver = None
+        if hasattr(TaskInstance, "region_id"):
+            from airflow.models.dagbag import DBDagBag
+
+            coordinates = import_module("airflow.models.task_coordinates")
+            resolver = coordinates.TaskCoordinateResolver(DBDagBag(load_op_links=False), session)
+        found = session.scalars(query.order_by(TaskInstance.map_index)).all()
+        return [_instance(ti, session, resolver) for ti in found]
 
 
-def _instance(ti: Any, session: Any) -> Instance:
+def _instance(ti: Any, session: Any, resolver: Any) -> Instance:
     map_index, of_loop, region = ti.map_index, None, None
-    if hasattr(ti, "region_id"):
-        from airflow.models.dagbag import DBDagBag
-
-        coordinates = import_module("airflow.models.task_coordinates")
-        resolver = coordinates.TaskCoordinateResolver(DBDagBag(load_op_links=False), session)
+    if resolver is not None:
         map_index, region = resolver.public_map_index(ti), (ti.region_id, ti.region_index)
         of_loop = resolver.get_loop_iteration(ti)
     path = _rendered(ti, session).get("path")

@@ -104,16 +104,16 @@ def keep(instance: Instance, job: Job) -> Kept:
             "picture.",
             fields=["task_id"],
         )
+    if stored is not None:
+        by_hand = replace(stored, job_id=job.job_id, submitted_at=None)
+        with _database():
+            compat.keep_state_of(instance, KEY, json.dumps(by_hand.plain()))
     beside = None
     if found is not None:
         shelf, sidecar = found
         problem = _noted(shelf, sidecar, instance, job.job_id)
         beside = None if problem else f"{path}{SIDECAR_SUFFIX}"
-    if stored is not None:
-        by_hand = replace(stored, job_id=job.job_id, submitted_at=None)
-        with _database():
-            compat.keep_state_of(instance, KEY, json.dumps(by_hand.plain()))
-    elif beside is None:
+    if stored is None and beside is None:
         raise RequestInvalid(f"The job could not be put beside the picture: {problem}. {_NOT_ON_RECORD}")
     on_record = (stored, found[1].submission if found else None)
     before = {each.job_id for each in on_record if each and each.job_id} - {job.job_id}
