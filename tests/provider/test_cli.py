@@ -193,8 +193,9 @@ def instance(map_index=-1, loop_index=None, **fields):
 
 
 @pytest.fixture
-def database(monkeypatch):
-    """Return Airflow's database: the task instances, what the state store holds, and what was cleared."""
+def database(monkeypatch, on_airflow):
+    """Return the database of an Airflow 3.3: the task instances, what the state store holds, and what was cleared."""
+    on_airflow((3, 3))
 
     class Database:
         def __init__(self):
@@ -224,8 +225,7 @@ INTENT = {
 }
 
 
-def test_a_job_is_put_on_the_record_that_the_operator_reads(pictory, run, database, on_airflow):
-    on_airflow((3, 3))
+def test_a_job_is_put_on_the_record_that_the_operator_reads(pictory, run, database):
     each = instance(3)
     database.instances = (instance(2), each)
     database.state[each, "pictory_submission"] = json.dumps(INTENT)
