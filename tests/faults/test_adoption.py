@@ -78,7 +78,8 @@ def lost(quiet):
     """Let every reply be lost, until the test says otherwise."""
     quiet.reset()
     quiet.script("submit", "drop-after", times=-1)
-    return quiet
+    yield quiet
+    quiet.clear_faults()
 
 
 def test_plain_and_mapped_tasks_adopt_the_job_of_a_lost_reply_whatever_is_clicked(airflow, lost):
