@@ -15,6 +15,8 @@ from airflow import __version__ as _airflow_version
 from pictory_provider.api.timing import TIMING
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from airflow.providers.common.compat.sdk import Context
     from airflow.sdk.exceptions import (
         AirflowRescheduleException,
@@ -134,7 +136,8 @@ class Instance(NamedTuple):
     :param key: the id of its row.
     :param map_index: -1 where it is not mapped.
     :param loop_index: its iteration; ``None`` outside any loop.
-    :param region: what tells its iteration from the others of the same task: region id and index.
+    :param region_id: with ``region_index`` what tells its iteration from the others of the same task; ``None``
+        before Airflow 3.4, and zero for a task that is neither mapped nor in a loop.
     :param path: the operator's field ``path`` as it was rendered; ``None`` where it has none, or was cut off.
     """
 
@@ -144,14 +147,10 @@ class Instance(NamedTuple):
     task_id: str
     map_index: int
     loop_index: int | None
-    region: tuple[Any, int] | None
+    region_id: UUID | None
+    region_index: int | None
     state: str | None
     path: str | None
-
-    @property
-    def is_regional(self) -> bool:
-        """Whether it is in a region: mapped or in a loop, on Airflow 3.4 and later."""
-        return self.region is not None and self.region[0].int != 0
 
     def __str__(self) -> str:
         of_index = "" if self.map_index < 0 else f", map index {self.map_index}"
@@ -180,9 +179,9 @@ def instances_of(dag_id: str, run_id: str, task_id: str) -> list[Instance]:
 
 
 def _instance(ti: Any, session: Any, resolver: Any) -> Instance:
-    map_index, of_loop, region = ti.map_index, None, None
+    map_index, of_loop = ti.map_index, None
     if resolver is not None:
-        map_index, region = resolver.public_map_index(ti), (ti.region_id, ti.region_index)
+        map_index = resolver.public_map_index(ti)
         of_loop = resolver.get_loop_iteration(ti)
     path = _rendered(ti, session).get("path")
     return Instance(
@@ -192,7 +191,8 @@ def _instance(ti: Any, session: Any, resolver: Any) -> Instance:
         task_id=ti.task_id,
         map_index=map_index,
         loop_index=of_loop[1] if of_loop else None,
-        region=region,
+        region_id=getattr(ti, "region_id", None),
+        region_index=getattr(ti, "region_index", None),
         state=ti.state,
         path=path if isinstance(path, str) and not path.startswith("Truncated.") and path != "None" else None,
     )
@@ -253,8 +253,8 @@ def _scope(instance: Instance) -> Any:
     from airflow._shared.state import TaskScope
 
     where: dict[str, Any] = {"map_index": instance.map_index}
-    if instance.region is not None:
-        where = dict(zip(("region_id", "region_index"), instance.region, strict=True))
+    if instance.region_id is not None:
+        where = {"region_id": instance.region_id, "region_index": instance.region_index}
     return TaskScope(instance.dag_id, instance.run_id, instance.task_id, **where)
 
 

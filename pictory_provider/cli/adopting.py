@@ -157,19 +157,13 @@ def _seen_beside(path: str, instance: Instance) -> tuple[str | None, tuple[Shelf
     sidecar, name = there.sidecar, f"{path}{SIDECAR_SUFFIX}"
     if sidecar is None:
         return f"{name} {there.problem or 'is not seen from this machine'}", None
-    if sidecar.made_by != made_by(instance) and not _is_replaced_by(sidecar, made_by(instance)):
+    me = MadeBy.of(instance)
+    is_left_behind = sidecar.state == INTENT and sidecar.made_by.is_replaced_by(me)
+    if sidecar.made_by != me and not is_left_behind:
         return f"{name} is of {sidecar.made_by}", None
     if sidecar.saved is not None:
         return f"{name} tells of the picture of job {sidecar.submission.job_id}, which is saved", None
     return None, (shelf, sidecar)
-
-
-def _is_replaced_by(sidecar: Sidecar, me: MadeBy) -> bool:
-    """Whether a sidecar is of the iteration that a clear has replaced by this one, and says no job."""
-    there = sidecar.made_by
-    has_regions = None not in (there.region_id, me.region_id) and me.map_index < 0
-    is_same = there._replace(region_id=None) == me._replace(region_id=None)
-    return has_regions and is_same and sidecar.state == INTENT
 
 
 def _noted(shelf: Shelf, sidecar: Sidecar, instance: Instance, job_id: str) -> str | None:
@@ -179,7 +173,7 @@ def _noted(shelf: Shelf, sidecar: Sidecar, instance: Instance, job_id: str) -> s
     """
     bought = replace(sidecar.submission, job_id=job_id, submitted_at=None)
     try:
-        if shelf.note(replace(sidecar, submission=bought, made_by=made_by(instance))):
+        if shelf.note(replace(sidecar, submission=bought, made_by=MadeBy.of(instance))):
             return None
     except PictoryError as error:
         return error.message.rstrip(".")
@@ -211,9 +205,3 @@ def _database() -> Iterator[None]:
             f"Airflow's database could not be used from here: {type(error).__name__}: {error}. {_NOT_ON_RECORD} "
             "Run this where Airflow's scheduler or API server runs."
         ) from error
-
-
-def made_by(instance: Instance) -> MadeBy:
-    """Return who a sidecar says to have bought the picture of a task instance."""
-    region = (str(instance.region[0]), instance.region[1]) if instance.is_regional and instance.region else ()
-    return MadeBy(instance.dag_id, instance.run_id, instance.task_id, instance.map_index, *region)

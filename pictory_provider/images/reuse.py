@@ -336,8 +336,7 @@ def _unreadable(there: Lying, on_record: Submission | None) -> RequestInvalid:
 
 def _of_replaced(sidecar: Sidecar, me: MadeBy) -> str:
     """Say that an intent is of the iteration in whose place a clear has put this one."""
-    there = sidecar.made_by
-    is_replaced = there != me and there._replace(region_id=None) == me._replace(region_id=None)
+    is_replaced = sidecar.made_by.is_replaced_by(me)
     return " (the iteration in whose place this one was put by a clear)" if is_replaced else ""
 
 

@@ -47,7 +47,7 @@ class MadeBy(NamedTuple):
 
     @classmethod
     def of(cls, ti: Any) -> MadeBy:
-        """Return that of a running task instance (Airflow's ``context["ti"]``)."""
+        """Return that of a task instance: Airflow's ``context["ti"]``, or one of its database."""
         map_index = -1 if ti.map_index is None else ti.map_index
         return cls(ti.dag_id, ti.run_id, ti.task_id, map_index, *(region_of(ti) or ()))
 
@@ -67,6 +67,14 @@ class MadeBy(NamedTuple):
     def plain(self) -> dict[str, Any]:
         """Return the JSON that is kept; of a task outside any region what the first release wrote."""
         return {name: value for name, value in self._asdict().items() if value is not None or "region" not in name}
+
+    def is_replaced_by(self, other: MadeBy) -> bool:
+        """Whether a clear has put another one into the place of this iteration of a loop.
+
+        Of a mapped task in a loop it cannot be told: all iterations have the same index in regions of their own.
+        """
+        has_regions = None not in (self.region_id, other.region_id) and self.region_id != other.region_id
+        return has_regions and self.map_index < 0 and self._replace(region_id=other.region_id) == other
 
     def __str__(self) -> str:
         of_index = "" if self.map_index < 0 else f", map index {self.map_index}"

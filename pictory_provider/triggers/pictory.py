@@ -132,7 +132,7 @@ class PictoryJobTrigger(BaseTrigger):
             return False
         try:
             if not await sync_to_async(is_deferred)(self.task_instance):
-                self.log.warning("It is not sure that the task still waits for this trigger: a worker goes on.")
+                self.log.warning("It is not certain that the task still waits for this trigger: a worker goes on.")
                 return False
             await sync_to_async(self._push)({"return_value": job.record(), PictoryJobLink().xcom_key: job.url})
         except Exception as error:

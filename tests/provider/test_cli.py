@@ -188,7 +188,16 @@ def test_a_job_that_pictory_does_not_know_is_not_put_on_record(pictory, run, mon
 
 
 def instance(map_index=-1, loop_index=None, **fields):
-    of = {"key": 1, "dag_id": "d", "run_id": "r", "task_id": "t", "region": None, "state": "failed", "path": None}
+    of = {
+        "key": 1,
+        "dag_id": "d",
+        "run_id": "r",
+        "task_id": "t",
+        "region_id": None,
+        "region_index": None,
+        "state": "failed",
+        "path": None,
+    }
     return compat.Instance(map_index=map_index, loop_index=loop_index, **of | fields)
 
 
@@ -311,9 +320,9 @@ def test_a_job_is_put_beside_the_picture_where_no_clear_reaches_it(
     pictory, run, database, on_airflow, tmp_path, version
 ):
     on_airflow(version)
-    region = (uuid.UUID(int=7), 1)
-    database.instances = (instance(-1, 1, region=region, path=str(tmp_path / "a.png")),)
-    made_by = MadeBy("d", "r", "t", -1, str(region[0]), 1)
+    region = uuid.UUID(int=7)
+    database.instances = (instance(-1, 1, region_id=region, region_index=1, path=str(tmp_path / "a.png")),)
+    made_by = MadeBy("d", "r", "t", -1, str(region), 1)
     shelf = Shelf(str(tmp_path / "a.png"))
     shelf.note(Sidecar(file="a.png", submission=Submission.read(INTENT), made_by=made_by))
     job_id = buy(pictory)
@@ -332,7 +341,7 @@ def test_an_iteration_takes_over_the_intent_of_the_one_that_it_replaces_and_of_n
 ):
     on_airflow((3, 4))
     path = str(tmp_path / "a.png")
-    database.instances = (instance(-1, 1, region=(uuid.UUID(int=8), 1), path=path),)
+    database.instances = (instance(-1, 1, region_id=uuid.UUID(int=8), region_index=1, path=path),)
     shelf, earlier = Shelf(path), MadeBy("d", "r", "t", -1, str(uuid.UUID(int=7)), iteration)
     shelf.note(Sidecar(file="a.png", submission=Submission.read(INTENT), made_by=earlier))
     job_id = buy(pictory)

@@ -242,6 +242,16 @@ def test_a_task_outside_any_region_is_written_as_by_the_first_release(changes):
     assert MadeBy.of(Outside).plain() == {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1}
 
 
+def test_an_iteration_is_replaced_by_the_one_of_its_number_in_another_region():
+    first = MadeBy("d", "r", "t", -1, "one", 1)
+    assert first.is_replaced_by(first._replace(region_id="two"))
+    assert not first.is_replaced_by(first)
+    assert not first.is_replaced_by(first._replace(region_id="two", region_index=2))
+    assert not first.is_replaced_by(first._replace(region_id="two", run_id="another"))
+    assert not first.is_replaced_by(first._replace(region_id=None))
+    assert not MadeBy("d", "r", "t", 0, "one", 0).is_replaced_by(MadeBy("d", "r", "t", 0, "two", 0))
+
+
 def test_half_a_region_is_none():
     assert MadeBy.read({"map_index": 1, "region_id": str(REGION)}) == MadeBy(None, None, None, 1)
     assert MadeBy.read({"map_index": 1, "region_index": 1}) == MadeBy(None, None, None, 1)
