@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The key is a canary: after every DAG has run it is nowhere but in the connection. Nobody else is spoken to."""
+"""The key is a canary: after every DAG has run it is nowhere but in the connection, and no port is open to others."""
 
 from __future__ import annotations
 
