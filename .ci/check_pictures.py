@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Check that the demo left real pictures of the right size."""
+"""Check that the demo has saved real pictures of the right size."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ for folder, (number, size) in EXPECTED.items():
         with Image.open(file) as picture:
             picture.load()
             assert (picture.format, picture.size) == ("PNG", size), (file, picture.format, picture.size)
-            assert len(picture.convert("RGB").getcolors(2**24)) > 100, f"{file} shows nothing"
+            assert len(picture.convert("RGB").getcolors(2**24)) > 100, f"{file} is almost empty"
         print(f"{file.relative_to(PICTURES)} is a PNG of {size[0]}x{size[1]}")

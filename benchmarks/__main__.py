@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""``make bench``: the figures of ``docs/performance.md`` that need no earlier commit. An hour on two cores."""
+"""``make bench``: all benchmarks of ``docs/performance.md`` that need no earlier commit. An hour on two cores."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What a batch costs without any of this: ``requests`` and a thread pool, nothing on record, nothing checked.
+"""The cost of a batch without Airflow and the provider: ``requests`` and a thread pool, no records, no checks.
 
 ``python -m benchmarks.bare PICTURES FOLDER``, with the connection in ``AIRFLOW_CONN_PICTORY_DEFAULT``.
 """
@@ -22,25 +22,25 @@ INTERVAL = 5.0
 
 
 def main(pictures: int, folder: Path) -> None:
-    """Submit, wait and save, at the pace that the batch keeps."""
+    """Submit, wait and save, at the rate limit of the batch."""
     connection = json.loads(os.environ["AIRFLOW_CONN_PICTORY_DEFAULT"])
     session, lock, sent = requests.Session(), threading.Lock(), [time.monotonic()]
     session.headers["Authorization"] = connection["password"]
     folder.mkdir(parents=True, exist_ok=True)
 
-    def paced(method: str, path: str, **more: object) -> dict:
+    def limited(method: str, path: str, **kwargs: object) -> dict:
         with lock:
             sent[0] = max(sent[0] + 1 / PER_SECOND, time.monotonic())
             at = sent[0]
         time.sleep(max(0.0, at - time.monotonic()))
-        return session.request(method, connection["host"] + path, timeout=30, **more).json()["data"]
+        return session.request(method, connection["host"] + path, timeout=30, **kwargs).json()["data"]
 
     def submit(number: int) -> str:
         body = {"prompt": f"A picture for a benchmark, number {number}", "model": "flux-schnell"}
-        return paced("POST", "/v1/aistudio/images", json=body)["jobId"]
+        return limited("POST", "/v1/aistudio/images", json=body)["jobId"]
 
-    def look(job_id: str) -> tuple[str, str | None]:
-        return job_id, paced("GET", f"/v1/jobs/{job_id}").get("url")
+    def poll(job_id: str) -> tuple[str, str | None]:
+        return job_id, limited("GET", f"/v1/jobs/{job_id}").get("url")
 
     def save(found: tuple[str, str | None]) -> None:
         job_id, url = found
@@ -48,14 +48,14 @@ def main(pictures: int, folder: Path) -> None:
             session.get(str(url), stream=True, timeout=30) as reply,
             (folder / f"{job_id}.png").open("wb") as file,
         ):
-            for piece in reply.iter_content(1 << 20):
-                file.write(piece)
+            for chunk in reply.iter_content(1 << 20):
+                file.write(chunk)
 
     with ThreadPoolExecutor(8) as pool:
         waiting = set(pool.map(submit, range(pictures)))
         while waiting:
             time.sleep(INTERVAL)
-            ended = [found for found in pool.map(look, sorted(waiting)) if found[1]]
+            ended = [found for found in pool.map(poll, sorted(waiting)) if found[1]]
             list(pool.map(save, ended))
             waiting -= {job_id for job_id, _ in ended}
 

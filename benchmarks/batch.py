@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Many pictures in one task, beside a mapped pair of tasks and beside a bare script, in one run.
+"""Compare many pictures in one task with a mapped pair of tasks and with a bare script.
 
 ``python -m benchmarks.batch [PICTURES...] [--without-mapped]``: 200 and 1,000 pictures of 5 s by default, in a
-real Airflow on PostgreSQL, the simulator in a process of its own. What an idle Airflow uses is taken off.
+real Airflow on PostgreSQL, with the simulator in a separate process. The CPU use of an idle Airflow is subtracted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 import psutil
 import psycopg2
 
-from benchmarks.triggerer import DAGS, SETTINGS, spent
+from benchmarks.triggerer import DAGS, SETTINGS, cpu_used
 from demo.postgres import postgres
 from demo.stack import COMPONENTS, AirflowStack
 
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 
 SECONDS = 5.0
 IDLE = 60.0
-"""So many seconds the idle Airflow is watched before: it parses its DAG files every 30 s."""
+"""Seconds for which the idle Airflow is measured first: it parses its DAG files every 30 s."""
 PER_SECOND = 10
-"""The pace: the connection's default."""
+"""The default rate limit of a connection."""
 
 
 @contextmanager
 def simulator(*arguments: str) -> Iterator[str]:
-    """Run a simulator in a process of its own, and give an Airflow connection to it.
+    """Run a simulator in a separate process, and yield an Airflow connection to it.
 
-    :param arguments: of Python; those of an ordinary one by default.
+    :param arguments: Python's command line; by default that of the simulator.
     """
-    usual = ("-m", "pictory_provider.simulator", "--seconds", str(SECONDS))
-    command = [sys.executable, *(arguments or usual)]
+    default = ("-m", "pictory_provider.simulator", "--seconds", str(SECONDS))
+    command = [sys.executable, *(arguments or default)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -54,7 +54,7 @@ def simulator(*arguments: str) -> Iterator[str]:
 
 
 class Peaks:
-    """The most memory that the processes of a component have had, over what they had first; in bytes."""
+    """The largest growth of memory of a component's processes, in bytes."""
 
     def __init__(self, airflow: AirflowStack) -> None:
         self.worker = self.triggerer = 0
@@ -84,8 +84,8 @@ class Peaks:
         return most
 
 
-def asked(connection: str) -> tuple[int, int]:
-    """Return how many submissions and looks Pictory has seen, and the most of them in any second."""
+def count_requests(connection: str) -> tuple[int, int]:
+    """Return the number of submissions and polls, and the most of them in any second."""
     import requests
 
     host = json.loads(connection)["host"].removesuffix("/pictoryapis")
@@ -106,7 +106,7 @@ def asked(connection: str) -> tuple[int, int]:
 
 
 def end_of_run(database: str) -> str:
-    """Return the state in which the only run has ended, by its database: answers of the API would cost CPU."""
+    """Wait until the only run ends, and return its state, from the database: calls of the API would use CPU."""
     session = psycopg2.connect(database)
     session.autocommit = True
     with closing(session), session.cursor() as cursor:
@@ -128,18 +128,18 @@ def in_airflow(way: str, pictures: int) -> dict[str, Any]:
             "BENCH_FOLDER": folder,
         }
         with AirflowStack(Path(folder) / "home", DAGS, env=env) as airflow:
-            before = spent(airflow)
+            before = cpu_used(airflow)
             time.sleep(IDLE)
-            idle = {name: (cpu - before[name]) / IDLE for name, cpu in spent(airflow).items()}
-            before, begun = spent(airflow), time.monotonic()
+            idle = {name: (cpu - before[name]) / IDLE for name, cpu in cpu_used(airflow).items()}
+            before, begun = cpu_used(airflow), time.monotonic()
             with Peaks(airflow) as peaks:
                 airflow.trigger(f"bench_batch_{way}")
                 state = end_of_run(database)
-            took, after = time.monotonic() - begun, spent(airflow)
+            took, after = time.monotonic() - begun, cpu_used(airflow)
             starts = (airflow.home / "scheduler.log").read_text().count("TaskInstance Finished:")
         assert state == "success", state
         cpu = {name: after[name] - before[name] - idle[name] * took for name in COMPONENTS}
-        requests, most = asked(connection)
+        requests, most = count_requests(connection)
         return {
             "saved": len(list((Path(folder) / way).glob("*.png"))),
             "took": took,
@@ -154,7 +154,7 @@ def in_airflow(way: str, pictures: int) -> dict[str, Any]:
 
 
 def bare(pictures: int) -> dict[str, Any]:
-    """Run the script."""
+    """Run the bare script."""
     with tempfile.TemporaryDirectory() as folder, simulator() as connection:
         env = os.environ | {"AIRFLOW_CONN_PICTORY_DEFAULT": connection, "NO_PROXY": "127.0.0.1"}
         command = [sys.executable, "-m", "benchmarks.bare", str(pictures), f"{folder}/bare"]
@@ -163,7 +163,7 @@ def bare(pictures: int) -> dict[str, Any]:
             _, status, used = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         assert process.returncode == 0
-        requests, most = asked(connection)
+        requests, most = count_requests(connection)
         return {
             "saved": len(list((Path(folder) / "bare").glob("*.png"))),
             "took": time.monotonic() - begun,
@@ -189,11 +189,11 @@ def main(*arguments: str) -> None:
         for way in ("bare", "batch", "mapped"):
             if way == "mapped" and "--without-mapped" in arguments:
                 continue
-            told = bare(pictures) if way == "bare" else in_airflow(way, pictures)
+            row = bare(pictures) if way == "bare" else in_airflow(way, pictures)
             print(
-                f"{way:<8}{told['saved']:>8}{told['took']:>8.0f} s{told['cpu'] / pictures:>14.3f} s"
-                f"{told['requests']:>10}{told['starts']:>8}{told['worker'] / 2**20:>10.0f} MiB"
-                f"{told['triggerer'] / 2**20:>12.0f} MiB{told['most']:>16}   {told['more']}",
+                f"{way:<8}{row['saved']:>8}{row['took']:>8.0f} s{row['cpu'] / pictures:>14.3f} s"
+                f"{row['requests']:>10}{row['starts']:>8}{row['worker'] / 2**20:>10.0f} MiB"
+                f"{row['triggerer'] / 2**20:>12.0f} MiB{row['most']:>16}   {row['more']}",
                 flush=True,
             )
 

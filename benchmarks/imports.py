@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What a DAG file pays for its imports. ``python -m benchmarks.imports`` prints it."""
+"""Measure the import times of modules that DAG files need: ``python -m benchmarks.imports``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MODULES = (
 
 
 def main() -> None:
-    """Print a table. The first run of each only fills the cache of compiled modules."""
+    """Print a table. The first run of each module only fills the bytecode cache."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     print(f"\nImporting after airflow.sdk, the median of {RUNS} fresh processes")
     for module in MODULES:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A large batch: what it holds in memory, and how long its log is.
+"""A large batch: its memory use, and the length of its log.
 
 ``python -m benchmarks.large [ROWS]``: 10,000 rows of a CSV file by default, jobs of a second, at most 200 requests
-a second, in a real Airflow on PostgreSQL. The simulator draws one picture for all: drawing would take the time.
+a second, in a real Airflow on PostgreSQL. The simulator draws a single picture for all jobs, to save time.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.batch import Peaks, asked, end_of_run, simulator
-from benchmarks.triggerer import DAGS, SETTINGS, spent
+from benchmarks.batch import Peaks, count_requests, end_of_run, simulator
+from benchmarks.triggerer import DAGS, SETTINGS, cpu_used
 from demo.postgres import postgres
 from demo.stack import AirflowStack
 
@@ -31,7 +31,7 @@ __main__.main()
 
 
 def main(rows: int = 10_000) -> None:
-    """Run it, and print a line."""
+    """Run the batch, and print its figures."""
     with (
         tempfile.TemporaryDirectory() as folder,
         simulator("-c", ONE_PICTURE, "--seconds", "1", "--credits", str(rows)) as connection,
@@ -40,22 +40,22 @@ def main(rows: int = 10_000) -> None:
         table = Path(folder) / "table.csv"
         lines = (f'{number:05d},"A mug, hand-made, number {number}",blue\n' for number in range(rows))
         table.write_text("sku,product,colour\n" + "".join(lines))
-        known = json.loads(connection)
+        fields = json.loads(connection)
         env = {
             **SETTINGS,
-            "AIRFLOW_CONN_PICTORY_DEFAULT": json.dumps({**known, "extra": {"requests_per_second": PER_SECOND}}),
+            "AIRFLOW_CONN_PICTORY_DEFAULT": json.dumps({**fields, "extra": {"requests_per_second": PER_SECOND}}),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.replace("postgresql:", "postgresql+psycopg2:"),
             "BENCH_FOLDER": folder,
         }
         with AirflowStack(Path(folder) / "home", DAGS, env=env) as airflow:
-            before, begun = spent(airflow), time.monotonic()
+            before, begun = cpu_used(airflow), time.monotonic()
             with Peaks(airflow) as peaks:
                 run = "bench_batch_large", airflow.trigger("bench_batch_large")
                 state = end_of_run(database)
-            took, after = time.monotonic() - begun, spent(airflow)
+            took, after = time.monotonic() - begun, cpu_used(airflow)
             cpu = sum(after.values()) - sum(before.values())
             log = next((Path(folder) / "home").rglob(f"*run_id={run[1]}*/**/attempt=1.log")).read_text()
-        requests, most = asked(connection)
+        requests, most = count_requests(connection)
         manifest = Path(folder) / "large" / "metadata.jsonl"
         print(
             f"{rows:,} rows: {state} in {took:.0f} s, {cpu / rows:.3f} s of CPU a picture, {requests:,} requests, "

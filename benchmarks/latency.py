@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Time from the submission to the saved file of a single picture, and that of an earlier commit.
+"""Compare the time from the submission to the saved file of a single picture with that of an earlier commit.
 
 ``python -m benchmarks.latency 92180a6 --rounds 5`` runs one task with a ``path`` in a real, idle Airflow, with the
 defaults of Airflow and of the provider, for jobs of 3 s and of 30 s. It also counts the requests to the API.
@@ -26,7 +26,10 @@ from pictory_provider.operators.pictory import GenerateImageOperator
 
 with DAG("{DAG_ID}", schedule=None):
     GenerateImageOperator(
-        task_id="draw", prompt="A lighthouse at dawn", model="flux-schnell", path="{{{{ dag_run.conf['path'] }}}}"
+        task_id="generate",
+        prompt="A lighthouse at dawn",
+        model="flux-schnell",
+        path="{{{{ dag_run.conf['path'] }}}}",
     )
 """
 
@@ -34,7 +37,7 @@ with DAG("{DAG_ID}", schedule=None):
 def main() -> int:
     """Print a table of medians."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.latency", description=__doc__)
-    parser.add_argument("commit", help="the earlier one")
+    parser.add_argument("commit", help="the earlier commit")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, nargs="+", default=[3.0, 30.0], help="how long a job takes")
     options = parser.parse_args()
@@ -48,7 +51,7 @@ def main() -> int:
 
 
 def measure(name: str, tree: Path, folder: Path, rounds: int, lengths: list[float]) -> None:
-    """Run the task of one commit, and print a line for each length of a job."""
+    """Run the task with one commit, and print a line for each job length in seconds."""
     dags = folder / "dags"
     dags.mkdir(parents=True)
     (dags / "latency.py").write_text(DAG)
@@ -57,20 +60,20 @@ def measure(name: str, tree: Path, folder: Path, rounds: int, lengths: list[floa
             "AIRFLOW_CONN_PICTORY_DEFAULT": pictory.connection_json(),
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "5",  # Airflow's default
         }
-        # `python -m airflow` takes the package of the folder that it starts in.
+        # `python -m airflow` imports the package from its working directory.
         with chdir(tree), AirflowStack(folder / "home", dags, env=env) as airflow:
             for seconds in lengths:
                 pictory.account.seconds = seconds
-                taken, asked = [], set()
+                taken, counts = [], set()
                 for number in range(rounds):
                     path = folder / f"{seconds:g}-{number}.png"
                     pictory.requests.clear()
                     airflow.finish(DAG_ID, airflow.trigger(DAG_ID, path=str(path)))
                     (submission,) = pictory.submissions
                     taken.append(path.stat().st_mtime - submission.at)
-                    asked.add(sum(request.host == "api" for request in pictory.requests))
+                    counts.add(sum(request.host == "api" for request in pictory.requests))
                 each = ", ".join(f"{one:.1f}" for one in sorted(taken))
-                requests = " or ".join(map(str, sorted(asked)))
+                requests = " or ".join(map(str, sorted(counts)))
                 print(
                     f"| {name} | {seconds:g} s | {statistics.median(taken):.1f} s | {each} | {requests} |",
                     flush=True,

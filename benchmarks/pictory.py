@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A Pictory for benchmarks: quick, over TLS with a private authority, in a process of its own.
+"""A fast Pictory for benchmarks, over TLS with a private certificate authority, in a separate process.
 
-It takes submissions and answers looks, and counts. The simulator does far more, and would be measured with what
-is to be measured. A job's id tells when it ends: ``e<epoch seconds>-<number>``.
+It accepts submissions, answers polls, and counts both. The simulator does far more, and its own cost would distort
+the results. A job's id contains its end: ``e<epoch seconds>-<number>``.
 
 ``python -m benchmarks.pictory FOLDER SECONDS`` writes ``ca.pem`` into the folder and prints its port.
 """
@@ -37,12 +37,12 @@ HOST = "127.0.0.1"
 
 
 def job_id(end: float, number: int) -> str:
-    """Return the id of a job that ends at a time."""
+    """Return the id of a job that ends at a time in epoch seconds."""
     return f"e{end:.3f}-{number}"
 
 
 class Pictory:
-    """What the server knows of its requests."""
+    """The counters and replies of the server."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -50,13 +50,13 @@ class Pictory:
         self.reset()
 
     def reset(self) -> None:
-        """Count from now on."""
-        self.looks: list[float] = []
+        """Reset the counters."""
+        self.polls: list[float] = []
         self.submissions: list[float] = []
         self.open = self.opened = self.most_open = 0
 
     def answer(self, method: str, path: str) -> dict[str, Any]:
-        """Return the JSON of an answer."""
+        """Return the JSON of a reply."""
         now = time.time()
         if method == "POST" and path == "/v1/aistudio/images":
             self.submissions.append(now)
@@ -68,24 +68,24 @@ class Pictory:
         if path == "/reset":
             self.reset()
             return {}
-        self.looks.append(now)
-        known = path.rpartition("/")[2]
+        self.polls.append(now)
+        job = path.rpartition("/")[2]
         data: dict[str, Any] = {"status": "in-progress"}
-        if now >= float(known[1:].partition("-")[0]):
+        if now >= float(job[1:].partition("-")[0]):
             url = "https://example.com/picture.png"
             data = {"status": "completed", "url": url, "width": 1024, "height": 1024, "aiCreditsUsed": 2}
-        return {"job_id": known, "success": True, "data": data}
+        return {"job_id": job, "success": True, "data": data}
 
     def stats(self) -> dict[str, Any]:
-        """Return what was counted."""
+        """Return the counters."""
         first = most = 0
-        for last, at in enumerate(self.looks):
-            while self.looks[first] <= at - 1:
+        for last, at in enumerate(self.polls):
+            while self.polls[first] <= at - 1:
                 first += 1
             most = max(most, last - first + 1)
         return {
-            "looks": len(self.looks),
-            "most looks in any second": most,
+            "polls": len(self.polls),
+            "most polls in any second": most,
             "connections opened": self.opened,
             "most connections at once": self.most_open,
             "last submission": max(self.submissions, default=None),
@@ -93,14 +93,14 @@ class Pictory:
 
 
 class Connection(asyncio.Protocol):
-    """One kept-alive connection; bodies of requests are skipped."""
+    """One keep-alive connection; request bodies are ignored."""
 
     def __init__(self, pictory: Pictory) -> None:
         self._pictory = pictory
         self._received = b""
 
     def connection_made(self, transport: Any) -> None:
-        """Count it."""
+        """Count the connection."""
         self._transport = transport
         pictory = self._pictory
         pictory.open += 1
@@ -108,11 +108,11 @@ class Connection(asyncio.Protocol):
         pictory.most_open = max(pictory.most_open, pictory.open)
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002  asyncio's name
-        """Count it no longer."""
+        """Count the connection as closed."""
         self._pictory.open -= 1
 
     def data_received(self, data: bytes) -> None:
-        """Answer every whole request."""
+        """Answer every complete request."""
         self._received += data
         while b"\r\n\r\n" in self._received:
             head, _, rest = self._received.partition(b"\r\n\r\n")
@@ -131,15 +131,17 @@ class Connection(asyncio.Protocol):
 
 
 def make_certificates(folder: Path) -> None:
-    """Write ``ca.pem``, a private authority, and ``server.pem``, what it has signed."""
+    """Write ``ca.pem``, a private certificate authority, and ``server.pem``, a certificate that it has signed."""
     now = dt.datetime.now(dt.UTC)
 
-    def sign(subject: str, key: ec.EllipticCurvePrivateKey, issuer: ec.EllipticCurvePrivateKey, more: Any) -> Any:
+    def sign(
+        subject: str, key: ec.EllipticCurvePrivateKey, issuer: ec.EllipticCurvePrivateKey, extension: Any
+    ) -> Any:
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
         authority = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Benchmark authority")])
         builder = x509.CertificateBuilder().subject_name(name).issuer_name(authority).public_key(key.public_key())
         builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now)
-        builder = builder.not_valid_after(now + dt.timedelta(days=2)).add_extension(more, critical=False)
+        builder = builder.not_valid_after(now + dt.timedelta(days=2)).add_extension(extension, critical=False)
         return builder.sign(issuer, hashes.SHA256())
 
     root, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
@@ -165,15 +167,15 @@ async def serve(folder: Path, seconds: float) -> None:
 
 
 class Running:
-    """A server in a process of its own."""
+    """A server in a separate process."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.url = f"https://{HOST}:{port}"
         self.ca = str(folder / "ca.pem")
         self._context = ssl.create_default_context(cafile=self.ca)
 
-    def ask(self, path: str) -> Any:
-        """Ask for ``/stats``, or for a ``/reset``."""
+    def get(self, path: str) -> Any:
+        """Get ``/stats`` or ``/reset``."""
         with urlopen(self.url + path, context=self._context, timeout=30) as reply:  # noqa: S310  our own server
             return json.load(reply)
 
@@ -185,7 +187,7 @@ class Running:
 
 @contextmanager
 def running(folder: Path, seconds: float = 0.0) -> Iterator[Running]:
-    """Run the server while the block runs."""
+    """Run the server for the duration of the block."""
     command = [sys.executable, "-m", "benchmarks.pictory", str(folder), str(seconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""From prompt to file in a real Airflow on PostgreSQL: one task with a path beside the three tasks.
+"""Compare one task with a path to three tasks, from prompt to file, in a real Airflow on PostgreSQL.
 
-``python -m benchmarks.saving [PICTURES]``: 40 pictures of 20 s by default. What an idle Airflow uses is taken off.
+``python -m benchmarks.saving [PICTURES]``: 40 pictures of 20 s by default. The CPU use of an idle Airflow is
+subtracted.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.triggerer import DAGS, SETTINGS, spent
+from benchmarks.triggerer import DAGS, SETTINGS, cpu_used
 from demo.postgres import postgres
 from demo.stack import COMPONENTS, AirflowStack
 from pictory_provider.simulator import Simulator
 
 SECONDS = 20.0
-"""So long a job runs."""
+"""How long a job runs."""
 IDLE = 30.0
-"""So many seconds the idle Airflow is watched before."""
+"""Seconds for which the idle Airflow is measured first."""
 
 
 def measure(way: str, pictures: int) -> None:
@@ -38,13 +39,13 @@ def measure(way: str, pictures: int) -> None:
             "BENCH_FOLDER": folder,
         }
         with AirflowStack(Path(folder) / "home", DAGS, env=env) as airflow:
-            before = spent(airflow)
+            before = cpu_used(airflow)
             time.sleep(IDLE)
-            idle = {name: (cpu - before[name]) / IDLE for name, cpu in spent(airflow).items()}
-            before, begun = spent(airflow), time.monotonic()
+            idle = {name: (cpu - before[name]) / IDLE for name, cpu in cpu_used(airflow).items()}
+            before, begun = cpu_used(airflow), time.monotonic()
             run = f"bench_saving_{way}", airflow.trigger(f"bench_saving_{way}")
             states = list(airflow.finish(*run, timeout=3_600).values())
-            took, after = time.monotonic() - begun, spent(airflow)
+            took, after = time.monotonic() - begun, cpu_used(airflow)
             starts = (airflow.home / "scheduler.log").read_text().count("TaskInstance Finished:")
         saved = len(list((Path(folder) / way).glob("*.png")))
         cpu = {name: after[name] - before[name] - idle[name] * took for name in COMPONENTS}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Wait for many jobs in one process, in one style; told what to do on its first line, and tells its cost, as JSON.
+"""Wait for many jobs in one process, in one style. Reads its task as JSON from the first line, and prints its
+cost.
 
 ``{"style": ..., "url": ..., "ca": ..., "jobs": [[begin, end], ...], "interval": ..., "window": ..., ...}``
 """
@@ -28,15 +29,15 @@ TICK = 0.01
 """Seconds between two measurements of the loop's lag."""
 
 
-async def wait_by(look: Callable[[str], Awaitable[Any]], job: str, begin: float, interval: float) -> None:
-    """Look at a job every so many seconds, as all styles but ours do."""
+async def wait_by(poll: Callable[[str], Awaitable[Any]], job: str, begin: float, interval: float) -> None:
+    """Poll a job at a fixed interval in seconds, as all styles except ours do."""
     await asyncio.sleep(begin - time.time())
-    while (await look(job))["data"]["status"] == "in-progress":
+    while (await poll(job))["data"]["status"] == "in-progress":
         await asyncio.sleep(interval)
 
 
 async def bare(task: dict[str, Any], jobs: list[tuple[str, float]]) -> list[Coroutine[Any, Any, Any]]:
-    """A bare loop over one aiohttp session: the limit."""
+    """A bare loop over one aiohttp session, which is the lower bound."""
     import aiohttp
 
     context = ssl.create_default_context(cafile=task["ca"])
@@ -44,49 +45,49 @@ async def bare(task: dict[str, Any], jobs: list[tuple[str, float]]) -> list[Coro
         connector=aiohttp.TCPConnector(ssl=context), headers={"Authorization": "pictai_benchmark"}
     )
 
-    async def look(job: str) -> Any:
+    async def poll(job: str) -> Any:
         async with session.get(f"{task['url']}/v1/jobs/{job}") as reply:
             return await reply.json()
 
-    return [wait_by(look, job, begin, task["interval"]) for job, begin in jobs]
+    return [wait_by(poll, job, begin, task["interval"]) for job, begin in jobs]
 
 
 async def session_for_each_poll(
     task: dict[str, Any], jobs: list[tuple[str, float]]
 ) -> list[Coroutine[Any, Any, Any]]:
-    """As the trigger of ``apache-airflow-providers-http`` does; with one SSL context, as aiohttp keeps one."""
+    """Like the trigger of ``apache-airflow-providers-http``; with one SSL context, as aiohttp has one."""
     import aiohttp
 
     context = ssl.create_default_context(cafile=task["ca"])
 
-    async def look(job: str) -> Any:
+    async def poll(job: str) -> Any:
         async with (
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session,
             session.get(f"{task['url']}/v1/jobs/{job}", headers={"Authorization": "k"}) as reply,
         ):
             return await reply.json()
 
-    return [wait_by(look, job, begin, task["interval"]) for job, begin in jobs]
+    return [wait_by(poll, job, begin, task["interval"]) for job, begin in jobs]
 
 
 async def blocking_call_in_a_thread(
     task: dict[str, Any], jobs: list[tuple[str, float]]
 ) -> list[Coroutine[Any, Any, Any]]:
-    """As the agent trigger of ``apache-airflow-providers-openai`` does, with its library's HTTP client."""
+    """Like the agent trigger of ``apache-airflow-providers-openai``, with its library's HTTP client."""
     import httpx
 
     client = httpx.Client(verify=ssl.create_default_context(cafile=task["ca"]), headers={"Authorization": "k"})
 
-    async def look(job: str) -> Any:
+    async def poll(job: str) -> Any:
         reply = await asyncio.to_thread(client.get, f"{task['url']}/v1/jobs/{job}")
         return reply.json()
 
-    return [wait_by(look, job, begin, task["interval"]) for job, begin in jobs]
+    return [wait_by(poll, job, begin, task["interval"]) for job, begin in jobs]
 
 
 async def pictory(task: dict[str, Any], jobs: list[tuple[str, float]]) -> list[Coroutine[Any, Any, Any]]:
-    """The trigger of this provider, as a sensor makes it that has looked once and then deferred."""
-    import pictory_provider.pool  # noqa: F401  imported once, however many wait
+    """The trigger of this provider, created as by a sensor that has polled once and then deferred."""
+    import pictory_provider.client.shared  # noqa: F401  imported once for any number of waits
     from pictory_provider.api.timing import TIMING
     from pictory_provider.hooks.pictory import PictoryHook
     from pictory_provider.triggers.pictory import PictoryJobTrigger
@@ -95,7 +96,7 @@ async def pictory(task: dict[str, Any], jobs: list[tuple[str, float]]) -> list[C
     extra = {"ca_bundle": task["ca"], "requests_per_second": task["rate"]}
     connection = {"conn_type": "pictory", "host": task["url"], "password": "pictai_benchmark", "extra": extra}
     os.environ["AIRFLOW_CONN_PICTORY_DEFAULT"] = json.dumps(connection)
-    await PictoryHook()._afind_settings()  # noqa: SLF001  Airflow loads what finds connections, once
+    await PictoryHook()._afind_settings()  # noqa: SLF001  Airflow loads its secrets backends once
 
     async def wait(job: str, begin: float) -> None:
         trigger = PictoryJobTrigger(
@@ -121,7 +122,7 @@ STYLES = {
 
 
 async def main(task: dict[str, Any]) -> dict[str, Any]:
-    """Start the waits, let them settle, and measure a window; or all, where all jobs end."""
+    """Start the waits, let them settle, and measure for a window; without a window, until all jobs have ended."""
     process = psutil.Process()
     lags: list[float] = []
 
@@ -137,7 +138,7 @@ async def main(task: dict[str, Any]) -> dict[str, Any]:
     now = time.time() + 1
     jobs = [(job_id(now + end, number), now + begin) for number, (begin, end) in enumerate(task["jobs"])]
     style = STYLES[task["style"]]
-    empty = await style(task, [])  # what is imported and opened once is no cost of a wait
+    empty = await style(task, [])  # imports and opens once what is not a cost of a wait
     assert not empty
     before, resident = cpu(), process.memory_info().rss
     waits = [asyncio.create_task(wait) for wait in await style(task, jobs)]
@@ -145,12 +146,12 @@ async def main(task: dict[str, Any]) -> dict[str, Any]:
         await asyncio.gather(*waits)
         return {"cpu": cpu() - before}
     await asyncio.sleep(now + task["settle"] - time.time())
-    await tell("begin")
+    await report("begin")
     begun = cpu()
     await asyncio.sleep(task["window"])
-    spent = cpu() - begun
-    await tell("end")
-    # The lag is measured by itself: looking at the clock a hundred times a second costs more than 10 looks.
+    used = cpu() - begun
+    await report("end")
+    # The lag is measured separately: reading the clock a hundred times a second costs more than 10 polls.
     lag = asyncio.create_task(measure_lag())
     await asyncio.sleep(task["window"])
     lag.cancel()
@@ -161,14 +162,14 @@ async def main(task: dict[str, Any]) -> dict[str, Any]:
         await asyncio.gather(*waits, return_exceptions=True)
     cuts = statistics.quantiles(lags, n=100)
     return {
-        "cpu": spent,
+        "cpu": used,
         "memory": grown,
         "lag": [1000 * seconds for seconds in (statistics.median(lags), cuts[98], max(lags))],
     }
 
 
-async def tell(word: str) -> None:
-    """Tell the one who measures, and wait until it has looked at the server."""
+async def report(word: str) -> None:
+    """Print a word for the measuring process, and wait until it has read the server's counters."""
     print(word, flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Time the tests and the demo, and those of an earlier commit.
+"""Compare the run times of the tests and the demo with those of an earlier commit.
 
-``python -m benchmarks.suites 92180a6 --rounds 3`` clones both commits and runs each command in one clone and then
-in the other, on the same machine in one run. Nothing else should run meanwhile.
+``python -m benchmarks.suites 92180a6 --rounds 3`` clones both commits and runs each command alternately in both
+clones. Nothing else should run on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ COMMANDS = {
     "make demo": ["make demo"],
     ".ci/run": [".ci/run"],
 }
-"""The command lines of what is timed. The first whose target a commit's Makefile has is taken."""
+"""The commands to time. Of several, the first one whose target is in the commit's Makefile is used."""
 
 
 def main() -> int:
     """Print a table of medians, and the ratio of this commit to the earlier one."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.suites", description=__doc__)
-    parser.add_argument("commit", help="the earlier one")
+    parser.add_argument("commit", help="the earlier commit")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--only", action="append", choices=COMMANDS, help="by default all but .ci/run, which takes very long"
+        "--only", action="append", choices=COMMANDS, help="default: all except .ci/run, which takes very long"
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -48,6 +48,7 @@ def main() -> int:
             for _ in range(options.rounds):
                 for tree, taken in zip(trees, seconds, strict=True):
                     taken.append(timed(tree, name))
+                    print(f"{name} of {tree.name}: {taken[-1]:.0f} s", file=sys.stderr, flush=True)
             then, now = map(statistics.median, seconds)
             each = [", ".join(f"{taken:.0f}" for taken in tree) for tree in seconds]
             print(f"| `{name}` | {each[0]} | {each[1]} | {now / then:.2f} |", flush=True)
@@ -62,7 +63,7 @@ def clone(commit: str, folder: Path) -> Path:
 
 
 def timed(tree: Path, name: str) -> float:
-    """Return the seconds that a command takes in a tree.
+    """Return the run time of a command in a tree, in seconds.
 
     :raises CalledProcessError: if it fails.
     """

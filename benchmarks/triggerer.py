@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Many sensors in a real Airflow on PostgreSQL, in each way of waiting.
+"""Compare the ways of waiting, with many sensors in a real Airflow on PostgreSQL.
 
 ``python -m benchmarks.triggerer [SENSORS [WAY...]]``: 100 sensors in all five ways by default.
 
-One task submits the jobs of 50 sensors, so that what is measured is the wait alone: from the last submission to
-the last sensor's end. A picture that a ``GenerateImageOperator`` submits takes one worker start more.
+One task submits the jobs of 50 sensors, so that only the wait is measured: from the last submission to the last
+sensor's end. A picture that a ``GenerateImageOperator`` submits takes one more worker start.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DAGS = Path(__file__).parent / "dags"
 WAYS = ("poke", "deferred", "end", "start", "http")
 TASKS = 50
 STARTS_PER_SECOND = 1.3
-"""Worker starts that two cores manage, roughly: so long a job runs that all sensors wait at once."""
+"""Rough number of worker starts on two cores. Jobs run so long that all sensors wait at the same time."""
 SETTINGS = {
     "AIRFLOW__CORE__PARALLELISM": "8",
     "AIRFLOW__SCHEDULER__MAX_TIS_PER_QUERY": "64",
@@ -34,8 +34,8 @@ SETTINGS = {
 }
 
 
-def spent(airflow: AirflowStack) -> dict[str, float]:
-    """Return the CPU seconds of each component so far, its ended processes included."""
+def cpu_used(airflow: AirflowStack) -> dict[str, float]:
+    """Return the CPU seconds of each component so far, including those of ended child processes."""
     found = {}
     for component in COMPONENTS:
         found[component] = 0.0
@@ -87,10 +87,10 @@ def measure(way: str, sensors: int) -> None:
                         "SELECT count(*) FROM task_instance WHERE task_id = 'submit' AND state = 'success'"
                     )
                     done = cursor.fetchone()[0]
-                before, looks = spent(airflow), pictory.ask("/stats")["looks"]
+                before, polls = cpu_used(airflow), pictory.get("/stats")["polls"]
                 while left():
                     time.sleep(2)
-                after, stats = spent(airflow), pictory.ask("/stats")
+                after, stats = cpu_used(airflow), pictory.get("/stats")
                 cursor.execute(
                     "SELECT extract(epoch FROM max(end_date)), count(*) FILTER (WHERE state = 'success') "
                     "FROM task_instance WHERE task_id LIKE 'wait%%'"
@@ -101,7 +101,7 @@ def measure(way: str, sensors: int) -> None:
         cpu = {component: after[component] - before[component] for component in COMPONENTS}
         print(
             f"{way:<10}{succeeded:>6}/{sensors:<6}{float(ended) - stats['last submission']:>8.0f} s"
-            f"{seconds:>8.0f} s{starts / sensors:>10.2f}{(stats['looks'] - looks) / sensors:>9.2f}"
+            f"{seconds:>8.0f} s{starts / sensors:>10.2f}{(stats['polls'] - polls) / sensors:>9.2f}"
             f"{cpu['scheduler']:>12.1f} s{cpu['api-server']:>10.1f} s{cpu['triggerer']:>10.1f} s"
             f"{sum(cpu.values()) / sensors:>12.2f} s",
             flush=True,
@@ -112,7 +112,7 @@ def main(sensors: int = 100, *ways: str) -> None:
     """Print a table."""
     print(f"\n{sensors} sensors on PostgreSQL, 8 worker slots")
     print(
-        f"{'way':<10}{'succeeded':>13}{'in all':>10}{'a job':>10}{'starts':>10}{'looks':>9}"
+        f"{'way':<10}{'succeeded':>13}{'in all':>10}{'a job':>10}{'starts':>10}{'polls':>9}"
         f"{'scheduler+workers':>14}{'API':>10}{'triggerer':>12}{'a picture':>14}"
     )
     for way in ways or WAYS:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A batch: a picture for each prompt of a list, in one task. A prompt that fails takes no other along.
+"""Generate a picture for each prompt of a list, in one task. One failed prompt does not stop the others.
 
-The folder of the run has the pictures, ``metadata.jsonl`` with a line for each, and ``failed.jsonl`` for the rest.
+The run's folder holds the pictures, ``metadata.jsonl`` with a line for each picture, and ``failed.jsonl`` with a
+line for each prompt without one. Each run has its own folder, so each run buys all pictures.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A scheduled cover, published as an asset; a second DAG runs whenever there is a new one."""
+"""Publish a daily cover as an asset, and run a second DAG for each new cover. Each day buys one picture."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ with DAG(
         aspect_ratio="9:16",
         style="minimalist",
         path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}/published/{{ run_id }}.png",
-        outlets=[cover],  # its event says where the picture lies
+        outlets=[cover],  # its event has the path of the picture
     )
 
 with DAG(dag_id="pictory_use_cover", doc_md=__doc__, schedule=[cover], catchup=False, tags=["pictory"]):
@@ -36,7 +36,7 @@ with DAG(dag_id="pictory_use_cover", doc_md=__doc__, schedule=[cover], catchup=F
     @task
     def use(triggering_asset_events: Any) -> str:
         newest = max(triggering_asset_events[cover], key=lambda event: event.timestamp)
-        print(f"A new cover lies at {newest.extra['path']}.")
+        print(f"The new cover is at {newest.extra['path']}.")
         return str(newest.extra["path"])
 
     use()

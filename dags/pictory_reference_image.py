@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""An image guided by a reference image: a variation, another subject, or another style.
+"""Generate an image from a reference image: a variation, another subject, or another style.
 
-The reference image is at a public URL, or it is a private object such as ``s3://catalogue/mug.png``, which is
-signed for Pictory. It is the parameter ``reference_image_url``, or the Airflow variable
-``pictory_reference_image`` where the parameter is empty. One task has the picture made, and saves it.
+The reference image is a public URL, or a private object such as ``s3://catalogue/mug.png``, which the task signs
+for Pictory. Set it in the parameter ``reference_image_url``; if that is empty, the Airflow variable
+``pictory_reference_image`` is used. One task generates the picture and saves it.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ with DAG(
     tags=["pictory"],
     user_defined_macros={"prompts": PROMPTS},
     params={
-        "use": Param("style transfer", enum=list(PROMPTS), description="What to make of the reference image."),
+        "use": Param("style transfer", enum=list(PROMPTS), description="What to do with the reference image."),
         "reference_image_url": Param(
             None,
             type=["null", "string"],
             title="Reference image",
             description="A public http(s) URL, or a private object such as s3://bucket/key.png. "
-            "Left empty, it is the variable pictory_reference_image.",
+            "If it is empty, the variable pictory_reference_image is used.",
         ),
         "model": Param(
             "seedream3.0",
             enum=list(MODELS),
             values_display=PRICES,
-            description="Each picture costs what stands beside its model.",
+            description="The price of a picture is shown next to its model.",
         ),
         "style": Param(
             "artistic",

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Submit in one task group, wait in another: the jobId is all that goes from one to the other.
+"""Submit in one task group and wait in another. Only the jobId goes from one to the other.
 
-Between the two there is time for other work, while Pictory draws.
+Other tasks run between the two while Pictory generates the picture.
 """
 
 from __future__ import annotations

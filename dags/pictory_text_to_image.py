@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Text to image, in three tasks: submit a prompt, wait without holding a worker, save the picture.
+"""Generate an image from text in three tasks: submit a prompt, wait without holding a worker, save the picture.
 
-The folder for the pictures is the Airflow variable ``pictory_pictures``.
+The Airflow variable ``pictory_pictures`` sets the folder for the pictures.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ with DAG(
             format="multiline",
             minLength=5,
             maxLength=5000,
-            description="What to draw, in 5 to 5,000 characters.",
+            description="What the picture shows, in 5 to 5,000 characters.",
         ),
         "model": Param(
             "flux-schnell",
             enum=list(MODELS),
             values_display=PRICES,
-            description="Each picture costs what stands beside its model.",
+            description="The price of a picture is shown next to its model.",
         ),
         "aspect_ratio": Param("16:9", enum=["1:1", "16:9", "9:16"], title="Aspect ratio"),
         "style": Param(
@@ -51,9 +51,8 @@ with DAG(
         prompt="{{ params.prompt }}",
         model="{{ params.model }}",
         aspect_ratio="{{ params.aspect_ratio }}",
-        style=dag.param(
-            "style", default="photorealistic"
-        ),  # no style stays None, where a template would make it a word
+        # dag.param keeps None for "no style"; a template would turn it into the text "None".
+        style=dag.param("style", default="photorealistic"),
     )
     wait = PictoryJobSensor(task_id="wait", job_id=generate.output)
     save = DownloadImageOperator(

@@ -28,19 +28,19 @@ PICTURES = ROOT / ".demo" / "pictures"
 CHEAPEST = min(MODELS.values(), key=lambda model: model.credits)
 UI_PORT = 8080
 TABLE = [f"A {colour} bicycle against a white wall, studio light" for colour in ("red", "green", "blue", "black")]
-"""What the demo has drawn in one task, and from the simulator alone."""
-SHOWN = "pictures_of_every_kind"
-"""The DAG that ``make ui`` runs, so that there is something to see."""
+"""Prompts of the batch, which the demo runs with the simulator only."""
+UI_DAG = "pictures_of_every_kind"
+"""The DAG that ``make ui`` runs, so that the pages have pictures."""
 
 MEANING = {
     "running": "a worker runs it",
-    "deferred": "Pictory draws; the triggerer waits, and no worker is held",
+    "deferred": "Pictory generates; the triggerer waits, and no worker slot is used",
     "success": "done",
 }
 
 
 def main() -> int:
-    """Run the command that was asked for, and leave no process behind."""
+    """Run the command, and leave no process behind."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("command", choices=("pictures", "ui"))
     command = parser.parse_args().command
@@ -48,7 +48,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     try:
-        return _show_ui() if command == "ui" else _make_pictures()
+        return _show_ui() if command == "ui" else _run_demo()
     except (KeyboardInterrupt, Terminated) as end:
         print("\nStopped. Nothing is left running.")
         return 128 + (end.number if isinstance(end, Terminated) else signal.SIGINT)
@@ -57,7 +57,7 @@ def main() -> int:
         return 1
 
 
-def _make_pictures() -> int:
+def _run_demo() -> int:
     clock = Clock()
     key = os.environ.get("PICTORY_API_KEY")
     if key and not _agrees_to_pay():
@@ -105,8 +105,8 @@ def _show_ui() -> int:
         dags = _dags_of_ui()
         with AirflowStack(_home("ui"), dags, env=env, port=port, say=clock.say) as airflow:
             clock.say(f"ready: {airflow.url}/dags")
-            shown = airflow.trigger(SHOWN)
-            print(f"\nPictures: {airflow.url}/dags/{SHOWN}/runs/{quote(shown, safe='')}/plugin/pictory-run")
+            run_id = airflow.trigger(UI_DAG)
+            print(f"\nPictures: {airflow.url}/dags/{UI_DAG}/runs/{quote(run_id, safe='')}/plugin/pictory-run")
             print("\nUnpause a DAG and trigger it. Pictures go to .demo/pictures. Ctrl-C ends everything.")
             while True:
                 airflow.check_alive()
@@ -116,9 +116,9 @@ def _show_ui() -> int:
 def _follow(
     airflow: AirflowStack, clock: Clock, dag_id: str, run_id: str, where: tuple[str, str]
 ) -> dict[str, Any]:
-    """Tell what happens in a run of a DAG until it ends, and return what it has saved.
+    """Print the states of a run's tasks until it ends, and return its result.
 
-    :param where: the task and the key of the XCom that tells of it.
+    :param where: the task and the key of the XCom with the result.
     """
     seen: dict[str, str] = {}
     for states in airflow.watch(dag_id, run_id):
@@ -136,7 +136,7 @@ def _follow(
 
 @contextmanager
 def _pictory(key: str | None) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield where the pictures come from, and the environment that takes Airflow there."""
+    """Yield a description of the Pictory in use, and Airflow's environment for it."""
     env = {"AIRFLOW_VAR_PICTORY_PICTURES": str(PICTURES)}
     if key:
         connection = {"conn_type": "pictory", "password": key, "host": os.environ.get("PICTORY_BASE_URL")}
@@ -151,14 +151,14 @@ def _pictory(key: str | None) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _credits(picture: dict[str, Any]) -> float:
-    """What Pictory says that a picture cost, or its listed price."""
+    """Return the AI credits that Pictory reports for a picture, or its listed price."""
     used: float | None = picture["ai_credits_used"]
     return CHEAPEST.credits if used is None else used
 
 
 def _agrees_to_pay() -> bool:
     print(
-        f"PICTORY_API_KEY is set: this buys two pictures of the real Pictory with {CHEAPEST.name}, "
+        f"PICTORY_API_KEY is set: this buys two pictures from the real Pictory with {CHEAPEST.name}, "
         f"for {2 * CHEAPEST.credits:g} AI credits."
     )
     if os.environ.get("YES") == "1":
@@ -170,11 +170,11 @@ def _agrees_to_pay() -> bool:
 
 
 def _dags_of_ui() -> Path:
-    """Return a folder with the example DAGs, and the one that shows what pictures look like in Airflow."""
+    """Return a folder with the example DAGs and the DAG with all kinds of pictures."""
     folder = ROOT / ".demo" / "dags-ui"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for file in (*(ROOT / "dags").iterdir(), ROOT / "demo" / "dags" / f"{SHOWN}.py"):
+    for file in (*(ROOT / "dags").iterdir(), ROOT / "demo" / "dags" / f"{UI_DAG}.py"):
         (folder / file.name).symlink_to(file)
     return folder
 
@@ -184,7 +184,7 @@ def _home(name: str) -> Path:
 
 
 class Terminated(BaseException):
-    """The demo was told to end."""
+    """The demo received SIGTERM or SIGHUP."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -195,7 +195,7 @@ def _end(number: int, _: Any) -> NoReturn:
 
 
 class Clock:
-    """Lines with the time since the start, and a sign of life between them."""
+    """Prints lines with the time since the start, and dots between them."""
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
@@ -214,7 +214,7 @@ class Clock:
         print(f"  {int(self.seconds) // 60}:{int(self.seconds) % 60:02}  {text}", flush=True)
 
     def tick(self) -> None:
-        """Show that time passes."""
+        """Print a dot."""
         print("." if self._ticks else "        .", end="", flush=True)
         self._ticks += 1
 

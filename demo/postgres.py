@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A private PostgreSQL on a free loopback port, run as an ordinary user, that leaves nothing behind."""
+"""A private PostgreSQL server on a free loopback port, run as an unprivileged user and deleted afterwards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ORDINARY_USER = "nobody"
 
 
 def programs() -> Path:
-    """Return the folder of PostgreSQL's server programs: Debian keeps them out of the PATH."""
+    """Return the folder of PostgreSQL's server programs, which Debian does not put on the PATH."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)
     on_path = shutil.which("initdb")
     if not found and not on_path:
@@ -34,7 +34,7 @@ def programs() -> Path:
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """Serve an empty database ``airflow``, and give its URL, without a driver: ``postgresql://...``."""
+    """Serve an empty database ``airflow``, and yield its URL without a driver: ``postgresql://...``."""
     folder = Path(tempfile.mkdtemp(prefix="pictory-postgres-"))
     user = {}
     if os.geteuid() == 0:  # the server refuses to be root
@@ -47,20 +47,9 @@ def postgres() -> Iterator[str]:
             "initdb", "--pgdata", data, "--auth", "trust", "--username", "airflow", "--no-sync", cwd=folder, **user
         )
         with (folder / "server.log").open("wb") as log:
+            options = ["-D", data, "-h", HOST, "-p", str(port), "-k", folder, "-c", "fsync=off"]
             server = subprocess.Popen(
-                [
-                    programs() / "postgres",
-                    "-D",
-                    data,
-                    "-h",
-                    HOST,
-                    "-p",
-                    str(port),
-                    "-k",
-                    folder,
-                    "-c",
-                    "fsync=off",
-                ],
+                [programs() / "postgres", *options],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -73,7 +62,7 @@ def postgres() -> Iterator[str]:
             call("createdb", "-h", HOST, "-p", str(port), "-U", "airflow", "airflow")
             yield f"postgresql://airflow@{HOST}:{port}/airflow"
         finally:
-            server.send_signal(signal.SIGINT)  # its fast shutdown: whoever is connected is cut off
+            server.send_signal(signal.SIGINT)  # fast shutdown, which disconnects all clients
             server.wait(30)
     finally:
         shutil.rmtree(folder)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A private Airflow with all its components, on SQLite and loopback, that leaves nothing behind."""
+"""A private Airflow with all components, on SQLite and loopback, whose processes all end with it."""
 
 from __future__ import annotations
 
@@ -27,30 +27,29 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
-# The servers of logs listen on every address; here all logs are files of one machine.
+# Log servers listen on every address, and are not needed on one machine.
 _SERVE_LOGS = ("scheduler", "triggerer", "celery worker")
 HOST = "127.0.0.1"
 _HEALTHY_WITHIN = 180.0
 _GRACE = 3.0
-_SQLITE = "config/pictory_sqlite.py", "ARGUMENTS = {'timeout': 20}  # seconds to wait for another that writes\n"
-"""A module of the private Airflow, which finds it in its own folder ``config``."""
+_SQLITE = "config/pictory_sqlite.py", "ARGUMENTS = {'timeout': 20}  # seconds to wait for a lock\n"
+"""A module that the private Airflow imports from its folder ``config``."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StackError(RuntimeError):
-    """The private Airflow could not be started, or did not do what was asked."""
+    """The private Airflow did not start, or a call failed."""
 
 
 class AirflowStack:
     """Scheduler, triggerer, DAG processor and API server of one private Airflow.
 
-    As a context manager it starts them and waits until they are healthy, and stops every process that
-    came of them, however the block is left.
+    As a context manager it starts them, waits until they are healthy, and finally stops all their processes.
 
-    :param home: the AIRFLOW_HOME. Its database and logs are made afresh.
+    :param home: the AIRFLOW_HOME, which is created anew.
     :param dags: the folder of DAG files.
     :param env: more environment variables, such as connections.
-    :param say: told in a few words what is happening.
+    :param say: receives short progress messages.
     """
 
     def __init__(
@@ -91,23 +90,23 @@ class AirflowStack:
         self.log_in()
 
     def log_in(self) -> None:
-        """Get the token with which the API is called."""
+        """Get the token for calls of the API."""
         token = self._session.get(f"{self.url}/auth/token", timeout=10).json()["access_token"]
         self._session.headers["Authorization"] = f"Bearer {token}"
 
     def start_component(self, component: str, name: str | None = None, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start one component in a session of its own, its output in ``<name>.log``.
+        """Start one component in a new session, with its output in ``<name>.log``.
 
         :param component: the command of ``airflow``, such as ``scheduler`` or ``celery worker``.
-        :param name: tells two of a kind apart; the component's own name by default.
-        :param arguments: more of the command line.
+        :param name: a unique name, by default that of the component.
+        :param arguments: more command-line arguments.
         """
         name = name or component
         if component in _SERVE_LOGS:
             arguments = ("--skip-serve-logs", *arguments)
         env = dict(self.env)
-        # The API server writes over two connections, of which one may wait for the other: it gives up soon, and
-        # is asked again (see `call`). The others would die of it.
+        # The API server writes over two connections, and one may wait for the other. It keeps a short timeout, and
+        # `call` repeats the request. The other components would die of a short timeout.
         if component != "api-server" and "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN" not in env:
             env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS"] = "pictory_sqlite.ARGUMENTS"
         with (self.home / f"{name}.log").open("ab") as log, _uninterrupted(afterwards=True):
@@ -122,7 +121,7 @@ class AirflowStack:
         return self._processes[name]
 
     def kill_component(self, name: str) -> None:
-        """Kill one component and every process of its session, as a machine that loses its power does."""
+        """Kill one component and every process of its session, as a power failure would."""
         leader = self._processes.pop(name)
         for process in _members([leader.pid]):
             process.kill()
@@ -134,7 +133,7 @@ class AirflowStack:
         return list(_members([process.pid for process in leaders]))
 
     def stop(self) -> None:
-        """Stop every component and every process of their sessions; a second signal has to wait."""
+        """Stop all components and all processes of their sessions; signals are ignored meanwhile."""
         with _uninterrupted():
             self._stop()
 
@@ -160,8 +159,8 @@ class AirflowStack:
     def call(self, method: str, path: str, **json_body: Any) -> Any:
         """Call Airflow's REST API and return its JSON.
 
-        A 500 is a SQLite that was locked for too long. What changes nothing twice is asked again, and so is what
-        Airflow says to have ended by an error of its database.
+        A 500 means that SQLite was locked for too long. The call is repeated if it is idempotent, or if Airflow
+        reports an error of its database.
         """
         for _ in self.until(60):
             try:
@@ -187,17 +186,17 @@ class AirflowStack:
     def trigger(self, dag_id: str, **conf: Any) -> str:
         """Wait until a DAG is known, start a run of it, and return the run's id."""
         self.unpause(dag_id)
-        # A run of its own name is never made twice: it may buy pictures.
+        # With a fixed name, a repeated call cannot create a second run, which might buy pictures.
         run_id = f"manual__{datetime.now(UTC).isoformat()}"
         self.call("POST", f"/dags/{dag_id}/dagRuns", dag_run_id=run_id, logical_date=None, conf=conf)
         return run_id
 
     def import_errors(self) -> list[str]:
-        """Return what keeps DAG files from being read."""
+        """Return the import errors of DAG files."""
         return [error["stack_trace"] for error in self.call("GET", "/importErrors")["import_errors"]]
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """Return the task instances of a run; Airflow gives at most a hundred at a time."""
+        """Return the task instances of a run; Airflow returns at most a hundred at a time."""
         path, found, total = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=100", [], 1
         while len(found) < total:
             page = self.call("GET", f"{path}&order_by=id&offset={len(found)}")
@@ -231,12 +230,12 @@ class AirflowStack:
         return self.call("GET", f"{path}?map_index={map_index}&deserialize=true")["value"]
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, *, try_number: int = 1, map_index: int = -1) -> str:
-        """Return the log of one try of a task, as one line, however its texts are broken into lines."""
+        """Return the log of one attempt of a task as a single line, without line breaks."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}?map_index={map_index}"
         return re.sub(r"(\\n|\s)+", " ", json.dumps(self.call("GET", path)["content"]))
 
     def until(self, timeout: float) -> Iterator[None]:
-        """Yield about twice a second for so many seconds, while every component lives."""
+        """Yield about twice a second until the timeout, in seconds; raise if a component has died."""
         ended = time.monotonic() + timeout
         while time.monotonic() < ended:
             yield
@@ -244,7 +243,7 @@ class AirflowStack:
             time.sleep(0.5)
 
     def check_alive(self) -> None:
-        """Raise where a component has died, with the end of its log."""
+        """Raise with the end of its log if a component has died."""
         for component, process in self._processes.items():
             if process.poll() is not None:
                 raise StackError(f"{component} died ({process.returncode}): {self._tail(component)}")
@@ -267,7 +266,7 @@ class AirflowStack:
 
 
 def airflow_env(home: Path, dags: Path, port: int) -> dict[str, str]:
-    """Return the environment of a private Airflow: nothing of the caller's Airflow settings is in it."""
+    """Return the environment of a private Airflow, without the caller's Airflow settings."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     url = f"http://{HOST}:{port}"
     return inherited | {
@@ -275,6 +274,10 @@ def airflow_env(home: Path, dags: Path, port: int) -> dict[str, str]:
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__PARALLELISM": "4",
+        # On a busy machine Airflow may lose a task that resumes from its deferral; the retry adopts its job. It
+        # comes when the process of the first try has ended (after 5 s), or it could be lost in the same way.
+        "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "1",
+        "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "6",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
@@ -286,7 +289,7 @@ def airflow_env(home: Path, dags: Path, port: int) -> dict[str, str]:
         "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
         "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
-        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",  # sooner where a file has changed
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",  # sooner if a file has changed
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "no_proxy": "127.0.0.1,localhost",
@@ -295,7 +298,7 @@ def airflow_env(home: Path, dags: Path, port: int) -> dict[str, str]:
 
 
 def make_database(home: Path, env: Mapping[str, str], say: Callable[[str], None] = lambda _: None) -> None:
-    """Make an empty AIRFLOW_HOME with a migrated database."""
+    """Create an empty AIRFLOW_HOME with a migrated database."""
     shutil.rmtree(home, ignore_errors=True)
     name, content = _SQLITE
     (home / name).parent.mkdir(parents=True)
@@ -313,7 +316,7 @@ def make_database(home: Path, env: Mapping[str, str], say: Callable[[str], None]
             )
         migration.wait()
     finally:
-        # Whatever interrupts this, the migration has ended when it is left.
+        # The migration must have ended before this function returns, whatever interrupts it.
         with _uninterrupted():
             if migration and migration.poll() is None:
                 migration.kill()
@@ -321,7 +324,7 @@ def make_database(home: Path, env: Mapping[str, str], say: Callable[[str], None]
     if migration.returncode:
         raise StackError(f"airflow db migrate failed: {(home / 'migrate.log').read_text()[-2000:]}")
     if (database := home / "airflow.db").exists():
-        # Whoever reads keeps nobody from writing, and who writes waits for another: all components share one file.
+        # All components share this file. With WAL, readers do not block writers.
         with closing(sqlite3.connect(database)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
 
@@ -341,22 +344,22 @@ def is_free(port: int) -> bool:
 
 @contextmanager
 def _uninterrupted(*, afterwards: bool = False) -> Iterator[None]:
-    """Let no signal interrupt the block: a process that has just been started must not be forgotten.
+    """Block signals, so that none arrives between the start of a process and its registration.
 
-    :param afterwards: let the signals that came meanwhile have their effect after the block.
+    :param afterwards: raise the blocked signals after the block; otherwise they are dropped.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
-    # No SIG_IGN: a program that is started in the block would inherit it.
-    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in _SIGNALS}
+    received: list[int] = []
+    # Not SIG_IGN, because a program that is started in the block would inherit it.
+    before = {number: signal.signal(number, lambda n, _: received.append(n)) for number in _SIGNALS}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    for number in came if afterwards else ():
+    for number in received if afterwards else ():
         signal.raise_signal(number)
 
 

@@ -8,16 +8,16 @@ import argparse
 
 
 def main() -> None:
-    """Run the command that was asked for."""
+    """Run the given command."""
     from pictory_provider.cli.definitions import COMMANDS
 
     parser = argparse.ArgumentParser(prog="python -m pictory_provider", description="Pictory AI Studio")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for each in COMMANDS:
-        its = commands.add_parser(each.name, help=each.help, description=each.help)
+        command = commands.add_parser(each.name, help=each.help, description=each.help)
         for argument in each.args:
-            argument.add_to_parser(its)
-        its.set_defaults(func=each.func)
+            argument.add_to_parser(command)
+        command.set_defaults(func=each.func)
     args = parser.parse_args()
     args.func(args)
 

@@ -1,163 +1,152 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The errors that users catch: those of :mod:`pictory_provider.api.errors`, as Airflow understands them.
+"""The errors that tasks raise: those of :mod:`pictory_provider.api.errors` as exceptions of Airflow.
 
-The class says whether a retry can help. Airflow fails a task at once, whatever its ``retries``, for an
-``AirflowFailException``, and never asks a retry policy about one. The text says it too: a sentence a line, what
-happened and what became of the money first, then what a retry will do, and the connection.
+The class says whether a retry can help. For an ``AirflowFailException`` Airflow fails the task without a retry,
+whatever its ``retries`` are, and does not ask a retry policy. The text has one sentence per line: what happened,
+what became of the money, what a retry does, and the connection.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from pictory_provider.api import errors as api
-from pictory_provider.api.wording import laid_out, urls
+from pictory_provider.api.text import urls, wrap_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pictory_provider.api.models import Job
-    from pictory_provider.client.asking import Log
+    from pictory_provider.client.retrying import Log
 
 
 class PictoryRequestInvalid(api.RequestInvalid, AirflowFailException):
-    """The request is wrong; nothing was spent. ``fields`` names what is at fault."""
+    """The request is wrong; nothing was spent. ``fields`` names the wrong fields."""
 
-    a_retry: ClassVar[str] = "Airflow does not retry this task: the same request would be refused again."
+    retry_note = "Airflow does not retry this task: the same request would be refused again."
 
 
 class PictoryAuthenticationError(api.AuthenticationError, AirflowFailException):
-    """The connection has no usable API key, or Pictory refused it (401, or a 403 of its own)."""
+    """The connection has no usable API key, or Pictory refused it (401, or 403 with JSON)."""
 
-    a_retry: ClassVar[str] = "Airflow does not retry this task: someone must mend the connection first."
+    retry_note = "Airflow does not retry this task: fix the connection first."
 
 
 class PictoryEdgeBlocked(api.EdgeBlocked, AirflowException):
     """The firewall in front of Pictory refused the client (403 with a page); the key is not the cause."""
 
-    a_retry: ClassVar[str] = "If retries are left, Airflow tries again: a block may pass."
+    retry_note = "If retries are left, Airflow tries again: the block may be temporary."
 
 
 class PictoryUnavailable(api.Unavailable, AirflowException):
     """Pictory could not be reached or could not answer. Nothing was bought."""
 
-    a_retry: ClassVar[str] = "If retries are left, Airflow tries again, and buys nothing twice by that."
+    retry_note = "If retries are left, Airflow tries again, and nothing is bought twice."
 
 
 class PictoryRateLimited(api.RateLimited, PictoryUnavailable):
-    """Pictory refused the request for now (429), for longer than was worth waiting on a worker."""
+    """Pictory refused the request for now (429), for longer than a worker waits."""
 
 
 class PictoryProtocolError(api.ProtocolError, AirflowFailException):
-    """Pictory answered with something that this release does not understand."""
+    """Pictory sent a reply that this release does not understand."""
 
-    a_retry: ClassVar[str] = "Airflow does not retry this task: the answer has to be understood first."
+    retry_note = "Airflow does not retry this task: a person has to check the reply above first."
 
 
 class PictoryBudgetExceeded(api.BudgetExceeded, AirflowFailException):
-    """A purchase would go over a limit on spending: ``limits`` names which. Nothing was bought."""
+    """A purchase would exceed a limit on spending; ``limits`` names it. Nothing was bought."""
 
-    a_retry: ClassVar[str] = "Airflow does not retry this task: the limit would be the same."
+    retry_note = "Airflow does not retry this task: the limit would be the same."
 
 
 class PictorySubmitOutcomeUnknown(api.SubmitOutcomeUnknown, AirflowFailException):
-    """A paid request may or may not have been accepted. Not retried, since that could pay twice."""
+    """A paid request may or may not have been accepted. It is not retried, since that could pay twice."""
 
-    a_retry: ClassVar[str] = "Airflow does not retry this task: a retry could buy the picture a second time."
+    retry_note = "Airflow does not retry this task: a retry could buy the picture a second time."
 
 
 class PictoryJobFailed(api.JobFailed, AirflowFailException):
     """The job ran and failed. ``job`` carries Pictory's ``error_code`` and ``error_message``."""
 
     job: Job | None
-    a_retry: ClassVar[str] = "Airflow does not retry this task: looking again changes nothing."
+    retry_note = "Airflow does not retry this task: the job has ended."
 
 
 class PictoryJobCleaned(api.JobCleaned, AirflowFailException):
     """The job's output was removed from Pictory."""
 
     job: Job | None
-    a_retry: ClassVar[str] = "Airflow does not retry this task: the picture is gone."
+    retry_note = "Airflow does not retry this task: the picture is gone."
 
 
 class PictoryJobNotFound(api.JobNotFound, AirflowFailException):
-    """Pictory knows no such job."""
+    """Pictory does not know the job."""
 
-    a_retry: ClassVar[str] = "Airflow does not retry this task: the id or the account is wrong."
+    retry_note = "Airflow does not retry this task: the id or the account is wrong."
 
 
 class PictoryWaitTimeout(api.WaitTimeout, AirflowException):
-    """The job was still running at the deadline. It runs on at Pictory."""
+    """The job was still running at the deadline. It continues at Pictory."""
 
     job: Job | None
-    a_retry: ClassVar[str] = "If retries are left, Airflow tries again: it looks once, and buys nothing."
+    retry_note = "If retries are left, Airflow tries again: the retry polls the job once, and buys nothing."
 
 
 class PictoryImageInvalid(api.ImageInvalid, AirflowException):
-    """What was downloaded is not the picture that was promised."""
+    """The download is not a whole, valid picture."""
 
-    a_retry: ClassVar[str] = "If retries are left, Airflow tries again: downloading is free."
+    retry_note = "If retries are left, Airflow tries again: downloading is free."
 
 
 class PictoryStorageFailed(api.StorageFailed, AirflowException):
-    """The picture could not be written where it should go."""
+    """The storage of a picture, of its sidecar or of a batch could not be read or written."""
 
-    a_retry: ClassVar[str] = "If retries are left, Airflow tries again: saving is free."
+    retry_note = PictoryUnavailable.retry_note
 
 
-_TWINS: dict[type[api.PictoryError], type[api.PictoryError]] = {
-    api.RequestInvalid: PictoryRequestInvalid,
-    api.AuthenticationError: PictoryAuthenticationError,
-    api.EdgeBlocked: PictoryEdgeBlocked,
-    api.Unavailable: PictoryUnavailable,
-    api.RateLimited: PictoryRateLimited,
-    api.TransportError: PictoryUnavailable,
-    api.ProtocolError: PictoryProtocolError,
-    api.BudgetExceeded: PictoryBudgetExceeded,
-    api.SubmitOutcomeUnknown: PictorySubmitOutcomeUnknown,
-    api.JobNotFound: PictoryJobNotFound,
-    api.JobFailed: PictoryJobFailed,
-    api.JobCleaned: PictoryJobCleaned,
-    api.WaitTimeout: PictoryWaitTimeout,
-    api.ImageInvalid: PictoryImageInvalid,
-    api.StorageFailed: PictoryStorageFailed,
+_AIRFLOW_CLASSES: dict[type, type[api.PictoryError]] = {
+    cls.__bases__[0]: cls for name, cls in list(globals().items()) if name.startswith("Pictory")
 }
 
 
 def as_airflow_error(error: api.PictoryError, conn_id: str | None = None) -> api.PictoryError:
-    """Return the same error as the class that Airflow understands, its text laid out.
+    """Return the error as its class of this module, with one sentence per line.
 
-    :param conn_id: of the Airflow connection that was used, for the text.
+    An error that is already an exception of Airflow, or that has no class here, is returned unchanged.
+
+    :param conn_id: the id of the Airflow connection that was used, for the text.
     """
-    cls = _TWINS.get(type(error))
-    if cls is None:
+    known = [_AIRFLOW_CLASSES[each] for each in type(error).__mro__ if each in _AIRFLOW_CLASSES]
+    if isinstance(error, AirflowException) or not known:
         return error
-    lines = [error.message, getattr(cls, "a_retry", "")]
-    is_of_this_machine = isinstance(error, api.RequestInvalid) and error.status is None
-    if conn_id and not is_of_this_machine and repr(conn_id) not in error.message:
+    cls = known[0]
+    lines = [error.message, error.retry_note or cls.retry_note]
+    is_local = isinstance(error, api.RequestInvalid) and error.status is None
+    if conn_id and not is_local and repr(conn_id) not in error.message:
         lines.append(f"The connection is {conn_id!r}.")
-    twin = cls(laid_out("\n".join(lines), after=f"{cls.__name__}: "))
-    twin.__dict__.update(error.__dict__)
-    return twin
+    converted = cls(wrap_sentences("\n".join(lines), after=f"{cls.__name__}: "))
+    converted.__dict__.update(error.__dict__)
+    return converted
 
 
 def failure(text: str) -> AirflowFailException:
-    """Return what fails a task for good, its text laid out."""
-    return AirflowFailException(laid_out(text, after="AirflowFailException: "))
+    """Return an exception that fails a task without retries, with one sentence per line."""
+    return AirflowFailException(wrap_sentences(text, after="AirflowFailException: "))
 
 
 @contextmanager
 def airflow_errors(conn_id: str | None = None, *, log: Log | None = None) -> Iterator[None]:
-    """Let every error of the tree leave the block as the class that Airflow understands.
+    """Raise every error of the block as its class of this module.
 
-    Cause and frames stay behind: the innermost text is in the error's, and in Airflow's log frames would push it
-    out of sight.
+    Cause and frames are dropped: the error's text already includes the innermost one, and in Airflow's log the
+    frames would push it out of sight.
 
-    :param log: told the URLs of the error's text; in a log they can be clicked, in an exception they cannot.
+    :param log: gets the URLs of the error's text, since Airflow's pages make them links in a log line only.
     """
     try:
         yield
@@ -165,7 +154,7 @@ def airflow_errors(conn_id: str | None = None, *, log: Log | None = None) -> Ite
         if log is not None:
             for url in urls(error.message):
                 log.warning("See %s", url)
-            log.debug("Where it came from:", exc_info=error)
+            log.debug("The traceback of the error:", exc_info=error)
         shown = as_airflow_error(error, conn_id)
     else:
         return

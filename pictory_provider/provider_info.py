@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What Airflow's providers manager reads. Standard library only: it is loaded by every component."""
+"""The metadata that Airflow's providers manager reads. Standard library only: every component loads it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Any
 
 CONNECTION_TYPE = "pictory"
 DEFAULT_CONN_ID = "pictory_default"
+DEFAULT_POLL_INTERVAL = 15.0
+"""Default seconds between two polls of a job."""
+DEFAULT_TIMEOUT = 1_200.0
+"""Default seconds of a whole wait."""
 HOOK_NAME = "Pictory"
 
 CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
@@ -23,35 +27,36 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     },
     "proxy": {
         "label": "Proxy",
-        "description": "URL of an HTTP proxy, no SOCKS. Empty: the environment's HTTPS_PROXY and NO_PROXY.",
+        "description": "URL of an HTTP proxy, not SOCKS. Empty: the environment's HTTPS_PROXY and NO_PROXY.",
         "schema": {"type": ["string", "null"]},
     },
     "ca_bundle": {
         "label": "CA bundle",
         "description": "Path of a PEM file to trust, on every worker and triggerer. "
-        "Empty: the environment's REQUESTS_CA_BUNDLE, or the usual authorities.",
+        "Empty: the environment's REQUESTS_CA_BUNDLE or SSL_CERT_FILE, or the default authorities.",
         "schema": {"type": ["string", "null"]},
     },
     "requests_per_second": {
         "label": "Requests per second",
-        "description": "How often one triggerer may ask Pictory about all waiting jobs together. Default 10.",
+        "description": "The most polls that one triggerer sends per second for all waiting jobs together. "
+        "Default 10.",
         "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 1000},
     },
     "credits_per_day": {
         "label": "AI credits a day, at most",
-        "description": "Nothing is bought once the account, whoever spends, has used so many since midnight UTC. "
+        "description": "Nothing is bought once the whole account has used so many since midnight UTC. "
         "Empty: no limit.",
         "schema": {"type": ["number", "null"], "minimum": 0},
     },
     "credits_per_month": {
         "label": "AI credits a month, at most",
-        "description": "The same since the first of the month, UTC. Empty: no limit.",
+        "description": "The same, since the first of the month, UTC. Empty: no limit.",
         "schema": {"type": ["number", "null"], "minimum": 0},
     },
     "credits_reserve": {
         "label": "AI credits never to be spent",
         "description": "Nothing is bought that would leave fewer in the account. Empty: no limit; 0: stop before "
-        "the account runs dry.",
+        "the account is empty.",
         "schema": {"type": ["number", "null"], "minimum": 0},
     },
 }
@@ -75,20 +80,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "default": "True",
     },
     "gallery_paths": {
-        "description": "Folders whose saved pictures the pages show, separated by commas: absolute local paths of "
+        "description": "Folders whose saved pictures the pages show, separated by commas: absolute local paths on "
         "the API server, and URLs such as s3://media/covers. Empty: none, and the browser loads a picture from "
-        "Pictory, as long as it has it.",
+        "Pictory until Pictory deletes it.",
         "version_added": "0.1.0",
         "type": "string",
         "example": "/srv/covers, s3://media/covers",
         "default": "",
     },
 }
-"""Airflow's configuration options, of the section ``[pictory]``."""
+"""The configuration options of the section ``[pictory]``."""
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Return the provider's description, as ``provider_info.schema.json`` of Airflow wants it."""
+    """Return the provider's metadata in the format of Airflow's ``provider_info.schema.json``."""
     name = "Pictory"
     files = {
         "hooks": ["pictory"],
@@ -127,7 +132,7 @@ def get_provider_info() -> dict[str, Any]:
             "pictory_provider.links.pictory.PictoryJobLink",
             "pictory_provider.links.pictory.PictoryBatchLink",
         ],
-        # Airflow ignores these by default and takes the entry point `airflow.plugins`; the name is the same.
+        # Airflow ignores this by default and reads the entry point `airflow.plugins`; the name is the same.
         "plugins": [{"name": "pictory", "plugin-class": "pictory_provider.plugins.plugin.PictoryPlugin"}],
         "config": {"pictory": {"description": "Pictures of Pictory in Airflow's pages.", "options": OPTIONS}},
     }

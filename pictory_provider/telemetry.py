@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What is told to metrics, to lineage, to assets and to Airflow's pages.
+"""Report to metrics, lineage, assets and Airflow's pages.
 
-None of it may cost a picture, or the jobId of a paid job.
+A failure here is logged and never fails the task: it must not cost a picture, or the jobId of a paid job.
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
-from functools import wraps
+from contextlib import contextmanager
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, Stats
@@ -18,7 +19,7 @@ from pictory_provider.api.checks import without_query
 from pictory_provider.api.models import MODELS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import BaseHook, Context
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -28,107 +29,110 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REQUEST_KEY = "pictory_request"
-"""The XCom that Airflow's pages show a picture from while it is drawn."""
+"""The XCom from which Airflow's pages show a picture while it is generated."""
 FAILURE_KEY = "pictory_failure"
-"""The XCom that says why a task has failed or was skipped, and what it was asked for; Airflow itself keeps that in
-the log alone."""
+"""The XCom with the reason why a task failed or was skipped, and with its request. Airflow itself keeps the reason
+only in the log."""
 _LONGEST_TEXT = 5_000
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_debug = partial(log.debug, exc_info=True)
 
 
-def show_request(context: Any, submission: Any, *, is_waited_for: bool) -> None:
-    """Leave in an XCom what is drawn, for Airflow's pages.
-
-    :param submission: what is on record of it (:class:`pictory_provider.jobs.submission.Submission`).
-    :param is_waited_for: whether the task waits for the picture, and then pushes its record too.
-    """
-    asked = submission.request or {}
-    told = {"job_id": submission.job_id, "submitted_at": submission.submitted_at, "is_waited_for": is_waited_for}
-    told |= {name: asked.get(name) for name in ("prompt", "model", "aspectRatio")}
-    listed = MODELS.get(str(told["model"]))
+@contextmanager
+def _errors_logged(write: Callable[..., object], text: str, *args: object) -> Iterator[None]:
+    """Log an error of the block instead of raising it."""
     try:
-        context["ti"].xcom_push(key=REQUEST_KEY, value={**told, "credits": listed.credits if listed else None})
-    except Exception:
-        log.debug("What is drawn could not be told to Airflow.", exc_info=True)
+        yield
+    except Exception as error:
+        write(f"{text}: %r", *args, error)
 
 
-def tells_why(method: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Let a method of an operator that takes the ``context`` leave in an XCom why it failed, for Airflow's pages.
+def push_request_xcom(context: Any, submission: Any, *, is_waited_for: bool) -> None:
+    """Push the request as an XCom for Airflow's pages.
 
-    A retry clears it, as every XCom of the try before.
+    :param submission: the recorded :class:`pictory_provider.core.submission.Submission`.
+    :param is_waited_for: whether the task waits for the picture, and then pushes the image record too.
+    """
+    request = submission.request or {}
+    value = {"job_id": submission.job_id, "submitted_at": submission.submitted_at, "is_waited_for": is_waited_for}
+    value |= {name: request.get(name) for name in ("prompt", "model", "aspectRatio")}
+    model = MODELS.get(str(value["model"]))
+    with _errors_logged(_debug, "Could not push the XCom of the request"):
+        context["ti"].xcom_push(key=REQUEST_KEY, value={**value, "credits": model.credits if model else None})
+
+
+def push_failure_xcom(method: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Decorate an operator's method that takes ``context``: push the reason of a failure as an XCom for the pages.
+
+    A retry clears the XCom, as all XComs of the previous attempt.
     """
     position = list(inspect.signature(method).parameters).index("context")
 
     @wraps(method)
-    def telling(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
             return method(*args, **kwargs)
         except (Exception, AirflowTaskTimeout) as error:
-            # A deferral is none of these; a wait that is rescheduled says nothing of a failure.
+            # A deferral is a BaseException. A rescheduled wait has not failed.
             if type(error).__name__ != "AirflowRescheduleException":
                 context = kwargs.get("context", args[position] if len(args) > position else None)
-                _tell_why(args[0], context, error)
+                _push_failure(args[0], context, error)
             raise
 
-    return telling
+    return wrapper
 
 
-def _tell_why(operator: Any, context: Any, error: BaseException) -> None:
+def _push_failure(operator: Any, context: Any, error: BaseException) -> None:
     text = str(getattr(error, "message", None) or error).strip()
-    told = {"error": type(error).__name__, "message": text[:_LONGEST_TEXT]}
-    asked = {name: getattr(operator, name, None) for name in ("prompt", "model", "job_id")}
-    told |= {name: value[:_LONGEST_TEXT] for name, value in asked.items() if isinstance(value, str)}
-    try:
-        context["ti"].xcom_push(key=FAILURE_KEY, value=told)
-    except Exception:
-        log.debug("Why the task failed could not be told to Airflow.", exc_info=True)
+    value = {"error": type(error).__name__, "message": text[:_LONGEST_TEXT]}
+    for name in ("prompt", "model", "job_id"):
+        if isinstance(field := getattr(operator, name, None), str):
+            value[name] = field[:_LONGEST_TEXT]
+    with _errors_logged(_debug, "Could not push the XCom of the failure"):
+        context["ti"].xcom_push(key=FAILURE_KEY, value=value)
 
 
-def count(name: str, **more: Any) -> None:
-    """Count something: ``Stats.incr``, whose backend may fail."""
-    try:
-        Stats.incr(name, **more)
-    except Exception:
-        log.debug("Could not count %s.", name, exc_info=True)
+def count(name: str, **kwargs: Any) -> None:
+    """Increment a metric with ``Stats.incr``. An error of its backend is logged."""
+    with _errors_logged(_debug, "Could not count %s", name):
+        Stats.incr(name, **kwargs)
 
 
 def report_assets(context: Context, outlets: Sequence[Any], record: Mapping[str, Any]) -> None:
-    """Give the events of a task's outlets the image record, without the query of its URL, as their ``extra``.
+    """Add the image record, without its URL's query, to the ``extra`` of the asset events of a task's outlets.
 
     https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/assets.html
     """
-    told: dict[str, Any] = dict(record)
-    if "url" in told:
-        told["url"] = without_query(told["url"])
+    extra: dict[str, Any] = dict(record)
+    if "url" in extra:
+        extra["url"] = without_query(extra["url"])
     for outlet in outlets:
-        try:
-            context["outlet_events"][outlet].extra.update(told)
-        except Exception as error:
-            log.warning("The picture is there, and the event of %r says nothing of it: %r", outlet, error)
+        with _errors_logged(log.warning, "The picture is saved, but the event of %r lacks its record", outlet):
+            context["outlet_events"][outlet].extra.update(extra)
 
 
 def openlineage_of(inputs: Sequence[str | None], outputs: Sequence[str | None]) -> OperatorLineage[Any, Any]:
-    """Return what OpenLineage is told of a task.
+    """Return the lineage of a task for OpenLineage.
 
     https://airflow.apache.org/docs/apache-airflow-providers-openlineage/stable/guides/developer.html
 
-    :param inputs: absolute local paths, and URLs; ``None`` is left out.
+    :param inputs: absolute local paths and URLs; ``None`` is left out.
     :param outputs: the same.
     """
     from airflow.providers.common.compat.openlineage.facet import Dataset
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     return OperatorLineage(
-        inputs=[Dataset(*dataset_name(place)) for place in inputs if place],
-        outputs=[Dataset(*dataset_name(place)) for place in outputs if place],
+        inputs=[Dataset(*dataset_name(place)) for place in inputs if isinstance(place, str)],
+        outputs=[Dataset(*dataset_name(place)) for place in outputs if isinstance(place, str)],
     )
 
 
 def dataset_name(place: str) -> tuple[str, str]:
-    """Return namespace and name of what lies somewhere, as https://openlineage.io/docs/spec/naming wants them.
+    """Return OpenLineage's namespace and name of a path or URL (https://openlineage.io/docs/spec/naming).
 
-    The name is the real one, unencoded; a URL of the web loses its query, which may be a key to the picture.
+    The name is not encoded. The query of an ``http(s)`` URL is left out: it may be a key to the picture.
     """
     scheme, separator, rest = place.partition("://")
     if not separator:
@@ -141,22 +145,17 @@ def dataset_name(place: str) -> tuple[str, str]:
 
 
 def report_lineage(hook: BaseHook, job: Job, uri: str) -> None:
-    """Tell lineage which picture was read, and where it was written."""
+    """Add the job's picture as an input and the written file as an output to the hook's lineage."""
     from airflow.providers.common.compat.sdk import get_hook_lineage_collector
 
-    try:
-        collector = get_hook_lineage_collector()
-        collector.add_input_asset(context=hook, uri=str(without_query(job.url)))
-        collector.add_output_asset(context=hook, uri=uri)
-    except Exception as error:
-        hook.log.warning("The picture is saved, and lineage could not be told of it: %r", error)
+    with _errors_logged(hook.log.warning, "The picture is saved, but its lineage could not be reported"):
+        get_hook_lineage_collector().add_input_asset(context=hook, uri=str(without_query(job.url)))
+        get_hook_lineage_collector().add_output_asset(context=hook, uri=uri)
 
 
 def report_output(hook: BaseHook, uri: str) -> None:
-    """Tell lineage of a folder that was written. Its pictures would be too many: Airflow keeps a hundred."""
+    """Add a batch's folder as an output to the hook's lineage. Airflow keeps at most 100 assets."""
     from airflow.providers.common.compat.sdk import get_hook_lineage_collector
 
-    try:
+    with _errors_logged(hook.log.warning, "The pictures are saved, but their lineage could not be reported"):
         get_hook_lineage_collector().add_output_asset(context=hook, uri=uri)
-    except Exception as error:
-        hook.log.warning("The pictures are saved, and lineage could not be told of it: %r", error)

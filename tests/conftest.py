@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What every tier needs: a private AIRFLOW_HOME, set before anything can import Airflow."""
+"""Fixtures of all tests, and a private AIRFLOW_HOME that is set before any module imports Airflow."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import suppress
 
 import hypothesis
 import pytest
 
-hypothesis.settings.register_profile("pictory", deadline=None)  # a machine may be busy
+hypothesis.settings.register_profile("pictory", deadline=None)  # the machine may be busy
 hypothesis.settings.load_profile("pictory")
 
 if os.environ.get("PICTORY_WITHOUT_AIRFLOW"):
@@ -21,7 +22,7 @@ if os.environ.get("PICTORY_WITHOUT_AIRFLOW"):
 
 for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
     del os.environ[name]
-# Each connection reads the file that they name, in 20 ms.
+# With these variables every connection reads a certificate file, which takes 20 ms.
 for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
     if found := os.environ.pop(name, None):
         os.environ.setdefault("PIP_CERT", found)  # for the tests that install something
@@ -33,9 +34,9 @@ os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Let one process run all tests of a tier that starts a real Airflow, where several processes run tests.
+    """Run all tests of a tier that starts a real Airflow in one process, if several processes run tests.
 
-    A mark would not do: the groups of pytest-xdist 3.8 are none under pytest 9.2.
+    The groups of pytest-xdist 3.8 do not work with pytest 9.2, so a mark is not enough.
     """
     from xdist.scheduler import LoadScopeScheduling
 
@@ -49,7 +50,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.fixture
 def timing(monkeypatch):
-    """Return what changes the provider's times: ``timing(read_budget=0)``."""
+    """Return a function that changes the provider's times: ``timing(read_budget=0)``."""
     from pictory_provider.api.timing import TIMING
 
     def change(**times):
@@ -61,7 +62,7 @@ def timing(monkeypatch):
 
 @pytest.fixture(scope="session")
 def fresh_simulator():
-    """Return what empties and returns a local Pictory, for the fixtures of the tiers. Jobs are done at once."""
+    """Return a function that resets and returns a simulator whose jobs end immediately."""
     from pictory_provider.simulator import Simulator
 
     with Simulator(seconds=0) as pictory:
@@ -73,3 +74,29 @@ def fresh_simulator():
             return pictory
 
         yield fresh
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """Add the logs of failed tasks to the report of a failed test, because Airflow's home is deleted afterwards."""
+    report = yield
+    airflow = item.funcargs.get("airflow") if hasattr(item, "funcargs") else None
+    if report.failed and hasattr(airflow, "task_log"):
+        with suppress(Exception):
+            report.sections.append(("failed tasks", failed_tasks_of(airflow)))
+    return report
+
+
+def failed_tasks_of(airflow):
+    """Return the end of each failed task's log, and the scheduler's lines about it."""
+    scheduler = (airflow.home / "scheduler.log").read_text(errors="replace").splitlines()
+    found = airflow.call("GET", "/dags/~/dagRuns/~/taskInstances?state=failed&limit=20")["task_instances"]
+    lines = []
+    for task in found:
+        ids = task["dag_id"], task["dag_run_id"], task["task_id"]
+        lines.append(f"{' '.join(ids)} [{task['map_index']}], try {task['try_number']}")
+        with suppress(Exception):
+            log = airflow.task_log(*ids, try_number=task["try_number"], map_index=task["map_index"])
+            lines.append(log[-3_000:])
+        lines += [line for line in scheduler if ids[1] in line and ids[2] in line and "finished with" in line]
+    return "\n".join(lines)

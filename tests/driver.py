@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Do with a task what Airflow does: run it, reschedule it, run its trigger, resume it, try it again, clear it.
+"""Run a task as Airflow does: execute, reschedule, run its trigger, resume, retry, clear.
 
-Its pauses are left out, and what crosses Airflow's database crosses JSON.
+There are no pauses, and values that Airflow stores in its database pass through JSON.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from uuid import UUID
 from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
-from pictory_provider.compat import AirflowRescheduleException
 from pictory_provider.triggers.batch import PictoryJobsTrigger
 from pictory_provider.triggers.pictory import PictoryJobTrigger
+from pictory_provider.version_compat import AirflowRescheduleException
 from tests.stand_ins import StateStore, TaskInstance
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ MOST_ROUNDS = 200
 
 
 class Attempts:
-    """The attempts of one task: what survives from one to the next, and what the last one has left in Airflow.
+    """The attempts of one task: the state that survives between them, and the results of the last one.
 
-    :param make: makes the operator; each process of Airflow makes its own.
+    :param make: creates the operator, as each Airflow process does.
     :param has_store: whether this Airflow has a task state store.
     """
 
@@ -64,7 +64,7 @@ class Attempts:
         return other
 
     def clear(self) -> None:
-        """Do what a user's clear does."""
+        """Clear the task as a user does."""
         self.max_tries += 1
         self.try_number = 0
 
@@ -95,7 +95,7 @@ class Attempts:
 class Runs:
     """The runs of a DAG with one task that saves a picture.
 
-    :param make: makes the operator.
+    :param make: creates the operator.
     :param has_store: whether this Airflow has a task state store.
     """
 
@@ -106,7 +106,7 @@ class Runs:
         self.last: Any = None
 
     def __call__(self, run_id: str = "first", *, clears: int = 0, **kwargs: Any) -> dict[str, Any]:
-        """Run an attempt, after so many clears, and return the picture that it tells of."""
+        """Run an attempt after a number of clears, and return the record of its picture."""
         attempts = self.attempts.setdefault(run_id, Attempts(self.make, run_id=run_id, has_store=self.has_store))
         attempts.max_tries = 2 + clears
         try:
@@ -119,7 +119,7 @@ class Runs:
 def to_its_end(task: Any, context: Any, anew: Callable[[], Any] | None = None) -> Any:
     """Run a task until it returns or fails.
 
-    :param anew: makes the operator again after each pause, as another process does; by default it stays the same.
+    :param anew: creates the operator again after each pause, as another process does; by default it stays the same.
     """
     method, arguments = task.execute, (context,)
     for _ in range(MOST_ROUNDS):
@@ -136,7 +136,7 @@ def to_its_end(task: Any, context: Any, anew: Callable[[], Any] | None = None) -
 
 
 def event_of(deferral: TaskDeferred) -> Any:
-    """Run the trigger of a deferral, at once, and return the payload of its event."""
+    """Run the trigger of a deferral without its delays, and return the payload of its event."""
     classpath, arguments = deferral.trigger.serialize()
     arguments = json.loads(json.dumps(arguments))
     arguments["first_poll_at"] = time.time()

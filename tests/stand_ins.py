@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What stands for Airflow's own objects where no Airflow runs, as far as a task uses them."""
+"""Replacements for Airflow's objects, as far as a task uses them, for tests without a running Airflow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class TaskInstance:
-    """Airflow's own object, as far as a task uses it: XComs, its place, and when it was first rescheduled."""
+    """A task instance: its ids, its XComs, and when it was first rescheduled."""
 
     dag_id = "covers"
     run_id = "manual__2026-11-21T04:15:34+00:00"
@@ -24,7 +24,7 @@ class TaskInstance:
         self.first_reschedule_date: Any = None
 
     def clear(self) -> None:
-        """Do what a user's clear of a task does that has run."""
+        """Clear the task as a user does after it has run."""
         self.max_tries += 1
 
     def xcom_push(self, key: str, value: Any) -> None:
@@ -39,7 +39,7 @@ class TaskInstance:
 
 
 class StateStore:
-    """Airflow's own object: what survives the tries of a task. Its values cross a database as JSON."""
+    """A task state store, which survives the attempts of a task. Its values pass through JSON, as in a database."""
 
     def __init__(self) -> None:
         self.rows: dict[str, str] = {}
@@ -56,5 +56,5 @@ class StateStore:
 
 
 def says(pattern: str) -> str:
-    """Return a regular expression for words of an error, wherever its lines break."""
+    """Return a regular expression for a part of an error text, however its lines are broken."""
     return "(?s)" + pattern.replace(" ", r"\s+")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The same pictures: in one batch task, and in a mapped pair of tasks."""
+"""The same pictures in one batch task, and in a mapped pair of tasks."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The same pictures, from prompt to file: in one task each, and in three."""
+"""The same pictures from prompt to file, with one task each and with three."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The same jobs, waited for in each way: a DAG for each, with many sensors."""
+"""One DAG for each way of waiting, with many sensors for the same jobs."""
 
 from __future__ import annotations
 

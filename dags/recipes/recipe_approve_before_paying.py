@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A person sees the prompt and its price, and nothing is bought before they agree."""
+"""Ask a person to approve the prompt and its price before the picture is bought."""
 
 # [START recipe]
 from airflow.providers.standard.operators.hitl import ApprovalOperator

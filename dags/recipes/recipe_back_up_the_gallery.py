@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Every picture of the gallery is copied to object storage; what is there already is not fetched twice."""
+"""Copy every picture of the gallery to object storage, except those that were copied before."""
 
 # [START recipe]
 import pendulum
@@ -17,18 +17,18 @@ with DAG(
     tags=["pictory", "recipe"],
 ):
 
-    @task(show_return_value_in_logs=False)  # with such a URL anyone can read the picture
+    @task(show_return_value_in_logs=False)  # anyone who has such a URL can read the picture
     def missing() -> list[dict[str, str]]:
-        # A bucket is s3://<connection>@<bucket>/<folder>: the credentials are those of the Airflow connection.
+        # For a bucket: s3://<connection>@<bucket>/<folder>. The Airflow connection holds the credentials.
         folder = ObjectStoragePath(Variable.get("pictory_backup", "file:///tmp/pictory/gallery"))
-        there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        existing = {path.name for path in folder.iterdir()} if folder.exists() else set()
         with PictoryHook() as hook:
             gallery = [image for image in hook.list_images() if image.id and image.url]
         return [
             {"url": image.url, "path": str(folder / f"{image.id}.png")}
             for image in gallery
-            if f"{image.id}.png" not in there
-        ][:1000]  # Airflow maps at most 1024 tasks; the next run takes the rest
+            if f"{image.id}.png" not in existing
+        ][:1000]  # Airflow maps at most 1024 tasks; the next run copies the rest
 
     DownloadImageOperator.partial(task_id="save", max_active_tis_per_dag=4).expand_kwargs(missing())
 # [END recipe]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Pictures for a whole catalogue: a table in, a folder of pictures and a manifest out, in one task."""
+"""Generate pictures for a whole catalogue in one task: from a table to a folder of pictures and a manifest."""
 
 # [START recipe]
 from airflow.sdk import DAG, task
@@ -17,7 +17,7 @@ with DAG(dag_id="recipe_catalogue", schedule=None, max_active_runs=1, tags=["pic
 
     @task
     def products() -> list[dict[str, str]]:
-        # Your query goes here. The path of a CSV file, such as s3://catalogue/products.csv, will do as well.
+        # Put your query here. The path of a CSV file, such as s3://catalogue/products.csv, works as well.
         return PRODUCTS
 
     GenerateImageBatchOperator(

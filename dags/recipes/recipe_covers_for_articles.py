@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A cover for every article, whose prompt a function writes."""
+"""Generate a cover for every article. A function writes each prompt."""
 
 # [START recipe]
 from airflow.sdk import DAG, task
@@ -9,13 +9,13 @@ ARTICLES = [
     {"slug": "tea", "title": "how to take the time for tea"},
     {"slug": "rain", "title": "what to do when it rains"},
 ]
-SLUG = "{{ task.op_kwargs.article.slug }}"  # of the article that a mapped task is given
+SLUG = "{{ task.op_kwargs.article.slug }}"  # of the article of each mapped task
 
 with DAG(dag_id="recipe_covers_for_articles", schedule=None, tags=["pictory", "recipe"]):
 
     @task
     def articles() -> list[dict[str, str]]:
-        # Your query goes here.
+        # Put your query here.
         return ARTICLES
 
     @task.pictory_image(
@@ -25,7 +25,7 @@ with DAG(dag_id="recipe_covers_for_articles", schedule=None, tags=["pictory", "r
         map_index_template=SLUG,
     )
     def cover(article: dict[str, str]) -> str:
-        # A language model may write it: this is called once for each purchase, and not again by a retry.
+        # A language model may write the prompt: a retry adopts the job and does not call this again.
         return f"A magazine cover about {article['title']}, paper cut, two colours"
 
     cover.expand(article=articles())

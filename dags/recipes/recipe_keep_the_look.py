@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""One reference image gives a whole series its look. A scene that fails takes no other along."""
+"""Generate a series in the look of one reference image. One failed scene does not stop the others."""
 
 # [START recipe]
 from airflow.sdk import DAG
@@ -18,7 +18,7 @@ with DAG(dag_id="recipe_keep_the_look", schedule=None, tags=["pictory", "recipe"
         GenerateImageOperator(
             task_id=name,
             prompt=f"{scene}, in the style of the provided image: its colours and its light",
-            # At a public URL, or private in a storage that signs: s3://catalogue/look.png
+            # A public URL, or a private object in a storage that can sign URLs: s3://catalogue/look.png
             reference_image_url="{{ var.value.pictory_reference_image }}",
             path=f"{{{{ var.value.get('pictory_pictures', '/tmp/pictory') }}}}/series/{name}.png",
         )

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Pictures as long as the month's AI credits last; then the task is skipped, and so is what follows it."""
+"""Generate pictures until the month's AI credits are spent; then skip the task and the tasks after it."""
 
 # [START recipe]
 from airflow.sdk import DAG, Param
@@ -11,7 +11,7 @@ with DAG(
     dag_id="recipe_monthly_budget",
     schedule=None,
     tags=["pictory", "recipe"],
-    # The limit belongs to the connection: "credits_per_month": 500 in its extra holds for all that use it.
+    # Set the limit in the extra of the connection: "credits_per_month": 500 applies to every task that uses it.
     params={"connection": Param("pictory_default", type="string")},
 ):
     GenerateImageOperator(
@@ -19,7 +19,7 @@ with DAG(
         prompt="A cup of tea beside an open book",
         model="seedream3.0",
         pictory_conn_id="{{ params.connection }}",
-        max_credits=2,  # whatever the connection leaves
+        max_credits=2,  # for this task alone, in addition to the limit of the connection
         on_budget="skip",
         path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}/budget/{{ run_id }}.png",
     )

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A new cover every night under its date, and always the newest under the same name."""
+"""Buy a new cover every night, saved under its date, and keep a copy of the newest as ``today.png``."""
 
 # [START recipe]
 import pendulum
@@ -15,7 +15,7 @@ with DAG(
     schedule="0 3 * * *",
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    max_active_runs=1,  # a second run of the same day finds the cover there, and buys none
+    max_active_runs=1,  # a second run on the same day reuses the cover, and buys nothing
     tags=["pictory", "recipe"],
 ) as dag:
     cover = GenerateImageOperator(
@@ -24,10 +24,10 @@ with DAG(
         aspect_ratio="9:16",
         style="minimalist",
         path=FOLDER + "{{ dag_run.run_after | ds }}.png",
-        retries=3,  # a retry adopts the job that is on record, and buys nothing
+        retries=3,  # a retry adopts the recorded job, and buys nothing
         retry_delay=pendulum.duration(minutes=5),
     )
-    # Readers of today.png see the old cover or the new one, and never half of one.
+    # Readers of today.png always see a complete cover, the old one or the new one.
     today = DownloadImageOperator(task_id="today", job_id=cover.output, path=FOLDER + "today.png", overwrite=True)
     cover >> today
 # [END recipe]

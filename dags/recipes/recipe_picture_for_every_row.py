@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A picture for every row of a table, saved under the row's own name. A row that fails takes no other along."""
+"""Generate a picture for every row of a table, named after the row. One failed row does not stop the others."""
 
 # [START recipe]
 from typing import Any
@@ -23,7 +23,7 @@ with DAG(
 
     @task
     def rows(params: dict[str, Any]) -> list[dict[str, str]]:
-        # Your query goes here. What a row brings decides what is drawn, and where the picture lies.
+        # Put your query here. The columns of a row set its prompt and its path.
         return params["rows"]
 
     GenerateImageOperator.partial(

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Where Pictory refuses requests for now, the task comes back and uses up no try (Airflow 3.4 and later)."""
+"""Reschedule a task that Pictory refuses with 429, without using up a retry (Airflow 3.4 and later)."""
 
 from airflow import __version__
 
@@ -11,12 +11,12 @@ if tuple(int(part) for part in __version__.split(".")[:2]) >= (3, 4):
 
     from pictory_provider.operators.pictory import GenerateImageOperator
 
-    until_there_is_room = ExceptionRetryPolicy(
+    wait_for_rate_limit = ExceptionRetryPolicy(
         rules=[
             RetryRule(
                 "pictory_provider.exceptions.PictoryRateLimited",  # nothing was bought
                 RetryAction.RESCHEDULE,
-                pendulum.duration(seconds=20),  # not under 8: Airflow may lose a task that comes back too soon
+                pendulum.duration(seconds=20),  # at least 8: Airflow may lose a task that comes back sooner
                 "Pictory is busy",
                 max_reschedules=120,
             )
@@ -28,6 +28,6 @@ if tuple(int(part) for part in __version__.split(".")[:2]) >= (3, 4):
             task_id="picture",
             prompt="A paper boat on calm water",
             path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}/patient/{{ run_id }}.png",
-            retry_policy=until_there_is_room,
+            retry_policy=wait_for_rate_limit,
         )
     # [END recipe]

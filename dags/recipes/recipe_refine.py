@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A picture is drawn again until a judge is content, at most four times (Airflow 3.4 and later has loops)."""
+"""Regenerate a picture until a model approves it, at most four times (loops need Airflow 3.4 or later)."""
 
 from airflow import __version__
 
@@ -19,7 +19,7 @@ if tuple(int(part) for part in __version__.split(".")[:2]) >= (3, 4):
             @task.pictory_image(
                 model="flux-schnell",
                 aspect_ratio="16:9",
-                max_credits=0.6,  # four times that, at most
+                max_credits=0.6,  # for each iteration: at most four times that
                 path=f"{FOLDER}/{{{{ loop.index }}}}.png",
             )
             def draw(*, loop: Any) -> str:
@@ -28,7 +28,7 @@ if tuple(int(part) for part in __version__.split(".")[:2]) >= (3, 4):
 
             @task
             def judge(image: dict[str, Any]) -> dict[str, Any]:
-                # Ask a vision model here, with the picture at image["path"].
+                # Ask a vision model about the picture at image["path"] here.
                 is_content = "close-up" in image["prompt"]
                 return {"is_content": is_content, "advice": "close-up of the lantern", "path": image["path"]}
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A person looks at each picture and takes it, or says what to change (Airflow 3.4 and later has loops)."""
+"""Ask a person to accept each picture or to say what to change (loops need Airflow 3.4 or later)."""
 
 from airflow import __version__
 
@@ -20,7 +20,7 @@ if tuple(int(part) for part in __version__.split(".")[:2]) >= (3, 4):
             @task.pictory_image(
                 model="flux-schnell",
                 aspect_ratio="16:9",
-                max_credits=0.6,  # four times that, at most
+                max_credits=0.6,  # for each iteration: at most four times that
                 path=f"{FOLDER}/{{{{ loop.index }}}}.png",
             )
             def draw(*, loop: Any) -> str:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Variations of one product shot: the same product in other places."""
+"""Generate variations of one product shot: the same product in different places."""
 
 # [START recipe]
 from airflow.sdk import DAG

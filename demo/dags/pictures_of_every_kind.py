@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Pictures of every kind, in the tab *Pictures* of a run: single, mapped, reused, failed, of a batch."""
+"""All kinds of pictures for the tab *Pictures* of a run: single, mapped, reused, failed, from a batch."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ with DAG(dag_id="pictures_of_every_kind", doc_md=__doc__, schedule=None, catchup
     )
     cover >> same_cover
 
-    order = GenerateImageOperator(
-        task_id="order", prompt="A lighthouse at dawn, wide shot, soft light", aspect_ratio="16:9"
+    submit = GenerateImageOperator(
+        task_id="submit", prompt="A lighthouse at dawn, wide shot, soft light", aspect_ratio="16:9"
     )
-    wait = PictoryJobSensor(task_id="wait", job_id=order.output)
+    wait = PictoryJobSensor(task_id="wait", job_id=submit.output)
     save = DownloadImageOperator(
-        task_id="save", job_id=order.output, path=f"{FOLDER}/{{{{ ti.xcom_pull(task_ids='order') }}}}.png"
+        task_id="save", job_id=submit.output, path=f"{FOLDER}/{{{{ ti.xcom_pull(task_ids='submit') }}}}.png"
     )
-    order >> wait >> save
+    submit >> wait >> save
 
     GenerateImageOperator.partial(
         task_id="teas",
@@ -42,7 +42,7 @@ with DAG(dag_id="pictures_of_every_kind", doc_md=__doc__, schedule=None, catchup
 
     GenerateImageOperator(
         task_id="fails",
-        prompt="A harbour that cannot be drawn simulate:failed",
+        prompt="A harbour that cannot be generated simulate:failed",
         model="flux-schnell",
         wait_for_completion=True,
     )

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Is this value fit to be sent? Each check says what is wrong before anything is sent, and names the field.
+"""Check values before they are sent. Each error names the field and says what is wrong with it.
 
 Limits are those of https://docs.pictory.ai/api-reference/ai-studio/generate-image.
 """
@@ -9,53 +9,58 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import timedelta
 from urllib.parse import urlsplit
 
-from pictory_provider.api.errors import RequestInvalid
+from pictory_provider.api.decoding import is_number
+from pictory_provider.api.errors import NO_REQUEST, RequestInvalid
+from pictory_provider.api.text import counted, type_of
 
 _QUERY = re.compile(r"(\b[a-z0-9+.-]+(?::|%3a)(?:/|%2f){2}[^\s\"'<>?]*?)(?:\?|%3f)[^\s\"'<>]+", re.IGNORECASE)
 PROMPT_MIN = 5
 PROMPT_MAX = 5_000
-"""A prompt's length in characters, both ends included."""
+"""The shortest and the longest prompt, in characters."""
 
 
 def check_job_id(job_id: object) -> str:
-    """Return the job id, or say why it is none.
+    """Return the job id without surrounding blanks.
 
-    Its form is not checked: Pictory documents a UUID, and decides.
+    Its format is not checked: Pictory documents a UUID, and decides.
 
-    :raises RequestInvalid: for anything but a string, for an empty one, and for ``"None"``, which is
-        what Jinja makes of a missing XCom.
+    :raises RequestInvalid: for a value that is not a string, an empty one, and ``"None"``, which Jinja renders
+        for a missing XCom.
     """
     if isinstance(job_id, Sequence) and not isinstance(job_id, (str, bytes)):
-        raise RequestInvalid(
-            f"job_id is a list of {len(job_id)}, and takes one jobId. No request was made. Map the task over the "
-            "list: PictoryJobSensor.partial(task_id=...).expand(job_id=generate.output).",
+        raise RequestInvalid.unsent(
+            f"job_id is a list of {len(job_id)}; it takes one jobId",
+            "Map the task over the list: PictoryJobSensor.partial(task_id=...).expand(job_id=generate.output).",
             fields=["job_id"],
+            money=NO_REQUEST,
         )
     if not isinstance(job_id, str) or job_id.strip() in ("", "None"):
-        raise RequestInvalid(
-            f"job_id is missing: got {job_id!r}. No request was made. Usually the task that submits the "
-            "job did not run, was skipped, or left no XCom: pass `generate.output` of a "
-            "GenerateImageOperator, and look at that task's state.",
+        raise RequestInvalid.unsent(
+            f"job_id is missing: got {job_id!r}",
+            "Usually the task that submits the job did not run, was skipped, or pushed no XCom: pass "
+            "`generate.output` of a GenerateImageOperator, and check that task's state.",
             fields=["job_id"],
+            money=NO_REQUEST,
         )
     return job_id.strip()
 
 
 def check_url(field: str, url: object) -> str:
-    """Return an absolute ``http(s)`` URL, or say what is wrong with it.
+    """Return an absolute ``http(s)`` URL unchanged.
 
     :raises RequestInvalid: names the field. The message shows the URL without its query string,
-        which may hold a token.
+        which may contain a token.
     """
     problem: str | None = None
     if not isinstance(url, str):
-        problem = f"is {type(url).__name__}, not a string"
+        problem = f"is {type_of(url)}, not a string"
     elif url in ("", "None"):
-        problem = "is empty; a template that finds nothing renders to that"
+        problem = "is empty; a template renders to that if it finds nothing"
     elif any(character.isspace() or ord(character) < 32 for character in url):
-        problem = "has blanks in it; write them as %20"
+        problem = "contains blanks; write them as %20"
     else:
         try:
             parts = urlsplit(url)
@@ -68,24 +73,22 @@ def check_url(field: str, url: object) -> str:
             elif not host:
                 problem = "has no host"
     if problem:
-        raise RequestInvalid(
-            f"{field} {problem}: got {without_query(url)!r}. "
-            "Nothing was sent and nothing was spent. Use an absolute http(s) URL.",
-            fields=[field],
+        raise RequestInvalid.unsent(
+            f"{field} {problem}: got {without_query(url)!r}", "Use an absolute http(s) URL.", fields=[field]
         )
     assert isinstance(url, str)
     return url
 
 
 def is_object(url: str) -> bool:
-    """Whether this names an object of a storage, such as ``s3://bucket/key.png``, and no URL of the web."""
+    """Return whether a URL names an object in object storage, such as ``s3://bucket/key.png``."""
     scheme, separator, rest = url.partition("://")
     bucket, _, key = rest.partition("/")
     return bool(separator and bucket and key) and scheme.lower() not in ("http", "https", "file", "ftp")
 
 
 def check_reference(field: str, url: object) -> str:
-    """Return the URL of a reference image: of the web, or of an object that can be signed.
+    """Return the URL of a reference image unchanged: an ``http(s)`` URL, or an object in object storage.
 
     :raises RequestInvalid: names the field.
     """
@@ -95,7 +98,7 @@ def check_reference(field: str, url: object) -> str:
 
 
 def without_query(url: object) -> object:
-    """Return a URL fit for a log line: no query string, no fragment, no credentials."""
+    """Return a URL without query string, fragment and credentials, for logs and messages."""
     if not isinstance(url, str):
         return url
     bare = url.split("?", 1)[0].split("#", 1)[0]
@@ -105,9 +108,9 @@ def without_query(url: object) -> object:
 
 
 def public_name(url: str) -> str:
-    """Return what names a picture and is no secret: a URL without its query, an object without its user.
+    """Return a URL without its secrets: a web URL without its query, an object's URL without its user.
 
-    In the name of an object ``?`` and ``#`` are part of it.
+    In an object's name ``?`` and ``#`` are ordinary characters, so they are kept.
     """
     if not is_object(url):
         return str(without_query(url))
@@ -117,50 +120,88 @@ def public_name(url: str) -> str:
 
 
 def without_queries(text: str) -> str:
-    """Return a text of the other side's in which no URL has its query any more, however it is escaped or cut."""
+    """Return a text from a reply without the query strings of its URLs, also if they are escaped or cut off."""
     return _QUERY.sub(r"\1?...", text)
 
 
 def check_prompt(prompt: object) -> None:
-    """Say what is wrong with a prompt.
+    """Check a prompt.
 
-    :raises RequestInvalid: for anything but a string of 5 to 5,000 characters.
+    :raises RequestInvalid: unless it is a string of 5 to 5,000 characters.
     """
     problem: str | None = None
     if prompt is None:
-        problem = "is None: what it was given is empty. Did the task that makes it return nothing"
+        problem = "is None: the upstream task returned nothing"
     elif not isinstance(prompt, str):
-        problem = f"is {type(prompt).__name__}, not a string"
+        problem = f"is {type_of(prompt)}, not a string"
     elif prompt.strip() in ("", "None"):
         problem = f"rendered to {prompt!r}: its template found nothing"
     elif len(prompt.strip()) < PROMPT_MIN:
-        problem = f"has {len(prompt.strip())} characters"
+        problem = f"has {counted(len(prompt.strip()), 'character')}"
     elif len(prompt) > PROMPT_MAX:
         problem = f"has {len(prompt):,} characters"
     if problem:
-        raise RequestInvalid(
-            f"prompt {problem}; Pictory takes {PROMPT_MIN} to {PROMPT_MAX:,} characters. "
-            "Nothing was sent and nothing was spent.",
-            fields=["prompt"],
+        raise RequestInvalid.unsent(
+            f"prompt {problem}; Pictory takes {PROMPT_MIN} to {PROMPT_MAX:,} characters", fields=["prompt"]
         )
 
 
 def check_listed(
-    field: str, value: object, supported: tuple[str, ...], *, allow_unlisted: bool, of: str = ""
+    field: str, value: object, supported: tuple[str, ...], *, allow_unlisted: bool, owner: str = ""
 ) -> None:
-    """Say what is supported, where a value is not among it.
+    """Check that a value is one of the supported ones.
 
-    :param allow_unlisted: let any other string pass, but an empty one.
-    :param of: what the supported values belong to, for the text.
-    :raises RequestInvalid: names the field, the value and what is supported.
+    :param allow_unlisted: also accept any other string that is not empty.
+    :param owner: what the supported values belong to, such as ``" of model 'x'"``, for the text.
+    :raises RequestInvalid: names the field, the value and the supported values.
     """
-    if isinstance(value, str) and value in supported:
+    if isinstance(value, str) and (value in supported or (allow_unlisted and value not in ("", "None"))):
         return
-    if isinstance(value, str) and value not in ("", "None") and allow_unlisted:
-        return
-    raise RequestInvalid(
-        f"{field} {value!r} is not among those{of} that this release knows: "
-        f"{', '.join(supported) or 'none'}. Nothing was sent and nothing was spent. "
-        "Is it newer than this release? allow_unlisted=True lets it pass, and Pictory decides.",
+    raise RequestInvalid.unsent(
+        f"{field} {value!r} is not among those{owner} that this release knows: {', '.join(supported) or 'none'}",
+        "If it is newer than this release, set allow_unlisted=True: then Pictory decides.",
         fields=[field],
     )
+
+
+def check_seconds(name: str, value: object) -> float:
+    """Return a duration in seconds.
+
+    :param name: of the argument.
+    :raises RequestInvalid: for anything but a non-negative number, ``timedelta`` or ``pendulum.Duration``.
+    """
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if not is_number(value) or value < 0:
+        raise RequestInvalid.unsent(
+            f"{name} is {value!r}; it takes a number of seconds or a duration", fields=[name]
+        )
+    return float(value)
+
+
+def check_count(name: str, value: object) -> int:
+    """Return a whole number from 1 on.
+
+    :param name: of the argument.
+    :raises RequestInvalid: for anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise RequestInvalid.unsent(f"{name} is {value!r}; it takes a whole number from 1 on", fields=[name])
+    return value
+
+
+UNKNOWN_SUBMIT_POLICIES = ("fail", "resubmit")
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Check that an argument of a task has one of the supported values.
+
+    :raises RequestInvalid: lists them.
+    """
+    if value not in choices:
+        raise RequestInvalid.unsent(f"{name} is {value!r}; it takes one of {', '.join(choices)}", fields=[name])
+
+
+def check_policy(on_unknown_submit: object) -> None:
+    """Check ``on_unknown_submit``, as :func:`check_choice`."""
+    check_choice("on_unknown_submit", on_unknown_submit, UNKNOWN_SUBMIT_POLICIES)

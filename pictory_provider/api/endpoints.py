@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""One function for each endpoint: arguments in, a :class:`Request` out. Nothing is sent here.
+"""Build the :class:`Request` of each endpoint. Nothing is sent here.
 
 Paths and parameters are those of https://docs.pictory.ai/api-reference.
 """
@@ -12,73 +12,83 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from pictory_provider.api.checks import check_job_id
-from pictory_provider.api.errors import RequestInvalid
+from pictory_provider.api.errors import NO_REQUEST, RequestInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pictory_provider.api.models import ImageRequest
 
+MAX_REPLY_BYTES = 256 * 1024
+"""The largest reply that is read. The largest documented one, a completed job, has half a kilobyte."""
+MAX_LIST_BYTES = 16 * 1024 * 1024
+"""The same for a page of up to 100 items."""
+MAX_LEDGER_BYTES = 64 * 1024 * 1024
+"""The same for a month's ledger, which Pictory does not page: about 300,000 entries."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An HTTP request as a value: the path begins after the base URL, and no header is in it."""
+    """An HTTP request without headers.
+
+    :param path: what follows the base URL.
+    :param max_bytes: the largest reply that is read.
+    """
 
     method: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
     json: dict[str, Any] | None = None
+    max_bytes: int = MAX_REPLY_BYTES
 
 
 def generate_image(request: ImageRequest) -> Request:
-    """Buy one picture. The only request that costs credits."""
+    """Submit one picture. The only request that costs credits."""
     return Request("POST", "/v1/aistudio/images", json=request.body())
 
 
 def get_job(job_id: str) -> Request:
-    """Ask how a job stands. The path is the same for every kind of job."""
+    """Get a job. The path is the same for every kind of job."""
     return Request("GET", f"/v1/jobs/{quote(check_job_id(job_id), safe='')}")
 
 
 def list_images(next_page_key: str | None = None) -> Request:
-    """One page of the gallery, newest first, up to 100 items."""
-    return Request("GET", "/v1/aistudio/images", query=_page(next_page_key))
+    """Get one page of the gallery, newest first, up to 100 items."""
+    return Request("GET", "/v1/aistudio/images", query=_page(next_page_key), max_bytes=MAX_LIST_BYTES)
 
 
 def list_jobs(next_page_key: str | None = None) -> Request:
-    """One page of the account's jobs, newest first."""
-    return Request("GET", "/v1/jobs", query=_page(next_page_key))
+    """Get one page of the account's jobs, newest first."""
+    return Request("GET", "/v1/jobs", query=_page(next_page_key), max_bytes=MAX_LIST_BYTES)
 
 
 def get_quota() -> Request:
-    """Ask for what the subscription has used and may use. Free."""
+    """Get the subscription's used and available amounts. Free."""
     return Request("GET", "/v1/quota")
 
 
 def get_credit_usage(year: int | None = None, month: int | None = None) -> Request:
-    """Read the ledger of AI credits, newest first, kept for 12 months.
+    """Get the ledger of AI credits, newest first. Pictory keeps it for 12 months.
 
     :raises RequestInvalid: for a year without a month, which Pictory answers with 400, and for a month
         outside 1 to 12.
     """
     if year is not None and month is None:
-        raise RequestInvalid(
-            f"year {year} came without a month, which Pictory refuses. No request was made. "
+        raise RequestInvalid.unsent(
+            f"year {year} came without a month, which Pictory refuses",
             "Pass both, or neither for the whole ledger.",
             fields=["month"],
+            money=NO_REQUEST,
         )
     if month is not None and not 1 <= month <= 12:
-        raise RequestInvalid(f"month {month} is not within 1 to 12. No request was made.", fields=["month"])
-    asked = {"year": year, "month": month}
-    return Request(
-        "GET",
-        "/v1/aicredits/usage",
-        query={name: str(value) for name, value in asked.items() if value is not None},
-    )
+        raise RequestInvalid.unsent(f"month {month} is not within 1 to 12", fields=["month"], money=NO_REQUEST)
+    given = {"year": year, "month": month}
+    query = {name: str(value) for name, value in given.items() if value is not None}
+    return Request("GET", "/v1/aicredits/usage", query=query, max_bytes=MAX_LEDGER_BYTES)
 
 
 def clean_job(job_id: str) -> Request:
-    """Delete a finished job's output for good. Calling it twice is safe."""
+    """Delete a finished job's output permanently. Calling it twice is safe."""
     return Request("DELETE", f"/v1/jobs/{quote(check_job_id(job_id), safe='')}/clean")
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The values of the API: what is asked for, and what comes back.
+"""The API's values: requests, jobs, gallery items and quotas.
 
 Limits, models and credits are those of https://docs.pictory.ai/api-reference/ai-studio/generate-image.
 """
@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, TypedDict
 
 from pictory_provider.api.checks import check_listed, check_prompt, check_reference, check_url
 
+DEFAULT_MAX_BYTES = 100 * 1024 * 1024
+"""The largest picture that is downloaded by default."""
 DEFAULT_MODEL = "seedream3.0"
-
-
 FIRST_POLL = 10.0
-"""Seconds after a submission when a picture may be ready, of most models. Ours, as Pictory names none."""
+"""Seconds after a submission when a picture of most models may be ready. Our value: Pictory names none."""
 
 
 class Model(NamedTuple):
@@ -47,7 +47,7 @@ MODELS: dict[str, Model] = {
 
 
 def first_poll_of(model: object) -> float:
-    """Return when a job of a model is first worth a poll, in seconds after its submission."""
+    """Return the seconds after a submission at which a model's job is first worth polling."""
     known = MODELS.get(model) if isinstance(model, str) else None
     return known.first_poll if known else FIRST_POLL
 
@@ -57,7 +57,7 @@ STYLES = ("photorealistic", "artistic", "cartoon", "minimalist", "vintage", "fut
 
 
 class ImageOptions(TypedDict, total=False):
-    """What an :class:`ImageRequest` takes beside the prompt."""
+    """The arguments of an :class:`ImageRequest` without the prompt."""
 
     model: str
     aspect_ratio: str | None
@@ -69,16 +69,16 @@ class ImageOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRequest:
-    """One picture to be made. Made only if it is valid: a request that exists can be sent.
+    """A request for one picture. The constructor checks it, so every instance can be sent.
 
     :param prompt: 5 to 5,000 characters.
     :param model: one of :data:`MODELS`.
-    :param aspect_ratio: one of the model's ratios; ``None`` lets Pictory take the model's first.
+    :param aspect_ratio: one of the model's ratios; with ``None`` Pictory uses the model's first.
     :param style: one of :data:`STYLES`, or ``None``.
-    :param reference_image_url: absolute ``http(s)`` URL that Pictory can read without logging in; or an object of
-        a storage that can sign, such as ``s3://bucket/key.png``.
+    :param reference_image_url: absolute ``http(s)`` URL that Pictory can read without logging in; or an object in
+        a storage that can sign URLs, such as ``s3://bucket/key.png``.
     :param webhook: absolute ``http(s)`` URL that Pictory calls when the job ends.
-    :param allow_unlisted: let a model, style or ratio pass that this release does not know. Pictory
+    :param allow_unlisted: accept a model, style or ratio that this release does not know. Pictory
         answers an unknown one with 400, at no cost.
     :raises RequestInvalid: names the field, the value and what is supported.
     """
@@ -93,19 +93,14 @@ class ImageRequest:
 
     def __post_init__(self) -> None:
         check_prompt(self.prompt)
-        check_listed("model", self.model, tuple(MODELS), allow_unlisted=self.allow_unlisted)
-        if self.aspect_ratio is not None:
-            known = MODELS.get(self.model)
-            ratios = known.aspect_ratios if known else ()
-            check_listed(
-                "aspect_ratio",
-                self.aspect_ratio,
-                ratios,
-                allow_unlisted=self.allow_unlisted,
-                of=f" of model {self.model!r}",
-            )
+        unlisted = self.allow_unlisted
+        check_listed("model", self.model, tuple(MODELS), allow_unlisted=unlisted)
+        if (ratio := self.aspect_ratio) is not None:
+            ratios = MODELS[self.model].aspect_ratios if self.model in MODELS else ()
+            owner = f" of model {self.model!r}"
+            check_listed("aspect_ratio", ratio, ratios, allow_unlisted=unlisted, owner=owner)
         if self.style is not None:
-            check_listed("style", self.style, STYLES, allow_unlisted=self.allow_unlisted)
+            check_listed("style", self.style, STYLES, allow_unlisted=unlisted)
         if self.reference_image_url is not None:
             check_reference("reference_image_url", self.reference_image_url)
         if self.webhook is not None:
@@ -113,11 +108,11 @@ class ImageRequest:
 
     @classmethod
     def of(cls, holder: object) -> ImageRequest:
-        """Make one of whatever has its fields as attributes, such as an operator."""
+        """Return a request from an object that has its fields as attributes, such as an operator."""
         return cls(**{field.name: getattr(holder, field.name) for field in fields(cls)})
 
     def body(self) -> dict[str, str]:
-        """Return the JSON body: documented names only, and nothing that was not asked for."""
+        """Return the JSON body: documented names only, without the fields that are ``None``."""
         body = {
             "prompt": self.prompt,
             "model": self.model,
@@ -130,28 +125,28 @@ class ImageRequest:
 
     @property
     def credits(self) -> float | None:
-        """The listed price in AI credits, ``None`` for a model that this release does not know."""
+        """The list price in AI credits, ``None`` for a model that this release does not know."""
         known = MODELS.get(self.model)
         return known.credits if known else None
 
 
 class JobState(Enum):
-    """What a job's status means."""
+    """The meaning of a job's status."""
 
     IN_PROGRESS = "in-progress"
     COMPLETED = "completed"
     FAILED = "failed"
     CLEANED = "cleaned"
     UNKNOWN = "unknown"
-    """A status that no page of the vendor names. It waits, and never counts as success."""
+    """A status that Pictory does not document. The job counts as running, never as completed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What Pictory says of a job. Never an invented value: absent means ``None``.
+    """A job as Pictory describes it. A value that is missing in the reply is ``None``.
 
-    :param status: Pictory's own word.
-    :param success: Pictory's own flag; ``False`` means failed, whatever the status says.
+    :param status: Pictory's status, unchanged.
+    :param success: Pictory's flag; ``False`` means failed, whatever the status is.
     :param url: where the finished picture (PNG) can be downloaded.
     :param width: pixels.
     :param height: pixels.
@@ -170,7 +165,7 @@ class Job:
 
     @property
     def state(self) -> JobState:
-        """What :attr:`status` and :attr:`success` mean together."""
+        """The meaning of :attr:`status` and :attr:`success` together."""
         if self.success is False:
             return JobState.FAILED
         try:
@@ -179,20 +174,14 @@ class Job:
             return JobState.UNKNOWN
 
     def record(self) -> dict[str, Any]:
-        """Return the image record: the plain JSON that goes to XCom everywhere."""
-        return {
-            "job_id": self.job_id,
-            "status": self.status,
-            "url": self.url,
-            "width": self.width,
-            "height": self.height,
-            "ai_credits_used": self.ai_credits_used,
-        }
+        """Return the image record: the plain JSON that every task pushes as its XCom."""
+        names = ("job_id", "status", "url", "width", "height", "ai_credits_used")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratedImage:
-    """One item of the gallery (``GET /v1/aistudio/images``). It carries no job id."""
+    """One item of the gallery (``GET /v1/aistudio/images``). It has no job id."""
 
     id: str | None
     url: str | None
@@ -208,9 +197,9 @@ class GeneratedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quota:
-    """The AI credits of the subscription, as ``GET /v1/quota`` counts them.
+    """The AI credits of the subscription, as ``GET /v1/quota`` reports them.
 
-    :param raw: the whole reply, with the minutes of video, transcription and voice-over.
+    :param raw: the full reply, with the minutes of video, transcription and voice-over.
     """
 
     ai_credits_used: float
@@ -219,5 +208,5 @@ class Quota:
 
     @property
     def ai_credits_left(self) -> float:
-        """Limit less used, rounded to a hundredth: prices are in tenths."""
+        """The limit minus the used credits, rounded to a hundredth: prices are in tenths."""
         return round(self.ai_credits_limit - self.ai_credits_used, 2)

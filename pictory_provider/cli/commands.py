@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What the commands do, thin over the hook. Results go to stdout, all else to stderr.
+"""The commands, as thin layers over the hook. Results go to stdout, everything else to stderr.
 
-They end with 0 where all is well, with 1 where it is not, and with 2 for a wrong command line.
+Exit codes: 0 for success, 1 for a problem, 2 for a wrong command line.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import re
+import shlex
 import sys
 import time
 from contextlib import redirect_stdout
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pictory_provider.api.checks import without_query
 from pictory_provider.api.errors import PictoryError
-from pictory_provider.api.wording import laid_out
+from pictory_provider.api.text import counted, wrap_sentences
 from pictory_provider.cli.spending import by_day, by_kind, by_model, rows
 
 if TYPE_CHECKING:
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
 
 
 class Outcome(NamedTuple):
-    """What a command has found.
+    """The result of a command.
 
-    :param is_well: whether it ends with 0.
-    :param table: what goes to stdout.
+    :param is_well: whether the exit code is 0.
+    :param table: the rows for stdout.
     """
 
     is_well: bool
@@ -41,18 +42,18 @@ class Outcome(NamedTuple):
 
 
 def command(do: Callable[[Namespace], Outcome]) -> Callable[[Namespace], None]:
-    """Make a command of a function: with an exit code, and without a traceback for what is foreseen."""
+    """Turn a function into a command: set the exit code, and print Pictory errors without a traceback."""
 
     @functools.wraps(do)
     def run(args: Namespace) -> None:
-        # Without it Airflow does not look into its own database for a connection, as its own commands do.
+        # Without this Airflow does not search its database for connections, as its own commands do.
         os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
         try:
-            with redirect_stdout(sys.stderr):  # where Airflow's logs belong
+            with redirect_stdout(sys.stderr):  # Airflow's logs do not belong on stdout
                 outcome = do(args)
         except PictoryError as error:
-            sys.exit(laid_out(error.message))
-        _show(args, outcome.table)
+            sys.exit(wrap_sentences(error.message))
+        _print_table(args, outcome.table)
         sys.exit(0 if outcome.is_well else 1)
 
     return run
@@ -61,7 +62,7 @@ def command(do: Callable[[Namespace], Outcome]) -> Callable[[Namespace], None]:
 class Finding(NamedTuple):
     """One line of the check.
 
-    :param is_well: ``None`` where it cannot be told from here.
+    :param is_well: ``None`` if this command cannot decide it.
     """
 
     what: str
@@ -71,7 +72,7 @@ class Finding(NamedTuple):
 
 @command
 def check(args: Namespace) -> Outcome:
-    """Tell whether the set-up is right."""
+    """Check the set-up."""
     findings = list(_findings(args.conn_id))
     words = {True: "ok", False: "WRONG", None: "?"}
     table = [{"check": each.what, "is": words[each.is_well], "found": each.found} for each in findings]
@@ -81,7 +82,7 @@ def check(args: Namespace) -> Outcome:
 @command
 def gallery(args: Namespace) -> Outcome:
     """List the account's pictures, newest first, or save them."""
-    shown = []
+    table = []
     with _hook(args) as hook:
         for number, image in enumerate(hook.list_images(), start=1):
             row = {
@@ -93,15 +94,15 @@ def gallery(args: Namespace) -> Outcome:
             }
             if args.download:
                 row["saved"] = _save(hook, Path(args.download).absolute(), image.id or str(number), image.url)
-            shown.append(row)
+            table.append(row)
             if number == args.limit:
                 break
-    return Outcome(all(row.get("saved", "") is not None for row in shown), shown)
+    return Outcome(all(row.get("saved", "") is not None for row in table), table)
 
 
 @command
 def ledger(args: Namespace) -> Outcome:
-    """Show what was spent, and what came in."""
+    """Show what the account has spent and received."""
     import pendulum
 
     year = args.year or (pendulum.now("UTC").year if args.month else None)
@@ -113,47 +114,55 @@ def ledger(args: Namespace) -> Outcome:
 
 @command
 def adopt(args: Namespace) -> Outcome:
-    """Put a jobId on the record of a task, which then adopts it."""
+    """Record a jobId for a task, which then uses that job."""
     from pictory_provider.cli import adopting
-    from pictory_provider.compat import clear_discards_state
+    from pictory_provider.version_compat import clear_discards_state
 
     with _hook(args) as hook:
         job = hook.get_job(args.job_id)
-    instance = adopting.find(args.dag_id, args.run_id, args.task_id, args.map_index, args.loop_index)
-    kept = adopting.keep(instance, job)
-    if kept.problem:
-        print(f"The record beside its picture stays as it is: {kept.problem}.", file=sys.stderr)
-    if kept.replaces:
-        print(f"Job {kept.replaces} was on record before, and is left behind.", file=sys.stderr)
+    instance = adopting.find_instance(args.dag_id, args.run_id, args.task_id, args.map_index, args.loop_index)
+    adoption = adopting.record_job(instance, job)
+    if adoption.problem:
+        _note(f"The sidecar of the picture was not changed: {adoption.problem}.")
+    if adoption.replaces:
+        _note(f"The record named job {adoption.replaces} before. That job is left behind, and may be paid for.")
     if args.clear:
         below = adopting.clear(instance)
-        told = f"The task and {below} below it are cleared" if below else "The task is cleared"
-        print(f"{told}; it takes this job, unless that fails at Pictory.", file=sys.stderr)
+        cleared = (
+            f"The task and {counted(below, 'downstream task')} are cleared" if below else "The task is cleared"
+        )
+        _note(f"{cleared}; the task uses this job, unless the job fails at Pictory.")
     elif clear_discards_state():
-        else_ = "buys another picture"
-        if kept.beside:
-            else_ = f"takes the job out of {kept.beside} if its path is the same then, else {else_}"
-        print(
-            "Run this again with --clear, and the task takes this job. In its page, choose *Keep task state and "
-            f"resume*: without that, Clear throws the state of the task away, and it {else_}.",
-            file=sys.stderr,
+        otherwise = "buys another picture"
+        if adoption.sidecar:
+            otherwise = f"finds the job in {adoption.sidecar} if its path is still the same, and else {otherwise}"
+        _note(
+            "Run this again with --clear, and the task uses this job. To clear it on its page in Airflow, choose "
+            f"*Keep task state and resume*: a plain Clear deletes the task's state, and the task {otherwise}."
         )
     else:
-        print("Clear the task, and it takes this job: in its page, or here with --clear.", file=sys.stderr)
+        _note("Clear the task, on its page in Airflow or here with --clear; then it uses this job.")
+    if instance.is_paused:
+        _note(
+            f"The DAG {instance.dag_id!r} is paused, so the task does not run until you unpause it, on its page "
+            f"in Airflow or with `airflow dags unpause {shlex.quote(instance.dag_id)}`."
+        )
     return Outcome(True, [{"task": str(instance), "adopts": job.job_id, "which is": job.status}])
 
 
 def _findings(conn_id: str) -> Iterator[Finding]:
-    from pictory_provider.compat import airflow_line, keeps_state, living_triggerers
     from pictory_provider.hooks.pictory import PictoryHook
+    from pictory_provider.version_compat import airflow_minor, has_task_state_store, is_triggerer_alive
 
     with PictoryHook(conn_id) as hook:
         try:
-            base_url = hook.get_conn().settings.base_url
+            settings = hook.get_conn().settings
         except PictoryError as error:
             yield Finding("connection", False, error.message)
         else:
-            yield Finding("connection", True, f"{conn_id} leads to {base_url}")
+            yield Finding("connection", True, f"{conn_id} points to {settings.base_url}")
+            for note in settings.notes:
+                yield Finding("extra", None, note)
             try:
                 quota = hook.get_quota()
             except PictoryError as error:
@@ -163,37 +172,56 @@ def _findings(conn_id: str) -> Iterator[Finding]:
                 yield Finding("key", True, "Pictory accepts it")
                 yield Finding("credits", left > 0, f"{left:,.10g} AI credits left of {limit:,.10g}")
                 yield from _limits(hook)
-    if keeps_state():
-        yield Finding("records", True, f"Airflow {airflow_line()} keeps them: a retry buys nothing twice")
+    if has_task_state_store():
+        yield Finding("records", True, f"Airflow {airflow_minor()} keeps them: a retry buys nothing twice")
     else:
-        yield Finding(
-            "records",
-            None,
-            f"Airflow {airflow_line()} keeps none, 3.3 and later do: buy with retries=0",
-        )
+        found = f"Airflow {airflow_minor()} keeps none, 3.3 and later do: set retries=0 on tasks that buy"
+        yield Finding("records", None, found)
     try:
-        alive = living_triggerers()
+        alive = is_triggerer_alive()
     except Exception as error:
         yield Finding("triggerer", None, f"Airflow's database cannot be read from here: {type(error).__name__}")
     else:
-        told = "it answers" if alive else "none answers: start `airflow triggerer`, or set deferrable=False"
-        yield Finding("triggerer", alive, told)
+        found = "running" if alive else "none is running: start `airflow triggerer`, or set deferrable=False"
+        yield Finding("triggerer", alive, found)
+    yield _pages()
+
+
+def _pages() -> Finding:
+    """Report who sees the pages in Airflow."""
+    from pictory_provider.cli.access import who_sees_tabs
+    from pictory_provider.links.pictory import has_gallery
+
+    if not has_gallery():
+        return Finding("pages", True, "switched off by [pictory] gallery")
+    try:
+        return Finding("pages", *who_sees_tabs())
+    except Exception as error:
+        return Finding("pages", None, f"Airflow's roles cannot be read from here: {type(error).__name__}")
 
 
 def _limits(hook: PictoryHook) -> Iterator[Finding]:
-    """Say what the limits of the connection leave; nothing where it has none."""
-    from pictory_provider.jobs.budget import Budget, Limits
-    from pictory_provider.spending import look
+    """Report what each limit of the connection leaves."""
+    from pictory_provider.core.budget import Budget, Limits
+    from pictory_provider.core.ledger import CLOCKS_DIFFER
+    from pictory_provider.services.spending import ask_account, describe_skew
 
     client = hook.get_conn()
-    budget = Budget(Limits.of(client.settings))
+    if abs(client.skew) > CLOCKS_DIFFER:
+        skew = describe_skew(client.skew)
+        yield Finding("clock", False, f"this machine's clock is {skew} Pictory's: set it (NTP)")
+    budget = Budget(Limits.from_settings(client.settings))
     try:
-        look(client, budget, log=hook.log)
+        ask_account(client, budget, log=hook.log)
     except PictoryError as error:
         yield Finding("limits", False, error.message)
     else:
-        for room in budget.rooms(time.time()):
-            yield Finding(room.limit, room.left > 0, f"{room}")
+        for headroom in budget.headroom(time.time()):
+            yield Finding(headroom.limit, headroom.left > 0, f"{headroom}")
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _hook(args: Namespace) -> PictoryHook:
@@ -203,21 +231,21 @@ def _hook(args: Namespace) -> PictoryHook:
 
 
 def _save(hook: PictoryHook, folder: Path, name: str, url: str | None) -> str | None:
-    """Save one picture of the gallery under its id, unless it is there."""
+    """Save one picture of the gallery under its id, unless that file exists."""
     target = folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.png"
     if target.exists():
         return str(target)
     try:
         return hook.download_image(str(target), url=url)["path"]
     except PictoryError as error:
-        print(laid_out(error.message), file=sys.stderr)
+        _note(wrap_sentences(error.message))
         return None
 
 
-def _show(args: Namespace, table: list[dict[str, Any]]) -> None:
+def _print_table(args: Namespace, table: list[dict[str, Any]]) -> None:
     from airflow.cli.simple_table import AirflowConsole
 
-    if args.output == "json":  # Airflow's own is coloured and wrapped
+    if args.output == "json":  # Airflow's JSON output is coloured and wrapped
         print(json.dumps(table, indent=2))
     else:
         AirflowConsole().print_as(data=table, output=args.output)

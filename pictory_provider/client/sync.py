@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The worker's way to Pictory, with requests.
+"""The worker's HTTP client, with requests.
 
-What ``requests`` does by itself is switched off: it follows redirects, reads ``.netrc`` for credentials and
-reuses connections that the server may just be closing. A paid request gets a fresh connection of its own.
+By default ``requests`` follows redirects, reads credentials from ``.netrc`` and reuses connections that the server
+may be closing. All of that is switched off: a paid request gets a new connection.
 """
 
 from __future__ import annotations
@@ -13,37 +13,38 @@ import logging
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests
 
 from pictory_provider.api.connection import CONNECT_TIMEOUT, ConnectionSettings
-from pictory_provider.api.errors import Fault
+from pictory_provider.api.errors import Fault, TransportError
 from pictory_provider.api.responses import Response
 from pictory_provider.api.timing import TIMING
-from pictory_provider.client import (
-    MAX_REPLY_BYTES,
-    PIECE_BYTES,
-    connection_failed,
-    headers_for_api,
-    without_key,
-)
+from pictory_provider.client.clocks import skew_of
+from pictory_provider.client.faults import PIECE_BYTES, TooLarge, connection_failed, headers_for_api, mask_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pictory_provider.api.endpoints import Request
+    from pictory_provider.client.calls import Call
+
+R = TypeVar("R")
 
 
 class SyncClient:
-    """Send requests over kept-alive connections; close it when done.
+    """Send requests over kept-alive connections. Close it when done.
 
     :param settings: a checked connection.
+    :ivar skew: seconds by which Pictory's clock is ahead of this machine's, as far as its last reply proves it.
     """
 
     def __init__(self, settings: ConnectionSettings) -> None:
         self.settings = settings
         self._session = _new_session()
+        self._mask = mask_of(settings)
+        self.skew = 0.0
 
     def close(self) -> None:
         """Close every connection."""
@@ -52,29 +53,36 @@ class SyncClient:
     def send(self, request: Request) -> Response:
         """Send one request to the API and read the whole reply.
 
-        :raises TransportError: with the fault that tells how far the request had got.
+        :raises TransportError: with the fault that says how far the request had got.
         """
         if request.method != "POST":
             return self._exchange(self._session, request)
         with _new_session() as fresh:
             return self._exchange(fresh, request)
 
+    def call(self, call: Call[R]) -> R:
+        """Make one free call, and return what the reply says.
+
+        :raises PictoryError: if Pictory does not answer or refuses, or the reply cannot be understood.
+        """
+        return call.parse(self.send(call.request))
+
     @contextmanager
     def stream(self, url: str) -> Iterator[tuple[Response, Iterator[bytes]]]:
-        """Open a download from any host: no key goes there, redirects are followed.
+        """Open a download from any host, without the API key. Redirects are followed.
 
         :return: the reply with an empty body, and its bytes in pieces.
-        :raises TransportError: when it cannot be opened, or breaks off.
+        :raises TransportError: if it cannot be opened, or breaks off.
         """
         what = "The download"
         headers = {"User-Agent": self.settings.user_agent}
         with _new_session() as fresh:
             try:
                 reply = self._request(fresh, "GET", url, headers=headers, allow_redirects=True)
-            except OSError as error:  # as all errors of requests are
-                raise connection_failed(what, Fault.MAYBE_ACCEPTED, error) from None
+            except OSError as error:  # all errors of requests are OSErrors
+                raise self._failed(what, Fault.MAYBE_ACCEPTED, error, url) from None
             with reply:
-                yield _head(reply), _pieces(reply, what, time.monotonic() + TIMING.download)
+                yield _head(reply), self._pieces(reply, what, time.monotonic() + TIMING.download)
 
     def _exchange(self, session: requests.Session, request: Request) -> Response:
         headers = headers_for_api(self.settings)
@@ -84,21 +92,46 @@ class SyncClient:
             body = _WatchedBody(json.dumps(request.json).encode())
         what = f"{request.method} {request.path}"
         deadline = time.monotonic() + self.settings.timeout
+        url = self.settings.url(request.path)
+        sent = time.time()
         try:
-            reply = self._request(session, request.method, self.settings.url(request.path),
-                                  params=dict(request.query), headers=headers, data=body,
-                                  allow_redirects=False)  # fmt: skip
+            reply = self._request(session, request.method, url, params=dict(request.query),
+                                  headers=headers, data=body, allow_redirects=False)  # fmt: skip
         except Exception as error:
             left = body is None or body.has_left
             fault = Fault.MAYBE_ACCEPTED if left else Fault.NEVER_SENT
-            raise connection_failed(what, fault, error) from None  # its text quotes URLs
+            is_sent = body is not None and body.has_left
+            raise self._failed(what, fault, error, url, is_sent=is_sent) from None  # the cause's text quotes URLs
         content = bytearray()
-        for piece in _pieces(reply, what, deadline):
+        for piece in self._pieces(reply, what, deadline):
             content += piece
-            if len(content) > MAX_REPLY_BYTES:
-                raise connection_failed(what, Fault.UNREADABLE, OSError(None, "the reply is too large"))
+            if len(content) > request.max_bytes:
+                raise self._failed(what, Fault.UNREADABLE, TooLarge(request.max_bytes), url)
         head = _head(reply)
-        return Response(head.status, head.headers, without_key(bytes(content), self.settings))
+        skew = skew_of(head.headers, sent=sent, received=time.time())
+        self.skew = self.skew if skew is None else skew
+        return Response(head.status, head.headers, self._mask.hide(bytes(content)))
+
+    def _failed(
+        self, what: str, fault: Fault, error: BaseException, url: str, *, is_sent: bool = False
+    ) -> TransportError:
+        return connection_failed(what, fault, error, settings=self.settings, url=url, is_sent=is_sent)
+
+    def _pieces(self, reply: requests.Response, what: str, deadline: float) -> Iterator[bytes]:
+        """Yield the reply's body as it arrives.
+
+        :param deadline: on the monotonic clock. The read timeout of ``requests`` restarts with each byte, so a
+            slow reply could take forever.
+        """
+        try:
+            while piece := reply.raw.read1(PIECE_BYTES, decode_content=True):
+                yield piece
+                if time.monotonic() > deadline:
+                    raise TimeoutError(None, "the reply is too slow")
+        except Exception as error:
+            raise self._failed(what, Fault.UNREADABLE, error, reply.url) from None
+        finally:
+            reply.close()
 
     def _request(self, session: requests.Session, method: str, url: str, **arguments: Any) -> requests.Response:
         settings = self.settings
@@ -116,14 +149,14 @@ class SyncClient:
 
 
 class _WatchedBody:
-    """A request's body that knows whether any of it was taken for sending.
+    """A request's body that records whether any of it was taken for sending.
 
-    The HTTP library connects, shakes hands and sends the headers before it takes the first piece of the
-    body. A request that failed before that was never whole at the other side, so it cannot have been
-    accepted. That proves more than the class of the error, which is the same for a refused and for a
-    dropped connection.
+    The HTTP library connects, does the TLS handshake and sends the headers before it takes the first piece of the
+    body. A request that failed before that never arrived whole, so it cannot have been accepted. The class of the
+    error would not prove it: it is the same for a refused and for a dropped connection.
 
-    For the same reason it can still be held back: whoever was frozen while connecting may have been given up.
+    For the same reason the request can still be held back: if this process was frozen while connecting, another
+    attempt of the task may have taken over.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -146,7 +179,7 @@ _is_ours: ContextVar[bool] = ContextVar("pictory_request", default=False)
 
 @contextmanager
 def _quiet_queries() -> Iterator[None]:
-    """Keep query strings out of what urllib3 logs at DEBUG: the one of a result's URL is a key to the picture."""
+    """Keep query strings out of urllib3's DEBUG logs: the query of a result's URL is a key to the picture."""
     token = _is_ours.set(True)
     try:
         yield
@@ -172,20 +205,3 @@ def _new_session() -> requests.Session:
 
 def _head(reply: requests.Response) -> Response:
     return Response(reply.status_code, {name.lower(): value for name, value in reply.headers.items()}, b"")
-
-
-def _pieces(reply: requests.Response, what: str, deadline: float) -> Iterator[bytes]:
-    """Yield the reply's body as it arrives.
-
-    :param deadline: on the monotonic clock. The library's own read timeout counts from byte to byte, and
-        would let a reply drip for ever.
-    """
-    try:
-        while piece := reply.raw.read1(PIECE_BYTES, decode_content=True):
-            yield piece
-            if time.monotonic() > deadline:
-                raise TimeoutError(None, "the reply is too slow")
-    except Exception as error:
-        raise connection_failed(what, Fault.UNREADABLE, error) from None
-    finally:
-        reply.close()

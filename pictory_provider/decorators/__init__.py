@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Task decorators."""
+"""The TaskFlow decorator ``@task.pictory_image``."""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""``@task.pictory_image``: a function that says what to draw, as a task that has it drawn."""
+"""``@task.pictory_image``: a task that generates an image from the prompt that a function returns."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from airflow.providers.common.compat.sdk import (
 
 from pictory_provider.api.errors import RequestInvalid
 from pictory_provider.api.models import ImageRequest
-from pictory_provider.compat import SET_DURING_EXECUTION, determine_kwargs
-from pictory_provider.jobs.submission import asked_for
+from pictory_provider.core.submission import canonical_request
 from pictory_provider.operators.pictory import GenerateImageOperator
-from pictory_provider.order import Order
+from pictory_provider.services.generate import LazyRequest
+from pictory_provider.version_compat import SET_DURING_EXECUTION, determine_kwargs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from airflow.sdk.bases.decorator import TaskDecorator
 
 _FIELDS = tuple(field.name for field in fields(ImageRequest))
-_LONGEST_TOLD = 500
-_ANY_PROMPT = "Whatever the function is going to return."
+_LONGEST_ARGUMENTS = 500
+_ANY_PROMPT = "A prompt that the function returns later."
 
 
 class DecoratedImageOperator(DecoratedOperator, GenerateImageOperator):
     """A :class:`GenerateImageOperator` whose prompt is a function's result.
 
-    The function is called right before the purchase and not otherwise: a retry that adopts a job does not call it.
-    So what tells one purchase from another is what the function is given, and not what it returns.
+    The function is called only right before a submission: a retry that adopts a job does not call it. So requests
+    are distinguished by the function's arguments, and not by its result.
     """
 
     custom_operator_name = "@task.pictory_image"
@@ -61,9 +61,9 @@ class DecoratedImageOperator(DecoratedOperator, GenerateImageOperator):
         if "prompt" in kwargs:
             raise TypeError("@task.pictory_image takes no prompt: the function returns it")
         if kwargs.get("multiple_outputs"):
-            raise ValueError("@task.pictory_image has one result, the jobId: multiple_outputs cannot be on")
+            raise ValueError("@task.pictory_image has one result, the jobId, so multiple_outputs cannot be on")
         if inspect.iscoroutinefunction(python_callable) or inspect.isgeneratorfunction(python_callable):
-            raise TypeError("@task.pictory_image takes a plain function, neither a coroutine nor a generator")
+            raise TypeError("@task.pictory_image takes a plain function, not a coroutine or a generator")
         super().__init__(
             python_callable=python_callable,
             op_args=op_args,
@@ -72,21 +72,21 @@ class DecoratedImageOperator(DecoratedOperator, GenerateImageOperator):
             **kwargs,
         )
 
-    def _order(self, context: Context) -> Order:
-        given = {**{name: getattr(self, name) for name in _FIELDS}, "prompt": _ANY_PROMPT}
-        identity = asked_for(ImageRequest(**given))
+    def _lazy_request(self, context: Context) -> LazyRequest:
+        fields = {**{name: getattr(self, name) for name in _FIELDS}, "prompt": _ANY_PROMPT}
+        identity = canonical_request(ImageRequest(**fields))
         del identity["prompt"]
-        identity["arguments"] = _told({"args": list(self.op_args), "kwargs": dict(self.op_kwargs)})
+        identity["arguments"] = _as_text({"args": list(self.op_args), "kwargs": dict(self.op_kwargs)})
 
         def request() -> ImageRequest:
-            for name, value in self._returned(context).items():
+            for name, value in self._call(context).items():
                 setattr(self, name, value)
             return ImageRequest.of(self)
 
-        return Order(identity, request)
+        return LazyRequest(identity, request)
 
-    def _returned(self, context: Context) -> dict[str, Any]:
-        """Call the function, and return the fields of the request that it gives."""
+    def _call(self, context: Context) -> dict[str, Any]:
+        """Call the function, and return the fields of the request."""
         context_merge(context, self.op_kwargs)
         returned = self.python_callable(
             *self.op_args, **determine_kwargs(self.python_callable, self.op_args, context)
@@ -94,36 +94,35 @@ class DecoratedImageOperator(DecoratedOperator, GenerateImageOperator):
         if isinstance(returned, str):
             return {"prompt": returned}
         if not isinstance(returned, dict) or "prompt" not in returned:
-            raise RequestInvalid(
-                f"The function returned {repr(returned)[:200]}. It returns the prompt, a string, or a dict with "
-                f"`prompt` and other fields of the request: {', '.join(_FIELDS)}. "
-                "Nothing was sent and nothing was spent.",
+            raise RequestInvalid.unsent(
+                f"The function returned {repr(returned)[:200]}. It must return the prompt, a string, or a dict "
+                f"with `prompt` and other fields of the request: {', '.join(_FIELDS)}",
                 fields=["prompt"],
             )
         if unknown := sorted(str(name) for name in returned if name not in _FIELDS):
-            raise RequestInvalid(
-                f"The function returned a dict with {', '.join(unknown)}, which a request does not have. "
-                f"It has {', '.join(_FIELDS)}. Nothing was sent and nothing was spent.",
+            raise RequestInvalid.unsent(
+                f"The function returned a dict with {', '.join(unknown)}, which is not a field of a request. "
+                f"The fields are {', '.join(_FIELDS)}",
                 fields=unknown,
             )
         return returned
 
 
-def _told(arguments: dict[str, Any]) -> str:
-    """Return what a function is given, the same at every try; long ones as a digest.
+def _as_text(arguments: dict[str, Any]) -> str:
+    """Return a function's arguments as text that is the same in every attempt; a digest if it is long.
 
-    Of what is no JSON only the type is told: its ``repr`` may hold an address in memory. Where nothing can be told
-    all arguments look alike, and a job on record is adopted.
+    A value that is not JSON is represented by its type, since its ``repr`` may contain a memory address. If the
+    arguments cannot be written as JSON at all, all calls look alike, and a job on record is adopted.
     """
     try:
-        told = json.dumps(arguments, sort_keys=True, default=lambda value: type(value).__name__)
-    except (TypeError, ValueError):  # keys of different types, a list within itself
-        return "that are no JSON"
-    return told if len(told) <= _LONGEST_TOLD else hashlib.sha256(told.encode()).hexdigest()
+        text = json.dumps(arguments, sort_keys=True, default=lambda value: type(value).__name__)
+    except (TypeError, ValueError):  # keys of different types, or a list that contains itself
+        return "that are no JSON"  # part of stored fingerprints
+    return text if len(text) <= _LONGEST_ARGUMENTS else hashlib.sha256(text.encode()).hexdigest()
 
 
 def pictory_image(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
-    """Have drawn what the decorated function says; the same as ``@task.pictory_image``.
+    """Generate an image from the prompt that the decorated function returns; the same as ``@task.pictory_image``.
 
     ::
 
@@ -132,15 +131,15 @@ def pictory_image(python_callable: Callable[..., Any] | None = None, **kwargs: A
             return f"A magazine cover about {article['title']}, paper cut, two colours"
 
     The function returns the prompt, or a dict with ``prompt`` and other fields of the request, which win over the
-    decorator's. What it returns is no template. The task's result is the jobId, a string.
+    decorator's. The result is not rendered as a template. The task's result is the jobId, a string.
 
     :param kwargs: arguments of :class:`~pictory_provider.operators.pictory.GenerateImageOperator`, without
         ``prompt``, and of ``BaseOperator``.
-    :raises PictoryRequestInvalid: in the task, for a result that is no request; nothing was sent.
+    :raises PictoryRequestInvalid: in the task, if the result is not a request; nothing was sent.
     """
     return task_decorator_factory(
         python_callable=python_callable,
         decorated_operator_class=DecoratedImageOperator,
-        # Else a function that is annotated `-> dict` turns it on, and the task would fail after the purchase.
+        # Otherwise a function annotated with `-> dict` turns it on, and the task would fail after the submission.
         **{"multiple_outputs": False, **kwargs},
     )

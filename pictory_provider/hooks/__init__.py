@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The hook: :mod:`pictory_provider.hooks.pictory`."""
+"""The hook, and how it reads the Airflow connection."""

@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The pictures themselves: is it the one that was promised, and where does it go."""
+"""The module path of ``SavedImage`` in version 0.1.0."""

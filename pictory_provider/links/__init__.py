@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The link: :mod:`pictory_provider.links.pictory`."""
+"""The links from a task's page to its pictures."""

@@ -1,94 +1,88 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Have many pictures made by one task: a table in, a folder of pictures and a manifest out."""
+"""Generate many images in one task, from a table into a folder with a manifest."""
 
 from __future__ import annotations
 
-import time
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from pictory_provider.api.errors import RequestInvalid
 from pictory_provider.api.models import DEFAULT_MODEL
-from pictory_provider.compat import TaskDeferralError, TaskDeferralTimeout, shortest_absence
-from pictory_provider.exceptions import airflow_errors
-from pictory_provider.jobs.polling import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, deferral_timeout
 from pictory_provider.links.pictory import PictoryBatchLink
-from pictory_provider.order import check_policy
-from pictory_provider.provider_info import DEFAULT_CONN_ID
-from pictory_provider.spending import check_limits, skipped
-from pictory_provider.telemetry import report_assets, tells_why
-from pictory_provider.waiting import seconds, warn_if_impolite
+from pictory_provider.provider_info import DEFAULT_CONN_ID, DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT
+from pictory_provider.telemetry import push_failure_xcom
+from pictory_provider.version_compat import TaskDeferralError, TaskDeferralTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import NoReturn
+    from datetime import timedelta
 
     from airflow.providers.common.compat.sdk import Context
 
-    from pictory_provider.batch.seen import Seen
-    from pictory_provider.batching.work import Batch, Deferral, Wish
+    from pictory_provider.api.connection import ConnectionSettings
+    from pictory_provider.services.batch.runner import Batch
 
 __all__ = ["GenerateImageBatchOperator"]
 
 
 class GenerateImageBatchOperator(BaseOperator):
-    """Have Pictory AI Studio make a picture for each row of a table, and save them all in a folder.
+    """Generate a picture for each row of a table with Pictory AI Studio, and save them all in a folder.
 
-    What lies there already, made by the very same request, costs nothing: a re-run buys what is missing. Every row
-    is checked before anything is sent, and one error names all that are bad. Its record lies in
-    ``<path>/.pictory``, on every Airflow, so all workers have to see the folder. A retry finds every job that was
-    bought, and saves it; a user's clear does so too, and buys the rows that failed, and those of which nobody can
-    know whether they were bought.
+    A picture of the same request that exists already costs nothing, so a re-run buys only what is missing. Every
+    row is checked before anything is sent, and one error names all bad rows. On every Airflow the record is in
+    ``<path>/.pictory``, so all workers need access to the folder. A retry finds every job that was bought, and
+    saves its picture. A clear does so too, and also submits the rows that failed and those whose outcome is
+    unknown.
 
-    In the end the folder has ``metadata.jsonl``, a line for each picture, and ``failed.jsonl``, a line for each
-    row without one. The XCom ``return_value`` is ``{"of", "to_do", "waiting", "saved", "reused", "failed",
-    "unknown", "not_bought", "ai_credits_used", "manifest"}``; all of it but ``manifest`` lies under ``progress``
-    while the task runs. The image records lie in the XComs ``pictures_0``, ``pictures_1`` and so on, for 50 rows
-    each.
+    At the end the folder has ``metadata.jsonl``, with a line for each picture, and ``failed.jsonl``, with a line
+    for each row without one. The XCom ``return_value`` is ``{"of", "to_do", "waiting", "saved", "reused", "owed",
+    "failed", "unknown", "not_bought", "ai_credits_used", "manifest"}``; while the task runs, the XCom ``progress``
+    has all of it but ``manifest``. The XComs ``pictures_0``, ``pictures_1`` and so on have the image records of 50
+    rows each.
 
-    :param requests: a list of prompts, or of dicts; or the path of a ``.csv`` or ``.jsonl`` file, local or any URL
-        that ``ObjectStoragePath`` takes. A row's own ``prompt``, ``file_name``, ``model``, ``aspect_ratio``,
-        ``style`` and ``reference_image_url`` win over the arguments below; what else it holds goes into the
-        manifest. (templated)
-    :param path: the folder: an absolute local path, or any URL that ``ObjectStoragePath`` takes. Each task, run
-        and map index that runs at the same time needs its own. (templated)
+    :param requests: a list of prompts or of dicts; or the path of a ``.csv`` or ``.jsonl`` file, local or any URL
+        that ``ObjectStoragePath`` takes. A row's ``prompt``, ``file_name``, ``model``, ``aspect_ratio``, ``style``
+        and ``reference_image_url`` win over the arguments below; its other columns go into the manifest.
+        (templated)
+    :param path: the folder: an absolute local path, or any URL that ``ObjectStoragePath`` takes. Tasks, runs and
+        map indexes that run at the same time need a folder each. (templated)
     :param prompt: a pattern over the columns of a row, such as ``"{product} on a wooden table"``; ``{index}`` is
         the number of the row, from 0. (templated)
-    :param file_name: a pattern for where a picture goes, relative to ``path``, such as ``"{sku}.png"``.
+    :param file_name: a pattern for the path of a picture, relative to ``path``, such as ``"{sku}.png"``.
         (templated)
     :param reference_image_url: a pattern for the picture to start from, public or private; see
         :class:`~pictory_provider.operators.pictory.GenerateImageOperator`. (templated)
     :param model: of rows that name none.
     :param aspect_ratio: of rows that name none.
     :param style: of rows that name none.
-    :param pictory_conn_id: the Airflow connection; its ``requests_per_second`` is the pace of submissions and
-        looks together. (templated)
-    :param allow_unlisted: let a model, style or ratio pass that this release does not know.
-    :param overwrite: buy all rows and replace what lies there: once, and once more after each clear.
-    :param mark_ai_generated: write into the saved PNG files that a machine made them; see
-        :class:`~pictory_provider.operators.pictory.DownloadImageOperator`. Pictures that lie there already are
-        marked, and not bought.
-    :param max_in_flight: jobs at Pictory at once.
-    :param max_credits: the most AI credits that the task may spend, retries included, compared with the listed
-        price of what is missing before the first of it is sent, and before each wave; a clear begins anew.
-    :param on_budget: what to do where a limit, of this task or of the connection, has stopped purchases:
-        ``"fail"``, without a retry, or ``"skip"``. What was bought is waited for and saved before that.
-    :param fail_on_partial_error: fail the task, after all else is saved, where a row has failed.
+    :param pictory_conn_id: the Airflow connection; its ``requests_per_second`` limits submissions and polls
+        together. (templated)
+    :param allow_unlisted: accept a model, style or ratio that this release does not know.
+    :param overwrite: buy all rows and replace their pictures: once, and once more after each clear.
+    :param mark_ai_generated: write into the saved PNG files that they were generated by AI; see
+        :class:`~pictory_provider.operators.pictory.DownloadImageOperator`. Pictures that exist already are marked,
+        and not bought.
+    :param max_in_flight: the most jobs at Pictory at the same time.
+    :param max_credits: the most AI credits that the task may spend, retries included. The listed price of all that
+        is missing is compared with it before the first submission, and that of each wave before the wave; a clear
+        resets what was spent.
+    :param on_budget: what to do if a limit of this task or of the connection has stopped submissions: ``"fail"``,
+        without a retry, or ``"skip"``. Before that, the task saves what it has bought.
+    :param fail_on_partial_error: fail the task if a row has failed, after all other rows are saved. With ``False``
+        the task still fails and is retried while a retry may save pictures that are paid for.
     :param deferrable: wait in the triggerer, without a worker slot.
-    :param poll_interval: seconds, or a duration, between two looks at a job.
+    :param poll_interval: seconds, or a duration, between two polls of a job.
     :param timeout: seconds, or a duration, to wait for each job, from its submission on.
-    :param on_unknown_submit: what to do where Pictory may or may not have accepted a row: ``"fail"``, or
-        ``"resubmit"``, which rather pays twice than waits for someone; once for each try.
-    :raises PictoryRequestInvalid: where rows or arguments are wrong, where something else lies in a row's place,
-        or where a retry's table is not that of the try before; nothing was bought by that.
-    :raises PictoryBudgetExceeded: where a limit leaves too little for what is missing.
-    :raises PictorySubmitOutcomeUnknown: where Pictory may or may not have accepted some rows.
-    :raises PictoryJobFailed: where rows have no picture, and no retry would give them one.
-    :raises PictoryWaitTimeout: where jobs were still running after ``timeout``; a retry looks once more.
-    :raises PictoryStorageFailed: where the folder cannot be read or written, or is in use by another batch.
+    :param on_unknown_submit: what to do if Pictory may or may not have accepted a row: ``"fail"``, or
+        ``"resubmit"`` to submit it again, at most once per attempt, accepting that this may pay twice.
+    :raises PictoryRequestInvalid: if rows or arguments are wrong, if another file is in a row's place, or if a
+        retry's table is not that of the attempt before. Nothing is bought then.
+    :raises PictoryBudgetExceeded: if a limit leaves too little for what is missing.
+    :raises PictorySubmitOutcomeUnknown: if Pictory may or may not have accepted some rows.
+    :raises PictoryJobFailed: if rows have no picture, and a retry would not give them one.
+    :raises PictoryWaitTimeout: if jobs are still running after ``timeout``; a retry polls them once more.
+    :raises PictoryStorageFailed: if the folder cannot be read or written, or another batch uses it.
     """
 
     template_fields: Sequence[str] = (
@@ -152,134 +146,85 @@ class GenerateImageBatchOperator(BaseOperator):
         self._batch: Batch | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Check every row; take, adopt and buy; wait and save; write the manifest."""
-        return self._go_on(context, is_leg=False)
+        """Check every row; reuse, adopt and submit; wait and save; write the manifest.
+
+        :return: the counts of rows by their state, and the path of the manifest; see the class.
+        """
+        return self._run(context, is_resumed=False)
 
     def execute_complete(
         self, context: Context, event: dict[str, Any] | None = None, folder: str | None = None
     ) -> dict[str, Any]:
-        """Go on after the trigger's event, and save what it tells of.
+        """Resume after the trigger's event, and save the pictures of the jobs that it reports.
 
-        An event that crossed the database and cannot be understood is not believed: then Pictory is asked again.
-
-        :param folder: where the record lies; ``path`` as it was rendered before the deferral.
+        :param event: of :class:`~pictory_provider.triggers.batch.PictoryJobsTrigger`. If this release does not
+            understand it, the batch polls every job.
+        :param folder: of the batch: ``path`` as it was rendered before the deferral.
         """
-        from pictory_provider.batch import seen as events
-
-        seen = events.read(event)
-        if seen is None:
-            self.log.warning(
-                "Awake again, by an event that this release does not understand: all jobs are asked for."
-            )
-        else:
-            self.log.info("Awake again: %s of %s jobs have ended.", seen.ended, seen.of)
-        return self._go_on(context, is_leg=True, seen=seen, folder=folder)
+        return self._run(context, is_resumed=True, event=event or {}, folder=folder)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after a deferral, after one that Airflow itself ended too: the record says what to look at."""
+        """Resume after a deferral, even if Airflow itself has ended it: the folder's record names the jobs."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralTimeout, TaskDeferralError) as error:
             self.log.warning("Airflow ended the deferral: %s. Is a triggerer running, and is it healthy?", error)
-            return self._go_on(context, is_leg=True)
+            return self._run(context, is_resumed=True)
 
     def on_kill(self) -> None:
-        """Buy nothing more. Pictory knows no cancel, and nothing is cleaned."""
+        """Submit nothing more. Pictory cannot cancel a job, and this cleans none."""
         if self._batch:
             self._batch.kill()
             self.log.warning(
-                "The task was ended. Jobs that were bought run on at Pictory, and are on record in %s/.pictory: a "
-                "retry or a clear of this task saves them.",
+                "The task was killed. Its jobs keep running at Pictory and are on record in %s/.pictory: a retry "
+                "or a clear of this task saves their pictures.",
                 self.path,
             )
 
-    @tells_why
-    def _go_on(
-        self, context: Context, *, is_leg: bool, seen: Seen | None = None, folder: str | None = None
+    @push_failure_xcom
+    def _run(
+        self,
+        context: Context,
+        *,
+        is_resumed: bool,
+        event: dict[str, Any] | None = None,
+        folder: str | None = None,
     ) -> dict[str, Any]:
-        limit = self.execution_timeout
-        ends_at = None if limit is None else time.monotonic() + limit.total_seconds()
-        with skipped(self.on_budget), airflow_errors(self.pictory_conn_id, log=self.log):
-            wish = self._wish()
-            if not is_leg:
-                warn_if_impolite(self, "poll_interval", wish.how.poll_interval)
-            from pictory_provider.batching.work import Batch, Deferral
-            from pictory_provider.hooks.pictory import PictoryHook
+        from pictory_provider.api.errors import RequestInvalid
+        from pictory_provider.exceptions import airflow_errors
+        from pictory_provider.hooks.pictory import PictoryHook
+        from pictory_provider.services.batch.outcome import write_refusal
+        from pictory_provider.services.batch.runner import Batch, PendingJobs
+        from pictory_provider.services.batch.spec import BatchSpec
+        from pictory_provider.services.spending import skipped
+        from pictory_provider.storage.paths import warn_of_xcoms
+        from pictory_provider.telemetry import report_assets, report_output
+        from pictory_provider.triggers.deferral import deadline, defer_batch, warn_of_short_interval
 
-            with (
-                PictoryHook(self.pictory_conn_id) as hook,
-                Batch(wish, context, hook, retries=self.retries, ends_at=ends_at, log=self.log) as batch,
-            ):
-                self._batch = batch
-                result = batch.run(is_leg=is_leg, seen=seen, folder=folder)
-            if isinstance(result, Deferral):
-                self._wait_for(result, wish)
+        ends_at = deadline(self.execution_timeout)
+        with skipped(self.on_budget), airflow_errors(self.pictory_conn_id, log=self.log):
+            try:
+                spec = BatchSpec.from_operator(self)
+            except RequestInvalid as error:
+                write_refusal(self.path, context, error, retries=self.retries, log=self.log)
+                raise
+            if not is_resumed:
+                warn_of_short_interval(self, "poll_interval", spec.poll_interval)
+                warn_of_xcoms(self.path, self.log)
+            with PictoryHook(self.pictory_conn_id) as hook:
+
+                def settings() -> ConnectionSettings:
+                    hook.close()  # so that get_conn() reads the connection again
+                    return hook.get_conn().settings
+
+                with Batch(spec, context, settings, retries=self.retries, ends_at=ends_at, log=self.log) as batch:
+                    self._batch = batch
+                    try:
+                        result = batch.run(is_resumed=is_resumed, event=event, folder=folder)
+                    finally:
+                        if batch.has_manifest:
+                            report_output(hook, batch.uri)
+            if isinstance(result, PendingJobs):
+                defer_batch(self, result)
             report_assets(context, self.outlets, result)
             return result
-
-    def _wish(self) -> Wish:
-        """Return what the arguments ask for, checked."""
-        from pictory_provider.batch.rows import RowMaker
-        from pictory_provider.batching.saving import HowTo
-        from pictory_provider.batching.work import Wish
-
-        check_policy(self.on_unknown_submit)
-        return Wish(
-            requests=self.requests,
-            path=self.path,
-            rows=RowMaker(
-                conn_id=self.pictory_conn_id,
-                prompt=self.prompt,
-                file_name=self.file_name,
-                reference_image_url=self.reference_image_url,
-                model=self.model,
-                aspect_ratio=self.aspect_ratio,
-                style=self.style,
-                allow_unlisted=self.allow_unlisted,
-            ),
-            how=HowTo(
-                conn_id=self.pictory_conn_id,
-                poll_interval=seconds("poll_interval", self.poll_interval),
-                timeout=seconds("timeout", self.timeout),
-                overwrite=self.overwrite,
-                mark_ai_generated=self.mark_ai_generated,
-            ),
-            max_in_flight=_count("max_in_flight", self.max_in_flight),
-            max_credits=check_limits(self.max_credits, self.on_budget),
-            fail_on_partial_error=self.fail_on_partial_error,
-            resubmit=self.on_unknown_submit == "resubmit",
-            is_deferrable=self.deferrable,
-        )
-
-    def _wait_for(self, jobs: Deferral, wish: Wish) -> NoReturn:
-        from pictory_provider.triggers.batch import PictoryJobsTrigger
-
-        now = time.time()
-        first_poll_at = now + min(wish.how.poll_interval, 1.0)
-        first_event_at = max(first_poll_at, now + shortest_absence())
-        self.log.info("Waiting for %s jobs without a worker.", f"{len(jobs.job_ids):,}")
-        left = max(*jobs.end_times, first_event_at) - now
-        self.defer(
-            trigger=PictoryJobsTrigger(
-                job_ids=jobs.job_ids,
-                end_times=jobs.end_times,
-                pictory_conn_id=self.pictory_conn_id,
-                poll_interval=wish.how.poll_interval,
-                timeout=wish.how.timeout,
-                first_poll_at=first_poll_at,
-                first_event_at=first_event_at,
-                progress=jobs.progress,
-            ),
-            method_name="execute_complete",
-            kwargs={"folder": jobs.folder},
-            timeout=timedelta(seconds=deferral_timeout(left, wish.how.poll_interval)),
-        )
-
-
-def _count(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise RequestInvalid(
-            f"{name} is {value!r}; it takes a whole number from 1 on. Nothing was sent and nothing was spent.",
-            fields=[name],
-        )
-    return value

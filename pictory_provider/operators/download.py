@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Save a finished picture. Users import it from :mod:`pictory_provider.operators.pictory`."""
+"""Save the picture of a completed job. Users import it from :mod:`pictory_provider.operators.pictory`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from pictory_provider.exceptions import airflow_errors
-from pictory_provider.images.paths import local_file
-from pictory_provider.images.store import DEFAULT_MAX_BYTES
+from pictory_provider.api.models import DEFAULT_MAX_BYTES
 from pictory_provider.links.pictory import PictoryJobLink
 from pictory_provider.provider_info import DEFAULT_CONN_ID
-from pictory_provider.telemetry import openlineage_of, report_assets, tells_why
+from pictory_provider.telemetry import push_failure_xcom
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,38 +19,55 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from pictory_provider.images.download import SavedImage
+    from pictory_provider.storage.download import SavedImage
 
 
-class DownloadImageOperator(BaseOperator):
-    """Save a finished picture to a local disk or to object storage.
+class PictureOperator(BaseOperator):
+    """An operator that may save one picture: its link on the task's page, and its lineage."""
 
-    The picture is streamed, checked to be whole, and written in one step; the folders above it are made. A whole
-    one that is not what Pictory promised (JPEG, WebP, another size) is saved with a warning: it was paid for. The
-    API key is not sent to the picture's host.
-
-    Returns the image record with ``path``, ``size`` (bytes) and ``sha256``; an asset in ``outlets`` gets the same,
-    without the query of the URL, as the ``extra`` of its event.
-
-    :param job_id: the job whose picture to save. (templated) Pictory is asked for a URL that lives. Or
-    :param url: the picture's URL. (templated)
-    :param path: an absolute local path, or any URL that ``ObjectStoragePath`` takes. (templated)
-    :param overwrite: replace what is there. The same bytes already there are always a success.
-    :param max_bytes: refuse larger pictures; 100 MiB.
-    :param mark_ai_generated: write into the PNG file that a machine made it: IPTC's Digital Source Type
-        ``trainedAlgorithmicMedia``, as XMP. A file that says something of its origin already (C2PA, XMP, AIGC) is
-        left as it came, and so is a JPEG or a WebP, with a warning.
-    :param pictory_conn_id: the Airflow connection. (templated)
-    :raises PictoryRequestInvalid: for a path that is relative or already holds something else.
-    :raises PictoryImageInvalid: for what is no whole picture.
-    :raises PictoryUnavailable: for a job that still runs; a retry looks again, and is free.
-    :raises PictoryStorageFailed: where it cannot be written.
-    """
-
-    template_fields: Sequence[str] = ("job_id", "url", "path", "pictory_conn_id")
     operator_extra_links = (PictoryJobLink(),)
     image_url: str | None = None
     ui_color = "#efe7fb"
+    _lineage: tuple[str | None, str | None] = None, None
+    """The URL that the picture was read from or was made of, and the path that it was saved to."""
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
+        """Return the source and the saved file of the picture for OpenLineage."""
+        from pictory_provider.storage.paths import local_file
+        from pictory_provider.telemetry import openlineage_of
+
+        source, path = self._lineage
+        return openlineage_of([source], [path and str(local_file(path) or path)])
+
+
+class DownloadImageOperator(PictureOperator):
+    """Save the picture of a completed job to a local disk or to object storage.
+
+    The picture is streamed, checked to be complete, and written in one step; missing parent folders are created. A
+    complete picture that is not what Pictory promised (JPEG, WebP, another size) is saved with a warning, because
+    it was paid for. The API key is not sent to the picture's host.
+
+    Returns the image record with ``path``, ``size`` (bytes) and ``sha256``. Each asset in ``outlets`` gets the
+    record, without the query of the URL, as the ``extra`` of its event.
+
+    :param job_id: the job whose picture to save; it is polled for a valid URL. Pass this or ``url``.
+        (templated)
+    :param url: the picture's URL. (templated)
+    :param path: an absolute local path, or any URL that ``ObjectStoragePath`` takes. (templated)
+    :param overwrite: replace an existing file. A file with the same bytes is always a success.
+    :param max_bytes: refuse larger pictures; 100 MiB by default.
+    :param mark_ai_generated: write into the PNG file that it was generated by AI: IPTC's Digital Source Type
+        ``trainedAlgorithmicMedia``, as XMP, added to the XMP that the file has. A file with a C2PA manifest,
+        China's label or another source is left unchanged, and so is a JPEG or a WebP, with a warning; ``ai_mark``
+        of the result is then ``False``.
+    :param pictory_conn_id: the Airflow connection. (templated)
+    :raises PictoryRequestInvalid: for a path that is relative or has another file.
+    :raises PictoryImageInvalid: if the download is not a complete picture.
+    :raises PictoryUnavailable: for a job that is still running; a retry polls again, and is free.
+    :raises PictoryStorageFailed: if the picture cannot be written.
+    """
+
+    template_fields: Sequence[str] = ("job_id", "url", "path", "pictory_conn_id")
 
     def __init__(
         self,
@@ -74,13 +89,16 @@ class DownloadImageOperator(BaseOperator):
         self.max_bytes = max_bytes
         self.mark_ai_generated = mark_ai_generated
         self.pictory_conn_id = pictory_conn_id
-        self._lineage: tuple[str | None, str | None] = None, None
 
-    @tells_why
+    @push_failure_xcom
     def execute(self, context: Context) -> SavedImage:
-        """Download, check and save."""
+        """Download, check and save the picture, and return its image record."""
+        from pictory_provider.exceptions import airflow_errors
         from pictory_provider.hooks.pictory import PictoryHook
+        from pictory_provider.storage.paths import warn_of_xcoms
+        from pictory_provider.telemetry import report_assets
 
+        warn_of_xcoms(self.path, self.log)
         with airflow_errors(log=self.log), PictoryHook(self.pictory_conn_id) as hook:
             saved = hook.download_image(
                 self.path,
@@ -94,8 +112,3 @@ class DownloadImageOperator(BaseOperator):
         self._lineage = saved["url"], saved["path"]
         report_assets(context, self.outlets, saved)
         return saved
-
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
-        """Tell OpenLineage where the picture was read, and where it was saved."""
-        url, path = self._lineage
-        return openlineage_of([url], [path and str(local_file(path) or path)])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What every component of Airflow loads of the pages: their names, and no more.
+"""The plugin as every component of Airflow loads it: only the names of the pages.
 
-The web application is imported at its first request, which only an API server gets.
+The web application is imported at its first request, which only an API server receives.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowPlugin
 
-from pictory_provider.links.pictory import TASK_ROUTE, has_gallery
+from pictory_provider.links.pictory import PREFIX, TASK_ROUTE, has_gallery
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -20,30 +20,29 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
     Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-PREFIX = "pictory"
-"""Where the application is mounted. A view's ``href`` is relative, and so follows a path in ``[api] base_url``."""
-# The ids are in the path: Airflow 3.1 does not encode what it puts in, and in a query `+` would become a blank.
+# The `href` of a view is relative, so that a path in `[api] base_url` applies to it.
+# The ids are in the path: Airflow 3.1 does not encode them, and in a query `+` would become a blank.
 PAGES = {
     "nav": ("pictory", "newest"),
     "dag": ("pictory-dag", "dag/{DAG_ID}"),
     "dag_run": ("pictory-run", "run/{DAG_ID}/{RUN_ID}"),
     "task_instance": (TASK_ROUTE, "task/{DAG_ID}/{RUN_ID}/{TASK_ID}/{MAP_INDEX}"),
 }
-"""By destination: the view's own name in Airflow's addresses, which no two share, and its page."""
+"""By destination: the view's name in Airflow's URLs, which must be unique, and its page."""
 
 
 class LazyApp:
-    """An ASGI application that is imported when somebody asks for it."""
+    """An ASGI application that is imported at its first request."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand over to the application."""
+        """Pass the request to the application."""
         from pictory_provider.plugins.web import app
 
         await app(scope, receive, send)
 
 
 def apps() -> list[dict[str, Any]]:
-    """Return what Airflow mounts."""
+    """Return the applications that Airflow mounts."""
     return [{"name": "Pictory", "app": LazyApp(), "url_prefix": f"/{PREFIX}"}]
 
 
@@ -64,7 +63,7 @@ def views() -> list[dict[str, Any]]:
 
 
 class PictoryPlugin(AirflowPlugin):
-    """The tabs and the page *Pictures*; nothing where ``[pictory] gallery`` is off."""
+    """The tabs and the page *Pictures*; empty if ``[pictory] gallery`` is off."""
 
     name = "pictory"
     fastapi_apps: list[Any] = apps() if has_gallery() else []

@@ -1,31 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The pages, and the two things that Airflow's own API does not give them: account figures and saved files.
+"""The pages, and the data that Airflow's own API does not have: account usage, saved files, and XComs that an XCom
+backend stores outside Airflow's database.
 
-Everything else the page asks Airflow's REST API for, in the user's name. Nothing here fetches a URL or reads a
-path that its caller names.
+The pages get everything else from Airflow's REST API with the user's permissions. No route here fetches a URL or
+reads a path that its caller names.
 """
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of routes.
+import asyncio
 import json
 import logging
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import PurePath
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 from uuid import UUID
 
-from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_connection, requires_access_dag
-from airflow.models.xcom import XComModel
 from airflow.providers.common.compat.sdk import conf
-from airflow.utils.session import create_session
 from fastapi import Depends, FastAPI, HTTPException, Path, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, StreamingResponse
+from starlette.exceptions import HTTPException as AnyHTTPException
 
 from pictory_provider import __version__
 from pictory_provider.api.models import DEFAULT_MODEL, MODELS
-from pictory_provider.plugins import saved
-from pictory_provider.plugins.figures import Figures
+from pictory_provider.links.pictory import page_of, tab_of
+from pictory_provider.plugins import saved_files, xcoms
+from pictory_provider.plugins.account_usage import UsageCache
 from pictory_provider.provider_info import DEFAULT_CONN_ID
 
 log = logging.getLogger(__name__)
@@ -37,7 +44,7 @@ STATICS = {
     for file in sorted(STATIC.iterdir(), key=lambda file: file.name)
     if (suffix := PurePath(file.name).suffix) in TYPES
 }
-"""What a browser may ask for, and its media type."""
+"""The static files by name, with their media types."""
 KINDS = {
     "GenerateImageOperator": "generate",
     "DecoratedImageOperator": "generate",
@@ -45,22 +52,23 @@ KINDS = {
     "PictoryJobSensor": "wait",
     "DownloadImageOperator": "save",
 }
-"""What tasks of our operators do, by the class that Airflow names."""
-# Pictory names no host of its pictures, so any may be shown; nothing else comes from anywhere but here.
+"""What a task does, by the class name of its operator in Airflow."""
+# Pictory documents no host for its pictures, so images may come from any host. All else comes from this server
+# only.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' https: http:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
-MOST = 2**31 - 1
+MapIndex = Annotated[int, Path(ge=-1, le=2**31 - 1)]
 FILE_POLICY = "default-src 'none'; sandbox; frame-ancestors 'none'"
 
 app = FastAPI(title="Pictory", docs_url=None, redoc_url=None, openapi_url=None)
-figures = Figures()
+usage_cache = UsageCache()
 
 
 @app.middleware("http")
 async def guard(request: Request, call_next: Any) -> Any:
-    """Let every reply say what a browser may do with it."""
+    """Add security headers to every reply."""
     reply = await call_next(request)
     reply.headers.setdefault("Content-Security-Policy", FILE_POLICY)
     reply.headers.setdefault("Cache-Control", "no-store")
@@ -70,142 +78,206 @@ async def guard(request: Request, call_next: Any) -> Any:
     return reply
 
 
+@app.exception_handler(AnyHTTPException)
+async def refused(request: Request, error: AnyHTTPException) -> Response:
+    """Answer with an error page if a browser navigates here, and with JSON if a script calls."""
+    if "text/html" not in request.headers.get("accept", ""):
+        return await http_exception_handler(request, error)
+    config = {"kinds": {}, "refused": {"status": error.status_code, "detail": error.detail}}
+    return shell(request, config, error.status_code, error.headers)
+
+
+@app.exception_handler(RequestValidationError)
+async def misaddressed(request: Request, error: RequestValidationError) -> Response:
+    """Answer in the same way for an invalid path parameter."""
+    if "text/html" not in request.headers.get("accept", ""):
+        return await request_validation_exception_handler(request, error)
+    return await refused(request, AnyHTTPException(404))
+
+
 @app.get("/newest")
 @app.get("/dag/{dag_id}")
 @app.get("/run/{dag_id}/{run_id}")
 @app.get("/task/{dag_id}/{run_id}/{task_id}/{map_index}")
-def page(request: Request, user: GetUserDep) -> HTMLResponse:  # noqa: ARG001  it has to be someone
-    """Return the page, which knows from its own address what to show. It holds no data."""
-    below_root = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-    told = {
+def page(request: Request, user: GetUserDep) -> HTMLResponse:  # noqa: ARG001  requires a signed-in user
+    """Return the page. It holds no data; its script derives what to show from the page's own URL."""
+    config = {
         "prices": {model.name: model.credits for model in MODELS.values()},
         "model": DEFAULT_MODEL,
         "kinds": KINDS,
         "has_files": bool(allowed()),
+        "has_backend": not xcoms.is_default_backend(),
         "connection": DEFAULT_CONN_ID,
     }
+    return shell(request, config)
+
+
+def shell(
+    request: Request, config: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
+) -> HTMLResponse:
+    """Return the HTML of a page with the configuration of its script, and without any data from Airflow.
+
+    Airflow may frame an error page too: for a page that may not be framed, a browser says that the host refused to
+    connect.
+    """
     text = (STATIC / "page.html").read_text(encoding="utf-8")
-    # The version is in the path, so that what one script imports is of the same release.
-    static = f"{'../' * below_root.strip('/').count('/')}static/{__version__}"
+    # The version is in the path, so that all scripts of a page are from the same release.
+    static = f"{to_root(request)}static/{__version__}"
     scripts = [name for name in STATICS if name.endswith(".js")]
     modules = "\n".join(f'<link rel="modulepreload" href="{static}/{name}">' for name in scripts)
     text = text.replace("{{static}}", static).replace("{{modules}}", modules)
-    text = text.replace("{{told}}", json.dumps(told).replace("<", "\\u003c"))
-    return HTMLResponse(text, headers={"Content-Security-Policy": PAGE_POLICY})
+    text = text.replace("{{config}}", json.dumps(config).replace("<", "\\u003c"))
+    return HTMLResponse(text, status, {**(headers or {}), "Content-Security-Policy": PAGE_POLICY})
+
+
+def to_root(request: Request) -> str:
+    """Return the relative path from a request's URL to the application's mount point: a number of ``../``.
+
+    A relative path is right behind a proxy that adds a prefix too. A slash in an id is ``%2F`` in the raw path.
+    """
+    raw: bytes = request.scope.get("raw_path", b"")
+    root: str = request.scope.get("root_path", "")
+    address = raw.decode("latin-1") or str(request.scope["path"])
+    return "../" * address.removeprefix(root).lstrip("/").count("/")
+
+
+@app.get("/open/{dag_id}/{run_id}/{task_id}/{map_index}")
+def open_task(
+    request: Request, dag_id: str, run_id: str, task_id: str, map_index: MapIndex, user: GetUserDep
+) -> RedirectResponse:
+    """Redirect to a task's tab, or to its page outside Airflow's UI if Airflow shows this user no tabs.
+
+    Airflow's UI gets the tabs from ``GET /api/v2/plugins``, which needs the right to read plugins. FAB's stock
+    roles *Viewer* and *User* do not have it, and get a 404 for the URL of a tab.
+    """
+    has_tabs = get_auth_manager().is_authorized_view(access_view=AccessView.PLUGINS, user=user)
+    task = dag_id, run_id, task_id, map_index
+    target = f"../{tab_of(*task)}" if has_tabs else page_of("task", *task)
+    return RedirectResponse(f"{to_root(request)}{target}", 307)
 
 
 @app.get("/static/{name}")
 @app.get("/static/{version}/{name}")
 def static(name: str) -> Response:
-    """Return one of our own files, which hold nothing of anyone."""
+    """Return a static file of this package, without any check of permissions: these files hold no data."""
     if name not in STATICS:
         raise HTTPException(404, "Not found")
     content = (STATIC / name).read_bytes()
     return Response(content, media_type=STATICS[name], headers={"Cache-Control": "public, max-age=300"})
 
 
-@app.get(
-    "/account/{connection_id}",
-    dependencies=[Depends(requires_access_connection(method="GET"))],
-)
+@app.get("/account/{connection_id}", dependencies=[Depends(requires_access_connection(method="GET"))])
 def account(connection_id: str, user: GetUserDep) -> JSONResponse:  # noqa: ARG001
-    """Return the account's figures, to whoever may read the connection."""
-    found = figures.of(connection_id)
-    if found is None:
+    """Return the account's usage to a user who may read the connection; 202 while it is being requested."""
+    usage = usage_cache.get(connection_id)
+    if usage is None:
         raise HTTPException(404, "Not found")
-    return JSONResponse(found, 200 if found else 202)
+    return JSONResponse(usage, 200 if usage else 202)
 
 
-HAS_REGIONS = hasattr(XComModel, "region_id")  # Airflow 3.4 and later
-KEYS = r"^(image|return_value|pictures_[0-9]{1,6})$"
+may_read_xcoms = Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.XCOM))
+Key = Annotated[str, Path(pattern=xcoms.KEYS)]
+FileKey = Annotated[str, Path(pattern=rf"^({xcoms.FILES})$")]
 """The XComs that hold image records."""
+Digest = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
+READERS = 8
+"""Concurrent reads: a storage that hangs blocks at most this many threads of the API server."""
+readers = asyncio.Semaphore(READERS)
 
 
-@app.get(
-    "/file/{dag_id}/{run_id}/{task_id}/{map_index}/{key}/{number}",
-    dependencies=[Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.XCOM))],
-)
-def file(
-    request: Request,
-    dag_id: str,
-    run_id: str,
-    task_id: str,
-    map_index: Annotated[int, Path(ge=-1, le=MOST)],
-    key: Annotated[str, Path(pattern=KEYS)],
-    number: Annotated[int, Path(ge=0, le=MOST)],
-    user: GetUserDep,  # noqa: ARG001
-) -> Response:
-    """Return a saved picture that a task's XCom names, to whoever may read the XComs of its DAG."""
-    return picture(request, dag_id, run_id, task_id, key, number, {"map_indexes": map_index})
+def outside_regions(dag_id: str, run_id: str, task_id: str, map_index: MapIndex) -> dict[str, Any]:
+    """Return the arguments of :func:`xcoms.read_xcom` for a task instance outside any region."""
+    return {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_indexes": map_index}
 
 
-@app.get(
-    "/file/{dag_id}/{run_id}/{task_id}/{region_id}/{region_index}/{key}/{number}",
-    dependencies=[Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.XCOM))],
-)
-def file_in_a_region(
-    request: Request,
-    dag_id: str,
-    run_id: str,
-    task_id: str,
-    region_id: UUID,
-    region_index: Annotated[int, Path(ge=-1, le=MOST)],
-    key: Annotated[str, Path(pattern=KEYS)],
-    number: Annotated[int, Path(ge=0, le=MOST)],
-    user: GetUserDep,  # noqa: ARG001
-) -> Response:
-    """Return the same of a task that is mapped or in a loop, on Airflow 3.4 and later."""
-    if not HAS_REGIONS:
+def in_region(dag_id: str, run_id: str, task_id: str, region_id: UUID, region_index: MapIndex) -> dict[str, Any]:
+    """Return the same for a task that is mapped or in a loop, on Airflow 3.4 and later."""
+    if not xcoms.HAS_REGIONS:
         raise HTTPException(404, "Not found")
-    place = {"region_id": region_id, "map_indexes": region_index}
-    return picture(request, dag_id, run_id, task_id, key, number, place)
+    return outside_regions(dag_id, run_id, task_id, region_index) | {"region_id": region_id}
 
 
-def picture(
-    request: Request, dag_id: str, run_id: str, task_id: str, key: str, number: int, place: dict[str, Any]
-) -> Response:
-    """Return the picture that one record of an XCom names.
+def add_routes(path: str, instance_of: Callable[..., dict[str, Any]]) -> None:
+    """Add the routes that read XComs.
 
-    :param place: what tells the task instance from the others of its task, for :func:`xcom`.
+    :param path: the part of their path that names one instance of a task.
+    :param instance_of: returns the arguments of :func:`xcoms.read_xcom` for that instance.
     """
-    roots = allowed()
-    if not roots or dag_id == "~":
+    base = f"{{dag_id}}/{{run_id}}/{{task_id}}/{path}/{{key}}"
+    Instance = Annotated[dict[str, Any], Depends(instance_of)]  # noqa: N806  a type, as FastAPI reads it
+
+    @app.get(f"/xcom/{base}", dependencies=[may_read_xcoms])
+    async def xcom(instance: Instance, key: Key, _: GetUserDep) -> JSONResponse:
+        return await read(instance | {"key": key})
+
+    @app.get(f"/file/{base}/{{sha256}}", dependencies=[may_read_xcoms])
+    def file(request: Request, instance: Instance, key: FileKey, sha256: Digest, _: GetUserDep) -> Response:
+        return picture(request, instance | {"key": key}, sha256)
+
+
+async def read(which: dict[str, Any]) -> JSONResponse:
+    """Return an XCom from a custom XCom backend. With Airflow's own backend the pages use Airflow's REST API.
+
+    404: there is no such XCom. 410: its value can no longer be read. 503: its value cannot be read now.
+
+    :param which: the arguments of :func:`xcoms.read_xcom`.
+    """
+    if which["dag_id"] == "~" or xcoms.is_default_backend():
         raise HTTPException(404, "Not found")
     try:
-        claim = saved.Claim.of(saved.record_of(xcom(dag_id, run_id, task_id, key, **place), number))
+        async with readers:
+            value = await run_in_threadpool(xcoms.read_xcom, **which)
+    except xcoms.Missing:
+        raise HTTPException(404, "Not found") from None
+    except xcoms.Unreadable as why:
+        log.warning("Could not read the XCom %s: %s.", which, str(why)[:300])
+        raise HTTPException(410 if why.is_gone else 503, "The XCom could not be read") from None
+    return JSONResponse({"value": value})
+
+
+def picture(request: Request, which: dict[str, Any], sha256: str) -> Response:
+    """Return the saved picture with this digest, if a record of the XCom names it.
+
+    :param which: the arguments of :func:`xcoms.read_xcom`.
+    """
+    roots = allowed()
+    if not roots or which["dag_id"] == "~":
+        raise HTTPException(404, "Not found")
+    try:
+        claim = saved_files.Claim.from_record(saved_files.find_record(xcoms.read_xcom(**which), sha256))
         etag = f'"{claim.sha256}"'
         headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Cookie, Authorization"}
         if request.headers.get("if-none-match", "").removeprefix("W/") == etag:
-            saved.place_of(claim.path, roots)
+            saved_files.locate(claim.path, roots)
             return Response(status_code=304, headers=headers)
-        content, media_type = saved.opened(claim, roots)
-    except saved.NotShown as why:
-        log.info("A picture of %s %s %s is not shown: %s.", dag_id, run_id, task_id, str(why)[:300])
+        content, media_type = saved_files.open_picture(claim, roots)
+    except (saved_files.NotShown, xcoms.Missing, xcoms.Unreadable) as why:
+        log.info("A picture of the XCom %s is not shown: %s.", which, str(why)[:300])
         raise HTTPException(404, "Not found") from None
     headers["Content-Length"] = str(claim.size)
-    return StreamingResponse(saved.chunks(content, claim.size), media_type=media_type, headers=headers)
+    return FileReply(content, claim.size, media_type=media_type, headers=headers)
+
+
+add_routes("{map_index}", outside_regions)
+add_routes("{region_id}/{region_index}", in_region)
+
+
+class FileReply(StreamingResponse):
+    """Sends an open file, and closes it afterwards, also if the client disconnects early."""
+
+    def __init__(self, content: IO[bytes], size: int, **kwargs: Any) -> None:
+        super().__init__(saved_files.chunks(content, size), **kwargs)
+        self._content = content
+
+    async def __call__(self, *channels: Any) -> None:
+        """Send the file."""
+        try:
+            await super().__call__(*channels)
+        finally:
+            self._content.close()
 
 
 def allowed() -> list[str]:
-    """Return the entries of ``[pictory] gallery_paths``: nothing by default."""
+    """Return the entries of ``[pictory] gallery_paths``, which is empty by default."""
     text = conf.get("pictory", "gallery_paths", fallback="") or ""
     return [entry.strip() for entry in str(text).replace("\n", ",").split(",") if entry.strip()]
-
-
-def xcom(dag_id: str, run_id: str, task_id: str, key: str, **place: Any) -> Any:
-    """Return the value of one XCom as it lies in Airflow's database; ``None`` where there is none.
-
-    :param place: ``map_indexes``, and ``region_id`` of a task instance in a region.
-    """
-    with create_session() as session:
-        found = session.scalars(
-            XComModel.get_many(run_id=run_id, key=key, task_ids=task_id, dag_ids=dag_id, limit=1, **place)
-        ).first()
-        value = getattr(found[0] if isinstance(found, tuple) else found, "value", None)
-    for _ in range(2):  # Airflow 3.1 keeps what was edited over its API as JSON within JSON
-        if isinstance(value, str):
-            try:
-                value = json.loads(value)
-            except ValueError:
-                return None
-    return value

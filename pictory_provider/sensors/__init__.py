@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The sensor: :mod:`pictory_provider.sensors.pictory`."""
+"""The sensor that waits for an image generation job."""

@@ -2,10 +2,9 @@
 # Copyright The pictory_provider authors
 """A local Pictory: real sockets, real pictures, no account.
 
-It serves every documented image, job and account endpoint of https://docs.pictory.ai on loopback, refuses
-what the documentation does not know, drops unknown fields silently as Pictory does, counts credits, keeps a
-log of every request, and plays faults on demand. It knows nothing of the rest of this package, and the rest
-of this package knows nothing of it.
+It serves every documented image, job and account endpoint of https://docs.pictory.ai on loopback. It answers
+undocumented requests with an error, silently drops unknown fields as Pictory does, counts credits, logs every
+request, and plays faults on demand. It does not import the rest of this package, and is not imported by it.
 
 As a program: ``python -m pictory_provider.simulator --help``. In a test::
 
@@ -17,7 +16,7 @@ As a program: ``python -m pictory_provider.simulator --help``. In a test::
         ...
         assert len(pictory.submissions) == 1
 
-Drawing needs Pillow: install ``airflow-provider-pictory[simulator]``.
+It draws its pictures with Pillow: install ``airflow-provider-pictory[simulator]``.
 """
 
 from __future__ import annotations

@@ -16,25 +16,25 @@ from pictory_provider.simulator.server import DEFAULT_KEY
 
 def _arguments() -> argparse.Namespace:
     listed = [
-        "faults (each takes every=3, which lets it strike only at each third request):",
+        "faults (each takes every=3, and then affects only every third request):",
         *(f"  {name:<14} {text}" for name, text in FAULTS.items()),
         "",
         "places:",
         *(f"  {name:<14} {text}" for name, text in PLACES.items()),
         "",
-        "shapes, where the documentation leaves them open:",
+        "shapes of replies that the documentation leaves open:",
         *(f"  {name:<14} {', '.join(choices)}" for name, choices in SHAPES.items()),
         "",
-        "settings, all of them 0 to begin with:",
+        "settings, all 0 by default:",
         *(f"  {name:<14} {text}" for name, text in SETTINGS.items()),
         "",
-        "words in a prompt that decide a job's fate:",
+        "words in a prompt that decide the outcome of its job:",
         "  simulate:failed  simulate:stuck  simulate:cleaned  simulate:no-url  simulate:unknown-status",
         "  simulate:seconds=30",
         "",
-        "while it runs, under its own address:",
+        "while it runs, below its base address:",
         "  GET  /_simulator/state      jobs and credits",
-        "  GET  /_simulator/requests   every request that arrived",
+        "  GET  /_simulator/requests   every request it received",
         '  POST /_simulator/faults     {"place": "submit", "fault": "drop-after", "times": 1}',
         '  POST /_simulator/jobs       {"fate": "failed", "seconds": 3}: the next job',
         '  POST /_simulator/shapes     {"missing": "error-404"}',
@@ -48,26 +48,28 @@ def _arguments() -> argparse.Namespace:
         epilog="\n".join(listed),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--port", type=int, default=0, help="for the API; a free one by default")
-    parser.add_argument("--images-port", type=int, default=0, help="for the pictures; a free one by default")
+    parser.add_argument("--port", type=int, default=0, help="of the API; default: a free port")
+    parser.add_argument("--images-port", type=int, default=0, help="of the pictures; default: a free port")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long a job runs (default: 5)")
     parser.add_argument("--credits", type=float, default=22_000, help="AI credits of the account")
-    parser.add_argument("--api-key", default=DEFAULT_KEY, help="the only key let in (default: %(default)s)")
+    parser.add_argument(
+        "--api-key", default=DEFAULT_KEY, help="the only key that is accepted (default: %(default)s)"
+    )
     parser.add_argument(
         "--fault",
         action="append",
         default=[],
         type=parse,
         metavar="PLACE:FAULT[:TIMES][:OPTION=VALUE]",
-        help="a fault to play, as in submit:rate-limited:2:retry_after=1.5; may be given more than once",
+        help="a fault to play, such as submit:rate-limited:2:retry_after=1.5; can be repeated",
     )
-    parser.add_argument("--shape", action="append", default=[], metavar="NAME=CHOICE", help="a shape to answer in")
+    parser.add_argument("--shape", action="append", default=[], metavar="NAME=CHOICE", help="a shape of replies")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER", help="a setting")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Serve until a signal comes."""
+    """Serve until SIGINT or SIGTERM."""
     options = _arguments()
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -88,8 +90,8 @@ def main() -> int:
         with simulator:
             for fault in options.fault:
                 simulator.script(fault.place, fault.name, times=fault.times, **fault.options)
-            print(f"A local Pictory listens at {simulator.base_url}; its pictures lie at {simulator.images_url}.")
-            print(f"A reference image to try: {simulator.reference_image_url}")
+            print(f"A local Pictory listens at {simulator.base_url}; its pictures are at {simulator.images_url}.")
+            print(f"A sample reference image: {simulator.reference_image_url}")
             print(f"export AIRFLOW_CONN_PICTORY_DEFAULT='{simulator.connection_json()}'", flush=True)
             ended.wait()
     except (ModuleNotFoundError, OSError, TypeError, ValueError) as error:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""An account at the simulated Pictory: its jobs, its credits, its gallery. No I/O; the clock is an argument."""
+"""A simulated Pictory account: jobs, credits, gallery. No I/O; the clock is an argument."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pictory_provider.simulator import settings
-from pictory_provider.simulator.ledger import Ledger, iso
+from pictory_provider.simulator.ledger import Ledger
 from pictory_provider.simulator.rules import DEFAULTS, FIELDS, PRICES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 FATES = {
-    "completed": "ends well",
+    "completed": "completes with a picture",
     "failed": "ends with an error code and a message",
-    "stuck": "stays in-progress for ever",
+    "stuck": "stays in-progress forever",
     "cleaned": "ends as cleaned, without a picture",
     "no-url": "ends as completed, without a URL",
-    "unknown-status": "keeps a status that no page names",
+    "unknown-status": "has a status that the documentation does not name",
 }
 SIZES = {"1:1": (1024, 1024), "16:9": (1280, 720), "9:16": (720, 1280)}
 PAGE_SIZE = 100
@@ -35,12 +35,12 @@ _DIRECTIVE = re.compile(r"\bsimulate:([a-z-]+)(?:=([0-9.]+))?")
 
 @dataclass
 class SimulatedJob:
-    """One job, from its submission on.
+    """One submitted job.
 
     :param body: the documented fields of its request.
     :param fate: one of :data:`FATES`.
     :param seconds: how long it runs.
-    :param missing_seconds: how long after its submission the API does not know it yet.
+    :param missing_seconds: how long after its submission the API reports it as unknown.
     """
 
     job_id: str
@@ -63,20 +63,24 @@ class SimulatedJob:
         return SIZES[self.body["aspectRatio"]]
 
     def status(self, now: float) -> str:
-        """Return the status word at a time."""
+        """Return the status at a time, in epoch seconds."""
         if self.is_cleaned:
             return "cleaned"
-        if self.fate == "stuck" or now < self.created + self.seconds or self.waits_for_reference:
+        if self.fate == "stuck" or not self.has_ended(now):
             return "in-progress"
         return {"no-url": "completed", "unknown-status": "hibernating"}.get(self.fate, self.fate)
 
+    def has_ended(self, now: float) -> bool:
+        """Whether the job's time is over and its reference image, if any, was fetched."""
+        return now >= self.created + self.seconds and not self.waits_for_reference
+
     def is_missing(self, now: float) -> bool:
-        """Whether the API does not know the job yet."""
+        """Whether the API still reports the job as unknown."""
         return now < self.created + self.missing_seconds
 
 
 class Account:
-    """What one API key sees.
+    """The account of one API key.
 
     :param seconds: how long a job runs.
     :param credits_limit: AI credits of the subscription.
@@ -95,19 +99,19 @@ class Account:
 
     @property
     def credits_used(self) -> float:
-        """AI credits used, by others too, as the ledger has them, whatever its lag."""
+        """AI credits used, by others too, by all rows of the ledger, without any lag."""
         self.ledger.catch_up(self.clock())
         return self.ledger.used()
 
     @property
     def credits_by_others(self) -> float:
-        """What somebody else has bought (``others_every``)."""
+        """AI credits that other users of the account have spent (``others_every``)."""
         self.ledger.catch_up(self.clock())
         return self.ledger.by_others
 
     @property
     def credits_billed(self) -> float:
-        """What all jobs together cost, whatever else stands in the ledger."""
+        """The price of all jobs, without other rows of the ledger."""
         return round(sum(job.credits for job in self.jobs.values()), 2)
 
     def reset(self) -> None:
@@ -118,7 +122,7 @@ class Account:
         self.settings.update(settings.fresh())
 
     def plan(self, fate: str = "completed", **options: Any) -> None:
-        """Say what becomes of the next job that is submitted and has no plan yet.
+        """Set the outcome of the next submitted job that has no plan yet.
 
         :param fate: one of :data:`FATES`.
         :param options: of :data:`PLAN_OPTIONS`.
@@ -130,7 +134,7 @@ class Account:
         self.planned.append({"fate": fate, **options})
 
     def price(self, body: dict[str, Any]) -> float:
-        """Return what a request costs."""
+        """Return the price of a request in AI credits."""
         return PRICES[body.get("model", DEFAULTS["model"])]
 
     def can_pay(self, body: dict[str, Any]) -> bool:
@@ -138,10 +142,10 @@ class Account:
         return self.credits_used + self.price(body) <= self.credits_limit
 
     def accept(self, body: dict[str, Any]) -> SimulatedJob:
-        """Take a valid request: a job begins, and its price is billed; without enough credits it fails.
+        """Create a job for a valid request and bill its price; without enough credits the job fails.
 
-        Words in the prompt decide its fate where nothing is planned: ``simulate:failed``,
-        ``simulate:stuck``, ``simulate:seconds=30`` and so on.
+        If nothing is planned, words in the prompt decide its fate: ``simulate:failed``, ``simulate:stuck``,
+        ``simulate:seconds=30`` and so on.
         """
         known = {**DEFAULTS, **{name: body[name] for name in FIELDS if name in body}}
         options: dict[str, Any] = {"seconds": self.seconds}
@@ -150,8 +154,7 @@ class Account:
                 options["fate"] = word
             elif word == "seconds" and value:
                 options["seconds"] = float(value)
-        if self.planned:
-            options |= self.planned.pop(0)
+        options |= self.planned.pop(0) if self.planned else {}
         is_paid = self.can_pay(known)
         if not is_paid:
             options |= {"fate": "failed", **INSUFFICIENT}
@@ -169,12 +172,12 @@ class Account:
         return job
 
     def find(self, job_id: str) -> SimulatedJob | None:
-        """Return a job that the API knows by now."""
+        """Return a job, or ``None`` if the API reports it as unknown."""
         job = self.jobs.get(job_id)
         return None if job is None or job.is_missing(self.clock()) else job
 
     def expiry(self, job: SimulatedJob) -> int:
-        """Return when a signed URL that is given out now expires: one and the same for as long as it serves."""
+        """Return when a signed URL of a picture expires, in epoch seconds; the same until that time is over."""
         life = self.settings["url_seconds"] or 3600.0
         end = job.created + job.seconds
         return int(end + life * (1 + max(0, (self.clock() - end) // life)))
@@ -182,14 +185,14 @@ class Account:
     def gallery(self) -> list[SimulatedJob]:
         """Return the jobs that have a picture, newest first."""
         now = self.clock()
-        pictured = [job for job in self.jobs.values() if job.fate == "completed" and _has_ended(job, now)]
+        pictured = [job for job in self.jobs.values() if job.fate == "completed" and job.has_ended(now)]
         return sorted(pictured, key=lambda job: job.created, reverse=True)
 
 
 def page(items: list[Any], key: str | None) -> tuple[list[Any], str | None]:
     """Return one page of a list and the key of the next.
 
-    :raises ValueError: for a key that :func:`page` did not give out.
+    :raises ValueError: for a key that this function did not return.
     """
     start = 0
     if key is not None:
@@ -197,12 +200,3 @@ def page(items: list[Any], key: str | None) -> tuple[list[Any], str | None]:
     end = start + PAGE_SIZE
     following = base64.urlsafe_b64encode(f"from:{end}".encode()).decode() if end < len(items) else None
     return items[start:end], following
-
-
-def created_date(job: SimulatedJob) -> str:
-    """Return when a job was submitted, as the gallery writes it."""
-    return iso(job.created)
-
-
-def _has_ended(job: SimulatedJob, now: float) -> bool:
-    return now >= job.created + job.seconds and not job.waits_for_reference

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What goes on while nobody waits for a reply: reference images are fetched, webhooks called. Loopback only."""
+"""Background work: fetching reference images and calling webhooks, on loopback only."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ if TYPE_CHECKING:
     from pictory_provider.simulator.account import SimulatedJob
 
 MAX_REFERENCE_BYTES = 20 * 1024 * 1024
-_NO_REFERENCE = ("REFERENCE_IMAGE_ERROR", "The reference image could not be fetched or is no image.")
+_NO_REFERENCE = ("REFERENCE_IMAGE_ERROR", "The reference image could not be fetched or is not an image.")
 
 
 class Background:
-    """The work of one event loop that outlives its request."""
+    """Tasks of one event loop that continue after their request has been answered."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Let some work begin that nobody waits for."""
+        """Start a task."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def settle(self) -> None:
-        """Let the background end: fetched images soon do, and what waits for a job's end is cancelled."""
+        """Give the tasks half a second to end, and cancel the rest, such as webhooks of unfinished jobs."""
         if self._tasks:
             _, waiting = await asyncio.wait(self._tasks, timeout=0.5)
             for task in waiting:
                 task.cancel()
 
     def cancel(self) -> None:
-        """End all of it now."""
+        """Cancel all tasks."""
         for task in self._tasks:
             task.cancel()
 
     async def fetch_reference(self, job: SimulatedJob) -> None:
-        """Fetch a job's reference image; a job without one fails."""
+        """Fetch a job's reference image; if that fails, the job fails."""
         try:
             content = await _fetch_from_loopback(job.body["referenceImageUrl"])
             job.reference = await asyncio.to_thread(painting.read_image, content) if content else None
@@ -60,9 +60,9 @@ class Background:
             job.waits_for_reference = False
 
     async def call_webhook(self, job: SimulatedJob, body: Callable[[], Any]) -> None:
-        """Tell a job's webhook that it has ended.
+        """Call a job's webhook once the job has ended.
 
-        :param body: what to tell it then.
+        :param body: returns the JSON to send.
         """
         while job.status(self._clock()) == "in-progress":
             await asyncio.sleep(0.05)
@@ -82,7 +82,7 @@ def _is_loopback(url: str) -> bool:
 
 
 async def _fetch_from_loopback(url: str) -> bytes | None:
-    """Return what a loopback address serves; the simulator reaches no other."""
+    """Return the content of a loopback URL; the simulator requests no other address."""
     if not _is_loopback(url):
         return None
     try:
@@ -93,8 +93,8 @@ async def _fetch_from_loopback(url: str) -> bytes | None:
             if reply.status != 200:
                 return None
             content = bytearray()
-            async for piece in reply.content.iter_chunked(65_536):
-                content += piece
+            async for chunk in reply.content.iter_chunked(65_536):
+                content += chunk
                 if len(content) > MAX_REFERENCE_BYTES:
                     return None
             return bytes(content)

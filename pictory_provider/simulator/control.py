@@ -31,24 +31,17 @@ def routes(simulator: Simulator) -> list[web.RouteDef]:
             {"jobId": job.job_id, "status": job.status(now), "credits": job.credits, "request": job.body}
             for job in account.jobs.values()
         ]
-        return web.json_response(
-            {
-                "credits_used": account.credits_used,
-                "credits_billed": account.credits_billed,
-                "credits_by_others": account.credits_by_others,
-                "jobs": jobs,
-                "shapes": simulator.shapes,
-                "settings": account.settings,
-            }
-        )
+        sums = {name: getattr(account, name) for name in ("credits_used", "credits_billed", "credits_by_others")}
+        return web.json_response(sums | {"jobs": jobs, "shapes": simulator.shapes, "settings": account.settings})
 
     async def requests(_: web.Request) -> web.Response:
         hidden = {"Authorization": "***"}
-        shown = [
-            asdict(r) | {"headers": {n: hidden.get(n, v) for n, v in r.headers.items()}}
-            for r in simulator.requests
-        ]
-        return web.json_response(shown)
+        return web.json_response(
+            [
+                asdict(request) | {"headers": {n: hidden.get(n, v) for n, v in request.headers.items()}}
+                for request in simulator.requests
+            ]
+        )
 
     async def no_faults(_: web.Request) -> web.Response:
         simulator.clear_faults()
@@ -63,15 +56,12 @@ def routes(simulator: Simulator) -> list[web.RouteDef]:
         web.get("/_simulator/requests", requests),
         web.delete("/_simulator/faults", no_faults),
         web.post("/_simulator/reset", reset),
-        *(
-            web.post(f"/_simulator/{name}", partial(_change, name, change, choices))
-            for name, change, choices in _changes(simulator)
-        ),
+        *(web.post(f"/_simulator/{each[0]}", partial(_change, *each)) for each in _changes(simulator)),
     ]
 
 
 def _changes(simulator: Simulator) -> list[tuple[str, Callable[..., None], Mapping[str, Any]]]:
-    """What can be changed: its name, what does it with the fields of the JSON, and what there is to choose."""
+    """Return the changes: name, function that takes the fields of the JSON, and choices for the error message."""
 
     def faults(place: str, fault: str, times: Any = 1, **options: Any) -> None:
         simulator.script(place, fault, times=int(times), **options)

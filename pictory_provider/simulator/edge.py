@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What stands before the API: a firewall, a gateway that may refuse a header, and one that counts requests."""
+"""The edge before the API: a firewall, a gateway that can refuse headers, and one that counts requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pictory_provider.simulator.shapes import Reply
 
 PAGE = "<!DOCTYPE html><title>Attention Required!</title><p>Error 1010: Access denied.</p>"
-"""A firewall's page."""
+"""The error page of a firewall."""
 PER_MINUTE = 60
 _BLOCKED = {
     "no-urllib": re.compile(r"python-urllib", re.IGNORECASE),
@@ -33,22 +33,21 @@ _LIMIT_HEADERS = {
 
 
 def refusal(headers: Mapping[str, str], chosen: Mapping[str, str]) -> Reply | None:
-    """Return the reply to a request that does not get as far as the API.
+    """Return the reply to a request that the edge refuses; ``None`` if it reaches the API.
 
     :param chosen: the shapes, by their names.
     """
     blocked = _BLOCKED.get(chosen["firewall"])
     if blocked and blocked.search(headers.get("User-Agent", "")):
         return 403, PAGE
-    if chosen["unknown-header"] == "refused":
-        unknown = sorted(name for name in headers if name.lower() not in _KNOWN_HEADERS)
-        if unknown:
-            return 400, {"message": f"Unsupported header: {', '.join(unknown)}"}
+    unknown = sorted(name for name in headers if name.lower() not in _KNOWN_HEADERS)
+    if unknown and chosen["unknown-header"] == "refused":
+        return 400, {"message": f"Unsupported header: {', '.join(unknown)}"}
     return None
 
 
 def limit_headers(requests: list[LoggedRequest], chosen: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of a reply that tell how many requests are left in this minute."""
+    """Return the headers that say how many requests are left in this minute."""
     names = _LIMIT_HEADERS.get(chosen["limit-headers"])
     if names is None:
         return {}

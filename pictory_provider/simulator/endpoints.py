@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The documented endpoints: a request in, what the account says to it out."""
+"""The documented endpoints: each takes a request and returns the account's reply."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class Endpoints:
-    """What the API answers, each endpoint a method.
+    """The API, with one method per endpoint.
 
     :param chosen: the shapes, by their names.
-    :param origin: gives the origin of the pictures' host.
+    :param origin: returns the origin of the pictures' host.
     """
 
     def __init__(
@@ -37,16 +37,16 @@ class Endpoints:
         self._origin = origin
 
     def url_of(self, job: SimulatedJob) -> str:
-        """Return where the picture of a job can be downloaded."""
+        """Return the URL of a job's picture."""
         signature = ""
         if self.shapes["url"] == "signed":
             signature = f"?Expires={self.account.expiry(job)}&Signature=simulated"
         return f"{self._origin()}/images/user/{job.job_id}/{job.image_id}.png{signature}"
 
     def serves(self, job: SimulatedJob, expires: str | None) -> bool:
-        """Whether the picture's URL still serves.
+        """Whether the URL of a job's picture still works.
 
-        :param expires: what the URL says of it.
+        :param expires: the parameter ``Expires`` of the URL.
         """
         now, life = self.account.clock(), self.account.settings["url_seconds"]
         if job.status(now) != "completed":
@@ -54,7 +54,7 @@ class Endpoints:
         return not life or now < (float(expires) if expires else job.created + job.seconds + life)
 
     def submit(self, request: web.Request, entry: LoggedRequest) -> shapes.Reply:
-        """POST of a picture."""
+        """Answer the submission of an image request."""
         if request.content_type != "application/json":
             return refused(400, "Content-Type must be application/json")
         body = entry.body
@@ -72,18 +72,16 @@ class Endpoints:
             job.waits_for_reference = True
             self._background.start(self._background.fetch_reference(job))
         if "webhook" in job.body:
-            self._background.start(self._background.call_webhook(job, lambda: self._told(job)[1]))
+            self._background.start(self._background.call_webhook(job, lambda: self._state_of(job)[1]))
         return shapes.accepted(job)
 
     def job(self, request: web.Request, _: LoggedRequest) -> shapes.Reply:
-        """How a job stands."""
+        """Answer with the state of a job."""
         job = self.account.find(request.match_info["job_id"])
-        if job is None:
-            return shapes.missing(self.shapes["missing"])
-        return self._told(job)
+        return shapes.missing(self.shapes["missing"]) if job is None else self._state_of(job)
 
     def clean(self, request: web.Request, _: LoggedRequest) -> shapes.Reply:
-        """Take a finished job's output away."""
+        """Delete the output of a finished job."""
         job = self.account.find(request.match_info["job_id"])
         if job is None:
             return shapes.missing(self.shapes["missing"])
@@ -93,23 +91,23 @@ class Endpoints:
         return 200, {"success": True}
 
     def images(self, request: web.Request, _: LoggedRequest) -> shapes.Reply:
-        """The gallery."""
+        """Answer with a page of the gallery."""
         items = [shapes.image(job, self.url_of(job), self.shapes["image-job"]) for job in self.account.gallery()]
         return paged(items, request, always=False)
 
     def jobs(self, request: web.Request, _: LoggedRequest) -> shapes.Reply:
-        """All jobs."""
+        """Answer with a page of the list of jobs."""
         now = self.account.clock()
         listed = self.account.jobs.values() if self.shapes["listed"] == "yes" else ()
         found = sorted(listed, key=lambda job: job.created, reverse=True)
         return paged([shapes.listed_job(job, now) for job in found], request, always=True)
 
     def quota(self, *_: object) -> shapes.Reply:
-        """The subscription."""
+        """Answer with the quota."""
         return shapes.quota(self.account)
 
     def usage(self, request: web.Request, _: LoggedRequest) -> shapes.Reply:
-        """The ledger."""
+        """Answer with the ledger."""
         try:
             year, month = (int(v) if (v := request.query.get(n)) else None for n in ("year", "month"))
         except ValueError:
@@ -118,5 +116,5 @@ class Endpoints:
             return 400, {"code": "INVALID_REQUEST", "message": "month must be given, from 1 to 12"}
         return 200, self.account.ledger.rows(self.account.clock(), year, month)
 
-    def _told(self, job: SimulatedJob) -> shapes.Reply:
+    def _state_of(self, job: SimulatedJob) -> shapes.Reply:
         return shapes.job(job, self.account.clock(), self.url_of(job), self.shapes["failed"])

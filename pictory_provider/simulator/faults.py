@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Faults on demand: which request meets which fault, and how often."""
+"""Faults on demand: which requests they affect, and how often."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ PLACES = {
 }
 
 FAULTS = {
-    "drop-before": "the connection closes, and nothing was done (reset=yes: with a TCP reset)",
+    "drop-before": "the connection closes, and the request is not carried out (reset=yes: with a TCP reset)",
     "drop-after": "the request is carried out, and the connection closes without a reply (reset=yes)",
     "drop-during": "the request is carried out, and the connection closes in the middle of the reply",
     "rate-limited": "429 (retry_after=2, 1.5, an HTTP date, rubbish); accepted=yes as below",
     "unavailable": "503 (retry_after=...); accepted=yes as below",
-    "server-error": "status=500 or any other; accepted=yes carries the request out all the same, as gateways do",
-    "edge-block": "403 with a page, as a firewall answers",
+    "server-error": "status=500 or any other; body=another text; accepted=yes carries the request out before, "
+    "which happens with gateways",
+    "edge-block": "403 with an HTML page, like a firewall",
     "unauthorized": "401",
     "forbidden": "403 with JSON",
-    "garbage": "the request is carried out, and the reply is 200 with no JSON",
+    "garbage": "the request is carried out, and the reply is 200 without JSON",
     "empty": "the request is carried out, and the reply is 200 with an empty JSON object",
     "redirect": "302 (to=URL); status=307 or another; accepted=yes",
     "slow": "the request is carried out after seconds=5",
     "slow-reply": "the request is carried out, and the reply comes after seconds=5",
     "drip": "the reply comes byte by byte, every seconds=0.1",
-    "truncated": "a picture ends early, with a length that fits; drop-during breaks it off",
+    "truncated": "a picture ends early, with a matching Content-Length; drop-during closes the connection",
     "not-a-png": "a picture is an HTML page",
     "wrong-size": "a picture has other dimensions than promised",
     "jpeg": "a picture is a JPEG file",
@@ -44,14 +45,13 @@ FAULTS = {
     "damaged": "a picture has one wrong byte in its middle",
 }
 
-
-OPTIONS = ("reset", "retry_after", "status", "accepted", "to", "seconds", "every")
-"""What a fault takes; ``every=3``, which all of them take, lets it strike only at each third request."""
+OPTIONS = ("reset", "retry_after", "status", "body", "accepted", "to", "seconds", "every")
+"""Options of faults. All faults take ``every``: with ``every=3`` a fault affects only every third request."""
 
 
 @dataclass
 class ScriptedFault:
-    """One fault that waits for its requests."""
+    """One fault, and how many more requests it affects."""
 
     place: str
     name: str
@@ -74,7 +74,7 @@ class ScriptedFault:
         return self.options.get(name, default)
 
     def strikes(self, place: str) -> bool:
-        """Whether this request meets it; those that it lets pass are counted for ``every``."""
+        """Whether this request is affected; all requests to the place count for ``every``."""
         if self.place != place and (self.place != "any" or place == "picture"):
             return False
         self.seen += 1
@@ -86,17 +86,17 @@ class ScriptedFault:
 
 
 class FaultScript:
-    """The faults that wait, in the order in which they were scripted."""
+    """The scripted faults, in their order."""
 
     def __init__(self) -> None:
         self.waiting: list[ScriptedFault] = []
 
     def add(self, fault: ScriptedFault) -> None:
-        """Let a fault wait for its requests."""
+        """Add a fault."""
         self.waiting.append(fault)
 
     def take(self, place: str) -> ScriptedFault | None:
-        """Return the fault that this request meets, and count it."""
+        """Return the fault that affects this request, and count the request."""
         for fault in self.waiting:
             if fault.strikes(place):
                 fault.times -= 1
@@ -107,14 +107,14 @@ class FaultScript:
 
 
 def parse(text: str) -> ScriptedFault:
-    """Read ``place:fault[:times][:option=value...]``, as the command line gives it.
+    """Parse ``place:fault[:times][:option=value...]`` from the command line.
 
-    :raises ValueError: says what is wrong with it.
+    :raises ValueError: with a text that names the problem.
     """
     place, _, rest = text.partition(":")
-    name, *more = rest.split(":")
+    name, *parts = rest.split(":")
     times, options = 1, {}
-    for part in more:
+    for part in parts:
         option, equals, value = part.partition("=")
         if equals:
             options[option] = value

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The ledger of an account, and what the quota makes of it. No I/O; the time is an argument."""
+"""The ledger of an account, and the credits that the quota computes from it. No I/O; the time is an argument."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from pictory_provider.simulator.account import SimulatedJob
 
 SIGNS = {"debit": 1, "credit": -1}
-"""What a row's type does to the credits used. A row of any other type does nothing to them."""
+"""The effect of a row's type on the credits used. Rows of other types have no effect."""
 
 
 class _Entry(NamedTuple):
-    """A row, when it happened, and whether it shows only after a lag."""
+    """A row, its time, and whether it becomes visible only after a lag."""
 
     at: float
     row: dict[str, Any]
@@ -27,10 +27,10 @@ class _Entry(NamedTuple):
 
 
 class Ledger:
-    """Rows of debits, credits and whatever else was entered.
+    """Rows of debits, credits and other entries.
 
-    :param settings: of them those of the ledger, of the quota and of others, read anew at every look.
-    :ivar by_others: AI credits that somebody else has spent (``others_every``).
+    :param settings: the account's settings; those of ledger, quota and others are read at every call.
+    :ivar by_others: AI credits that other users of the account have spent (``others_every``).
     """
 
     def __init__(self, settings: Mapping[str, float]) -> None:
@@ -45,7 +45,7 @@ class Ledger:
         self._others_at, self.by_others = None, 0.0
 
     def catch_up(self, now: float) -> None:
-        """Let others buy what they have bought by now. Their first purchase comes a while after they begin."""
+        """Enter the purchases of others up to now. The first one is ``others_every`` seconds after the setting."""
         every, amount = self._settings["others_every"], self._settings["others_amount"]
         if not every:
             self._others_at = None
@@ -58,45 +58,46 @@ class Ledger:
             self.by_others = round(self.by_others + amount, 2)
 
     def bill(self, job: SimulatedJob) -> None:
-        """Enter the price of a job; it shows after the lag."""
+        """Enter the price of a job, visible after the lag."""
         self.catch_up(job.created)
         self._insert(
             _Entry(job.created, _row(job.created, job.credits, description=f"{job.body['model']} image"), True)
         )
 
     def enter(self, now: float, **fields: Any) -> None:
-        """Enter a row by hand, which shows at once: a reset, a refund, somebody else's charge, an odd one.
+        """Enter a row that is visible immediately, such as a reset, a refund, another user's charge, an invalid
+        row.
 
-        :param now: when it happens, unless it has a ``transactionDate`` that can be read.
-        :param fields: in place of those of a debit of 0.6; one that is ``None`` is left out of the row.
+        :param now: its time, unless it has a valid ``transactionDate``.
+        :param fields: replace those of a debit of 0.6; a field that is ``None`` is left out.
         """
         row = {name: value for name, value in (_row(now, 0.6) | fields).items() if value is not None}
         self._insert(_Entry(_epoch(fields.get("transactionDate"), now), row, False))
 
     def rows(self, now: float, year: int | None = None, month: int | None = None) -> list[dict[str, Any]]:
-        """Return the rows that show by now, newest first, of one month (UTC) or all."""
+        """Return the rows visible by now, newest first, of one month (UTC) or all."""
         self.catch_up(now)
         return [
             entry.row
             for entry in self._entries
-            if self._shows(entry, now, "ledger") and _is_in(entry.at, year, month)
+            if self._is_visible(entry, now, "ledger") and _is_in(entry.at, year, month)
         ]
 
     def used(self, now: float | None = None) -> float:
         """Return the credits used: debits less credits, from the oldest row on and never below zero.
 
-        :param now: as the quota tells it at a time, after its lag; ``None`` for the truth.
+        :param now: count only the rows that the quota counts at this time; ``None`` counts all.
         """
         used = 0.0
         if now is not None:
             self.catch_up(now)
         for entry in reversed(self._entries):
             amount = entry.row.get("amount")
-            if isinstance(amount, (int, float)) and (now is None or self._shows(entry, now, "quota")):
+            if isinstance(amount, (int, float)) and (now is None or self._is_visible(entry, now, "quota")):
                 used = max(0.0, used + SIGNS.get(str(entry.row.get("type")), 0) * amount)
         return round(used, 2)
 
-    def _shows(self, entry: _Entry, now: float, where: str) -> bool:
+    def _is_visible(self, entry: _Entry, now: float, where: str) -> bool:
         if not entry.is_lagging:
             return True
         every, at = self._settings[f"{where}_every"], entry.at + self._settings[f"{where}_lag"]
@@ -108,7 +109,7 @@ class Ledger:
 
 
 def iso(at: float) -> str:
-    """Return a time as Pictory writes it."""
+    """Return a time in Pictory's format."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""How each fault is played."""
+"""Replies with faults."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ async def misbehave(
     carry_out: Callable[[], shapes.Reply],
     elsewhere: str,
 ) -> web.StreamResponse:
-    """Answer a request as its fault says.
+    """Answer a request with its fault.
 
-    :param carry_out: does what was asked for, and returns the reply that a good day would have brought.
-    :param elsewhere: where a redirect leads.
+    :param carry_out: carries the request out, and returns the reply without the fault.
+    :param elsewhere: default target of a redirect.
     """
     name = fault.name
     if name in ("drop-before", "drop-after"):
@@ -65,7 +65,7 @@ async def misbehave(
     if name in _STATUSES:
         status = int(fault.option("status", _STATUSES[name]))
         location = {"Location": str(fault.option("to", elsewhere))} if name == "redirect" else {}
-        return reply(entry, (status, {"message": name}), headers=location)
+        return reply(entry, (status, fault.option("body", {"message": name})), headers=location)
     pause = float(fault.option("seconds", 0.1 if name == "drip" else 5))
     if name == "slow":
         await asyncio.sleep(pause)
@@ -92,7 +92,7 @@ def _drop(request: web.Request, *, reset: bool) -> web.Response:
 async def _broken_stream(
     request: web.Request, entry: LoggedRequest, fault: ScriptedFault, answer: shapes.Reply, pause: float
 ) -> web.StreamResponse:
-    """Play what breaks in the middle of a reply: drop-during and drip."""
+    """Send a reply that is slow or ends early: drop-during and drip."""
     status, body = answer
     content = encode(body)
     response = web.StreamResponse(status=status, headers={"Content-Type": content_type(body)})

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Draw the pictures: real PNG files that show what they were asked for."""
+"""Draw the pictures: real PNG files that show their request."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import io
 import struct
 import textwrap
 import zlib
+from functools import lru_cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,7 +23,7 @@ _AFTER_HEADER = 33
 
 
 def check_installed() -> None:
-    """Raise where Pillow is missing, and say how to get it."""
+    """Raise :exc:`ModuleNotFoundError` with installation instructions if Pillow is missing."""
     if find_spec("PIL") is None:
         raise ModuleNotFoundError(
             "The simulator draws its pictures with Pillow, which is not installed: "
@@ -31,36 +32,38 @@ def check_installed() -> None:
 
 
 def paint(body: dict[str, Any], size: tuple[int, int], reference: bytes | None = None) -> bytes:
-    """Return a PNG of a size that shows prompt, model and style, on its reference image if it has one."""
+    """Return a PNG of this size that shows prompt, model and style, on the reference image if there is one."""
+    return _paint(_Shown(body["prompt"], body["model"], body.get("style"), body["aspectRatio"]), size, reference)
+
+
+class _Shown(NamedTuple):
+    """What a picture shows of its request."""
+
+    prompt: str
+    model: str
+    style: str | None
+    aspect_ratio: str
+
+
+@lru_cache(256)  # a picture takes 0.1 s, and tests ask for the same ones again
+def _paint(shown: _Shown, size: tuple[int, int], reference: bytes | None) -> bytes:
     from PIL import ImageDraw
 
     width, height = size
-    canvas = _on_reference(reference, size) if reference else _landscape(body, size)
+    canvas = _on_reference(reference, size) if reference else _landscape(shown, size)
     draw = ImageDraw.Draw(canvas, "RGBA")
-    label = " · ".join(
-        part
-        for part in (
-            body["model"],
-            body.get("style"),
-            body["aspectRatio"],
-            "from a reference image" if reference else None,
-        )
-        if part
-    )
+    origin = "from a reference image" if reference else None
+    label = " · ".join(filter(None, (*shown[1:], origin)))
     margin = width // 20
     text_font, label_font = _font(width // 28), _font(width // 44)
     columns = max(16, int((width - 4 * margin) / (width / 28 * 0.5)))
-    lines = textwrap.wrap(body["prompt"], columns)
-    shown = [*lines[:7], "…"] if len(lines) > 8 else lines
-    text = "\n".join(shown)
+    lines = textwrap.wrap(shown.prompt, columns)
+    text = "\n".join([*lines[:7], "…"] if len(lines) > 8 else lines)
     _, top, _, bottom = draw.multiline_textbbox((0, 0), text, font=text_font, spacing=8)
     text_height = int(bottom - top)
     box_top = height - margin - text_height - width // 14
-    draw.rounded_rectangle(
-        (margin, box_top - margin // 2, width - margin, height - margin // 2),
-        radius=margin // 3,
-        fill=(0, 0, 0, 150),
-    )
+    box = (margin, box_top - margin // 2, width - margin, height - margin // 2)
+    draw.rounded_rectangle(box, radius=margin // 3, fill=(0, 0, 0, 150))
     draw.multiline_text((2 * margin, box_top), text, font=text_font, fill="white", spacing=8)
     draw.text((2 * margin, height - margin - width // 40), label, font=label_font, fill=(255, 255, 255, 200))
     draw.text((margin, margin // 2), "Pictory simulator", font=label_font, fill=(255, 255, 255, 180))
@@ -68,7 +71,7 @@ def paint(body: dict[str, Any], size: tuple[int, int], reference: bytes | None =
 
 
 def read_image(content: bytes) -> bytes | None:
-    """Return an image as PNG, or ``None`` where the bytes are none."""
+    """Return an image as PNG; ``None`` if the bytes are not an image."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -79,15 +82,39 @@ def read_image(content: bytes) -> bytes | None:
 
 
 def marked(content: bytes, kind: str) -> bytes:
-    """Return a PNG that says something of its origin: ``xmp``, ``c2pa`` or ``aigc``."""
+    """Return a PNG with a mark of its origin.
+
+    The XMP packet is empty (``xmp``), has other properties (``-rdf``), has compressed properties as libvips and
+    sharp write them (``-zipped``), names a camera or a model as the source (``-camera``, ``-ai``), or declares
+    entities (``-hostile``).
+
+    :param kind: one of the choices of ``mark`` in :data:`~pictory_provider.simulator.shapes.SHAPES`.
+    """
+    keyword, source = b"XML:com.adobe.xmp", "http://cv.iptc.org/newscodes/digitalsourcetype/"
     chunk_type, body = {
-        "xmp": (b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"),
+        "xmp": (b"iTXt", keyword + bytes(5) + b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"),
+        "xmp-rdf": (b"iTXt", keyword + bytes(5) + _packet()),
+        "xmp-zipped": (b"zTXt", keyword + bytes(2) + zlib.compress(_packet())),
+        "xmp-camera": (b"iTXt", keyword + bytes(5) + _packet(f"{source}digitalCapture")),
+        "xmp-ai": (b"iTXt", keyword + bytes(5) + _packet(f"{source}trainedAlgorithmicMedia")),
+        "xmp-hostile": (b"iTXt", keyword + bytes(5) + b"<!DOCTYPE a [<!ENTITY b 'b'>]>" + _packet()),
         "c2pa": (b"caBX", b"no signature: this is the simulator"),
         "aigc": (b"tEXt", b'AIGC\0{"Label": "1"}'),
     }[kind]
     crc = zlib.crc32(chunk_type + body)
     chunk = struct.pack(">I", len(body)) + chunk_type + body + struct.pack(">I", crc)
     return content[:_AFTER_HEADER] + chunk + content[_AFTER_HEADER:]
+
+
+def _packet(source: str | None = None) -> bytes:
+    """Return an XMP packet with the property CreatorTool, and with a source if one is given."""
+    origin = "" if source is None else f" e:DigitalSourceType='{source}'"
+    return (
+        "<x:xmpmeta xmlns:x='adobe:ns:meta/'><r:RDF xmlns:r='http://www.w3.org/1999/02/22-rdf-syntax-ns#'>"
+        "<r:Description r:about='' xmlns:x='http://ns.adobe.com/xap/1.0/' "
+        f"xmlns:e='http://iptc.org/std/Iptc4xmpExt/2008-02-29/' x:CreatorTool='Simulator'{origin}/>"
+        "</r:RDF></x:xmpmeta>"
+    ).encode()
 
 
 def as_kind(content: bytes, kind: str) -> bytes:
@@ -100,12 +127,12 @@ def as_kind(content: bytes, kind: str) -> bytes:
     return out.getvalue()
 
 
-def _landscape(body: dict[str, Any], size: tuple[int, int]) -> Image.Image:
-    """A sky, a sun and hills whose colours and lines follow from the prompt."""
+def _landscape(shown: _Shown, size: tuple[int, int]) -> Image.Image:
+    """Return a sky, a sun and hills whose colours and lines depend on the request."""
     from PIL import Image, ImageDraw
 
     width, height = size
-    seed = hashlib.sha256(f"{body['prompt']}{body['model']}{body.get('style')}".encode()).digest()
+    seed = hashlib.sha256(f"{shown.prompt}{shown.model}{shown.style}".encode()).digest()
     hue = seed[0] / 255
     top, low = _colour(hue, 0.6, 0.45), _colour(hue + 0.12, 0.45, 0.95)
     column = Image.new("RGB", (1, height))
@@ -125,7 +152,7 @@ def _landscape(body: dict[str, Any], size: tuple[int, int]) -> Image.Image:
 
 
 def _on_reference(reference: bytes, size: tuple[int, int]) -> Image.Image:
-    """The reference image, blurred: whatever is written on it must not be read beside the caption."""
+    """Return the reference image, blurred so that any text in it does not interfere with the caption."""
     from PIL import Image, ImageFilter, ImageOps
 
     with Image.open(io.BytesIO(reference)) as found:

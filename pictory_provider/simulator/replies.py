@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Replies on the wire, and the log of the requests that they answer."""
+"""HTTP replies, and the log of requests."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class LoggedRequest:
-    """One request that arrived.
+    """One request that the simulator received.
 
     :param at: epoch seconds.
-    :param port: of the connection's other end: requests over one connection have the same.
+    :param port: the client's port, which is the same for all requests over one connection.
     :param host: ``api`` or ``images``.
-    :param body: the JSON of the body, ``None`` where there was none.
-    :param ignored: names of body fields that the documentation does not know, silently dropped.
-    :param status: of the reply; 0 where the connection was dropped instead.
-    :param fault: the scripted fault that it met.
+    :param body: the JSON of the body; ``None`` without a body.
+    :param ignored: undocumented fields of the body, which were dropped.
+    :param status: of the reply; 0 if the connection was dropped instead.
+    :param fault: the scripted fault that affected it.
     """
 
     at: float
@@ -44,7 +44,7 @@ class LoggedRequest:
 
 
 def logged(request: web.Request, host: str, path: str, raw: bytes) -> LoggedRequest:
-    """Return a request as the log keeps it."""
+    """Return the log entry of a request."""
     body: Any = None
     if raw:
         try:
@@ -65,27 +65,24 @@ def logged(request: web.Request, host: str, path: str, raw: bytes) -> LoggedRequ
 
 
 def refused(status: int, message: str) -> shapes.Reply:
-    """Refuse what no page of the vendor knows."""
+    """Return a refusal of an undocumented request."""
     return status, {"code": "REFUSED_BY_THE_SIMULATOR", "message": message}
 
 
 def paged(items: list[Any], request: web.Request, *, always: bool) -> shapes.Reply:
     """Return one page of a list.
 
-    :param always: name the next page where there is none, too.
+    :param always: whether ``nextPageKey`` is present on the last page too.
     """
     try:
-        shown, following = page(items, request.query.get("nextPageKey"))
+        found, following = page(items, request.query.get("nextPageKey"))
     except ValueError:
         return refused(400, "no such nextPageKey")
-    body: dict[str, Any] = {"items": shown}
-    if following or always:
-        body["nextPageKey"] = following
-    return 200, body
+    return 200, {"items": found} | ({"nextPageKey": following} if following or always else {})
 
 
 def encode(body: Any) -> bytes:
-    """Return a body as bytes: pictures as they are, pages as text, all else as JSON."""
+    """Return a body as bytes: bytes unchanged, text encoded, everything else as JSON."""
     if isinstance(body, bytes):
         return body
     return body.encode() if isinstance(body, str) else json.dumps(body).encode()
@@ -105,7 +102,7 @@ def reply(
     headers: dict[str, str] | None = None,
     retry_after: object = None,
 ) -> web.Response:
-    """Answer a request, and log with what status."""
+    """Return the response to a request, and log its status."""
     status, body = answer
     entry.status = status
     sent = dict(headers or {})

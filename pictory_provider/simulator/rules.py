@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What the documentation allows in a request, and what it says of a wrong one.
+"""The documented rules for a request.
 
-Source: https://docs.pictory.ai/api-reference/ai-studio/generate-image. Written down a second time on
-purpose: a simulator that shared the provider's tables could not contradict them.
+Source: https://docs.pictory.ai/api-reference/ai-studio/generate-image. The rules are duplicated on purpose: a
+simulator that shared the provider's tables could not contradict them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DEFAULTS = {"model": "seedream3.0", "aspectRatio": "1:1"}
 
 
 def problems(body: dict[str, Any]) -> dict[str, str]:
-    """Return what is wrong with a body, by field. Unknown fields are nobody's problem."""
+    """Return the problems of a body, by field. Unknown fields are not a problem."""
     found: dict[str, str] = {}
     prompt = body.get("prompt")
     if not isinstance(prompt, str):

@@ -8,6 +8,7 @@ import asyncio
 import json
 import threading
 import time
+from email.utils import formatdate
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -30,11 +31,7 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 PREFIX = "/pictoryapis"
 DEFAULT_KEY = "pictai_simulator"
-_REFERENCE_BODY = {
-    "prompt": "A reference image to try things with",
-    "model": "simulator",
-    "aspectRatio": "1:1",
-}
+_REFERENCE_BODY = {"prompt": "A sample reference image", "model": "simulator", "aspectRatio": "1:1"}
 
 
 class Simulator:
@@ -42,11 +39,11 @@ class Simulator:
 
     :param seconds: how long a job runs.
     :param credits_limit: AI credits of the subscription.
-    :param api_key: the only key that is let in.
-    :param port: for the API; 0 takes a free one.
-    :param images_port: for the pictures' host; 0 takes a free one.
-    :param ssl_context: serve both over TLS.
-    :param clock: gives epoch seconds; jobs run by it.
+    :param api_key: the only key that is accepted.
+    :param port: of the API; 0 chooses a free one.
+    :param images_port: of the pictures' host; 0 chooses a free one.
+    :param ssl_context: serves both over TLS.
+    :param clock: returns epoch seconds, for jobs, ledger and the header ``Date``.
     """
 
     def __init__(
@@ -75,7 +72,7 @@ class Simulator:
         self._started = threading.Event()
         self._failure: BaseException | None = None
 
-    # What a test uses --------------------------------------------------------------------------------
+    # For tests ---------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._run, name="pictory-simulator", daemon=True)
@@ -91,7 +88,7 @@ class Simulator:
 
     @property
     def base_url(self) -> str:
-        """What goes into the connection's host."""
+        """The host of a connection to this simulator."""
         return f"{self._origin(0)}{PREFIX}"
 
     @property
@@ -101,17 +98,17 @@ class Simulator:
 
     @property
     def reference_image_url(self) -> str:
-        """A picture that can serve as a reference image."""
+        """The URL of a sample reference image."""
         return f"{self.images_url}/samples/reference.png"
 
     @property
     def submissions(self) -> list[LoggedRequest]:
-        """The POSTs for a picture that arrived, whatever became of them."""
+        """The received image requests, whatever their outcome."""
         return [r for r in self.requests if r.method == "POST" and r.path == "/v1/aistudio/images"]
 
     @property
     def polls(self) -> list[LoggedRequest]:
-        """The looks at one job that arrived."""
+        """The received polls of single jobs."""
         return [r for r in self.requests if r.method == "GET" and r.path.startswith("/v1/jobs/")]
 
     def connection(self, **extra: Any) -> dict[str, Any]:
@@ -123,42 +120,42 @@ class Simulator:
         return json.dumps(self.connection(**extra))
 
     def plan(self, fate: str = "completed", **options: Any) -> None:
-        """Say what becomes of the next job (:meth:`Account.plan`)."""
+        """Set the outcome of the next job (:meth:`Account.plan`)."""
         self.account.plan(fate, **options)
 
     def script(self, place: str, fault: str, *, times: int = 1, **options: Any) -> None:
-        """Let the next requests to a place meet a fault.
+        """Script a fault for the next requests to a place.
 
         :param place: one of :data:`PLACES`.
-        :param fault: one of :data:`FAULTS`, which names its options.
-        :param times: how many requests meet it; negative means all.
-        :param options: ``every=3`` lets only each third request meet it, with any fault.
+        :param fault: one of :data:`FAULTS`, which describes its options.
+        :param times: how many requests it affects; negative means all.
+        :param options: any fault takes ``every=3``, and then affects only every third request.
         """
         self._faults.add(ScriptedFault(place, fault, times, options))
 
     def clear_faults(self) -> None:
-        """Forget the scripted faults that still wait for requests."""
+        """Remove all scripted faults."""
         self._faults.waiting.clear()
 
     def shape(self, name: str, choice: str) -> None:
-        """Choose a shape that the documentation leaves open, out of :data:`SHAPES`."""
+        """Choose a shape that the documentation leaves open, from :data:`SHAPES`."""
         if choice not in shapes.SHAPES.get(name, ()):
             raise ValueError(f"no such shape: {name}={choice}; there are {shapes.SHAPES}")
         self.shapes[name] = choice
 
     def set(self, **values: float) -> None:
-        """Set what takes a number, out of :data:`SETTINGS`."""
+        """Set values of :data:`SETTINGS`."""
         self.account.settings.update({name: settings.checked(name, value) for name, value in values.items()})
-        self.account.ledger.catch_up(self.account.clock())  # others begin now
+        self.account.ledger.catch_up(self.account.clock())  # others start buying now
         if not self._started.is_set():
             return
-        if threading.current_thread() is self._thread:  # asked over HTTP
+        if threading.current_thread() is self._thread:  # called over HTTP
             self._opening = self._loop.create_task(self._open_images())
         else:
             asyncio.run_coroutine_threadsafe(self._open_images(), self._loop).result()
 
     def enter(self, **fields: Any) -> None:
-        """Put a row into the ledger by hand (:meth:`Ledger.enter`).
+        """Add a row to the ledger (:meth:`Ledger.enter`).
 
         ::
 
@@ -171,12 +168,12 @@ class Simulator:
     def reset(self) -> None:
         """Forget jobs, charges, faults, shapes, settings and requests. The ports stay.
 
-        What still goes on for earlier jobs is waited for first, so that it leaves no trace afterwards.
+        It first waits for background work of earlier jobs, so that this work leaves no trace afterwards.
         """
         asyncio.run_coroutine_threadsafe(self.forget(), self._loop).result()
 
     async def forget(self) -> None:
-        """Do as :meth:`reset` on the simulator's own event loop."""
+        """Do the same as :meth:`reset` on the simulator's event loop."""
         await self._background.settle()
         self.account.reset()
         await self._open_images()
@@ -216,7 +213,7 @@ class Simulator:
         await web.TCPSite(self._runners[index], HOST, self._ports[index], ssl_context=self._ssl).start()
 
     async def _open_images(self) -> None:
-        """Let the pictures' host accept connections, or refuse them, as its setting says."""
+        """Open or close the pictures' host, according to the setting ``images_away``."""
         runner, is_away = self._runners[1], bool(self.account.settings["images_away"])
         if not is_away and not runner.sites:
             await self._listen(1)
@@ -261,44 +258,42 @@ class Simulator:
     async def _handle(
         self, request: web.Request, place: str, answer: Answer, query: tuple[str, ...]
     ) -> web.StreamResponse:
-        raw = await request.read()
-        entry = self._logged(request, "api", request.path.removeprefix(PREFIX), raw)
-        response = await self._respond(request, entry, place, lambda: self._answer(request, entry, answer, query))
+        entry = await self._logged(request, "api", request.path.removeprefix(PREFIX))
+        carry_out = partial(self._answer, request, entry, answer, query)
+        response: web.StreamResponse
+        if refusal := edge.refusal(request.headers, self.shapes):
+            response = reply(entry, refusal)
+        elif fault := self._faults.take(place):
+            entry.fault = fault.name
+            response = await misbehave(request, entry, fault, carry_out, self.base_url)
+        else:
+            response = reply(entry, carry_out())
         if not response.prepared:
             response.headers.update(edge.limit_headers(self.requests, self.shapes))
+            response.headers["Date"] = formatdate(self.account.clock(), usegmt=True)
+            if isinstance(response, web.Response) and isinstance(response.body, bytes):
+                response.body = response.body.ljust(int(self.account.settings["reply_bytes"]))
         return response
-
-    async def _respond(
-        self, request: web.Request, entry: LoggedRequest, place: str, carry_out: Callable[[], shapes.Reply]
-    ) -> web.StreamResponse:
-        if refusal := edge.refusal(request.headers, self.shapes):
-            return reply(entry, refusal)
-        fault = self._faults.take(place)
-        if fault:
-            entry.fault = fault.name
-            return await misbehave(request, entry, fault, carry_out, self.base_url)
-        return reply(entry, carry_out())
 
     def _answer(
         self, request: web.Request, entry: LoggedRequest, answer: Answer, query: tuple[str, ...]
     ) -> shapes.Reply:
         if request.headers.get("Authorization") != self.api_key:
             return shapes.unauthorized()
-        strange = set(request.query) - set(query)
-        if strange:
-            return refused(400, f"no documented query parameter: {', '.join(sorted(strange))}")
+        if unknown := set(request.query) - set(query):
+            return refused(400, f"no documented query parameter: {', '.join(sorted(unknown))}")
         return answer(request, entry)
 
     async def _unknown(self, host: str, request: web.Request) -> web.StreamResponse:
-        entry = self._logged(request, host, request.path, await request.read())
+        entry = await self._logged(request, host, request.path)
         return reply(entry, refused(404, f"no documented endpoint: {request.method} {request.path}"))
 
     # The pictures' host ------------------------------------------------------------------------------
 
     async def _picture(self, request: web.Request) -> web.StreamResponse:
-        entry = self._logged(request, "images", request.path, b"")
+        entry = await self._logged(request, "images", request.path)
         if "Authorization" in request.headers:
-            return reply(entry, refused(400, "this host takes no Authorization header"))
+            return reply(entry, refused(400, "this host does not accept an Authorization header"))
         name = request.match_info["name"]
         job = next((j for j in self.account.jobs.values() if j.image_id == name), None)
         if job is None or not self._endpoints.serves(job, request.query.get("Expires")):
@@ -309,21 +304,21 @@ class Simulator:
         if self.shapes["mark"] != "none":
             content = painting.marked(content, self.shapes["mark"])
         fault = self._faults.take("picture")
-        if not fault:
-            return reply(entry, (200, content))
-        entry.fault = fault.name
-        if fault.name == "wrong-size":
-            content = await asyncio.to_thread(painting.paint, job.body, (640, 640))
-            return reply(entry, (200, content))
-        if fault.name in ("jpeg", "webp"):
-            return reply(entry, (200, await asyncio.to_thread(painting.as_kind, content, fault.name)))
-        return await misbehave(request, entry, fault, lambda: (200, content), self.base_url)
+        if fault:
+            entry.fault = fault.name
+            if fault.name == "wrong-size":
+                content = await asyncio.to_thread(painting.paint, job.body, (640, 640))
+            elif fault.name in ("jpeg", "webp"):
+                content = await asyncio.to_thread(painting.as_kind, content, fault.name)
+            else:
+                return await misbehave(request, entry, fault, lambda: (200, content), self.base_url)
+        return reply(entry, (200, content))
 
     async def _reference(self, request: web.Request) -> web.StreamResponse:
-        entry = self._logged(request, "images", request.path, b"")
+        entry = await self._logged(request, "images", request.path)
         return reply(entry, (200, await asyncio.to_thread(painting.paint, _REFERENCE_BODY, (1024, 1024))))
 
-    def _logged(self, request: web.Request, host: str, path: str, raw: bytes) -> LoggedRequest:
-        entry = logged(request, host, path, raw)
+    async def _logged(self, request: web.Request, host: str, path: str) -> LoggedRequest:
+        entry = logged(request, host, path, await request.read())
         self.requests.append(entry)
         return entry

@@ -1,31 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What can be set by a number; what can be chosen by a word is in :mod:`pictory_provider.simulator.shapes`."""
+"""Settings with numeric values; :mod:`pictory_provider.simulator.shapes` has those with named choices."""
 
 from __future__ import annotations
 
 SETTINGS = {
-    "ledger_lag": "seconds until a charge stands in the ledger",
+    "ledger_lag": "seconds until a charge is in the ledger",
     "quota_lag": "seconds until the quota counts a charge",
     "ledger_every": "seconds between two updates of the ledger, each of which catches up (0: it always does)",
-    "quota_every": "the same of the quota",
-    "others_every": "seconds between two purchases by somebody else on the account (0: nobody else buys)",
-    "others_amount": "AI credits of each of these",
-    "images_away": "1: the pictures' host refuses connections, as if a firewall let only the API through",
-    "url_seconds": "seconds for which a picture's URL serves (0: for ever); a signed one is then made anew",
+    "quota_every": "the same for the quota",
+    "others_every": "seconds between purchases by another user of the account (0: there is none)",
+    "others_amount": "AI credits of each such purchase",
+    "images_away": "1: the pictures' host refuses connections, as if a firewall allowed only the API",
+    "reply_bytes": "minimum size of an API reply in bytes; shorter ones are padded with blanks",
+    "url_seconds": "seconds for which a picture's URL works (0: forever); then a signed URL is renewed",
 }
-"""What can be set, by name. Everything begins with 0."""
+"""All settings, by name. The default is 0."""
 
 
 def fresh() -> dict[str, float]:
-    """Return all settings as they begin."""
+    """Return all settings with their defaults."""
     return dict.fromkeys(SETTINGS, 0.0)
 
 
 def checked(name: str, value: object) -> float:
     """Return the value of a setting.
 
-    :raises ValueError: for an unknown name, and for what is no number from 0 on.
+    :raises ValueError: for an unknown name, and for a value that is not a number from 0 on.
     """
     if name not in SETTINGS:
         raise ValueError(f"no such setting: {name!r}; one of {', '.join(SETTINGS)}")

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The shapes of the replies, with a choice where the documentation leaves one open."""
+"""The shapes of the replies, with a choice for those that the documentation leaves open."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pictory_provider.simulator.account import created_date
+from pictory_provider.simulator.ledger import iso
 
 if TYPE_CHECKING:
     from pictory_provider.simulator.account import Account, SimulatedJob
@@ -19,45 +19,45 @@ SHAPES: dict[str, tuple[str, ...]] = {
     "url": ("plain", "signed"),
     "listed": ("yes", "no"),
     "image-job": ("unnamed", "named"),
-    "mark": ("none", "xmp", "c2pa", "aigc"),
+    "mark": ("none", "xmp", "xmp-rdf", "xmp-zipped", "xmp-camera", "xmp-ai", "xmp-hostile", "c2pa", "aigc"),
     "unknown-header": ("tolerated", "refused"),
     "limit-headers": ("none", "x-ratelimit", "ratelimit"),
     "firewall": ("open", "no-urllib", "no-libraries", "browsers-only"),
 }
-"""What can be chosen, by name; the first is the default."""
+"""The choices, by name; the first one is the default."""
 
 Reply = tuple[int, Any]
 
 
 def accepted(job: SimulatedJob) -> Reply:
-    """A job was made."""
+    """Return the reply to an accepted request."""
     return 200, {"success": True, "data": {"jobId": job.job_id}}
 
 
 def invalid(found: dict[str, str], shape: str) -> Reply:
-    """A request was refused, with the fields at fault."""
-    fields: Any = [{"name": name, "errors": text} for name, text in found.items()]
-    if shape == "objects-of-lists":
-        fields = [{"name": name, "errors": [text]} for name, text in found.items()]
-    elif shape == "strings":
-        fields = [f"{name}: {text}" for name, text in found.items()]
-    elif shape == "string":
-        fields = "; ".join(f"{name}: {text}" for name, text in found.items())
+    """Return the reply to an invalid request, with its wrong fields."""
+    texts = [f"{name}: {text}" for name, text in found.items()]
+    fields: Any = {
+        "objects": [{"name": name, "errors": text} for name, text in found.items()],
+        "objects-of-lists": [{"name": name, "errors": [text]} for name, text in found.items()],
+        "strings": texts,
+        "string": "; ".join(texts),
+    }[shape]
     return 400, {"code": "INVALID_REQUEST_BODY", "message": "Invalid request body", "fields": fields}
 
 
 def insufficient(shape: str) -> Reply:
-    """The account has too few credits left."""
+    """Return the reply to a request for which the account has too few credits."""
     return int(shape), {"code": "INSUFFICIENT_CREDITS", "message": "Not enough AI credits"}
 
 
 def unauthorized() -> Reply:
-    """The key is missing or wrong."""
+    """Return the reply to a missing or wrong key."""
     return 401, {"message": "Unauthorized"}
 
 
 def job(found: SimulatedJob, now: float, url: str, failed_shape: str) -> Reply:
-    """How a job stands. A failed one comes with 200 too."""
+    """Return the reply with the state of a job; a failed job has the status code 200 too."""
     status = found.status(now)
     body: dict[str, Any] = {"job_id": found.job_id, "success": True, "data": {"status": status}}
     if status == "completed":
@@ -67,20 +67,17 @@ def job(found: SimulatedJob, now: float, url: str, failed_shape: str) -> Reply:
             del body["data"]["url"]
     elif status == "failed":
         error = {"error_code": found.error_code, "error_message": found.error_message}
-        body["success"] = False
-        if failed_shape == "data":
-            body["data"] |= error
-        elif failed_shape == "error":
-            body = {"success": False, "error": error}
-        elif failed_shape == "top":
-            body |= error
-        else:
-            body["data"] = error
+        body = {
+            "data": {**body, "success": False, "data": {"status": status, **error}},
+            "error": {"success": False, "error": error},
+            "top": {**body, "success": False, **error},
+            "flag-only": {**body, "success": False, "data": error},
+        }[failed_shape]
     return 200, body
 
 
 def missing(shape: str) -> Reply:
-    """No such job."""
+    """Return the reply for an unknown job."""
     error = {"error_code": "5000", "error_message": "JOB_NOT_FOUND"}
     where, _, status = shape.partition("-")
     bodies = {
@@ -93,7 +90,7 @@ def missing(shape: str) -> Reply:
 
 
 def image(found: SimulatedJob, url: str, names_job: str) -> dict[str, Any]:
-    """One item of the gallery."""
+    """Return an item of the gallery."""
     width, height = found.size
     body = found.body
     sent: dict[str, Any] = {name: body[name] for name in ("style", "referenceImageUrl") if name in body}
@@ -104,7 +101,7 @@ def image(found: SimulatedJob, url: str, names_job: str) -> dict[str, Any]:
         "id": found.image_id,
         "prompt": body["prompt"],
         "aspectRatio": body["aspectRatio"],
-        "createdDate": created_date(found),
+        "createdDate": iso(found.created),
         "model": body["model"],
         "width": width,
         "height": height,
@@ -113,13 +110,13 @@ def image(found: SimulatedJob, url: str, names_job: str) -> dict[str, Any]:
 
 
 def listed_job(found: SimulatedJob, now: float) -> dict[str, Any]:
-    """One item of the list of jobs."""
+    """Return an item of the list of jobs."""
     status = found.status(now)
     return {"success": status != "failed", "data": {"jobId": found.job_id, "status": status}}
 
 
 def quota(account: Account) -> Reply:
-    """What the subscription has used and may use."""
+    """Return the reply with what the subscription has used and may use."""
     minutes = {"used": 0, "limit": 14400}
     return 200, {
         "videoMinutes": minutes,

@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The trigger: :mod:`pictory_provider.triggers.pictory`."""
+"""The triggers that wait in the triggerer, and how a task defers to them."""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The trigger of a batch: wait for many jobs in the triggerer. At Pictory it only reads."""
+"""Wait for the jobs of a batch in the triggerer. The trigger submits nothing."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow.providers.common.compat.sdk import XCom
-from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
 from pictory_provider.api.errors import JobError, PictoryError, WaitTimeout
 from pictory_provider.api.models import Job
+from pictory_provider.api.text import counted
 from pictory_provider.api.timing import TIMING
-from pictory_provider.batch import seen
-from pictory_provider.batch.waking import wake_at
-from pictory_provider.compat import is_deferred
+from pictory_provider.core.batch import events
+from pictory_provider.core.batch.plan import PROGRESS_KEY
+from pictory_provider.core.batch.schedule import event_due_at
+from pictory_provider.core.log_throttle import SampledLog
+from pictory_provider.core.polling import JobPoller, Wait
 from pictory_provider.hooks.pictory import PictoryHook
-from pictory_provider.jobs.news import Sparing
-from pictory_provider.jobs.polling import JobPoller, Wait
-from pictory_provider.looking import SharedWatch
+from pictory_provider.services.polling import AsyncWatcher
+from pictory_provider.triggers.base import LoggableEvent, PictoryTrigger
+from pictory_provider.version_compat import is_deferred
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from pictory_provider.pool import Lease
+    from airflow.triggers.base import TriggerEvent
 
-PROGRESS_KEY = "progress"
+    from pictory_provider.client.shared import Lease
 
 
 class _End(NamedTuple):
@@ -42,37 +43,36 @@ class _End(NamedTuple):
     at: float
 
 
-class PictoryJobsEvent(TriggerEvent):
-    """An event that the triggerer can log: the queries of results' URLs are not in its ``repr``."""
+class PictoryJobsEvent(LoggableEvent):
+    """The event of :class:`PictoryJobsTrigger`."""
 
     def __init__(self, payload: Any) -> None:
-        super().__init__(payload)  # type: ignore[no-untyped-call]
+        super().__init__(payload)
 
-    def __repr__(self) -> str:
-        return f"TriggerEvent<{seen.for_log(self.payload)!r}>"
+    def for_log(self) -> Any:
+        """Return what to log of the payload."""
+        return events.for_log(self.payload)
 
-    __str__ = __repr__
 
+class PictoryJobsTrigger(PictoryTrigger):
+    """Wait until a worker can save pictures, and send exactly one event.
 
-class PictoryJobsTrigger(BaseTrigger):
-    """Wait until there is something for a worker to save, and send exactly one event.
+    It resumes the task when all jobs have ended, when a hundred have, or a minute after the first
+    (:mod:`pictory_provider.core.batch.schedule`); a job that is past its deadline has ended, too. The event
+    reports the jobs that have ended (:mod:`pictory_provider.core.batch.events`), so that the worker need not poll
+    them.
 
-    A worker is woken when all jobs have ended, when a hundred have, or a minute after the first
-    (:mod:`pictory_provider.batch.waking`); a job that is past its time has ended, too. The event tells of the jobs
-    that have ended (:mod:`pictory_provider.batch.seen`), so that the worker need not ask again.
+    All jobs share one client, one rate limit and one queue with the other waits in this triggerer
+    (:mod:`pictory_provider.client.shared`). All times are absolute, so that a restart does not extend any of them.
 
-    All jobs share one client, one pace and one queue with whatever else waits in this triggerer
-    (:mod:`pictory_provider.pool`). The arguments lie in Airflow's database in clear text, and hold nothing secret.
-    All times are absolute, so that a restart begins none of them anew.
-
-    :param job_ids: at most a thousand: MySQL keeps 64 kB of the arguments.
-    :param end_times: epoch seconds of the deadline of each; there is one look after it.
-    :param pictory_conn_id: the Airflow connection to ask with.
-    :param poll_interval: seconds between two looks at a job.
+    :param job_ids: at most a thousand: MySQL stores 64 kB of the arguments.
+    :param end_times: epoch seconds of the deadline of each; there is one poll after it.
+    :param pictory_conn_id: the Airflow connection for the polls.
+    :param poll_interval: seconds between two polls of a job.
     :param timeout: seconds from the submission of a job to its deadline.
-    :param first_poll_at: epoch seconds before which it does not look.
-    :param progress: how far the batch was when it deferred. Where jobs fail meanwhile, it is told anew.
-    :param first_event_at: epoch seconds before which it sends no event; that of its first look by default.
+    :param first_poll_at: epoch seconds before which it does not poll.
+    :param progress: the progress of the batch when it deferred. The trigger pushes it again when jobs fail.
+    :param first_event_at: epoch seconds before which it sends no event; ``first_poll_at`` if ``None``.
     """
 
     def __init__(
@@ -96,69 +96,53 @@ class PictoryJobsTrigger(BaseTrigger):
         self.progress = progress
         self.first_event_at = first_event_at
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path, and the arguments as plain JSON."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "job_ids": self.job_ids,
-                "end_times": self.end_times,
-                "pictory_conn_id": self.pictory_conn_id,
-                "poll_interval": self.poll_interval,
-                "timeout": self.timeout,
-                "first_poll_at": self.first_poll_at,
-                "progress": self.progress,
-                "first_event_at": self.first_event_at,
-            },
-        )
-
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look at each job until it has ended; send one event and end."""
+        """Poll each job until it has ended; send one event and end."""
         ends: asyncio.Queue[_End] = asyncio.Queue()
         ended: list[_End] = []
-        log = Sparing(self.log)
+        log = SampledLog(self.log)
         hook = PictoryHook(self.pictory_conn_id)
-        looks: list[asyncio.Task[None]] = []
-        self.log.info("Waiting for %s jobs.", f"{len(self.job_ids):,}")
+        waits: list[asyncio.Task[None]] = []
+        self.log.info("Waiting for %s.", counted(len(self.job_ids), "job"))
         try:
             lease = hook.lease()
-            looks = [
-                asyncio.create_task(self._watch(job_id, end_time, lease, ends, log))
+            waits = [
+                asyncio.create_task(self._wait_for(job_id, end_time, lease, ends, log))
                 for job_id, end_time in zip(self.job_ids, self.end_times, strict=True)
             ]
-            await self._until_worth_a_worker(ends, ended)
+            await self._until_event_is_due(ends, ended)
         finally:
-            for look in looks:
-                look.cancel()
-            await asyncio.gather(*looks, return_exceptions=True)
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
             await hook.aclose()
         log.sum_up()
         of = len(self.job_ids)
         why = "all have ended" if len(ended) >= of else "there is something to save"
-        self.log.info("%s of %s jobs have ended.", f"{len(ended):,}", f"{of:,}")
-        told = [(job_id, result if isinstance(result, Job) else None, at) for job_id, result, at in ended]
-        yield PictoryJobsEvent(seen.build(of, told, why, time.time()))
+        self.log.info("%s of %s ended.", f"{len(ended):,}", counted(of, "job"))
+        reported = [(job_id, result if isinstance(result, Job) else None, at) for job_id, result, at in ended]
+        yield PictoryJobsEvent(events.build(of, reported, why, time.time()))
 
-    async def _until_worth_a_worker(self, ends: asyncio.Queue[_End], ended: list[_End]) -> None:
-        """Return when a worker is to be woken.
+    async def _until_event_is_due(self, ends: asyncio.Queue[_End], ended: list[_End]) -> None:
+        """Return when the task is to be resumed.
 
         :param ended: filled with the jobs that have ended by then.
         """
-        failed = told = 0
+        failed = reported = 0
         not_before = self.first_poll_at if self.first_event_at is None else self.first_event_at
-        tell_at = time.time() + TIMING.progress_interval
+        report_at = time.time() + TIMING.progress_interval
         while True:
             now = time.time()
             first_ended_at = ended[0].at if ended else None
-            at = wake_at(
+            at = event_due_at(
                 not_before=not_before, of=len(self.job_ids), ended=len(ended), first_ended_at=first_ended_at
             )
             if now >= at:
                 return
-            if failed != told and now >= tell_at:
-                told, tell_at = failed, now + TIMING.progress_interval
-                await self._tell(failed)
-            next_at = min(at, tell_at if failed != told else at)
+            if failed != reported and now >= report_at:
+                reported, report_at = failed, now + TIMING.progress_interval
+                await self._push_progress(failed)
+            next_at = min(at, report_at if failed != reported else at)
             try:
                 end = await asyncio.wait_for(
                     ends.get(), timeout=None if next_at == float("inf") else max(0.0, next_at - now)
@@ -171,31 +155,32 @@ class PictoryJobsTrigger(BaseTrigger):
             ended.append(end)
             failed += isinstance(result, JobError) and not isinstance(result, WaitTimeout)
 
-    async def _watch(
+    async def _wait_for(
         self,
         job_id: str,
         end_time: float,
         lease: Lease,
         ends: asyncio.Queue[_End],
-        log: Sparing,
+        log: SampledLog,
     ) -> None:
-        """Look at one job until it has ended."""
+        """Poll one job until it has ended."""
         started_at = end_time - self.timeout
         poller = JobPoller(
             job_id=job_id, started_at=started_at, end_time=end_time, poll_interval=self.poll_interval
         )
-        watch = SharedWatch(poller, lease.waiter(poller), log=log, is_carried_on=True, is_last=False)
+        watcher = AsyncWatcher(poller, lease.waiter(poller), log=log, is_carried_on=True, counts_credits=False)
         not_before = max(self.first_poll_at, started_at + self.poll_interval)
+        result: Job | Exception
         try:
-            while isinstance(decision := await watch.look(not_before), Wait):
+            while isinstance(decision := await watcher.poll(not_before), Wait):
                 not_before = time.time() + decision.seconds
+            result = decision.result
         except Exception as error:
-            await ends.put(_End(job_id, error, time.time()))
-        else:
-            await ends.put(_End(job_id, decision.result, time.time()))
+            result = error
+        await ends.put(_End(job_id, result, time.time()))
 
-    async def _tell(self, failed: int) -> None:
-        """Push the progress, while the task still waits for this trigger."""
+    async def _push_progress(self, failed: int) -> None:
+        """Push the progress, if the task still waits for this trigger."""
         if self.task_instance is None or self.progress is None:  # `dag.test()`
             return
         try:
@@ -205,21 +190,14 @@ class PictoryJobsTrigger(BaseTrigger):
                     "waiting": self.progress["waiting"] - failed,
                     "failed": self.progress["failed"] + failed,
                 }
-                await sync_to_async(self._push)(now)
+                await sync_to_async(self._push)(PROGRESS_KEY, now)
         except Exception as error:
-            self.log.debug("The progress could not be told: %r", error)
-
-    def _push(self, progress: dict[str, Any]) -> None:
-        ti: Any = self.task_instance
-        map_index = -1 if ti.map_index is None else ti.map_index
-        XCom.set(
-            PROGRESS_KEY, progress, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=map_index
-        )
+            self.log.debug("Could not push the progress: %r", error)
 
     async def on_kill(self) -> None:
-        """Say what happens to the jobs. Nothing is cancelled or cleaned."""
+        """Log what happens to the jobs. Nothing is cancelled or cleaned."""
         self.log.warning(
-            "This wait was ended, or goes on in another triggerer. %s jobs run on at Pictory, and are on record: "
-            "a retry or a clear of the task saves them.",
-            f"{len(self.job_ids):,}",
+            "This wait was ended, or continues in another triggerer. %s running at Pictory, on record: a retry or "
+            "a clear of the task saves their pictures.",
+            counted(len(self.job_ids), "job keeps", "jobs keep"),
         )

@@ -1,69 +1,70 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The trigger: wait for one job in the triggerer. It only ever reads."""
+"""Wait for one job in the triggerer. The trigger only reads."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import XCom
-from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
+from airflow.triggers.base import TaskSuccessEvent
 from asgiref.sync import sync_to_async
 
 from pictory_provider.api.checks import check_job_id
 from pictory_provider.api.errors import PictoryError
 from pictory_provider.api.models import Job
 from pictory_provider.api.timing import TIMING
-from pictory_provider.compat import has_mapped_dependants, is_deferred
+from pictory_provider.core import events
+from pictory_provider.core.evidence import job_keeps_running
+from pictory_provider.core.polling import JobPoller, Wait, deferral_timeout, short_interval_warning
 from pictory_provider.hooks.pictory import PictoryHook
-from pictory_provider.jobs import events
-from pictory_provider.jobs.evidence import runs_on
-from pictory_provider.jobs.polling import JobPoller, Wait, deferral_timeout, impolite
 from pictory_provider.links.pictory import PictoryJobLink
-from pictory_provider.looking import SharedWatch
+from pictory_provider.services.polling import AsyncWatcher
+from pictory_provider.triggers.base import LoggableEvent, PictoryTrigger
+from pictory_provider.version_compat import has_mapped_dependants, is_deferred, push_xcom_to_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from datetime import datetime
 
+    from airflow.triggers.base import TriggerEvent
 
-class PictoryJobEvent(TriggerEvent):
-    """An event that the triggerer can log: the query of a result's URL is not in its ``repr``."""
+
+class PictoryJobEvent(LoggableEvent):
+    """The event of :class:`PictoryJobTrigger`."""
 
     def __init__(self, payload: Any) -> None:
-        super().__init__(payload)  # type: ignore[no-untyped-call]
+        super().__init__(payload)
 
-    def __repr__(self) -> str:
-        return f"TriggerEvent<{events.for_log(self.payload)!r}>"
+    def for_log(self) -> Any:
+        """Return what to log of the payload."""
+        return events.for_log(self.payload)
 
-    __str__ = __repr__
 
+class PictoryJobTrigger(PictoryTrigger):
+    """Wait until a job ends, and send exactly one event (:mod:`pictory_provider.core.events`).
 
-class PictoryJobTrigger(BaseTrigger):
-    """Wait until a job ends, and send exactly one event (:mod:`pictory_provider.jobs.events`).
-
-    A trigger may be started again elsewhere, or run twice at once. So all its times are absolute, and it
-    never submits, cleans or cancels anything. Its arguments lie in Airflow's database in clear text, and
-    hold nothing secret.
+    Airflow may restart a trigger on another machine, or run it twice at the same time. So all its times are
+    absolute, and it never submits, cleans or cancels anything.
 
     :param job_id: the job to wait for.
-    :param pictory_conn_id: the Airflow connection to ask with.
-    :param poll_interval: seconds between two looks.
+    :param pictory_conn_id: the Airflow connection for the polls.
+    :param poll_interval: seconds between two polls.
     :param started_at: epoch seconds at which the wait began.
-    :param first_poll_at: epoch seconds before which it does not look.
-    :param end_time: epoch seconds of the deadline; there is one look after it. These three times are left out
-        where Airflow starts the task in the triggerer: they follow from the timeout that it fixed then.
+    :param first_poll_at: epoch seconds before which it does not poll.
+    :param end_time: epoch seconds of the deadline; there is one poll after it. These three times are ``None`` if
+        Airflow starts the task in the triggerer: then they follow from the timeout that Airflow fixed at the
+        start.
     :param exponential_backoff: let the interval double with the time waited.
-    :param max_wait: seconds that the doubled interval may reach.
-    :param silent_fail: go on waiting after an error that nobody foresaw.
-    :param timeout: seconds of the wait in all; only where the three times are left out.
-    :param end_from_trigger: end the task where the job is completed, with its image record as the XCom
-        ``return_value``. Every other ending resumes the task on a worker, which knows what to make of it.
+    :param max_wait: seconds; the upper limit of the doubled interval.
+    :param silent_fail: keep waiting after an unexpected error.
+    :param timeout: seconds of the whole wait; only if the three times are ``None``.
+    :param end_from_trigger: end the task when the job is completed, with its image record as the XCom
+        ``return_value``. Every other ending resumes the task on a worker.
     """
 
     timeout_after: datetime | None = None
-    """Set by the triggerer: when Airflow gives the deferral up."""
+    """When Airflow ends the deferral; set by the triggerer."""
 
     def __init__(
         self,
@@ -92,59 +93,39 @@ class PictoryJobTrigger(BaseTrigger):
         self.timeout = timeout
         self.end_from_trigger = end_from_trigger
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path, and the arguments as plain JSON."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "job_id": self.job_id,
-                "pictory_conn_id": self.pictory_conn_id,
-                "poll_interval": self.poll_interval,
-                "started_at": self.started_at,
-                "first_poll_at": self.first_poll_at,
-                "end_time": self.end_time,
-                "exponential_backoff": self.exponential_backoff,
-                "max_wait": self.max_wait,
-                "silent_fail": self.silent_fail,
-                "timeout": self.timeout,
-                "end_from_trigger": self.end_from_trigger,
-            },
-        )
-
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look, wait, look again; send one event and end."""
+        """Poll until the job ends; send one event and end."""
         result = await self._result()
-        if self.end_from_trigger and isinstance(result, Job) and await self._is_pushed(result):
+        if self.end_from_trigger and isinstance(result, Job) and await self._push_result(result):
             yield TaskSuccessEvent()
         else:
-            yield PictoryJobEvent(events.build(events.Ended(self.job_id, result, time.time())))
+            event = events.build(events.Ended(self.job_id, result, time.time()))
+            yield PictoryJobEvent(event)
 
-    async def _is_pushed(self, job: Job) -> bool:
-        """Push what a worker would have pushed, the link included; where that fails, a worker has to.
+    async def _push_result(self, job: Job) -> bool:
+        """Push the XComs that a worker would push, the link included; return whether that succeeded.
 
-        XComs that go with the event itself are stored as JSON within JSON, and the tasks that pull them get a
-        string (measured on 3.3.2; 3.4.0b2 reads the same).
+        Airflow would store XComs that are part of the event as JSON within JSON, so that a task that pulls one
+        gets a string (measured on 3.3.2; 3.4.0b2 reads the same).
         """
         if self.task_instance is None:  # `dag.test()`
             return False
-        # The task is known here where Airflow itself has started the trigger; else the sensor has looked.
+        # The task is known only if Airflow itself has started the trigger; otherwise the sensor has checked this.
         if has_mapped_dependants(getattr(self.task_instance, "task", None)):
             return False
         try:
             if not await sync_to_async(is_deferred)(self.task_instance):
-                self.log.warning("It is not certain that the task still waits for this trigger: a worker goes on.")
+                self.log.warning("The task may no longer wait for this trigger, so a worker resumes it.")
                 return False
-            await sync_to_async(self._push)({"return_value": job.record(), PictoryJobLink().xcom_key: job.url})
+            await sync_to_async(self._push_xcoms)(job)
         except Exception as error:
-            self.log.warning("The result could not be pushed from the triggerer, a worker will: %r", error)
+            self.log.warning("Could not push the result from the triggerer, so a worker will: %r", error)
             return False
         return True
 
-    def _push(self, xcoms: dict[str, Any]) -> None:
-        ti: Any = self.task_instance
-        map_index = -1 if ti.map_index is None else ti.map_index
-        for key, value in xcoms.items():
-            XCom.set(key, value, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=map_index)
+    def _push_xcoms(self, job: Job) -> None:
+        self._push("return_value", job.record())
+        push_xcom_to_database(PictoryJobLink().xcom_key, job.url, **self._instance)
 
     async def _result(self) -> Job | PictoryError:
         try:
@@ -159,25 +140,25 @@ class PictoryJobTrigger(BaseTrigger):
             poll_interval=self.poll_interval,
             exponential_backoff=self.exponential_backoff,
             max_wait=self.max_wait,
-            # A task that starts here has no early look; one that was deferred says when its first look is due.
+            # A task that starts in the triggerer has no early first poll; a deferral passes the time of its own.
             first_poll=None if self.first_poll_at is None else first_poll_at - started_at,
         )
         hook, not_before = PictoryHook(self.pictory_conn_id), first_poll_at
         try:
             waiter = hook.lease().waiter(poller)
-            watch = SharedWatch(poller, waiter, log=self.log, silent_fail=self.silent_fail, is_carried_on=True)
-            while isinstance(decision := await watch.look(not_before), Wait):
+            watcher = AsyncWatcher(poller, waiter, log=self.log, silent_fail=self.silent_fail, is_carried_on=True)
+            while isinstance(decision := await watcher.poll(not_before), Wait):
                 not_before = time.time() + decision.seconds
         finally:
             await hook.aclose()
         return decision.result
 
     def _times(self) -> tuple[float, float, float]:
-        """Return the epoch seconds of the start, the first look and the deadline.
+        """Return the epoch seconds of the start, the first poll and the deadline.
 
-        A deadline that was computed when the DAG file was parsed would be another at every parse, and stale
-        when the task starts. So a task that starts here gives Airflow a timeout, and Airflow's moment for it
-        tells when the wait began, also after a restart of the triggerer.
+        A deadline computed when the DAG file is parsed would differ at every parse, and be outdated when the task
+        starts. So a task that starts in the triggerer gives Airflow a timeout. The time at which Airflow ends the
+        deferral then shows when the wait began, also after a restart of the triggerer.
         """
         if self.end_time is not None:
             assert self.started_at is not None
@@ -185,16 +166,18 @@ class PictoryJobTrigger(BaseTrigger):
             return self.started_at, self.first_poll_at, self.end_time
         assert self.timeout is not None
         assert self.timeout_after is not None
-        if warning := impolite("poke_interval", self.poll_interval):
+        if warning := short_interval_warning("poke_interval", self.poll_interval):
             self.log.warning(warning)
         started_at = self.timeout_after.timestamp() - deferral_timeout(self.timeout, self.poll_interval)
         soonest = min(self.poll_interval, TIMING.poll_interval_recommended)
         return started_at, started_at + soonest, started_at + self.timeout
 
     async def on_kill(self) -> None:
-        """Say what happens to the job. Nothing is cancelled or cleaned.
+        """Log what happens to the job. Nothing is cancelled or cleaned.
 
-        Airflow 3.3 also calls this when it has given the trigger to another triggerer (apache/airflow#73454),
-        and Pictory knows no cancel.
+        Airflow 3.3 also calls this when it has moved the trigger to another triggerer (apache/airflow#73454), and
+        Pictory cannot cancel a job.
         """
-        self.log.warning("This wait was ended, or goes on in another triggerer. %s", runs_on(self.job_id))
+        self.log.warning(
+            "This wait was ended, or continues in another triggerer. %s", job_keeps_running(self.job_id)
+        )

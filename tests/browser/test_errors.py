@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The worst minute: what the log of a failed task shows at 1440 x 900, before anyone has scrolled.
+"""Tests that the log of a failed task shows the important texts at 1440 x 900, without scrolling.
 
-With ``PICTORY_SCREENSHOTS=1`` the pictures in the docs are taken anew.
+With ``PICTORY_SCREENSHOTS=1`` they also retake the screenshots in the docs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "docs" / "images" / "errors"
-SHOWN = {
+TEXTS = {
     "lost_reply": (
         "It is unknown whether Pictory accepted this request",
         "exactly the price of this picture",
@@ -28,7 +28,7 @@ SHOWN = {
         "Pictory refused the API key (401).",
         "This request cost nothing.",
         "https://app.pictory.ai/api-access",
-        "Airflow does not retry this task: someone must mend the connection first.",
+        "Airflow does not retry this task: fix the connection first.",
         "The connection is 'pictory_wrong_key'.",
     ),
     "over_budget": (
@@ -42,10 +42,15 @@ SHOWN = {
         "failed at Pictory",
         "get_credit_usage()",
         "change the prompt",
-        "Airflow does not retry this task: looking again changes nothing.",
+        "Airflow does not retry this task: the job has ended.",
     ),
-    "stuck_job": ("the deadline was 4 s", "It runs on at Pictory", "PictoryJobSensor(job_id=", "looks once"),
-    "empty_xcom": ("job_id is missing", "No request was made.", "look at that task's state"),
+    "stuck_job": (
+        "the deadline was 4 s",
+        "It keeps running at Pictory",
+        "PictoryJobSensor(job_id=",
+        "the retry polls the job once",
+    ),
+    "empty_xcom": ("job_id is missing", "No request was made.", "check that task's state"),
     "no_connection": (
         "Airflow has no connection 'pictory_nowhere'",
         "No request was made.",
@@ -56,31 +61,30 @@ SHOWN = {
 
 @pytest.fixture(scope="module")
 def run(airflow):
-    """Return the run in which each of the tasks has failed."""
+    """Return a run in which every task of ``TEXTS`` has failed."""
     run_id = airflow.trigger("browser_errors")
     states = airflow.finish("browser_errors", run_id)
-    assert {states[task_id] for task_id in SHOWN} == {"failed"}
+    assert {states[task_id] for task_id in TEXTS} == {"failed"}
     return run_id
 
 
-@pytest.mark.parametrize("task_id", SHOWN)
-def test_an_error_is_read_without_scrolling(airflow, page, run, task_id):
+@pytest.mark.parametrize("task_id", TEXTS)
+def test_the_texts_of_an_error_are_visible_without_scrolling(airflow, page, run, task_id):
     page.goto(f"{airflow.url}/dags/browser_errors/runs/{run}/tasks/{task_id}?try_number=1")
-    page.get_by_text(SHOWN[task_id][0], exact=False).first.wait_for(timeout=30_000)
-    page.wait_for_timeout(1_500)  # the page scrolls to the end of the log, and then stands still
+    page.get_by_text(TEXTS[task_id][0], exact=False).first.wait_for(timeout=30_000)
+    page.wait_for_timeout(1_500)  # the page scrolls to the end of the log first
     if os.environ.get("PICTORY_SCREENSHOTS"):
-        for here, anywhere in ((str(ROOT), "/opt/airflow"), (sys.base_prefix, "/usr")):
-            page.evaluate(SAY_INSTEAD, [here, anywhere])
+        for path, neutral in ((str(ROOT), "/opt/airflow"), (sys.base_prefix, "/usr")):
+            page.evaluate(REPLACE_TEXT, [path, neutral])
         IMAGES.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=IMAGES / f"{task_id.replace('_', '-')}.png")
-    unseen = [text for text in SHOWN[task_id] if not is_in_view(page, text)]
-    assert unseen == []
+    assert [text for text in TEXTS[task_id] if not is_in_view(page, text)] == []
 
 
-SAY_INSTEAD = """([here, anywhere]) => {
+REPLACE_TEXT = """([path, neutral]) => {
     const nodes = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     for (let node; (node = nodes.nextNode());) {
-        if (node.data.includes(here)) node.data = node.data.replaceAll(here, anywhere);
+        if (node.data.includes(path)) node.data = node.data.replaceAll(path, neutral);
     }
 }"""
 IN_VIEW = """text => {
@@ -102,5 +106,5 @@ IN_VIEW = """text => {
 
 
 def is_in_view(page, text):
-    """Whether all of a text can be seen: nothing lies over it, and no edge cuts it."""
+    """Whether a text is fully visible: no other element covers it, and it is not cut off."""
     return page.evaluate(IN_VIEW, text)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The form of an example DAG: whoever triggers it sees what it asks for and what it costs."""
+"""Tests that the trigger form of an example DAG shows its parameters and prices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PROMPT = "A quiet harbour\nin two lines"
 def test_the_form_shows_prices_and_takes_a_long_prompt_and_no_style(airflow, simulator, page):
     page.goto(f"{airflow.url}/dags/pictory_text_to_image")
     page.get_by_role("button", name="Trigger").first.click()
-    page.get_by_text("What to draw, in 5 to 5,000 characters.").wait_for()
+    page.get_by_text("What the picture shows, in 5 to 5,000 characters.").wait_for()
     assert page.get_by_text("flux-schnell: 0.6 AI credits").is_visible()
 
     style = page.get_by_role("combobox").nth(2)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Pictures in Airflow's pages: a real Airflow behind a prefix, real runs, and a browser that looks."""
+"""Tests of the pages *Pictures* in a real browser, with a real Airflow behind a prefix and real runs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def busy(gallery):
 
 @pytest.fixture
 def seen_by(gallery, chromium):
-    """Return how to get a page of a user, with a size and a colour."""
+    """Return a function that opens a page for a user, with a size and a colour scheme."""
     contexts = []
 
     def page(name="boss", *, width=1280, height=900, scheme=LIGHT):
@@ -65,18 +65,18 @@ def seen_by(gallery, chromium):
 
 
 def pictures_of(page):
-    """Return the frame of the pages, once it has something to show."""
+    """Return the frame of the plugin's page, once it is loaded."""
     frame = page.frame_locator("iframe[title=Pictures]")
     frame.locator("#main:not([aria-busy])").wait_for(timeout=30_000)
     return page.frames[-1]
 
 
 def tab(gallery, run_id, task=""):
-    place = f"/tasks/{task}/plugin/pictory-task" if task else "/plugin/pictory-run"
-    return f"{gallery.url}/dags/{DAG}/runs/{quote(run_id, safe='')}{place}"
+    path = f"/tasks/{task}/plugin/pictory-task" if task else "/plugin/pictory-run"
+    return f"{gallery.url}/dags/{DAG}/runs/{quote(run_id, safe='')}{path}"
 
 
-def test_from_the_list_of_dags_it_is_two_clicks_to_the_pictures_their_batch_and_their_credits(
+def test_two_clicks_lead_from_the_list_of_dags_to_the_pictures_their_batch_and_their_credits(
     gallery, seen_by, run
 ):
     page = seen_by()
@@ -88,11 +88,16 @@ def test_from_the_list_of_dags_it_is_two_clicks_to_the_pictures_their_batch_and_
     frame = pictures_of(page)
     frame.locator(".shot.seen img").first.wait_for()
     assert frame.locator(".card").count() == 50
-    assert frame.locator(".card img").count() == 47
+    assert frame.locator(".card img").count() == 46
     assert re.search(r"30\.2\s+AI credits used", frame.locator(".figures").inner_text())
     assert "40 of 41 · 1 failed · 24 credits" in frame.locator(".batch").inner_text()
+    # Failed items come first, both of single tasks and of the batch.
+    for number, name in enumerate(("failing", "refused", "wrong_key")):
+        assert frame.locator(".card.failed .name", has_text=name).count() == 1, number
+    assert frame.locator(".grid").first.locator(".card").nth(3).get_attribute("class") == "card done"
+    assert "A bicycle that cannot be drawn" in frame.locator(".grid").nth(1).locator(".card").first.inner_text()
     frame.get_by_role("button", name="Next").click()
-    frame.locator(".card", has_text="A bicycle that cannot be drawn").wait_for()
+    frame.get_by_text("A bicycle number 39").first.wait_for()
     assert frame.evaluate(CLEAN)
 
 
@@ -117,7 +122,7 @@ def test_each_picture_has_its_prompt_and_price_and_a_failed_one_its_reason(galle
 
 
 @pytest.mark.parametrize(
-    ("task", "shown"),
+    ("task", "text"),
     [
         ("covers.first", "A magazine cover"),
         ("mapped/mapped/2", "A cup of white tea"),
@@ -127,16 +132,16 @@ def test_each_picture_has_its_prompt_and_price_and_a_failed_one_its_reason(galle
         ("failing", "could not be generated"),
     ],
 )
-def test_a_task_has_a_tab_of_its_own(gallery, seen_by, run, task, shown):
+def test_every_task_has_a_tab(gallery, seen_by, run, task, text):
     page = seen_by()
     page.goto(tab(gallery, run, task))
     frame = pictures_of(page)
-    frame.get_by_text(shown).first.wait_for()
+    frame.get_by_text(text).first.wait_for()
     cards = 41 if task == "batch" else 1
     assert frame.locator(".card").count() == cards
 
 
-def test_the_page_in_the_navigation_has_the_account_at_the_first_click_and_the_runs_below(gallery, seen_by, run):
+def test_the_page_in_the_navigation_shows_the_account_and_the_newest_runs(gallery, seen_by, run):
     page = seen_by()
     page.goto(gallery.url)
     page.get_by_role("link", name="Pictures").first.click()  # 1
@@ -150,7 +155,7 @@ def test_the_page_in_the_navigation_has_the_account_at_the_first_click_and_the_r
     pictures_of(page).locator(".run").first.wait_for()
 
 
-def test_of_many_accounts_the_page_shows_five_and_names_the_rest(gallery, seen_by, run, simulator):
+def test_the_page_shows_five_accounts_and_names_the_others(gallery, seen_by, run, simulator):
     ids = [f"pictory_{number}" for number in range(6)]
     for conn_id in ids:
         gallery.call(
@@ -178,7 +183,7 @@ def test_the_tab_of_a_dag_lists_its_runs(gallery, seen_by, run):
     assert frame.locator(".run").count() == 2
 
 
-def test_a_picture_in_progress_shows_its_age_and_the_page_asks_on(gallery, seen_by, busy):
+def test_a_picture_in_progress_shows_its_age_and_the_page_keeps_polling(gallery, seen_by, busy):
     page = seen_by()
     page.goto(f"{gallery.url}/dags/browser_in_progress/runs/{busy}/plugin/pictory-run")
     frame = pictures_of(page)
@@ -190,20 +195,30 @@ def test_a_picture_in_progress_shows_its_age_and_the_page_asks_on(gallery, seen_
         pass
 
 
-def test_the_page_of_a_run_that_has_ended_asks_no_more(gallery, seen_by, run):
+def test_a_page_that_polls_a_run_says_when_its_user_is_signed_out(gallery, seen_by, busy):
+    page = seen_by()
+    page.goto(f"{gallery.url}/pictory/run/browser_in_progress/{quote(busy, safe='')}")
+    page.locator(".age").wait_for()
+    token = {"name": "_token", "value": gallery.expired_token("boss"), "url": gallery.url + "/"}
+    page.context.add_cookies([token])
+    page.get_by_text("You are signed out").wait_for()
+    assert page.locator(".card").count() == 0
+
+
+def test_the_page_of_a_finished_run_stops_polling(gallery, seen_by, run):
     page = seen_by()
     page.clock.install()
     page.goto(f"{gallery.url}/pictory/run/{DAG}/{quote(run, safe='')}")
     page.locator(".card:not(.skeleton)").first.wait_for()
     page.wait_for_load_state("networkidle")
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
+    urls = []
+    page.on("request", lambda request: urls.append(request.url))
     page.clock.fast_forward(600_000)
     page.evaluate("() => new Promise(done => requestAnimationFrame(done))")
-    assert asked == []
+    assert urls == []
 
 
-def test_what_strangers_write_stays_text(gallery, seen_by, run):
+def test_hostile_data_stays_text(gallery, seen_by, run):
     page = seen_by()
     for address in (
         tab(gallery, HOSTILE_RUN),
@@ -224,7 +239,7 @@ def test_what_strangers_write_stays_text(gallery, seen_by, run):
     assert "<script>parent.hacked" in frame.locator(".prompt").inner_text()
 
 
-def test_the_keyboard_does_it_all(gallery, seen_by, run):
+def test_the_page_can_be_used_with_the_keyboard(gallery, seen_by, run):
     page = seen_by()
     page.goto(tab(gallery, run))
     frame = pictures_of(page)
@@ -246,7 +261,7 @@ def test_the_keyboard_does_it_all(gallery, seen_by, run):
 
 
 @pytest.mark.parametrize("width", [390, 768, 1280, 2560])
-def test_it_fits_every_width_and_nothing_jumps(gallery, seen_by, run, width):
+def test_the_page_fits_every_width_and_its_layout_does_not_shift(gallery, seen_by, run, width):
     page = seen_by(width=width)
     page.goto(f"{gallery.url}/pictory/run/{DAG}/{quote(run, safe='')}")
     page.evaluate(
@@ -266,10 +281,10 @@ def test_it_fits_every_width_and_nothing_jumps(gallery, seen_by, run, width):
 
 @pytest.fixture(scope="session")
 def axe(tmp_path_factory):
-    """Return the script of axe-core, fetched for this."""
+    """Return the script of axe-core, installed with npm."""
     npm = shutil.which("npm")
     if npm is None:
-        pytest.skip("no npm on this machine, which fetches axe-core")
+        pytest.skip("no npm on this machine, which installs axe-core")
     folder = tmp_path_factory.mktemp("axe")
     subprocess.run(
         [npm, "install", "--prefix", folder, "--no-audit", "--no-fund", "--silent", "axe-core"],
@@ -279,15 +294,15 @@ def axe(tmp_path_factory):
     return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text()
 
 
-def faults(page, axe):
-    """Return what axe-core finds in a page."""
+def violations(page, axe):
+    """Return the violations that axe-core finds in a page."""
     page.evaluate(axe)
     found = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")
-    return [(fault["id"], fault["nodes"][0]["html"]) for fault in found["violations"]]
+    return [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]]
 
 
 @pytest.mark.parametrize("scheme", [LIGHT, DARK])
-def test_axe_finds_nothing(gallery, seen_by, run, busy, axe, scheme):
+def test_axe_finds_no_violation(gallery, seen_by, run, busy, axe, scheme):
     page = seen_by(scheme=scheme)
     for address in (
         tab(gallery, run),
@@ -299,24 +314,23 @@ def test_axe_finds_nothing(gallery, seen_by, run, busy, axe, scheme):
     ):
         page.goto(address)
         frame = pictures_of(page)
-        page.wait_for_load_state("networkidle" if "in_progress" not in address else "load")
         assert frame.evaluate("() => document.documentElement.classList.contains('dark')") == (scheme == DARK)
-        assert (address, faults(frame, axe)) == (address, [])
+        assert (address, violations(frame, axe)) == (address, [])
     page.goto(tab(gallery, run))
     frame = pictures_of(page)
-    frame.locator(".open").first.click()
+    frame.locator(".card.done .open").first.click()
     frame.locator("dialog[open] img").wait_for()
-    assert faults(frame, axe) == []
+    assert violations(frame, axe) == []
 
 
-def test_an_empty_page_says_what_would_make_a_picture_appear(gallery, seen_by, run):
+def test_an_empty_page_says_which_tasks_have_pictures(gallery, seen_by, run):
     page = seen_by()
     page.goto(f"{gallery.url}/dags/browser_nothing/plugin/pictory-dag")
     frame = pictures_of(page)
     frame.get_by_text("GenerateImageOperator").wait_for()
 
 
-def test_the_colours_follow_airflows(gallery, seen_by, run):
+def test_the_page_has_airflows_colours(gallery, seen_by, run):
     page = seen_by(scheme=LIGHT)
     page.goto(tab(gallery, run))
     frame = pictures_of(page)
@@ -326,15 +340,19 @@ def test_the_colours_follow_airflows(gallery, seen_by, run):
     assert frame.evaluate("() => getComputedStyle(document.body).color") != light
 
 
-# Who sees it
+# Permissions
 
 
-def file_of(run_id, task="covers.first", key="image", number=0, dag=DAG):
-    return "/".join(("file", dag, quote(run_id, safe=""), task, "-1", key, str(number)))
+def file_of(gallery, run_id, task="covers.first", key="image", number=0):
+    """Return the path of the picture of one record."""
+    run_id = quote(run_id, safe="")
+    found = xcom_value(gallery, f"/dags/{DAG}/dagRuns/{run_id}/taskInstances/{task}/xcomEntries/{key}")
+    record = found[number] if isinstance(found, list) else found
+    return f"file/{DAG}/{run_id}/{task}/-1/{key}/{record['sha256']}"
 
 
-def test_a_picture_is_served_to_whoever_may_read_its_dag_and_to_nobody_else(gallery, run):
-    path = file_of(run)
+def test_a_picture_is_served_only_to_users_who_may_read_its_dag(gallery, run):
+    path = file_of(gallery, run)
     assert gallery.ask(path).status_code == 401
     bad = {"Authorization": "Bearer nonsense"}
     assert requests.get(f"{gallery.url}/pictory/{path}", headers=bad, timeout=30).status_code in (401, 403)
@@ -343,11 +361,13 @@ def test_a_picture_is_served_to_whoever_may_read_its_dag_and_to_nobody_else(gall
         reply = gallery.ask(path, name)
         assert (reply.status_code, reply.headers["Content-Type"]) == (200, "image/png")
         assert reply.content == next(gallery.pictures.rglob("by.hand*/cover.png")).read_bytes()
-    assert gallery.ask(file_of(run, "batch", "pictures_0", 39), "reader").status_code == 200
-    assert gallery.ask(file_of(run, "batch", "pictures_0", 40), "reader").status_code == 404
+    of_batch = file_of(gallery, run, "batch", "pictures_0", 39)
+    assert gallery.ask(of_batch, "reader").status_code == 200
+    assert gallery.ask(of_batch.replace("/pictures_0/", "/pictures_1/"), "reader").status_code == 404
+    assert gallery.ask(f"{of_batch.rpartition('/')[0]}/{'0' * 64}", "reader").status_code == 404
 
 
-def test_the_accounts_figures_are_for_those_who_may_read_connections(gallery, simulator, run):
+def test_the_accounts_usage_is_returned_only_to_users_who_may_read_connections(gallery, simulator, run):
     assert gallery.ask("account/pictory_default").status_code == 401
     assert gallery.ask("account/pictory_default", "reader").status_code == 403
     reply = gallery.ask("account/pictory_default", "boss")
@@ -355,7 +375,7 @@ def test_the_accounts_figures_are_for_those_who_may_read_connections(gallery, si
     assert gallery.ask("account/nowhere", "boss").status_code == 404
 
 
-def test_nobody_gets_a_page_without_a_login_and_no_reply_holds_the_key(gallery, simulator, run):
+def test_every_page_needs_a_login_and_no_reply_has_the_key(gallery, simulator, run):
     for path in ("newest", f"dag/{DAG}", f"run/{DAG}/x", f"task/{DAG}/x/y/-1"):
         assert gallery.ask(path).status_code == 401
         assert simulator.api_key not in gallery.ask(path, "boss").text
@@ -363,7 +383,7 @@ def test_nobody_gets_a_page_without_a_login_and_no_reply_holds_the_key(gallery, 
         assert "pictai_" not in gallery.ask(path, "boss").text
 
 
-def test_a_user_without_rights_is_told_so_and_sees_no_picture(gallery, seen_by, run):
+def test_a_user_without_permissions_sees_a_message_and_no_picture(gallery, seen_by, run):
     page = seen_by("stranger")
     page.goto(f"{gallery.url}/pictory/run/{DAG}/{quote(run, safe='')}")
     page.get_by_text("You may not see these pictures").wait_for()
@@ -374,9 +394,9 @@ def test_a_user_without_rights_is_told_so_and_sees_no_picture(gallery, seen_by, 
     assert page.locator(".account").count() == 0
 
 
-def value_of(gallery, place):
+def xcom_value(gallery, path):
     """Return the value of an XCom, which is JSON, or JSON within JSON."""
-    value = gallery.call("GET", f"{place}?map_index=-1")["value"]
+    value = gallery.call("GET", f"{path}?map_index=-1")["value"]
     while isinstance(value, str):
         value = json.loads(value)
     return value
@@ -384,19 +404,19 @@ def value_of(gallery, place):
 
 @pytest.fixture
 def edited(gallery, run):
-    """Return how to put another record into the XCom of a task, by Airflow's own API."""
-    place = f"/dags/{DAG}/dagRuns/{quote(run, safe='')}/taskInstances/hostile/xcomEntries/image"
-    before = value_of(gallery, place)
+    """Return a function that edits the XCom of a task over Airflow's API, and returns the status of its picture."""
+    path = f"/dags/{DAG}/dagRuns/{quote(run, safe='')}/taskInstances/hostile/xcomEntries/image"
+    before = xcom_value(gallery, path)
 
     def edit(**fields):
-        gallery.call("PATCH", place, map_index=-1, value=before | fields)
-        return gallery.ask(file_of(run, "hostile"), "boss").status_code
+        gallery.call("PATCH", path, map_index=-1, value=before | fields)
+        return gallery.ask(file_of(gallery, run, "hostile"), "boss").status_code
 
     yield edit
-    gallery.call("PATCH", place, map_index=-1, value=before)
+    gallery.call("PATCH", path, map_index=-1, value=before)
 
 
-def test_an_edited_xcom_leads_nowhere_else(gallery, edited, tmp_path, run):
+def test_an_edited_xcom_leads_to_no_other_file(gallery, edited, tmp_path, run):
     assert edited() == 200
     own = next(gallery.pictures.rglob("by.hand*/hostile.png"))
     theirs = next(gallery.pictures.rglob("by.hand*/cover.png"))
@@ -422,29 +442,29 @@ def test_an_edited_xcom_leads_nowhere_else(gallery, edited, tmp_path, run):
     assert edited() == 200
 
 
-def test_an_edited_url_is_loaded_only_where_it_is_a_web_address(gallery, seen_by, edited, run):
+def test_an_edited_url_is_loaded_only_if_it_is_a_web_address(gallery, seen_by, edited, run):
     edited(path=None, url="javascript:parent.hacked=window.hacked=1")
     page = seen_by()
     page.goto(tab(gallery, run, "hostile"))
     frame = pictures_of(page)
-    frame.get_by_text("No longer to be had from Pictory").wait_for()
+    frame.get_by_text("No longer available at Pictory").wait_for()
     assert frame.evaluate(CLEAN)
 
 
-def test_airflows_own_host_is_never_asked_for_what_an_xcom_names(gallery, seen_by, edited, run):
+def test_a_url_of_an_xcom_is_never_requested_from_airflows_own_host(gallery, seen_by, edited, run):
     edited(path=None, url=f"{gallery.url}/api/v2/auth/logout")
     page = seen_by()
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
+    urls = []
+    page.on("request", lambda request: urls.append(request.url))
     page.goto(tab(gallery, run, "hostile"))
-    pictures_of(page).get_by_text("No longer to be had from Pictory").wait_for()
-    assert [url for url in asked if "logout" in url] == []
+    pictures_of(page).get_by_text("No longer available at Pictory").wait_for()
+    assert [url for url in urls if "logout" in url] == []
 
 
-def test_counts_of_a_batch_that_are_none_count_as_nothing(gallery, seen_by, run):
-    place = f"/dags/{DAG}/dagRuns/{quote(HOSTILE_RUN, safe='')}/taskInstances/batch/xcomEntries/progress"
+def test_invalid_counts_of_a_batch_count_as_zero(gallery, seen_by, run):
+    path = f"/dags/{DAG}/dagRuns/{quote(HOSTILE_RUN, safe='')}/taskInstances/batch/xcomEntries/progress"
     odd = {"of": 41, "saved": "9", "waiting": {"toLocaleString": 1}, "failed": -2, "to_do": 1e30, "reused": 1.5}
-    gallery.call("PATCH", place, map_index=-1, value={**odd, "ai_credits_used": -7})
+    gallery.call("PATCH", path, map_index=-1, value={**odd, "ai_credits_used": -7})
     page = seen_by()
     page.goto(tab(gallery, HOSTILE_RUN, "batch"))
     frame = pictures_of(page)
@@ -456,7 +476,7 @@ def test_a_thousand_requests_at_once_are_all_answered(gallery, run):
     headers = {"Authorization": f"Bearer {gallery.token('reader')}"}
     with requests.Session() as session, ThreadPoolExecutor(100) as many:
         session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=100))
-        address = f"{gallery.url}/pictory/{file_of(run)}"
+        address = f"{gallery.url}/pictory/{file_of(gallery, run)}"
         codes = list(
             many.map(lambda _: session.get(address, headers=headers, timeout=300).status_code, range(1000))
         )
@@ -468,44 +488,43 @@ def test_a_thousand_requests_at_once_are_all_answered(gallery, run):
 
 def test_a_batch_of_a_thousand_shows_fifty_at_a_time(gallery, seen_by, run):
     hostile = quote(HOSTILE_RUN, safe="")
-    place = f"/dags/{DAG}/dagRuns/{hostile}/taskInstances/batch/xcomEntries"
-    record = value_of(gallery, f"{place}/pictures_0")[0]
+    path = f"/dags/{DAG}/dagRuns/{hostile}/taskInstances/batch/xcomEntries"
+    record = xcom_value(gallery, f"{path}/pictures_0")[0]
     counts = dict.fromkeys(("to_do", "waiting", "reused", "failed", "unknown", "not_bought"), 0)
     gallery.call(
         "PATCH",
-        f"{place}/progress",
+        f"{path}/progress",
         map_index=-1,
         value={"of": 1000, **counts, "saved": 1000, "ai_credits_used": 600},
     )
     for page in range(20):
         value = [record | {"job_id": f"job-{page}-{row}", "prompt": f"Row {50 * page + row}"} for row in range(50)]
-        method, where = ("PATCH", f"{place}/pictures_0") if page == 0 else ("POST", place)
-        gallery.call(method, where, **({"key": f"pictures_{page}"} if page else {}), map_index=-1, value=value)
+        method, target = ("PATCH", f"{path}/pictures_0") if page == 0 else ("POST", path)
+        gallery.call(method, target, **({"key": f"pictures_{page}"} if page else {}), map_index=-1, value=value)
 
     page = seen_by()
     page.goto(tab(gallery, HOSTILE_RUN, "batch"))
     frame = pictures_of(page)
     frame.get_by_text("1,000 of 1,000").wait_for()
     assert frame.locator(".card").count() == 50
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
+    urls = []
+    page.on("request", lambda request: urls.append(request.url))
     for turn in range(1, 20):
         frame.get_by_role("button", name="Next").click()
         frame.get_by_text(f"Row {50 * turn}", exact=True).wait_for()
         assert frame.locator(".card").count() == 50
     assert frame.get_by_role("button", name="Next").is_disabled()
-    assert len([url for url in asked if "xcomEntries" in url]) <= 19 * 2
+    assert len([url for url in urls if "xcomEntries" in url]) <= 19 * 2
 
 
-def test_the_link_of_a_task_leads_to_its_place_in_the_tab_and_then_to_the_picture(gallery, seen_by, run, busy):
+def test_the_link_of_a_task_leads_to_its_tab_and_later_to_the_picture(gallery, seen_by, run, busy):
     page = seen_by()
     links = gallery.call("GET", f"/dags/browser_in_progress/dagRuns/{busy}/taskInstances/drawn/links")
     (address,) = links["extra_links"].values()
-    assert (
-        address
-        == f"{gallery.url}/dags/browser_in_progress/runs/{quote(busy, safe='')}/tasks/drawn/plugin/pictory-task"
-    )
+    in_progress = quote(busy, safe="")
+    assert address == f"{gallery.url}/pictory/open/browser_in_progress/{in_progress}/drawn/-1"
     page.goto(address)
+    assert page.url == f"{gallery.url}/dags/browser_in_progress/runs/{in_progress}/tasks/drawn/plugin/pictory-task"
     pictures_of(page).locator(".age").wait_for()
     done = gallery.call("GET", f"/dags/{DAG}/dagRuns/{quote(run, safe='')}/taskInstances/covers.first/links")
     assert next(iter(done["extra_links"].values())).endswith(".png")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The pictures of a loop: each iteration's own, in the tabs of an Airflow that has loops (3.4 and later)."""
+"""Tests that the tabs show the picture of every iteration of a loop (Airflow 3.4 and later)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from airflow.sdk.definitions.decorators.task_group import _TaskGroupFactory
 
 from demo.stack import AirflowStack
 from tests.browser.conftest import DAGS
+from tests.browser.stacks import env_of_gallery
 from tests.browser.test_gallery import pictures_of
 
 pytestmark = pytest.mark.skipif(not hasattr(_TaskGroupFactory, "loop"), reason="this Airflow has no loops")
@@ -21,11 +22,7 @@ DAG = "browser_loop"
 def airflow(simulator, tmp_path_factory):
     pictures, dags = tmp_path_factory.mktemp("looped"), tmp_path_factory.mktemp("dags")
     (dags / "browser_loop.py").symlink_to(DAGS / "browser_loop.py")
-    env = {
-        "AIRFLOW_CONN_PICTORY_DEFAULT": simulator.connection_json(),
-        "AIRFLOW_VAR_PICTORY_PICTURES": str(pictures),
-        "AIRFLOW__PICTORY__GALLERY_PATHS": str(pictures),
-    }
+    env = env_of_gallery(simulator, pictures)
     with AirflowStack(tmp_path_factory.mktemp("loops") / "home", dags, env=env) as stack:
         yield stack
 
@@ -39,21 +36,21 @@ def run(airflow):
 
 @pytest.fixture
 def frame_of(airflow, chromium):
-    """Return what shows a page of Airflow, and gives the frame of the pictures in it."""
+    """Return a function that opens a page of Airflow, and returns the frame of its tab *Pictures*."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     token = airflow._session.headers["Authorization"].removeprefix("Bearer ")
     context.add_cookies([{"name": "_token", "value": token, "url": airflow.url + "/"}])
     page = context.new_page()
 
-    def shown(place):
-        page.goto(f"{airflow.url}/dags/{DAG}/runs/{place}")
+    def open_tab(path):
+        page.goto(f"{airflow.url}/dags/{DAG}/runs/{path}")
         return pictures_of(page)
 
-    yield shown
+    yield open_tab
     context.close()
 
 
-def test_the_tab_of_the_run_shows_every_iteration_with_its_own_picture_out_of_its_own_file(frame_of, run):
+def test_the_tab_of_the_run_shows_the_picture_and_the_file_of_every_iteration(frame_of, run):
     frame = frame_of(f"{run}/plugin/pictory-run")
     frame.locator(".shot.seen img").nth(17).wait_for(timeout=30_000)
     names = frame.locator(".card .name").all_inner_texts()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The demo leaves nothing behind, however it ends."""
+"""Tests that the demo leaves no process behind, and that it buys nothing without consent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STARTING = "starting its scheduler"
 
 
 def offspring(marker: str) -> list[psutil.Process]:
-    """Return every living process whose environment has the marker."""
+    """Return the living processes whose environment has the marker."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -34,9 +34,9 @@ def offspring(marker: str) -> list[psutil.Process]:
 
 @pytest.fixture
 def demo(request, tmp_path):
-    """Start the demo in a copy of the clone, so that it does not meet one that someone else runs.
+    """Start the demo in a copy of the checkout, apart from any other demo on this machine.
 
-    ``request.param`` tells how long a stub takes to make Airflow's database; ``None`` for the real Airflow.
+    ``request.param``: seconds that a stub takes for Airflow's database; ``None`` for the real Airflow.
     """
     for name in ("dags", "pictory_provider"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -71,7 +71,7 @@ def demo(request, tmp_path):
     ],
     indirect=["demo"],
 )
-def test_a_demo_that_is_stopped_at_any_moment_leaves_no_process(demo, moment, number):
+def test_a_demo_that_is_stopped_leaves_no_process(demo, moment, number):
     process, marker = demo
     lines = []
     for line in process.stdout:
@@ -90,7 +90,7 @@ def test_a_demo_that_is_stopped_at_any_moment_leaves_no_process(demo, moment, nu
     assert "Stopped. Nothing is left running." in process.stdout.read()
 
 
-def test_the_real_pictory_is_not_bought_from_without_consent(tmp_path):
+def test_the_demo_buys_nothing_from_the_real_pictory_without_consent(tmp_path):
     env = {name: value for name, value in os.environ.items() if name != "YES"}
     done = subprocess.run(
         [sys.executable, "-m", "demo", "pictures"],

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Airflow on many processes: Celery, Redis, PostgreSQL, two of every component that may be two, and an S3."""
+"""Fixtures: Airflow with Celery, Redis, PostgreSQL, two schedulers, triggerers and workers, and S3 storage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ACCESS_KEY = "AKIDOFTHECONNECTION"
 
 
 def load(name: str) -> Any:
-    """Return one of the DAG files as a module, for what it says of its size."""
+    """Return a DAG file as a module, for its constants."""
     spec = importlib.util.spec_from_file_location(name, DAGS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -54,10 +54,10 @@ def airflow(pictory, storage, tmp_path_factory):
             "AIRFLOW__CELERY__BROKER_URL": broker,
             "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{database}",
             "AIRFLOW__CELERY__WORKER_CONCURRENCY": "4",
-            # Within seconds, not minutes, it is noticed that a worker or a triggerer is gone.
+            # Dead workers and triggerers are detected within seconds instead of minutes.
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
-            # A task that waits longer in the queue is queued again twice, and then fails without a retry.
+            # A task that is queued for longer is queued again twice, and then fails without a retry.
             "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "60",
             "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "10",
             "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",

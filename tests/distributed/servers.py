@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Redis and an S3-compatible storage, private and on free loopback ports."""
+"""Private Redis and S3-compatible servers on free loopback ports."""
 
 from __future__ import annotations
 
@@ -26,27 +26,16 @@ if TYPE_CHECKING:
 
 @contextmanager
 def redis() -> Iterator[str]:
-    """Serve an empty Redis, and give its URL."""
+    """Serve an empty Redis, and yield its URL."""
     program = shutil.which("redis-server")
     if program is None:
         raise RuntimeError("Redis is needed here: apt-get install redis-server, or run .ci/run")
     folder, port = Path(tempfile.mkdtemp(prefix="pictory-redis-")), free_port()
     try:
         with (folder / "server.log").open("wb") as log:
+            options = ["--bind", HOST, "--port", str(port), "--dir", folder, "--save", "", "--appendonly", "no"]
             server = subprocess.Popen(
-                [
-                    program,
-                    "--bind",
-                    HOST,
-                    "--port",
-                    str(port),
-                    "--dir",
-                    folder,
-                    "--save",
-                    "",
-                    "--appendonly",
-                    "no",
-                ],
+                [program, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -75,8 +64,9 @@ def _wait_until_open(server: subprocess.Popen[bytes], port: int, log: Path) -> N
 class Storage:
     """An S3-compatible storage with one bucket.
 
-    :param access_keys: those with which requests were signed.
-    :param forbids: whether its policy forbids a request, by its method, its key and whether that is there.
+    :param access_keys: the access keys of all requests.
+    :param forbids: its policy; returns whether a request is forbidden, given its method, its key, and whether the
+        object exists.
     """
 
     url: str
@@ -85,13 +75,13 @@ class Storage:
     forbids: Callable[[str, str, bool], bool] = lambda *_: False
 
     def connection_json(self, access_key: str) -> str:
-        """Return an Airflow connection of type ``aws`` that leads here."""
+        """Return an Airflow connection of type ``aws`` to this storage."""
         extra = {"endpoint_url": self.url, "region_name": "us-east-1"}
         return json.dumps({"conn_type": "aws", "login": access_key, "password": "a secret", "extra": extra})
 
     @property
     def objects(self) -> dict[str, bytes]:
-        """What lies in the bucket, by key."""
+        """The content of the bucket, by key."""
         from moto.s3.models import s3_backends
 
         (backends,) = s3_backends.values()
@@ -106,7 +96,7 @@ def s3() -> Iterator[Storage]:
 
     application = DomainDispatcherApplication(create_backend_app)
 
-    def noting_who_asks(environ: dict[str, Any], start_response: Any) -> Any:
+    def checked_application(environ: dict[str, Any], start_response: Any) -> Any:
         storage.access_keys.update(re.findall(r"Credential=([^/]+)/", environ.get("HTTP_AUTHORIZATION", "")))
         _, _, key = unquote(environ["PATH_INFO"]).lstrip("/").partition("/")
         if key and storage.forbids(environ["REQUEST_METHOD"], key, key in storage.objects):
@@ -114,7 +104,7 @@ def s3() -> Iterator[Storage]:
             return [b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"]
         return application(environ, start_response)
 
-    server = make_server(HOST, 0, noting_who_asks, threaded=True)
+    server = make_server(HOST, 0, checked_application, threaded=True)
     storage = Storage(url=f"http://{HOST}:{server.port}")
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A table of a thousand rows, in ten batches on many processes, while a worker is killed."""
+"""Tests with a table of a thousand rows in ten batches on Celery workers, while a worker is killed."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def prompt(sku: str) -> str:
     return f'A "cup", größer, number {sku}, on a wooden table'
 
 
-def adopt_what_is_unknown(airflow, pictory, storage, run, states) -> int:
-    """Do for each row of unknown outcome what its error tells a person to do, and return how many it were.
+def adopt_unknown(airflow, pictory, storage, run, states) -> int:
+    """Adopt the job of each row with an unknown outcome as its error says, and return how many there were.
 
-    A worker that is killed in the middle of a wave leaves them behind.
+    A worker that is killed in the middle of a wave leaves such rows.
     """
     bought = {job.body["prompt"]: job.job_id for job in pictory.account.jobs.values()}
     s3 = boto3.client(
@@ -41,7 +41,7 @@ def adopt_what_is_unknown(airflow, pictory, storage, run, states) -> int:
         endpoint_url=storage.url,
         region_name="us-east-1",
         aws_access_key_id="the-maker",
-        aws_secret_access_key="mends a record",
+        aws_secret_access_key="edits a record",
     )
     adopted = 0
     for key, content in storage.objects.items():
@@ -79,7 +79,7 @@ def _entries(value):
 
 @pytest.fixture(scope="module")
 def run(airflow, pictory, storage, request, tmp_path_factory):
-    """Run the DAG, kill a worker in the middle of the purchases, and do what the errors say."""
+    """Run the DAG, kill a worker while it buys, and follow the errors."""
     pictory.reset()
     pictory.account.seconds = 5
     table = tmp_path_factory.mktemp("table") / "products.csv"
@@ -97,20 +97,20 @@ def run(airflow, pictory, storage, request, tmp_path_factory):
     begun = time.monotonic()
     captured = request.config.pluginmanager.getplugin("capturemanager")
 
-    def told(what: str) -> None:
+    def report(text: str) -> None:
         with captured.global_and_fixture_disabled():
-            print(f"\n  {time.monotonic() - begun:4.0f} s  {what}", end="", flush=True)
+            print(f"\n  {time.monotonic() - begun:4.0f} s  {text}", end="", flush=True)
 
     wait_until(airflow, lambda: len(pictory.account.jobs) >= len(SKUS) / 3)
     airflow.kill_component("worker-3")
-    told(f"{len(pictory.account.jobs)} pictures are bought; a worker is killed")
+    report(f"{len(pictory.account.jobs)} pictures are bought; a worker is killed")
     states = airflow.finish(*run, timeout=1800)
-    told(f"{len(pictory.account.jobs)} pictures are bought; {Counter(states.values())}")
+    report(f"{len(pictory.account.jobs)} pictures are bought; {Counter(states.values())}")
     if "failed" in states.values():
-        adopted = adopt_what_is_unknown(airflow, pictory, storage, run, states)
-        told(f"{adopted} rows have an unknown outcome; a person puts their jobs into the record, and clears")
+        adopted = adopt_unknown(airflow, pictory, storage, run, states)
+        report(f"{adopted} rows have an unknown outcome; their jobs are recorded, and the tasks cleared")
         airflow.finish(*run, timeout=900)
-    told(f"{len(pictory.account.jobs)} pictures are bought")
+    report(f"{len(pictory.account.jobs)} pictures are bought")
     return run
 
 
@@ -119,23 +119,23 @@ def test_every_batch_succeeds(airflow, run):
     assert states == {"success": BATCHES}
 
 
-def test_every_row_is_paid_for_once(pictory, run):
+def test_every_row_is_billed_once(pictory, run):
     billed = Counter(job.body["prompt"] for job in pictory.account.jobs.values())
     assert billed == {prompt(sku): 1 for sku in SKUS}
 
 
-def test_every_row_has_its_whole_picture_and_its_line_in_a_manifest(storage, run):
-    told = {}
+def test_every_row_has_its_picture_and_its_line_in_a_manifest(storage, run):
+    rows = {}
     for batch in range(BATCHES):
         folder = f"batches/{batch}"
         for line in storage.objects[f"{folder}/metadata.jsonl"].decode().splitlines():
             row = json.loads(line)
-            told[row["sku"]] = row
+            rows[row["sku"]] = row
             with Image.open(io.BytesIO(storage.objects[f"{folder}/{row['file_name']}"])) as picture:
                 picture.load()
         assert storage.objects[f"{folder}/failed.jsonl"] == b""
-    assert sorted(told) == SKUS
-    assert {row["product"] for row in told.values()} == {'A "cup", größer'}
+    assert sorted(rows) == SKUS
+    assert {row["product"] for row in rows.values()} == {'A "cup", größer'}
 
 
 def test_the_api_server_shows_a_picture_of_the_bucket(airflow, storage, run):
@@ -143,7 +143,7 @@ def test_the_api_server_shows_a_picture_of_the_bucket(airflow, storage, run):
     record = airflow.xcom(*run, "pictures", key="pictures_0", map_index=3)[0]
     token = requests.get(f"{airflow.url}/auth/token", timeout=30).json()["access_token"]
     reply = requests.get(
-        f"{airflow.url}/pictory/file/{dag_id}/{quote(run_id, safe='')}/pictures/3/pictures_0/0",
+        f"{airflow.url}/pictory/file/{dag_id}/{quote(run_id, safe='')}/pictures/3/pictures_0/{record['sha256']}",
         headers={"Authorization": f"Bearer {token}"},
         timeout=30,
     )

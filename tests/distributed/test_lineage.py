@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What OpenLineage is told by a real Airflow, into a file."""
+"""Test of the OpenLineage events that a real Airflow writes to a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DAGS = Path(__file__).parent / "dags_of_lineage"
 
 
 @pytest.fixture
-def told(pictory, storage, private, tmp_path):  # noqa: F811
+def datasets(pictory, storage, private, tmp_path):  # noqa: F811
     """Run the DAG, and return inputs and outputs of each task that succeeded."""
     pictory.reset()
     pictory.account.seconds = 0
@@ -49,14 +49,14 @@ def told(pictory, storage, private, tmp_path):  # noqa: F811
     }
 
 
-def test_input_and_output_have_their_real_names(told, pictory, tmp_path):
+def test_input_and_output_have_their_real_names(datasets, pictory, tmp_path):
     host = pictory.images_url
-    assert told["saved"] == ([(host, "/samples/reference.png")], [("file", f"{tmp_path}/a b+c%20.png")])
-    assert told["from_a_bucket"] == (
+    assert datasets["saved"] == ([(host, "/samples/reference.png")], [("file", f"{tmp_path}/a b+c%20.png")])
+    assert datasets["from_a_bucket"] == (
         [("s3://pictures", "catalogue/private.png")],
         [("s3://pictures", "lineage/a b+c.png")],
     )
-    inputs, outputs = told["downloaded"]
+    inputs, outputs = datasets["downloaded"]
     assert outputs == [("file", f"{tmp_path}/downloaded.png")]
     assert [namespace for namespace, _ in inputs] == [host]
-    assert told["submitted"] == ([], [])
+    assert datasets["submitted"] == ([], [])

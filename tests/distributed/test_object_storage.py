@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Pictures in an S3-compatible storage: replaced in one step, with the credentials of an Airflow connection."""
+"""Tests of pictures in S3-compatible storage: replaced atomically, with the credentials of an Airflow connection."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def hook(pictory, storage, monkeypatch):
         yield hook
 
 
-def test_a_picture_is_saved_and_the_same_again_is_a_success(hook, storage):
+def test_saving_the_same_picture_again_succeeds(hook, storage):
     job_id = hook.generate_image("A lighthouse at dawn")
     saved = hook.download_image(PATH, job_id=job_id, overwrite=True)
 
@@ -37,18 +37,18 @@ def test_a_picture_is_saved_and_the_same_again_is_a_success(hook, storage):
     assert ACCESS_KEY in storage.access_keys
 
 
-def test_another_picture_is_refused_and_replaces_it_only_where_that_is_wanted(hook, storage):
+def test_another_picture_is_refused_unless_overwrite_is_set(hook, storage):
     first = hook.download_image(PATH, job_id=hook.generate_image("The first cover"), overwrite=True)
     second = hook.generate_image("The second cover")
 
-    with pytest.raises(PictoryRequestInvalid, match=says("already holds something else")):
+    with pytest.raises(PictoryRequestInvalid, match=says("already exists and is another file")):
         hook.download_image(PATH, job_id=second)
     assert hashlib.sha256(storage.objects[KEY]).hexdigest() == first["sha256"]
     replaced = hook.download_image(PATH, job_id=second, overwrite=True)
     assert hashlib.sha256(storage.objects[KEY]).hexdigest() == replaced["sha256"] != first["sha256"]
 
 
-def test_a_picture_that_breaks_off_leaves_the_old_one_in_its_place(hook, pictory, storage):
+def test_a_truncated_picture_does_not_replace_the_old_one(hook, pictory, storage):
     old = hook.download_image(PATH, job_id=hook.generate_image("The old cover"), overwrite=True)
     pictory.script("picture", "truncated", times=-1)
 
@@ -57,7 +57,7 @@ def test_a_picture_that_breaks_off_leaves_the_old_one_in_its_place(hook, pictory
     assert hashlib.sha256(storage.objects[KEY]).hexdigest() == old["sha256"]
 
 
-def test_whoever_reads_while_it_is_replaced_sees_one_whole_picture_or_the_other(hook, storage):
+def test_a_reader_sees_either_the_old_or_the_new_picture(hook, storage):
     import boto3
 
     jobs = [hook.generate_image(f"The cover of {when}") for when in ("yesterday", "today")]
@@ -86,14 +86,16 @@ def test_whoever_reads_while_it_is_replaced_sees_one_whole_picture_or_the_other(
     assert set(seen) == whole
 
 
-def test_a_bucket_that_does_not_exist_is_told_and_is_not_made(hook):
+def test_a_bucket_that_does_not_exist_is_reported_and_not_created(hook):
     with pytest.raises(PictoryStorageFailed, match=says("could not be written")):
         hook.download_image("s3://media@elsewhere/a.png", job_id=hook.generate_image("A lighthouse at dawn"))
     with pytest.raises(PictoryStorageFailed):
         hook.download_image("s3://media@elsewhere/b.png", job_id=hook.generate_image("A lighthouse at dusk"))
 
 
-def test_a_storage_without_credentials_is_told_as_what_it_is(hook, monkeypatch):
+def test_a_storage_without_credentials_that_cannot_be_reached_is_reported(hook, monkeypatch, caplog):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises(PictoryStorageFailed, match=says(r"credentials.* saving it again is free")):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(PictoryStorageFailed, match=says(r"127.0.0.1:9.* saving it again is free")):
         hook.download_image("s3://pictures/a.png", job_id=hook.generate_image("A lighthouse at dawn"))
+    assert "No credentials found, using anonymous access" in caplog.text  # Airflow's own words

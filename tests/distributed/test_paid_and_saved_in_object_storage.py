@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Nothing is paid for that an object storage would not take: a batch and a single task, before an S3 with a policy."""
+"""Tests that batches and single tasks buy nothing that an object storage would not accept."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def prefix(request):
 
 
 @pytest.fixture
-def one_try(prefix):
+def attempt(prefix):
     tries = Tries(f"s3://media@pictures/{prefix}")
     tries.run_id = prefix
     return tries
 
 
-def single(path, *, store=None, **more):
+def single(path, *, store=None, **kwargs):
     context = {"ti": TaskInstance(), **({"task_state_store": store} if store else {})}
-    arguments = {"task_id": "draw", "prompt": PROMPT, "path": path, "deferrable": False, **more}
+    arguments = {"task_id": "generate", "prompt": PROMPT, "path": path, "deferrable": False, **kwargs}
     return GenerateImageOperator(**arguments).execute(context)
 
 
-def below(storage, prefix):
+def keys_below(storage, prefix):
     return {key for key in storage.objects if key.startswith(prefix)}
 
 
@@ -58,29 +58,29 @@ def test_a_single_task_whose_key_would_be_another_one_buys_nothing(pictory, stor
     with pytest.raises(PictoryRequestInvalid, match=says("would be read as another object")):
         single(f"s3://media@pictures/{prefix}/{name}")
     assert pictory.requests == []
-    assert below(storage, prefix) == set()
+    assert keys_below(storage, prefix) == set()
 
 
 @pytest.mark.parametrize("name", ["mug::{sku}.png", "{sku}?versionId=1", "cat/{sku}::x/a.png"])
-def test_a_batch_whose_keys_would_be_other_ones_buys_nothing(pictory, storage, prefix, one_try, name):
+def test_a_batch_whose_keys_would_be_other_ones_buys_nothing(pictory, storage, prefix, attempt, name):
     table = [{"prompt": PROMPT, "sku": sku} for sku in ("red", "blue")]
     with pytest.raises(PictoryRequestInvalid, match=says("2 of 2 rows .* would be read as another object")):
-        one_try(table, file_name=name)
+        attempt(table, file_name=name)
     assert pictory.requests == []
-    assert below(storage, prefix) == set()
+    assert keys_below(storage, prefix) == {f"{prefix}/failed.jsonl"}
 
 
 @pytest.mark.parametrize("folder", ["a::b", "a?versionId=1"])
-def test_nor_does_one_whose_folder_would_be_another_one(pictory, storage, prefix, folder):
+def test_a_batch_whose_folder_would_be_another_one_buys_nothing(pictory, storage, prefix, folder):
     with pytest.raises(PictoryRequestInvalid, match=says("would be read as another object")):
         Tries(f"s3://media@pictures/{prefix}/{folder}")([PROMPT])
     assert pictory.requests == []
-    assert below(storage, prefix) == set()
+    assert keys_below(storage, prefix) == set()
 
 
-def test_nothing_is_read_downloaded_or_signed_under_another_key_either(pictory, storage, prefix, one_try):
+def test_a_key_that_would_be_another_one_is_neither_read_nor_signed_nor_written(pictory, storage, prefix, attempt):
     with pytest.raises(PictoryRequestInvalid, match=says("requests .* would be read as another object")):
-        one_try(f"s3://media@pictures/{prefix}/a::b.csv")
+        attempt(f"s3://media@pictures/{prefix}/a::b.csv")
     with pytest.raises(
         PictoryRequestInvalid, match=says("reference_image_url .* would be read as another object")
     ):
@@ -94,9 +94,7 @@ def test_nothing_is_read_downloaded_or_signed_under_another_key_either(pictory, 
         ).execute({"ti": TaskInstance()})
 
 
-def test_what_is_no_special_name_for_anybody_is_bought_and_saved_where_it_was_asked_for(
-    pictory, storage, prefix, one_try
-):
+def test_ordinary_names_with_special_characters_are_bought_and_saved(pictory, storage, prefix, attempt):
     names = [
         "a#b.png",
         "a b.png",
@@ -109,8 +107,8 @@ def test_what_is_no_special_name_for_anybody_is_bought_and_saved_where_it_was_as
         "a[1].png",
         "d*e.png",
     ]
-    assert one_try([{"prompt": PROMPT, "file_name": name} for name in names])["saved"] == len(names)
-    assert {f"{prefix}/{name}" for name in names} <= below(storage, prefix)
+    assert attempt([{"prompt": PROMPT, "file_name": name} for name in names])["saved"] == len(names)
+    assert {f"{prefix}/{name}" for name in names} <= keys_below(storage, prefix)
     assert {line["file_name"] for line in manifest(storage, prefix)} == set(names)
 
 
@@ -119,11 +117,11 @@ def manifest(storage, prefix):
 
 
 @pytest.mark.parametrize("name", ["{index}.json", "x/{index}.png.json"])
-def test_a_batch_whose_pictures_would_be_called_as_sidecars_buys_nothing(pictory, storage, prefix, one_try, name):
+def test_a_batch_whose_pictures_would_have_names_of_sidecars_buys_nothing(pictory, storage, prefix, attempt, name):
     with pytest.raises(PictoryRequestInvalid, match=says("ends in .json")):
-        one_try([PROMPT] * 2, file_name=name)
+        attempt([PROMPT] * 2, file_name=name)
     assert pictory.requests == []
-    assert below(storage, prefix) == set()
+    assert keys_below(storage, prefix) == {f"{prefix}/failed.jsonl"}
 
 
 def test_a_key_that_is_too_long_with_its_folder_buys_nothing(pictory, storage, prefix):
@@ -135,35 +133,37 @@ def test_a_key_that_is_too_long_with_its_folder_buys_nothing(pictory, storage, p
     assert pictory.requests == []
 
 
-def test_the_longest_key_that_is_let_in_is_saved(pictory, storage, prefix):
+def test_the_longest_valid_key_is_saved(pictory, storage, prefix):
     folder = f"{prefix}/{'/'.join(['f' * 190] * 4)}"
-    room = 1_024 - len(folder) - 1 - len(".json")
+    left = 1_024 - len(folder) - 1 - len(".json")
     assert (
-        Tries(f"s3://media@pictures/{folder}")([{"prompt": PROMPT, "file_name": "m" * min(200, room)}])["saved"]
+        Tries(f"s3://media@pictures/{folder}")([{"prompt": PROMPT, "file_name": "m" * min(200, left)}])["saved"]
         == 1
     )
 
 
-@pytest.mark.parametrize("place", ["mug", "mug.json"])
+@pytest.mark.parametrize("name", ["mug", "mug.json"])
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_folder_in_a_pictures_place_buys_nothing(pictory, storage, prefix, one_try, place, overwrite):
-    single(f"s3://media@pictures/{prefix}/{place}/x.png")
-    with pytest.raises(PictoryRequestInvalid, match=says(f"{place} is a folder")):
-        one_try(
+def test_a_folder_at_the_path_of_a_picture_prevents_the_purchase(
+    pictory, storage, prefix, attempt, name, overwrite
+):
+    single(f"s3://media@pictures/{prefix}/{name}/x.png")
+    with pytest.raises(PictoryRequestInvalid, match=says(f"{name} is a folder")):
+        attempt(
             [{"prompt": PROMPT, "file_name": "mug"}, {"prompt": PROMPT, "file_name": "b"}], overwrite=overwrite
         )
     assert len(pictory.submissions) == 1
 
 
-# An account that may not do everything -------------------------------------------------------------------
+# An account with limited permissions --------------------------------------------------------------------
 
 
-def create_only(method, key, is_there):
-    return method == "PUT" and is_there
+def create_only(method, key, exists):
+    return method == "PUT" and exists
 
 
-def create_and_not_delete(method, key, is_there):
-    return (method == "PUT" and is_there) or method == "DELETE"
+def create_and_not_delete(method, key, exists):
+    return (method == "PUT" and exists) or method == "DELETE"
 
 
 POLICIES = [create_only, create_and_not_delete]
@@ -171,7 +171,7 @@ POLICIES = [create_only, create_and_not_delete]
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("has_store", [True, False])
-def test_a_single_task_that_may_create_and_not_replace_buys_nothing_and_says_so(
+def test_a_single_task_that_may_create_but_not_replace_objects_buys_nothing_and_says_so(
     pictory, storage, prefix, policy, has_store
 ):
     storage.forbids = policy
@@ -182,29 +182,29 @@ def test_a_single_task_that_may_create_and_not_replace_buys_nothing_and_says_so(
     storage.forbids = lambda *_: False
     context = {"ti": TaskInstance(), **({"task_state_store": store} if store else {})}
     context["ti"].clear()  # the task is cleared, as the error says
-    GenerateImageOperator(task_id="draw", prompt=PROMPT, path=path, deferrable=False).execute(context)
+    GenerateImageOperator(task_id="generate", prompt=PROMPT, path=path, deferrable=False).execute(context)
     assert len(pictory.submissions) == 1
     assert f"{prefix}/a.png" in storage.objects
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_batch_that_may_create_and_not_replace_buys_nothing(pictory, storage, prefix, one_try, policy):
+def test_a_batch_that_may_create_but_not_replace_objects_buys_nothing(pictory, storage, prefix, attempt, policy):
     storage.forbids = policy
     with pytest.raises(
-        PictoryRequestInvalid, match=says("batch.json was created, and may not be read or replaced")
+        PictoryRequestInvalid, match=says("batch.json was created, but may not be read or replaced")
     ):
-        one_try([PROMPT] * 3)
+        attempt([PROMPT] * 3)
     assert pictory.submissions == []
     storage.forbids = lambda *_: False
-    assert one_try([PROMPT] * 3)["saved"] == 3
+    assert attempt([PROMPT] * 3)["saved"] == 3
 
 
-def test_a_sidecar_that_cannot_be_replaced_any_more_after_the_picture_is_saved_is_told_with_its_job(
+def test_a_sidecar_that_cannot_be_updated_after_the_picture_was_saved_is_reported_with_the_job(
     pictory, storage, prefix
 ):
     key = f"{prefix}/a.png"
-    storage.forbids = lambda method, asked, is_there: (
-        method == "PUT" and asked == f"{key}.json" and key in storage.objects
+    storage.forbids = lambda method, requested, exists: (
+        method == "PUT" and requested == f"{key}.json" and key in storage.objects
     )
     store = StateStore()
     for _ in range(2):
@@ -217,15 +217,15 @@ def test_a_sidecar_that_cannot_be_replaced_any_more_after_the_picture_is_saved_i
     assert len(pictory.submissions) == 1
 
 
-def test_a_storage_that_takes_no_pictures_stops_a_batch_after_eight(pictory, storage, prefix, one_try):
-    storage.forbids = lambda method, key, is_there: method == "PUT" and key.endswith(".png")
+def test_a_storage_that_refuses_pictures_stops_a_batch_after_eight(pictory, storage, prefix, attempt):
+    storage.forbids = lambda method, key, exists: method == "PUT" and key.endswith(".png")
     with pytest.raises(PictoryStorageFailed, match=says("8 pictures in a row could not be fetched or saved")):
-        one_try([f"{PROMPT}, number {number}" for number in range(60)], max_in_flight=16)
-    paid = len(pictory.submissions)
-    assert paid <= 32
+        attempt([f"{PROMPT}, number {number}" for number in range(60)], max_in_flight=16)
+    bought = len(pictory.submissions)
+    assert bought <= 32
     with pytest.raises(PictoryStorageFailed):
-        one_try([f"{PROMPT}, number {number}" for number in range(60)], max_in_flight=16)
-    assert len(pictory.submissions) == paid
+        attempt([f"{PROMPT}, number {number}" for number in range(60)], max_in_flight=16)
+    assert len(pictory.submissions) == bought
     storage.forbids = lambda *_: False
-    assert one_try([f"{PROMPT}, number {number}" for number in range(60)])["saved"] == 60
+    assert attempt([f"{PROMPT}, number {number}" for number in range(60)])["saved"] == 60
     assert len(pictory.submissions) == 60

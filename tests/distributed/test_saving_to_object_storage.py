@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""One task that buys, waits and saves into an S3-compatible storage, from a reference image that is private."""
+"""Tests of one task that submits, waits and saves to S3-compatible storage, with a private reference image."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 import requests
 from PIL import Image
 
+from pictory_provider.core.sidecar import Sidecar
 from pictory_provider.exceptions import PictoryRequestInvalid, PictoryStorageFailed, PictoryUnavailable
 from pictory_provider.hooks.pictory import PictoryHook
-from pictory_provider.images.sidecar import Sidecar
 from pictory_provider.operators.pictory import GenerateImageOperator
 from tests.distributed.conftest import ACCESS_KEY
 from tests.driver import Runs
@@ -39,12 +39,12 @@ def key(request):
 
 
 @pytest.fixture(params=["with a store", "without"])
-def try_of(request, key):
-    """Return what runs one try of a task, whole, with a task state store or without one."""
+def attempt(request, key):
+    """Return a function that runs one attempt of a task, with or without a task state store."""
 
     def make(**kwargs):
-        where = f"s3://media@pictures/{key}"
-        arguments = {"task_id": "cover", "prompt": PROMPT, "path": where, "deferrable": False, **kwargs}
+        path = f"s3://media@pictures/{key}"
+        arguments = {"task_id": "cover", "prompt": PROMPT, "path": path, "deferrable": False, **kwargs}
         return GenerateImageOperator(**arguments)
 
     return Runs(make, has_store=request.param == "with a store")
@@ -52,7 +52,7 @@ def try_of(request, key):
 
 @pytest.fixture
 def private(storage):
-    """Put a picture where only the connection may read it, and return its bytes."""
+    """Upload a picture that only the connection may read, and return its bytes."""
     import boto3
 
     picture = BytesIO()
@@ -67,103 +67,103 @@ def private(storage):
     return picture.getvalue()
 
 
-def test_picture_and_sidecar_lie_in_the_bucket_and_are_bought_once(pictory, storage, try_of, key):
-    image = try_of()
+def test_picture_and_sidecar_are_in_the_bucket_and_are_bought_once(pictory, storage, attempt, key):
+    image = attempt()
     assert hashlib.sha256(storage.objects[key]).hexdigest() == image["sha256"]
-    beside = Sidecar.read(storage.objects[f"{key}.json"])
-    assert (beside.state, beside.saved.sha256, beside.submission.job_id) == (
+    sidecar = Sidecar.from_json(storage.objects[f"{key}.json"])
+    assert (sidecar.state, sidecar.saved.sha256, sidecar.submission.job_id) == (
         "saved",
         image["sha256"],
         image["job_id"],
     )
-    assert [try_of(run)["reused"] for run in ("first", "second", "third")] == [False, True, True]
+    assert [attempt(run)["reused"] for run in ("first", "second", "third")] == [False, True, True]
     assert len(pictory.submissions) == 1
 
 
-def test_another_prompt_is_refused_and_overwrite_replaces(pictory, storage, try_of, key):
-    old = try_of()
+def test_another_prompt_is_refused_and_overwrite_replaces(pictory, storage, attempt, key):
+    old = attempt()
     with pytest.raises(PictoryRequestInvalid, match=says("taken by another request")):
-        try_of("second", prompt="A lighthouse at dusk")
+        attempt("second", prompt="A lighthouse at dusk")
     assert hashlib.sha256(storage.objects[key]).hexdigest() == old["sha256"]
-    new = try_of("second", prompt="A lighthouse at dusk", overwrite=True)
+    new = attempt("second", prompt="A lighthouse at dusk", overwrite=True)
     assert hashlib.sha256(storage.objects[key]).hexdigest() == new["sha256"] != old["sha256"]
-    assert Sidecar.read(storage.objects[f"{key}.json"]).submission.job_id == new["job_id"]
+    assert Sidecar.from_json(storage.objects[f"{key}.json"]).submission.job_id == new["job_id"]
 
 
-def test_a_mark_is_put_into_the_object_that_is_there(pictory, storage, try_of, key):
-    try_of()
-    marked = try_of("second", mark_ai_generated=True)
+def test_a_mark_is_added_to_an_existing_object(pictory, storage, attempt, key):
+    attempt()
+    marked = attempt("second", mark_ai_generated=True)
     assert hashlib.sha256(storage.objects[key]).hexdigest() == marked["sha256"]
     assert b"trainedAlgorithmicMedia" in storage.objects[key]
     assert len(pictory.submissions) == 1
 
 
-def test_a_bucket_that_does_not_exist_is_found_before_anything_is_spent(pictory, try_of):
+def test_a_bucket_that_does_not_exist_is_found_before_anything_is_spent(pictory, attempt):
     with pytest.raises(PictoryStorageFailed, match=says("could not be written.*Nothing was sent")):
-        try_of(path="s3://media@elsewhere/a.png")
+        attempt(path="s3://media@elsewhere/a.png")
     assert pictory.submissions == []
 
 
-def test_a_failed_write_of_the_picture_costs_nothing_more(pictory, storage, try_of, key, monkeypatch):
-    from pictory_provider.images.store import Target
+def test_after_a_failed_write_the_picture_is_not_bought_again(pictory, storage, attempt, key, monkeypatch):
+    from pictory_provider.storage.target import Target
 
     place = Target.place
 
     def full(self, received, *, overwrite):
-        with self._storing():
+        with self._errors():
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Target, "place", full)
     with pytest.raises(PictoryStorageFailed):
-        try_of()
-    assert Sidecar.read(storage.objects[f"{key}.json"]).state == "bought"
+        attempt()
+    assert Sidecar.from_json(storage.objects[f"{key}.json"]).state == "bought"
     monkeypatch.setattr(Target, "place", place)
-    assert try_of()["sha256"] == hashlib.sha256(storage.objects[key]).hexdigest()
+    assert attempt()["sha256"] == hashlib.sha256(storage.objects[key]).hexdigest()
     assert len(pictory.submissions) == 1
 
 
 # Private reference images --------------------------------------------------------------------------------
 
 
-def test_a_private_reference_image_reaches_pictory_as_a_url_that_it_can_read(pictory, try_of, private):
-    try_of(reference_image_url=REFERENCE)
+def test_a_private_reference_image_reaches_pictory_as_a_url_that_it_can_read(pictory, attempt, private):
+    attempt(reference_image_url=REFERENCE)
     (submission,) = pictory.submissions
     signed = submission.body["referenceImageUrl"]
     assert requests.get(signed, timeout=10).content == private
     assert "X-Amz-Expires=3600" in signed or "Expires=" in signed
 
 
-def test_the_signed_url_is_kept_nowhere(pictory, storage, try_of, key, private, caplog, tmp_path):
+def test_the_signed_url_is_stored_nowhere(pictory, storage, attempt, key, private, caplog, tmp_path):
     caplog.set_level(logging.DEBUG)
     logging.getLogger("botocore").setLevel(logging.DEBUG)
-    image = try_of(reference_image_url=REFERENCE)
+    image = attempt(reference_image_url=REFERENCE)
     (submission,) = pictory.submissions
     query = submission.body["referenceImageUrl"].partition("?")[2]
     secrets = [
         value for name, _, value in (pair.partition("=") for pair in query.split("&")) if "ignature" in name
     ]
     assert secrets
-    told = {
-        # The storage writes its own, about who has read from it.
+    texts = {
+        # Without the access log of the storage itself.
         "log": "\n".join(line.getMessage() for line in caplog.records if line.name != "werkzeug"),
-        "XComs": json.dumps(try_of.last.ti.xcoms),
-        "record": json.dumps(try_of.last.store.rows if try_of.has_store else None),
+        "XComs": json.dumps(attempt.last.ti.xcoms),
+        "record": json.dumps(attempt.last.store.rows if attempt.has_store else None),
         "sidecar": storage.objects[f"{key}.json"].decode(),
         "image": json.dumps(image),
     }
-    for where, text in told.items():
-        assert not [secret for secret in secrets if secret in text], where
-    assert json.loads(told["sidecar"])["request"]["referenceImageUrl"] == "s3://pictures/catalogue/private.png"
+    for name, text in texts.items():
+        assert not [secret for secret in secrets if secret in text], name
+    assert json.loads(texts["sidecar"])["request"]["referenceImageUrl"] == "s3://pictures/catalogue/private.png"
 
 
-def test_a_url_that_is_signed_anew_is_the_same_request(pictory, try_of, private):
-    try_of(reference_image_url=REFERENCE)
-    assert try_of("second", reference_image_url=REFERENCE)["reused"] is True
+def test_a_url_that_is_signed_anew_is_the_same_request(pictory, attempt, private):
+    attempt(reference_image_url=REFERENCE)
+    assert attempt("second", reference_image_url=REFERENCE)["reused"] is True
     assert len(pictory.submissions) == 1
 
 
 @pytest.mark.parametrize("fault", [("server-error", {"status": 422}), ("server-error", {"status": 500})])
-def test_an_answer_that_repeats_the_signed_url_does_not_tell_it(pictory, try_of, private, fault, monkeypatch):
+def test_a_reply_that_repeats_the_signed_url_does_not_leak_it(pictory, attempt, private, fault, monkeypatch):
     from pictory_provider.api import responses
 
     name, options = fault
@@ -176,19 +176,19 @@ def test_an_answer_that_repeats_the_signed_url_does_not_tell_it(pictory, try_of,
 
     monkeypatch.setattr(responses, "parse_submission", repeating)
     pictory.script("submit", name, **options)
-    with pytest.raises(Exception) as caught:  # noqa: PT011  whatever it is called
-        try_of(reference_image_url=REFERENCE)
+    with pytest.raises(Exception) as caught:  # noqa: PT011  of any type
+        attempt(reference_image_url=REFERENCE)
     assert urls
     assert urls[0].partition("?")[2] not in "".join(str(caught.value).split())
 
 
-def test_a_reference_image_that_is_not_there_is_refused_before_anything_is_sent(pictory, try_of, private):
+def test_a_reference_image_that_does_not_exist_is_refused_before_anything_is_sent(pictory, attempt, private):
     with pytest.raises(PictoryRequestInvalid, match=says("does not exist")):
-        try_of(reference_image_url="s3://media@pictures/catalogue/nothing.png")
+        attempt(reference_image_url="s3://media@pictures/catalogue/nothing.png")
     assert pictory.submissions == []
 
 
-def test_a_storage_that_does_not_answer_may_do_so_for_a_retry(pictory, try_of, monkeypatch):
+def test_a_storage_that_does_not_answer_is_a_retryable_error(pictory, attempt, monkeypatch):
     monkeypatch.setenv(
         "AIRFLOW_CONN_AWAY",
         json.dumps(
@@ -205,7 +205,7 @@ def test_a_storage_that_does_not_answer_may_do_so_for_a_retry(pictory, try_of, m
         ),
     )
     with pytest.raises(PictoryUnavailable, match=says("could not be signed")):
-        try_of(reference_image_url="s3://away@pictures/a.png")
+        attempt(reference_image_url="s3://away@pictures/a.png")
     assert pictory.submissions == []
 
 

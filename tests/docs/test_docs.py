@@ -5,39 +5,49 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import inspect
+import itertools
 import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
 import tomllib
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
 import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow.sdk import DAG, ObjectStoragePath
 from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pictory_provider import exceptions, inquiry
+from pictory_provider import exceptions
 from pictory_provider.api.errors import StorageFailed
 from pictory_provider.api.models import MODELS, STYLES, ImageOptions, ImageRequest
 from pictory_provider.api.timing import Timing
-from pictory_provider.batch.entries import Header
-from pictory_provider.batch.journal import Journal
-from pictory_provider.batch.spending import budget_of
+from pictory_provider.client.sync import SyncClient
+from pictory_provider.core.batch.journal import Header, Journal, budget_of
+from pictory_provider.core.budget import Limits
+from pictory_provider.core.sidecar import Sidecar
 from pictory_provider.hooks.pictory import PictoryHook
-from pictory_provider.images.sidecar import Sidecar
-from pictory_provider.images.store import Target
-from pictory_provider.jobs.budget import Limits
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
 from pictory_provider.provider_info import CONNECTION_FIELDS
 from pictory_provider.sensors.pictory import PictoryJobSensor
+from pictory_provider.services import evidence
+from pictory_provider.services.batch.runner import Batch
+from pictory_provider.services.batch.state import BatchRecord
 from pictory_provider.simulator import Simulator
+from pictory_provider.storage import folder
+from pictory_provider.storage.files import LocalFiles
+from pictory_provider.storage.target import Target
+from tests.certificates import self_signed
 from tests.docs.snippets import PAGES, QUOTATION, ROOT, quoted
 from tests.provider.batches import Tries
 from tests.stand_ins import StateStore, TaskInstance
@@ -152,6 +162,12 @@ def test_the_recipe_for_testing_is_a_test_that_passes(tmp_path):
     assert "2 passed" in done.stdout
 
 
+def test_a_batch_with_max_credits_0_names_its_price_and_sends_nothing(pictory, tmp_path):
+    with pytest.raises(exceptions.PictoryBudgetExceeded, match=r"The 3 pictures cost 1\.8 AI credits as listed"):
+        Tries(tmp_path)([f"{PROMPT} {n}" for n in range(3)], model="flux-schnell", max_credits=0)
+    assert pictory.submissions == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_quotation_is_what_the_file_says(page):
     assert page.read_text() == quoted(page.read_text()), "run `make docs-update`"
@@ -166,7 +182,39 @@ def test_every_link_leads_somewhere(page):
             found = page.parent / file if file else page
             assert found.exists(), target
             headings = re.findall(r"^#+ (.+)$", found.read_text(), re.MULTILINE) if anchor else []
-            assert not anchor or anchor in [heading.lower().replace(" ", "-") for heading in headings], target
+            assert not anchor or anchor in [anchor_of(heading) for heading in headings], target
+
+
+def anchor_of(heading: str) -> str:
+    """Return the anchor that MyST and GitHub give a heading: lower case, without punctuation, hyphens for blanks."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+SEARCHED = (
+    "approve",
+    "cost",
+    "csv",
+    "daily budget",
+    "duplicate",
+    "excel",
+    "preview",
+    "resize",
+    "retry",
+    "semicolon",
+    "slack",
+    "staging",
+    "thumbnail",
+    "webp",
+)
+"""What users type into the search box of the website."""
+
+
+@pytest.mark.parametrize("words", SEARCHED)
+def test_a_search_for_a_common_word_finds_a_page(words):
+    """In the text of a page: code blocks do not count, and a part of a longer word does not either."""
+    pages = [page.read_text() for page in (ROOT / "docs").glob("*.md")]
+    texts = [re.sub(r"^```.*?^```", "", page, flags=re.DOTALL | re.MULTILINE) for page in pages]
+    assert any(re.search(rf"\b{words}\b", text, re.IGNORECASE) for text in texts)
 
 
 def test_every_example_and_every_recipe_can_be_had_from_its_page():
@@ -221,7 +269,8 @@ def test_every_promise_stands_beside_a_test_that_exists():
     assert len(named) > 20
     assert [(file, test) for file, test in named if f"def {test}(" not in (ROOT / file).read_text()] == []
     promises = [line for line in page.splitlines() if line.startswith("| ") and "`tests/" in line]
-    assert len(promises) == page.split("## The record")[0].count("\n| ") - page.count("| held by |")
+    section = page.split("\n## Guarantees and their tests\n")[1].split("\n## ")[0]
+    assert len(promises) == section.count("\n| ") - section.count("| tested by |")
 
 
 def heading_of(text: str) -> str:
@@ -240,7 +289,7 @@ def buy_within(pictory, monkeypatch, limits=None, **arguments):
 def spent_so_far(kept):
     header = Header(digest="", parts=(), of=0, folder="", made_by={}, max_tries=0, retries=0, spending=kept)
     with exceptions.airflow_errors():
-        budget_of(Journal(header=header), Limits(), now=0)
+        budget_of(Journal(header=header), Limits())
 
 
 def submit(pictory, fault):
@@ -272,6 +321,13 @@ def connect(pictory, monkeypatch, **changes):
     monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", json.dumps(pictory.connection() | changes))
     with PictoryHook() as hook:
         hook.generate_image(PROMPT)
+
+
+def behind_tls(folder, monkeypatch):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(self_signed(folder / "both.pem"))
+    with Simulator(ssl_context=context) as pictory:
+        connect(pictory, monkeypatch)
 
 
 def paint(path, prompt=PROMPT, *, run_id="first", store=None, **more):
@@ -319,15 +375,24 @@ def as_somebody_else(folder):
 
 def both_look_at_once(monkeypatch, path):
     """Let another run begin between a try's look and its purchase."""
-    asks = inquiry.credits_used
+    asks = evidence.credits_used
     others = iter([lambda: paint(path, run_id="second")])
 
     def credits_used(settings, **more):
         next(others, lambda: None)()
         return asks(settings, **more)
 
-    monkeypatch.setattr(inquiry, "credits_used", credits_used)
+    monkeypatch.setattr(evidence, "credits_used", credits_used)
     paint(path)
+
+
+def damaged_and_gone(pictory, path):
+    """Have a picture marked that was damaged on its disk, after its job was forgotten."""
+    paint(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:-30] + bytes(10) + content[-20:])
+    pictory.account.jobs.clear()
+    paint(path, run_id="second", mark_ai_generated=True)
 
 
 class NoApiServer(TaskInstance):
@@ -366,6 +431,7 @@ def occurrences(pictory, monkeypatch, tmp_path, timing):
     yield lambda: paint(loop)
     yield lambda: paint(too_long)
     yield lambda: paint(tmp_path / "a.png.json")
+    yield lambda: paint(f"{tmp_path}/new/.")
     yield lambda: paint("/proc/a.png")
     yield lambda: paint("memory://bucket/a\tb.png")
     yield lambda: paint(f"memory://bucket/{'k' * 1_100}.png")
@@ -374,7 +440,7 @@ def occurrences(pictory, monkeypatch, tmp_path, timing):
     yield lambda: with_failing(
         MemoryFileSystem, "info", lambda *_: True, lambda: paint("memory://bucket/unreadable.png")
     )
-    yield lambda: with_failing(Target, "_put", lambda *_: True, lambda: paint(tmp_path / "unwritable.png"))
+    yield lambda: with_failing(LocalFiles, "put", lambda *_: True, lambda: paint(tmp_path / "unwritable.png"))
     yield lambda: with_failing(
         MemoryFileSystem,
         "pipe_file",
@@ -393,8 +459,12 @@ def occurrences(pictory, monkeypatch, tmp_path, timing):
     yield lambda: (paint(taken), paint(taken, "A lighthouse at dusk", run_id="second"))
     yield lambda: (taken.write_text("changed"), paint(taken, run_id="second"))
     yield lambda: both_look_at_once(monkeypatch, tmp_path / "both.png")
+    yield lambda: damaged_and_gone(pictory, tmp_path / "damaged.png")
     yield lambda: Tries("/proc/a")([])
     yield lambda: ((tmp_path / "lamps/metadata.jsonl").mkdir(parents=True), Tries(tmp_path / "lamps")([]))
+    yield lambda: with_failing(
+        LocalFiles, "put", lambda _, name, data: name.endswith(".jsonl"), lambda: Tries(tmp_path / "full")([])
+    )
 
     bought, unseen, unknown = (tmp_path / name for name in ("bought.png", "unseen.png", "unknown.png"))
     timing(unknown_job=0)
@@ -419,6 +489,7 @@ def occurrences(pictory, monkeypatch, tmp_path, timing):
     yield lambda: like("private")
     yield lambda: (monkeypatch.setattr(MemoryFileSystem, "sign", forbidden), like("private"))
     yield lambda: PictoryHook("nowhere").get_quota()
+    yield lambda: connect(pictory, monkeypatch, port="84a")
     yield lambda: connect(pictory, monkeypatch, password="")
     yield lambda: connect(pictory, monkeypatch, password="Bearer x")
     yield lambda: connect(pictory, monkeypatch, host="api.pictory.ai")
@@ -432,6 +503,7 @@ def occurrences(pictory, monkeypatch, tmp_path, timing):
     yield lambda: (pictory.enter(amount="much"), buy_within(pictory, monkeypatch, {"credits_per_day": 1}))
     yield lambda: connect(pictory, monkeypatch, extra='{"credits_per_day": 50,}')
     yield lambda: connect(pictory, monkeypatch, extra={"credit_per_day": 50})
+    yield lambda: connect(pictory, monkeypatch, extra={"timeout": 5, "extra__pictory__timeout": 50})
     yield lambda: spent_so_far({"dropped": "much"})
     yield lambda: connect(pictory, monkeypatch, host="http://127.0.0.1:1")
     yield lambda: submit(pictory, "unauthorized")
@@ -441,6 +513,8 @@ def occurrences(pictory, monkeypatch, tmp_path, timing):
     yield lambda: submit(pictory, "rate-limited")
     yield lambda: (pictory.script("quota", "server-error", times=-1), PictoryHook().get_quota())
     yield lambda: (pictory.script("quota", "drop-before", times=-1), PictoryHook().get_quota())
+    yield lambda: (pictory.set(reply_bytes=300_000), PictoryHook().get_quota())
+    yield lambda: behind_tls(tmp_path, monkeypatch)
     yield lambda: submit(pictory, "drop-after")
     yield lambda: look(pictory, "failed")
     yield lambda: look(pictory, "cleaned")
@@ -455,6 +529,105 @@ def occurrences(pictory, monkeypatch, tmp_path, timing):
     yield lambda: save(pictory, max_bytes=10)
     yield lambda: save(pictory, job_id=None, url=f"{pictory.images_url}/images/user/a/gone.png")
     yield lambda: save(pictory, path="/proc/a.png")
+    yield lambda: (pictory.set(images_away=1), save(pictory))
+    (tmp_path / "locked").mkdir()
+    home = os.open(tmp_path / "locked", os.O_RDONLY)
+    fcntl.flock(home, fcntl.LOCK_EX)
+    timing(lock=0.0)
+    yield lambda: paint(tmp_path / "locked" / "a.png")
+    os.close(home)
+
+
+def change_header(folder, **fields):
+    file = folder / ".pictory" / "batch.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+
+def meet_another_try(folder, when):
+    """Run a batch that another try takes up, before the first word on its record or after it."""
+    batch, write = Tries(folder), BatchRecord.write
+    batch([PROMPT])
+
+    def taken(self, journal, **more):
+        if when == "before" or self._is_taken_over:
+            change_header(folder, tries=7)
+        write(self, journal, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BatchRecord, "write", taken)
+        batch([PROMPT, f"{PROMPT} again"])
+
+
+def batches(pictory, tmp_path):
+    """Yield a call for each error that a batch can end with, and a single task cannot."""
+    numbers = itertools.count()
+
+    def batch(requests, **more):
+        return Tries(tmp_path / f"batch-{next(numbers)}")(requests, **more)
+
+    def table(text, name="table.csv"):
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(tmp_path / name)
+
+    def stop():
+        batch([PROMPT])
+
+    yield lambda: batch(None)
+    yield lambda: batch("None")
+    yield lambda: batch("/srv/products.xlsx")
+    yield lambda: batch("/srv/nowhere.csv")
+    yield lambda: with_attribute(folder, "LARGEST_TABLE", 3, lambda: batch(table("prompt\n")))
+    yield lambda: batch(table(b"prompt\n\xff\n"))
+    yield lambda: batch(table(""))
+    yield lambda: batch(table("a,a\n1,2\n"))
+    yield lambda: batch(table("price, EUR;name\n1,50;mug\n"))
+    yield lambda: batch(table("sep=\na\n1\n"))
+    yield lambda: batch(table("Products of May\nsku,name\n1,mug\n"))
+    yield lambda: batch(table('a,b\n1,"2\n'))
+    yield lambda: batch(["four", PROMPT])
+    yield lambda: batch([PROMPT], file_name="{a.b}.png")
+    yield lambda: batch([PROMPT], prompt="{name} on a table")
+    yield lambda: batch([PROMPT], max_in_flight=0)
+    yield lambda: (
+        Path(tmp_path / "taken").mkdir(),
+        (tmp_path / "taken" / "00000.png").write_text("mine"),
+        Tries(tmp_path / "taken")([PROMPT]),
+    )
+    used, unseen, other = (Tries(tmp_path / name) for name in ("used", "unseen", "other"))
+    yield lambda: (
+        used([PROMPT]),
+        change_header(tmp_path / "used", has_ended=False),
+        used.of_another_run("b")([PROMPT]),
+    )
+    yield lambda: (unseen([PROMPT]), shutil.rmtree(tmp_path / "unseen"), unseen([PROMPT]))
+    yield lambda: (other([PROMPT]), other([PROMPT, f"{PROMPT} again"]))
+    yield lambda: meet_another_try(tmp_path / "before", "before")
+    yield lambda: meet_another_try(tmp_path / "after", "after")
+    yield lambda: lose_the_record(tmp_path / "lost")
+    yield lambda: with_attribute(Batch, "_between", lambda self, *_: (self.kill(), self._check_time()), stop)
+    yield lambda: batch([PROMPT], execution_timeout=timedelta(0))
+    yield lambda: (pictory.plan("failed"), batch([PROMPT, f"{PROMPT} again"]))
+    yield lambda: (setattr(pictory.account, "credits_limit", 1), batch([PROMPT]))
+    yield lambda: (pictory.script("submit", "drop-after", times=-1), batch([PROMPT]))
+
+
+def lose_the_record(folder):
+    """Let another try take a batch up while a wave is on its way."""
+    send = SyncClient.send
+
+    def sending(self, request):
+        answer = send(self, request)
+        if request.method == "POST":
+            change_header(folder, tries=7)
+        return answer
+
+    with_attribute(SyncClient, "send", sending, lambda: Tries(folder)([PROMPT]))
+
+
+def with_attribute(owner, name, value, call):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, value)
+        call()
 
 
 def test_every_error_that_a_user_can_meet_has_its_heading_and_every_heading_its_error(
@@ -462,10 +635,11 @@ def test_every_error_that_a_user_can_meet_has_its_heading_and_every_heading_its_
 ):
     timing(resend_budget=0.0, read_budget=0.0, missing_url=0.0, poll_interval_min=0.0)
     met = set()
-    for call in occurrences(pictory, monkeypatch, tmp_path, timing):
+    calls = occurrences(pictory, monkeypatch, tmp_path, timing)
+    for call in itertools.chain(calls, batches(pictory, tmp_path)):
         pictory.reset()
         monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json())
-        with pytest.raises(Exception) as caught:  # noqa: PT011  each is another
+        with pytest.raises((Exception, AirflowTaskTimeout)) as caught:
             call()
         lines = [line for line in str(caught.value).splitlines() if not line.startswith("    row ")]
         long = [line for line in lines if len(line) > 100 and " " in line.strip()]
@@ -474,11 +648,19 @@ def test_every_error_that_a_user_can_meet_has_its_heading_and_every_heading_its_
     assert met == set(HEADINGS)
 
 
+def test_what_a_page_says_in_place_of_pictures_is_in_the_docs():
+    script = (ROOT / "pictory_provider" / "plugins" / "static" / "frame.js").read_text()
+    told = set(re.findall(r'message\("([^"]+)"', script))
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    assert told
+    assert {title for title in told if f"*{title}*" not in page} == set()
+
+
 def test_the_sidecar_of_the_docs_can_be_read_and_its_digest_made_by_hand():
     page = (ROOT / "docs" / "saving.md").read_text()
     (text,) = re.findall(r"^```json\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    sidecar = Sidecar.read(text)
-    assert json.loads(sidecar.content()) == json.loads(text)
+    sidecar = Sidecar.from_json(text)
+    assert json.loads(sidecar.to_json()) == json.loads(text)
     (block,) = (
         block
         for block in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
@@ -497,6 +679,8 @@ def test_the_sidecar_of_the_docs_can_be_read_and_its_digest_made_by_hand():
         "before_clear",
         "shown_before",
         "used_before",  # which are there until the picture is saved
+        "may_be",  # while it is replaced
+        "digital_source_type",  # of a file that says something of its origin
     }
 
 
@@ -527,5 +711,5 @@ def test_the_page_on_the_operators_says_what_a_retry_does_after_each_error():
     page = (ROOT / "docs" / "operators.md").read_text()
     kinds = [kind for name, kind in vars(exceptions).items() if name.startswith("Pictory")]
     assert re.findall(r"^\| `(Pictory\w+)` \| (.*) \|$", page, re.MULTILINE) == [
-        (kind.__name__, kind.a_retry) for kind in kinds
+        (kind.__name__, kind.retry_note) for kind in kinds
     ]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What the long runs share: a local Pictory whose key is a canary, and a real Airflow."""
+"""Fixtures of the long tests: a simulator whose key is a canary, and a real Airflow."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ CANARY = "pictai_canary_0f2a9c"
 
 
 def pytest_collection_modifyitems(items):
-    """Let the search for the key be the last."""
+    """Run the search for the key last."""
     items.sort(key=lambda item: "the_key_is_a_canary" in item.nodeid)
 
 
 @pytest.fixture(scope="session")
 def searched():
-    """Return the folders that a search for the key goes through at the end."""
+    """Return the list of folders that are searched for the key at the end."""
     return []
 
 
@@ -37,20 +37,20 @@ def simulator():
 
 @pytest.fixture(scope="session")
 def quiet():
-    """Return another account, where a test can script a fault and no other run meets it."""
+    """Return another account, so that a scripted fault affects no other run."""
     with Simulator(seconds=2, api_key=CANARY) as pictory:
         yield pictory
 
 
 @pytest.fixture(scope="session")
 def airflow(simulator, quiet, searched, tmp_path_factory):
-    """Return a healthy Airflow on SQLite that notices within seconds that a worker is gone."""
+    """Return a healthy Airflow on SQLite that detects a dead worker within seconds."""
     markers = tmp_path_factory.mktemp("markers")
     env = {
         "AIRFLOW_CONN_PICTORY_DEFAULT": simulator.connection_json(timeout=5),
         "AIRFLOW_CONN_PICTORY_QUIET": quiet.connection_json(timeout=5),
         "AIRFLOW__CORE__PARALLELISM": "24",
-        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "20",  # faults_edited.py is another when a marker is there
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "20",  # faults_edited.py depends on a marker file
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
         "FAULTS_MARKERS": str(markers),
@@ -68,7 +68,7 @@ def billed(simulator, prompt: str) -> list[str]:
 
 
 def load(name: str) -> Any:
-    """Return one of the DAG files as a module, for the tables in it."""
+    """Return a DAG file as a module, for its constants."""
     spec = importlib.util.spec_from_file_location(name, DAGS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A long bad day, by Hypothesis: tries, crashes, retries, clears, lost replies, restarted triggerers, hours.
+"""A stateful Hypothesis test: attempts, crashes, retries, clears, lost replies, restarted triggerers, long pauses.
 
-The operator, the hook, the clients and the trigger are the real ones, and so are the simulator and its sockets.
-Only the clock is not: it moves when somebody sleeps, or when the day says so. A crash ends a try at one of the
-moments at which it speaks to the world outside; after it nothing of that try can speak any more.
+The operator, the hook, the clients and the trigger are real, and so are the simulator and its sockets. Only the clock
+is simulated: it advances when code sleeps, or by a rule of the test. A crash ends an attempt at one of its calls to
+the outside; afterwards nothing of that attempt runs.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from pictory_provider import durable, looking, order, pool, purchase, waiting
-from pictory_provider.client import asking
+from pictory_provider.client import retrying, shared
 from pictory_provider.client.sync import SyncClient
+from pictory_provider.core import events
+from pictory_provider.core.sidecar import Sidecar
+from pictory_provider.core.submission import KEY, Submission
 from pictory_provider.exceptions import PictorySubmitOutcomeUnknown
-from pictory_provider.images import shelf
-from pictory_provider.images.sidecar import Sidecar
-from pictory_provider.images.store import Target
-from pictory_provider.jobs import events
-from pictory_provider.jobs.submission import KEY, Submission
 from pictory_provider.operators import pictory as operators
 from pictory_provider.operators.pictory import GenerateImageOperator
+from pictory_provider.services import generate, polling, state, submit
 from pictory_provider.simulator import Simulator
+from pictory_provider.storage import download
+from pictory_provider.storage.target import Target
+from pictory_provider.triggers import deferral as waiting
 from pictory_provider.triggers import pictory as triggers
 from pictory_provider.triggers.pictory import PictoryJobTrigger
 from tests.faults.conftest import CANARY
@@ -44,7 +45,7 @@ from tests.faults.conftest import CANARY
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pictory_provider.jobs.pacing import Pace
+    from pictory_provider.core.rate_limit import RateLimiter
 
 KINDS = {
     "submit": {},
@@ -85,11 +86,11 @@ FATES = [{"fate": "failed"}, {"fate": "cleaned"}, {"fate": "stuck"}, {"missing_s
 
 
 class Crash(BaseException):
-    """The process of a try has ended, in the middle of whatever it did."""
+    """The process of an attempt has died."""
 
 
 class Clock:
-    """The time of the day. It moves when somebody sleeps."""
+    """A simulated clock, which advances when code sleeps."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
@@ -104,78 +105,80 @@ class Clock:
 
 
 def clocked(clock: Clock) -> type:
-    """Return a queue of looks at the real pace, in which waiting moves the clock."""
+    """Return a poll queue with the real rate limiter, in which waiting advances the clock."""
 
     class Queue:
-        def __init__(self, pace: Pace) -> None:
-            self.pace = pace
+        def __init__(self, limiter: RateLimiter) -> None:
+            self.limiter = limiter
 
         async def turn(self, delay: float) -> None:
-            clock.now = max(clock.now + max(0, delay), self.pace.next_at(clock.now))
-            self.pace.go(clock.now)
+            clock.now = max(clock.now + max(0, delay), self.limiter.next_at(clock.now))
+            self.limiter.go(clock.now)
             await asyncio.sleep(0)
 
         def answered(self) -> None:
-            self.pace.answered(clock.now)
+            self.limiter.answered(clock.now)
 
         def pause(self, seconds: float) -> None:
-            self.pace.pause(clock.now, seconds)
+            self.limiter.pause(clock.now, seconds)
 
-        def forget(self) -> None:
+        def clear(self) -> None:
             pass
 
     return Queue
 
 
 @dataclass(frozen=True)
-class Blow:
-    """What strikes a try: a crash, the end of its time, or Airflow's stores that do not answer a while.
+class Failure:
+    """A failure of an attempt: a crash, its timeout, or Airflow's stores that do not answer for a while.
 
-    :param at: the so-manieth time that the try speaks to the world.
+    :param at: the number of the call at which it happens.
     """
 
     kind: str
     at: int
 
 
-BLOWS = st.none() | st.builds(Blow, st.sampled_from(["crash", "timeout", "away", "long away"]), st.integers(0, 18))
+FAILURES = st.none() | st.builds(
+    Failure, st.sampled_from(["crash", "timeout", "away", "long away"]), st.integers(0, 18)
+)
 
 
 class World:
-    """What a try speaks to. It counts, and deals the blow."""
+    """The outside of an attempt. It counts the calls, and causes the failure."""
 
     def __init__(self) -> None:
-        self.begin_try(None)
+        self.begin_attempt(None)
         self.bought_late = False
         self.tasks: list[Task] = []
 
-    def begin_try(self, blow: Blow | None) -> None:
-        self.blow, self.words = blow, 0
+    def begin_attempt(self, failure: Failure | None) -> None:
+        self.failure, self.calls = failure, 0
         self.is_dead = self.is_out_of_time = False
 
-    def speak(self, to: str) -> None:
-        """Note that the try speaks, to Pictory or to one of Airflow's stores; only its main thread counts."""
+    def call(self, to: str) -> None:
+        """Count a call of the attempt's main thread, to Pictory or to a store, and cause the failure if it is due."""
         if threading.current_thread() is not threading.main_thread():
             return
         self.bought_late |= to == "a purchase" and self.is_out_of_time
-        blow, word = self.blow, self.words
-        self.words += 1
-        if blow is None or word < blow.at:
+        failure, number = self.failure, self.calls
+        self.calls += 1
+        if failure is None or number < failure.at:
             return
-        if blow.kind == "crash":
+        if failure.kind == "crash":
             raise Crash
-        if blow.kind == "timeout" and not self.is_out_of_time:
+        if failure.kind == "timeout" and not self.is_out_of_time:
             self.is_out_of_time = True
             raise AirflowTaskTimeout("Timeout")
         if to in ("a store", "a folder") and (
-            blow.kind == "long away" or (blow.kind == "away" and word == blow.at)
+            failure.kind == "long away" or (failure.kind == "away" and number == failure.at)
         ):
             raise RuntimeError("the API server is away")
 
 
 @dataclass
 class Task:
-    """One task instance, and what Airflow keeps of it."""
+    """One task instance, and the state that Airflow stores for it."""
 
     name: str
     kind: str
@@ -206,36 +209,36 @@ class Task:
     # The task state store and the XComs
 
     def get(self, key: str, default: Any = None) -> Any:
-        self.world.speak("a store")
+        self.world.call("a store")
         return json.loads(self.rows[key]) if key in self.rows else default
 
     def set(self, key: str, value: Any) -> None:
-        self.world.speak("a store")
+        self.world.call("a store")
         self.rows[key] = json.dumps(value)
         self.intents += "jobId" not in value and "has_ended" not in value
-        self.world.speak("a store")
+        self.world.call("a store")
 
     def delete(self, key: str) -> None:
-        self.world.speak("a store")
+        self.world.call("a store")
         self.rows.pop(key, None)
-        self.world.speak("a store")
+        self.world.call("a store")
 
     def xcom_push(self, key: str, value: Any) -> None:
-        self.world.speak("a store")
+        self.world.call("a store")
         self.xcoms[key] = value
-        self.world.speak("a store")
+        self.world.call("a store")
 
     @property
     def record(self) -> Submission | None:
-        """What is on record in either place."""
-        stored = Submission.read(json.loads(self.rows[KEY])) if KEY in self.rows else None
-        beside = self.sidecar.submission if self.sidecar else None
-        return beside if beside and not (stored and stored.job_id) else stored
+        """The record, in the state store or in the sidecar."""
+        stored = Submission.from_dict(json.loads(self.rows[KEY])) if KEY in self.rows else None
+        in_sidecar = self.sidecar.submission if self.sidecar else None
+        return in_sidecar if in_sidecar and not (stored and stored.job_id) else stored
 
     @property
     def sidecar(self) -> Sidecar | None:
         file = Path(f"{self.path}.json") if self.folder else None
-        return Sidecar.read(file.read_bytes()) if file and file.exists() else None
+        return Sidecar.from_json(file.read_bytes()) if file and file.exists() else None
 
     @property
     def path(self) -> str:
@@ -248,7 +251,7 @@ class Task:
         )
 
     def adopt(self, job_id: str) -> None:
-        """Do what the error says."""
+        """Record the job as the error's text says."""
         if self.kind == "save where no state is kept":
             file = Path(f"{self.path}.json")
             file.write_text(json.dumps({**json.loads(file.read_text()), "job_id": job_id}))
@@ -263,7 +266,7 @@ class Task:
 
 
 class Day(RuleBasedStateMachine):
-    """Everything that can happen to each kind of task, and to a mapped one."""
+    """The events that can happen to each kind of task, and to a mapped one."""
 
     pictory: Simulator
     clock: Clock
@@ -280,13 +283,13 @@ class Day(RuleBasedStateMachine):
         self.tasks.append(Task("one of many", "defer", self.world, map_index=2))
 
     def pick(self, index: int, *phases: str) -> Task | None:
-        """Return one of the tasks in a phase, if there is one."""
+        """Return a task in one of the phases; ``None`` if there is none."""
         fitting = [task for task in self.tasks if task.phase in phases]
         return fitting[index % len(fitting)] if fitting else None
 
-    def attempt(self, task: Task, work: Any, blow: Blow | None) -> None:
-        """Run one leg of a try, and do with its end what Airflow does."""
-        self.world.begin_try(blow)
+    def attempt(self, task: Task, work: Any, failure: Failure | None) -> None:
+        """Run an attempt or its resumption, and handle its end as Airflow does."""
+        self.world.begin_attempt(failure)
         before = len(self.billed(task))
         try:
             task.returned = work()
@@ -303,34 +306,34 @@ class Day(RuleBasedStateMachine):
         except (Exception, AirflowTaskTimeout) as error:
             task.phase, task.ended = "ready", error
         finally:
-            self.world.begin_try(None)
+            self.world.begin_attempt(None)
             self.pictory._faults.waiting.clear()
         assert len(self.billed(task)) - before <= (2 if task.kind == "resubmit" else 1), task.name
 
     @rule(
         index=st.integers(0, 8),
-        blow=BLOWS,
+        failure=FAILURES,
         submit_fault=st.none() | st.sampled_from(SUBMIT_FAULTS),
         poll_fault=st.none() | st.sampled_from(POLL_FAULTS),
         times=st.integers(1, 2),
     )
-    def a_worker_tries(self, index, blow, submit_fault, poll_fault, times):
+    def a_worker_runs_an_attempt(self, index, failure, submit_fault, poll_fault, times):
         if task := self.pick(index, "ready"):
             if submit_fault:
                 self.pictory.script("submit", submit_fault[0], times=times, **submit_fault[1])
             if poll_fault:
                 self.pictory.script("job", poll_fault[0], times=times, **poll_fault[1])
             task.xcoms.clear()
-            self.attempt(task, lambda: task.operator().execute(task.context), blow)
+            self.attempt(task, lambda: task.operator().execute(task.context), failure)
 
     @rule(
         index=st.integers(0, 8),
         triggerers=st.integers(1, 2),
         restarts=st.booleans(),
         poll_fault=st.none() | st.sampled_from(POLL_FAULTS),
-        blow=BLOWS,
+        failure=FAILURES,
     )
-    def a_trigger_runs_and_the_task_resumes(self, index, triggerers, restarts, poll_fault, blow):
+    def a_trigger_runs_and_the_task_resumes(self, index, triggerers, restarts, poll_fault, failure):
         task = self.pick(index, "deferred")
         if task is None:
             return
@@ -338,15 +341,15 @@ class Day(RuleBasedStateMachine):
             self.pictory.script("job", poll_fault[0], times=1, **poll_fault[1])
         before = len(self.pictory.requests)
         if restarts:
-            asyncio.run(self._look_once_and_vanish(task.trigger))
+            asyncio.run(self._poll_once_and_stop(task.trigger))
         sent = asyncio.run(self._run_triggers(task.trigger, triggerers))
         assert {request.method for request in self.pictory.requests[before:]} <= {"GET"}
         assert [len(of_one) for of_one in sent] == [1] * triggerers
         payload = json.loads(json.dumps(sent[0][0].payload))
         assert events.read(payload).job_id == task.trigger["job_id"]
-        self.attempt(task, lambda: task.operator().execute_complete(task.context, payload, **task.kwargs), blow)
+        self.attempt(task, lambda: task.operator().execute_complete(task.context, payload, **task.kwargs), failure)
 
-    async def _look_once_and_vanish(self, arguments: dict[str, Any]) -> None:
+    async def _poll_once_and_stop(self, arguments: dict[str, Any]) -> None:
         running = asyncio.ensure_future(anext(PictoryJobTrigger(**arguments).run()))
         await asyncio.sleep(0)
         running.cancel()
@@ -367,12 +370,12 @@ class Day(RuleBasedStateMachine):
                 task.of_before |= set(
                     self.billed(task)
                 )  # with a path, what is known to be bought is not bought again
-            if (record := task.record) and record.is_by_hand:
+            if (record := task.record) and record.is_from_user:
                 task.of_before.discard(record.job_id)
             task.phase, task.trigger = "ready", None
 
     @rule(index=st.integers(0, 8))
-    def a_user_finds_the_job_and_has_it_adopted(self, index):
+    def a_user_finds_the_job_and_adopts_it(self, index):
         task = self.pick(index, "failed")
         if task and task.kind != "forgetful" and isinstance(task.ended, PictorySubmitOutcomeUnknown):
             lost = [job_id for job_id in self.billed(task) if job_id not in task.of_before]
@@ -386,7 +389,7 @@ class Day(RuleBasedStateMachine):
         self.clock.now += seconds
 
     @rule(fate=st.sampled_from(FATES))
-    def the_next_job_comes_to_something_else(self, fate):
+    def the_next_job_has_another_outcome(self, fate):
         self.pictory.plan(**{"seconds": 200, **fate})
 
     def billed(self, task: Task) -> list[str]:
@@ -396,7 +399,7 @@ class Day(RuleBasedStateMachine):
         return not self.pictory.account.jobs[job_id].is_missing(self.clock.now)
 
     def live(self, task: Task) -> list[str]:
-        """Return the jobs that were bought since the last clear and did not come to nothing."""
+        """Return the jobs that were bought since the last clear, without those that failed or were cleaned."""
         return [
             job_id
             for job_id in self.billed(task)
@@ -404,7 +407,7 @@ class Day(RuleBasedStateMachine):
         ]
 
     @invariant()
-    def every_paid_request_was_announced_by_an_intent_of_its_own(self):
+    def every_paid_request_has_its_own_intent(self):
         for task in getattr(self, "tasks", ()):
             if task.kind == "forgetful":
                 continue
@@ -412,19 +415,19 @@ class Day(RuleBasedStateMachine):
             assert len(self.billed(task)) <= len(sent) <= task.intents
 
     @invariant()
-    def nothing_is_bought_twice_unless_someone_asked_for_that(self):
-        """A task without a record buys again after a crash, and after nothing else."""
+    def nothing_is_bought_twice_unless_a_user_has_chosen_that(self):
+        """A task without a record buys again after a crash only."""
         for task in getattr(self, "tasks", ()):
             if task.kind != "resubmit":
                 crashes = task.crashes if task.kind == "forgetful" else 0
                 assert len(self.live(task)) <= 1 + crashes, (task.name, self.live(task))
 
     @invariant()
-    def nothing_is_bought_after_the_time_of_a_try_is_up(self):
+    def nothing_is_bought_after_the_timeout_of_an_attempt(self):
         assert not self.world.bought_late
 
     @invariant()
-    def every_picture_that_was_paid_for_is_delivered_adoptable_or_asked_about(self):
+    def every_paid_picture_is_delivered_or_adoptable_or_reported_as_unknown(self):
         for task in getattr(self, "tasks", ()):
             if task.kind in ("resubmit", "forgetful"):
                 continue
@@ -432,11 +435,11 @@ class Day(RuleBasedStateMachine):
                 record = task.record
                 is_delivered = task.phase == "success" and task.returned == job_id
                 is_on_record = record is not None and record.job_id == job_id
-                is_asked_about = record is not None and record.job_id is None
-                assert is_delivered or is_on_record or is_asked_about, (task.name, job_id, record)
+                is_reported = record is not None and record.job_id is None
+                assert is_delivered or is_on_record or is_reported, (task.name, job_id, record)
 
     @invariant()
-    def a_success_has_published_a_job_that_was_paid_for(self):
+    def a_success_has_published_a_paid_job(self):
         for task in getattr(self, "tasks", ()):
             if task.phase == "success":
                 assert task.returned in self.billed(task)
@@ -448,7 +451,7 @@ class Day(RuleBasedStateMachine):
                     assert task.sidecar.saved.sha256 == hashlib.sha256(Path(task.path).read_bytes()).hexdigest()
 
     @invariant()
-    def the_deadline_is_that_of_the_submission_however_often_it_was_retried(self):
+    def the_deadline_depends_on_the_submission_and_not_on_retries(self):
         for task in getattr(self, "tasks", ()):
             if task.phase == "deferred":
                 assert task.trigger["started_at"] == pytest.approx(task.record.submitted_at, abs=0.01)
@@ -456,40 +459,40 @@ class Day(RuleBasedStateMachine):
 
 
 def in_a_folder(world: World, name: str) -> Any:
-    """Return a method of a target that speaks to the world before and after it does what it does."""
+    """Return a method of a target with a call to the world before and after it."""
     original = getattr(Target, name)
 
-    def spoken(self: Target, *arguments: Any, **more: Any) -> Any:
-        with self._storing():
-            world.speak("a folder")
-        result = original(self, *arguments, **more)
+    def counted(self: Target, *arguments: Any, **kwargs: Any) -> Any:
+        with self._errors():
+            world.call("a folder")
+        result = original(self, *arguments, **kwargs)
         if name == "swap" and result and b'"state": "intent"' in (arguments[1] or b""):
             (task,) = [task for task in world.tasks if task.folder and self.path == f"{task.path}.json"]
             task.intents += task.kind == "save where no state is kept"
-        with self._storing():
-            world.speak("a folder")
+        with self._errors():
+            world.call("a folder")
         return result
 
-    return spoken
+    return counted
 
 
 @pytest.fixture
 def world(monkeypatch, tmp_path):
-    """Return a day whose clock, whose Pictory and whose crashes are in the hands of the test."""
+    """Prepare the test's clock, simulator and failures."""
     clock, world = Clock(), World()
     fake = SimpleNamespace(time=clock.time, monotonic=clock.monotonic, sleep=clock.sleep)
-    for module in (asking, durable, looking, operators, order, pool, purchase, shelf, triggers, waiting):
+    for module in (retrying, state, polling, operators, generate, shared, submit, download, triggers, waiting):
         monkeypatch.setattr(module, "time", fake)
-    monkeypatch.setattr(pool, "_Queue", clocked(clock))
+    monkeypatch.setattr(shared, "_Queue", clocked(clock))
     send = SyncClient.send
 
-    def watched(self, request):
-        world.speak("a purchase" if request.method == "POST" else "Pictory")
+    def counted(self, request):
+        world.call("a purchase" if request.method == "POST" else "Pictory")
         reply = send(self, request)
-        world.speak("Pictory")
+        world.call("Pictory")
         return reply
 
-    monkeypatch.setattr(SyncClient, "send", watched)
+    monkeypatch.setattr(SyncClient, "send", counted)
     for name in ("size", "swap", "place"):
         monkeypatch.setattr(Target, name, in_a_folder(world, name))
     with Simulator(seconds=200, api_key=CANARY, clock=clock.time) as pictory:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A real disk that refuses names as Windows does: NTFS, mounted with ``windows_names``."""
+"""Tests with a real disk that refuses the same names as Windows: NTFS, mounted with ``windows_names``."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ def test_names_that_a_windows_disk_refuses_are_found_before_anything_is_bought(d
     text = str(refused.value)
     assert f"{len(BAD)} of {len(GOOD) + len(BAD)} rows" in text
     for name in BAD:
-        assert f"file_name {name!r} is a name that the disk at" in text
+        assert f"file_name {name!r} has a name that the disk at" in text
     assert pictory.requests == []
     for name in BAD:
         with pytest.raises(PictoryRequestInvalid, match="refuses"):
-            GenerateImageOperator(task_id="draw", prompt="A mug", path=f"{disk}/{name}").execute(
+            GenerateImageOperator(task_id="generate", prompt="A mug", path=f"{disk}/{name}").execute(
                 {"ti": TaskInstance(), "task_state_store": StateStore()}
             )
     assert pictory.submissions == []
 
 
-def test_names_that_it_takes_are_bought_and_saved(disk, pictory):
+def test_names_that_a_windows_disk_accepts_are_bought_and_saved(disk, pictory):
     assert Tries(disk / "mugs")(table(GOOD))["saved"] == len(GOOD)
     for name in GOOD:
         assert (disk / "mugs" / name).stat().st_size > 0

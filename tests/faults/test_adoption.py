@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A job whose reply was lost is adopted by the line that the error has ready, and is billed once.
+"""Tests that the command in the error text adopts a job whose reply was lost, so that it is billed once.
 
-Whatever is clicked: where there is a path, *Clear* on the task's page, which from Airflow 3.4 on throws the task's
-state away; else the command's own ``--clear``.
+The task is cleared with ``--clear`` or, if it has a path, with *Clear* on its page, which deletes the task's state on
+Airflow 3.4 and later.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ loops = pytest.mark.skipif(not adoption.HAS_LOOPS, reason="this Airflow has no l
 
 
 def log_of(airflow, ti) -> str:
-    """Return the log of a task instance's last try as one line."""
+    """Return the log of a task instance's last attempt as one line."""
     path = f"/dags/{ti['dag_id']}/dagRuns/{ti['dag_run_id']}/taskInstances/{ti['task_id']}/logs/{ti['try_number']}"
     region = f"region_id={ti.get('region_id')}&region_index={ti.get('region_index')}"
     which = region if ti.get("region_id") else f"map_index={ti['map_index']}"
@@ -30,16 +30,16 @@ def log_of(airflow, ti) -> str:
 
 
 def command_of(airflow, ti, job_id) -> list[str]:
-    """Return the command line that the error of a task has ready, with its jobId."""
-    said = log_of(airflow, ti).partition("python -m pictory_provider adopt ")[2]
-    words = shlex.split(said.partition(" or put ")[0].replace("JOBID", job_id))
+    """Return the command line from the error of a task, with the jobId filled in."""
+    line = log_of(airflow, ti).partition("python -m pictory_provider adopt ")[2]
+    words = shlex.split(line.partition(" or set ")[0].replace("JOBID", job_id))
     assert words[:4] == [ti["dag_id"], ti["dag_run_id"], ti["task_id"], job_id]
     assert words[-1] == "--clear"
     return ["-m", "pictory_provider", "adopt", *words]
 
 
 def adopt(airflow, ti, job_id, *, by_page: bool) -> None:
-    """Do what the error says, and clear the task in its page, or by the command."""
+    """Run the command from the error, and clear the task on its page or with the command."""
     command = command_of(airflow, ti, job_id)
     if not by_page:
         return run(airflow, command)
@@ -75,14 +75,14 @@ def instance(airflow, dag_id, run_id, task_id, map_index=-1, iteration=None):
 
 @pytest.fixture
 def lost(quiet):
-    """Let every reply be lost, until the test says otherwise."""
+    """Lose the reply to every submission, until the test clears the faults."""
     quiet.reset()
     quiet.script("submit", "drop-after", times=-1)
     yield quiet
     quiet.clear_faults()
 
 
-def test_plain_and_mapped_tasks_adopt_the_job_of_a_lost_reply_whatever_is_clicked(airflow, lost):
+def test_plain_and_mapped_tasks_adopt_the_job_of_a_lost_reply(airflow, lost):
     run = ("faults_adoption", airflow.trigger("faults_adoption"))
     states = airflow.finish(*run)
     assert {state for name, state in states.items() if name != "below"} == {"failed"}
@@ -112,40 +112,40 @@ def test_plain_and_mapped_tasks_adopt_the_job_of_a_lost_reply_whatever_is_clicke
 
 
 def airflow_keeps_state() -> bool:
-    from pictory_provider.compat import keeps_state
+    from pictory_provider.version_compat import has_task_state_store
 
-    return keeps_state()
+    return has_task_state_store()
 
 
-def test_the_command_says_which_instances_there_are_where_none_or_several_are_meant(airflow, lost):
+def test_the_command_lists_the_instances_if_none_or_several_match(airflow, lost):
     run_id = airflow.trigger("faults_adoption")
     airflow.finish("faults_adoption", run_id)
     (job_id,) = billed(lost, "Vase number 1, mapped")
 
-    def told(*words) -> str:
+    def error_of(*words) -> str:
         command = [sys.executable, "-m", "pictory_provider", "adopt", "faults_adoption", run_id, *words]
         command += ["--conn-id", "pictory_quiet"]
         done = subprocess.run(command, env=airflow.env, capture_output=True, text=True, check=False)
         assert done.returncode == 1
-        assert "Nothing was put on record." in done.stderr
+        assert "Nothing was recorded." in done.stderr
         return " ".join(done.stderr.split())
 
-    assert "has more than one such task" in told("mapped", job_id)
-    assert "--map-index 0 (failed) --map-index 1 (failed) --map-index 2 (failed)" in told(
+    assert "has more than one such task" in error_of("mapped", job_id)
+    assert "--map-index 0 (failed) --map-index 1 (failed) --map-index 2 (failed)" in error_of(
         "mapped", job_id, "--map-index", "7"
     )
-    assert "has no task 'maped'" in told("maped", job_id)
+    assert "has no task 'maped'" in error_of("maped", job_id)
 
 
 @loops
 @pytest.mark.parametrize(
     ("kind", "by_page"), [("plain", False), ("saved", True), ("saved", False), ("same", True)]
 )
-def test_an_iteration_adopts_the_job_of_its_own_lost_reply_and_the_next_ones_buy_theirs(
+def test_an_iteration_adopts_the_job_of_its_own_lost_reply_and_the_next_ones_buy_their_own(
     airflow, quiet, kind, by_page
 ):
     quiet.reset()
-    quiet.script("submit", "drop-after", every=2)  # that of the second iteration
+    quiet.script("submit", "drop-after", every=2)  # the submission of the second iteration
     run = (f"faults_loop_{kind}", airflow.trigger(f"faults_loop_{kind}"))
     airflow.finish(*run)
     prompts = [f"Vase number {number} of a loop, {kind}" for number in range(3)]

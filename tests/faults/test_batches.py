@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A worker is killed in the middle of a batch of sixty, in a real Airflow: what was billed, and what is there."""
+"""Tests that kill a worker in a batch of sixty rows, in a real Airflow, and check the bills and the saved pictures."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import json
 
 import pytest
 
-from pictory_provider.batch.plan import WAVE
+from pictory_provider.core.batch.plan import WAVE
 from tests.faults.conftest import load
 
 batch = load("faults_batch")
 UNKNOWABLE = ("before_the_first_request", "in_mid_wave")
-"""Points after which nobody can know of some rows whether they were bought."""
+"""Points after which it is unknown for some rows whether they were bought."""
 MAY_BE_UNKNOWABLE = ("while_saving",)
-"""Points at which a wave may be under way: pictures are saved while others are bought."""
+"""Points at which a wave may be in progress, because pictures are saved while others are bought."""
 
 
 def bills(simulator, point):
@@ -47,7 +47,7 @@ def tasks(airflow, run):
 def test_a_batch_whose_worker_is_killed_is_billed_once_a_row_and_at_most_a_wave_is_unknown(
     airflow, simulator, run, tasks, point
 ):
-    assert (airflow.markers / f"batch_{point}").exists(), "the kill never struck"
+    assert (airflow.markers / f"batch_{point}").exists(), "the process was not killed"
     assert tasks[point]["try_number"] == 2
     billed, progress = bills(simulator, point), airflow.xcom(*run, point, "progress")
     assert max(billed) == 1
@@ -63,10 +63,10 @@ def test_a_batch_whose_worker_is_killed_is_billed_once_a_row_and_at_most_a_wave_
     assert pictures(airflow, point) == batch.ROWS - progress["unknown"]
 
 
-def test_a_clear_then_buys_what_nobody_could_know_and_nothing_else(airflow, simulator, run, tasks):
+def test_a_clear_buys_only_the_rows_with_an_unknown_outcome(airflow, simulator, run, tasks):
     before = {point: sum(bills(simulator, point)) for point in batch.POINTS}
     points = (*UNKNOWABLE, *MAY_BE_UNKNOWABLE)
-    # Of these some may have been billed before: they are the ones that are billed twice now.
+    # Some of these may have been billed before; they are billed twice now.
     unknown = {point: airflow.xcom(*run, point, "progress")["unknown"] for point in points}
     airflow.call(
         "POST",

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Two hundred rows on a bad day, in a real Airflow: what was billed, what is saved and listed, and what the log says."""
+"""Tests of batches of two hundred rows with faults, in a real Airflow: bills, saved pictures, manifests and logs."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ MINUTE = 65.0
 
 @pytest.fixture(scope="module")
 def crowd():
-    """Return an account of its own, whose pictures are drawn once: drawing is what takes the time."""
-    drawn = painting.paint({"prompt": "One of many", "model": "m", "aspectRatio": "1:1"}, (1024, 1024))
-    paint, painting.paint = painting.paint, lambda *_: drawn
+    """Return a separate account with a single picture for all jobs, because drawing takes most of the time."""
+    picture = painting.paint({"prompt": "One of many", "model": "m", "aspectRatio": "1:1"}, (1024, 1024))
+    paint, painting.paint = painting.paint, lambda *_: picture
     with Simulator(seconds=1, api_key=CANARY) as pictory:
         yield pictory
     painting.paint = paint
@@ -62,7 +62,7 @@ def listed(folder, name):
 
 
 def check_whole(folder, number):
-    """See that the manifest names so many pictures, and that each is the file that it says."""
+    """Check that the manifest names this number of pictures, and that each file has its digest."""
     lines = listed(folder, "metadata.jsonl")
     assert len(lines) == len({line["file_name"] for line in lines}) == len(list(folder.glob("*.png"))) == number
     for line in lines:
@@ -73,7 +73,7 @@ def until(stack, happens, timeout=240):
     for _ in stack.until(timeout):
         if happens():
             return
-    raise AssertionError("it never happened")
+    raise AssertionError("not within the timeout")
 
 
 def saved(folder):
@@ -81,13 +81,13 @@ def saved(folder):
 
 
 def log_of(stack, run):
-    """Return the lines of the log of the first try."""
+    """Return the log lines of the first attempt."""
     folder = f"dag_id={run[0]}"
     (file,) = (stack.home / "logs" / folder).rglob("attempt=1.log")
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_where_every_tenth_job_fails_the_others_are_saved_and_the_log_is_a_page_that_names_them(
+def test_if_every_tenth_job_fails_the_others_are_saved_and_the_short_log_names_the_failed_ones(
     stack, crowd, markers
 ):
     run = begin(stack, "every_tenth_fails")
@@ -107,7 +107,7 @@ def test_where_every_tenth_job_fails_the_others_are_saved_and_the_log_is_a_page_
     assert "20 of 200 rows have no picture" in json.dumps(log[-3:])
 
 
-def test_a_minute_of_refusals_costs_no_picture_and_a_retry_buys_the_rest(stack, crowd, markers):
+def test_a_minute_of_refusals_loses_no_picture_and_a_retry_buys_the_rest(stack, crowd, markers):
     run = begin(stack, "refused")
     until(stack, lambda: sum(bills(crowd, "refused")) >= 40)
     crowd.script("submit", "rate-limited", times=-1)
@@ -119,26 +119,26 @@ def test_a_minute_of_refusals_costs_no_picture_and_a_retry_buys_the_rest(stack, 
     check_whole(markers / "bad_days/refused", days.ROWS)
 
 
-def test_a_folder_that_is_gone_for_a_while_costs_no_picture(stack, crowd, markers):
+def test_a_folder_that_is_unavailable_for_a_while_loses_no_picture(stack, crowd, markers):
     folder = markers / "bad_days/gone"
     folder.parent.mkdir(exist_ok=True)
     (markers / "disk").mkdir()
     (markers / "nothing").touch()
-    lead(folder, markers / "disk")
+    point_link(folder, markers / "disk")
     run = begin(stack, "gone")
     until(stack, lambda: saved(folder) >= 20)
-    lead(folder, markers / "nothing")
+    point_link(folder, markers / "nothing")
     begun = time.monotonic()
-    # Shorter than jobIds are held for a record that cannot be written.
+    # Shorter than the time for which jobIds are kept in memory when the record cannot be written.
     until(stack, lambda: time.monotonic() - begun > 4)
-    lead(folder, markers / "disk")
+    point_link(folder, markers / "disk")
     assert stack.finish(*run, timeout=300) == {"pictures": "success"}
     assert bills(crowd, "gone") == [1] * days.ROWS
     check_whole(markers / "disk", days.ROWS)
 
 
-def lead(link, to):
-    """Let a symbolic link lead elsewhere, in one step."""
+def point_link(link, to):
+    """Make a symbolic link point to another target, atomically."""
     other = Path(f"{link}.new")
     other.symlink_to(to)
     os.replace(other, link)
@@ -146,19 +146,17 @@ def lead(link, to):
 
 @pytest.fixture
 def small_disk(markers):
-    """Mount a disk of a few megabytes, and return what makes it larger."""
+    """Mount a disk of a few megabytes, and return a function that makes it larger."""
     folder = markers / "bad_days/full"
     folder.mkdir(parents=True)
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], check=False)
     if mounted.returncode:
-        pytest.skip("a small disk can only be mounted by root of the machine")
+        pytest.skip("only root can mount a small disk")
     yield lambda: subprocess.run(["mount", "-o", "remount,size=500m", str(folder)], check=True)
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_disk_that_is_full_costs_no_picture_and_the_error_says_what_a_retry_does(
-    stack, crowd, markers, small_disk
-):
+def test_a_full_disk_loses_no_picture_and_the_error_says_what_a_retry_does(stack, crowd, markers, small_disk):
     folder = markers / "bad_days/full"
     run = begin(stack, "full")
     until(stack, lambda: stack.tasks(*run)[0]["state"] in ("up_for_retry", "failed"))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A batch waits for two hundred jobs: its triggerer is killed, and another one is cleared, in a real Airflow."""
+"""Tests of a batch that waits for two hundred jobs in a real Airflow: a killed triggerer, and a clear."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def crowd():
 
 @pytest.fixture(scope="module")
 def stack(crowd, tmp_path_factory):
-    """Return an Airflow of its own, whose triggerer may be killed."""
+    """Return a separate Airflow, whose triggerer may be killed."""
     markers = tmp_path_factory.mktemp("markers")
     env = {
         "AIRFLOW_CONN_PICTORY_DEFAULT": crowd.connection_json(),
@@ -39,7 +39,7 @@ def stack(crowd, tmp_path_factory):
 
 @pytest.fixture
 def waiting(stack, crowd):
-    """Return a run whose batch waits for all its jobs, without a worker."""
+    """Return a run whose batch is deferred and waits for all its jobs."""
     crowd.reset()
     crowd.account.seconds = 3600
     run = DAG_ID, stack.trigger(DAG_ID)
@@ -58,7 +58,7 @@ def bills(crowd):
     return Counter(Counter(job.body["prompt"] for job in crowd.account.jobs.values()).values())
 
 
-def test_the_triggerer_is_killed_while_two_hundred_jobs_are_waited_for(stack, crowd, waiting):
+def test_a_killed_triggerer_loses_none_of_two_hundred_jobs(stack, crowd, waiting):
     stack.kill_component("triggerer")
     end(crowd)
     stack.start_component("triggerer", "triggerer-2")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What each kind of a user's clear and mark does, and both ways on from an unknown outcome, in a real Airflow."""
+"""Tests of a user's clears and marks, and of both ways to continue after an unknown outcome, in a real Airflow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from pictory_provider.jobs.submission import KEY
+from pictory_provider.core.submission import KEY
 from tests.faults.conftest import billed
 
 
@@ -52,7 +52,7 @@ def store(airflow, run):
 
 @pytest.fixture
 def start(airflow, quiet):
-    """Start a run of one kind of task with a prompt of its own."""
+    """Return a function that starts a run of one kind of task with its own prompt."""
 
     def started(kind, prompt):
         return f"faults_{kind}", airflow.trigger(f"faults_{kind}", prompt=prompt)
@@ -61,7 +61,7 @@ def start(airflow, quiet):
 
 
 def assert_bought_again(airflow, quiet, run, prompt):
-    """Check that a cleared run ends well, with a second picture, and return both jobs."""
+    """Check that a cleared run succeeds with a second picture, and return both jobs."""
     assert airflow.finish(*run)["generate"] == "success"
     first, second = billed(quiet, prompt)
     assert airflow.xcom(*run, "generate") == second
@@ -73,7 +73,7 @@ def test_a_clear_of_a_finished_task_buys_again_and_its_log_names_the_job_left_be
     airflow.finish(*run)
     clear(airflow, run)
     first, _ = assert_bought_again(airflow, quiet, run, prompt)
-    assert f"{first}, is left behind" in airflow.task_log(*run, "generate", try_number=2)
+    assert f"({first}) is left behind" in airflow.task_log(*run, "generate", try_number=2)
 
 
 def test_a_clear_of_a_deferred_task_buys_again(airflow, quiet, start):
@@ -131,10 +131,10 @@ def test_a_task_that_is_marked_failed_says_what_happens_to_its_job_and_stops_not
     (job_id,) = billed(quiet, prompt)
     for _ in airflow.until(60):
         if len([poll for poll in quiet.polls if poll.path.endswith(job_id)]) > 1:
-            break  # its trigger is at work by now; one that has not begun has nothing to say
+            break  # its trigger has started; before that it would not log anything
     airflow.call("PATCH", f"/dags/{run[0]}/dagRuns/{run[1]}/taskInstances/generate", new_state="failed")
     for _ in airflow.until(60):
-        if f"Job {job_id} runs on at Pictory" in airflow.task_log(*run, "generate"):
+        if f"Job {job_id} keeps running at Pictory" in airflow.task_log(*run, "generate"):
             break
     else:
         raise AssertionError(airflow.task_log(*run, "generate"))
@@ -142,7 +142,7 @@ def test_a_task_that_is_marked_failed_says_what_happens_to_its_job_and_stops_not
 
 
 def unknown(airflow, quiet, run):
-    """Let a run end in an unknown outcome, and return the job that was billed."""
+    """Wait until a run ends with an unknown outcome, and return the job that was billed."""
     assert airflow.finish(*run)["generate"] == "failed"
     assert "PictorySubmitOutcomeUnknown" in airflow.task_log(*run, "generate")
     assert len(quiet.account.jobs) == 1
@@ -163,13 +163,13 @@ def test_after_an_unknown_outcome_a_clear_buys_again(airflow, quiet, start):
     assert_bought_again(airflow, quiet, run, prompt)
 
 
-def put_on_record(airflow, run, job_id, way):
-    """Do what the error's text says: on the task's page, or by the command."""
+def record_job(airflow, run, job_id, way):
+    """Record the job as the error's text says: on the task's page, or with the command."""
     if way == "page":
         airflow.call("PUT", store(airflow, run), value={"jobId": job_id})
         return
-    said = airflow.task_log(*run, "generate").partition("python -m pictory_provider adopt ")[2]
-    words = shlex.split(said.partition(" or put ")[0])
+    line = airflow.task_log(*run, "generate").partition("python -m pictory_provider adopt ")[2]
+    words = shlex.split(line.partition(" or set ")[0])
     assert words[:4] == [*run, "generate", "JOBID"]
     command = [sys.executable, "-m", "pictory_provider", "adopt", *run, "generate", job_id, *words[4:]]
     subprocess.run(command, env=airflow.env, check=True)
@@ -181,7 +181,7 @@ def test_after_an_unknown_outcome_the_job_id_in_the_store_is_adopted(airflow, qu
     run = start(kind, prompt := f"A reply was lost, and its job was found ({kind}, {way})")
     job_id = unknown(airflow, quiet, run)
     assert "jobId" not in airflow.call("GET", store(airflow, run))["value"]
-    put_on_record(airflow, run, job_id, way)
+    record_job(airflow, run, job_id, way)
     if way == "page":  # the command clears the task itself
         clear(airflow, run)
     assert airflow.finish(*run)["generate"] == "success"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A deadline that passes, and the retry that comes after it, in a real Airflow."""
+"""Test of a deadline that passes and of the retry after it, in a real Airflow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def run(airflow):
 
 
 @pytest.mark.parametrize("kind", ["wait", "defer"])
-def test_a_retry_after_the_deadline_adopts_the_job_looks_once_and_succeeds(airflow, simulator, run, kind):
+def test_a_retry_after_the_deadline_adopts_the_job_polls_once_and_succeeds(airflow, simulator, run, kind):
     (job_id,) = billed(simulator, late.PROMPT.format(kind))
     (task,) = [task for task in airflow.tasks(*run) if task["task_id"] == kind]
     assert (task["state"], task["try_number"]) == ("success", 2)
@@ -27,5 +27,5 @@ def test_a_retry_after_the_deadline_adopts_the_job_looks_once_and_succeeds(airfl
     assert airflow.xcom(*run, kind, "image")["status"] == "completed"
     first, second = (airflow.task_log(*run, kind, try_number=number) for number in (1, 2))
     assert "PictoryWaitTimeout" in first
-    assert f"Job {job_id} is on record: a retry of this task adopts it, and buys nothing" in first
+    assert f"Job {job_id} is on record: a retry of this task adopts it and buys nothing" in first
     assert "Next look in" not in second

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Somebody edits ``retries`` while a DAG runs: what is a retry then, and what is a clear? In a real Airflow."""
+"""Tests that retries and clears are distinguished if ``retries`` is edited while a DAG runs, in a real Airflow."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def wait_for(airflow, what, timeout=120):
     for _ in airflow.until(timeout):
         if what():
             return
-    raise AssertionError("it did not come to that")
+    raise AssertionError("not within the timeout")
 
 
 @pytest.fixture(scope="module")
 def runs(airflow, quiet):
-    """Buy with one number of retries, and go on with another: by a clear, after a kill, after a deferral.
+    """Submit with one number of retries, and continue with another: by a clear, after a kill, after a deferral.
 
-    :return: the run of each DAG, and what Airflow said of a cleared task's tries.
+    :return: the run of each DAG, and Airflow's ``max_tries`` of a cleared task.
     """
     runs = {way: (f"faults_{way}", airflow.trigger(f"faults_{way}")) for way in WAYS}
     for way, run in runs.items():
@@ -73,13 +73,13 @@ def runs(airflow, quiet):
 
 
 def test_a_clear_after_retries_were_lowered_looks_like_a_retry_to_airflow_itself(runs):
-    """This is the fact that the note of a try's end is for: ``max_tries`` is as it was."""
+    """``max_tries`` does not change, which is why the provider records that an attempt has ended."""
     _, tries = runs
     assert tries == {"lowered": edited.BEFORE["lowered"], "raised": 3}
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_clear_buys_again_though_retries_were_edited(airflow, quiet, runs, way):
+def test_a_clear_buys_again_although_retries_were_edited(airflow, quiet, runs, way):
     run = runs[0][way]
     jobs = billed(quiet, edited.prompt(way, "submit"))
     assert len(jobs) == 2
@@ -88,7 +88,7 @@ def test_a_clear_buys_again_though_retries_were_edited(airflow, quiet, runs, way
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", ["wait", "defer"])
-def test_a_try_that_was_killed_or_had_deferred_buys_nothing_again_though_retries_were_edited(
+def test_a_killed_or_deferred_task_buys_nothing_again_although_retries_were_edited(
     airflow, quiet, runs, way, kind
 ):
     run = runs[0][way]

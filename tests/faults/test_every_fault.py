@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Every fault of the simulator at every request: what the task says to it, and what was billed.
+"""Tests every fault of the simulator with every kind of request: the task's outcome, and what was billed.
 
-The verdicts are a table in docs/reliability.md, written anew by ``python -m tests.faults.test_every_fault``.
+The results are a table in docs/reliability.md, which ``python -m tests.faults.test_every_fault`` updates.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PROMPT = "A lighthouse at dawn"
 
 @dataclass(frozen=True)
 class Case:
-    """One fault at one moment: before Pictory did anything, in the middle of its reply, or after the work."""
+    """One fault at one moment: before the work, during the reply, or after the work."""
 
     what: str
     moment: str
@@ -45,7 +45,7 @@ class Case:
 
 
 AWAY = "images_away"
-"""A setting of the simulator, and none of its faults: the API answers meanwhile."""
+"""A setting of the simulator instead of a fault: the API still answers."""
 STATUSES = {
     "unavailable": (503,),
     "server-error": (408, 409, 410, 425, 451, 499, 500, 501, 502, 504, 508, 511, 520, 524, 599),
@@ -88,7 +88,7 @@ OF_A_PICTURE = (AWAY, "truncated", "not-a-png", "wrong-size", "jpeg", "webp", "t
 
 @contextmanager
 def impatient() -> Iterator[None]:
-    """Let no request be repeated, so that each fault is seen as it is, and no download last long."""
+    """Disable repeated requests, so that each fault has its direct effect, and shorten downloads."""
     patched = pytest.MonkeyPatch()
     patched.setattr(TIMING, "download", 0.8)
     patched.setattr(TIMING, "resend_budget", 0.0)
@@ -99,7 +99,7 @@ def impatient() -> Iterator[None]:
 
 
 class Verdicts:
-    """Meet a fault in each place, and tell what came of it in a few words."""
+    """Run requests against a fault, and describe the outcome in a few words."""
 
     def __init__(self, pictory: Simulator) -> None:
         self.pictory = pictory
@@ -114,7 +114,7 @@ class Verdicts:
         return "success"
 
     def submit(self, case: Case) -> str:
-        """Return how the first try ends, what was billed, and what the next try does."""
+        """Return how the first attempt ends, what was billed, and what the next attempt does."""
         self.pictory.reset()
         self.pictory.script("submit", case.fault, **case.options)
         context = {"ti": TaskInstance(), "task_state_store": StateStore()}
@@ -124,7 +124,7 @@ class Verdicts:
         billed = len(self.pictory.account.jobs)
         second = self.ending(lambda: operator.execute(context))
         again = len(self.pictory.account.jobs) - billed
-        then = f"the next try {'buys it' if again else 'buys nothing'}"
+        then = f"the next attempt submits {'it' if again else 'nothing'}"
         if second != "success":
             then += ", and reports it again"
         return f"{first}; {billed or 'none'} billed; {then}"
@@ -166,7 +166,7 @@ class Verdicts:
         return f"| {' | '.join(cells)} |"
 
     def _settle(self, case: Case) -> None:
-        """Wait for the work that the simulator does although nobody waits for its reply any more."""
+        """Wait until the simulator has carried out a request whose client has given up."""
         ended = time.monotonic() + 10
         while case.fault in LATE and not self.pictory.account.jobs and time.monotonic() < ended:
             time.sleep(0.01)
@@ -196,7 +196,7 @@ def test_every_fault_of_the_simulator_is_in_the_table():
     assert {case.fault for case in CASES} == {*FAULTS, AWAY}
 
 
-def test_the_table_in_the_docs_is_what_happens(found):
+def test_the_table_in_the_docs_is_up_to_date(found):
     written = PAGE.read_text().split(BEGIN)[1].split(END)[0]
     assert written == found.table, "run `python -m tests.faults.test_every_fault`"
 
@@ -205,7 +205,7 @@ def test_no_fault_makes_a_task_pay_twice(found):
     for row in found.table.splitlines()[2:]:
         submission = row.split(" | ")[2]
         assert "2 billed" not in submission
-        assert not ("1 billed" in submission and "the next try buys it" in submission), row
+        assert not ("1 billed" in submission and "the next attempt submits it" in submission), row
 
 
 def test_the_key_is_in_no_text_of_any_error(found):
@@ -214,8 +214,8 @@ def test_the_key_is_in_no_text_of_any_error(found):
 
 
 if __name__ == "__main__":
-    with verdicts() as all_of_them:
-        made = table(all_of_them)
+    with verdicts() as results:
+        updated = table(results)
     before, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text(before + BEGIN + made + END + rest.split(END)[1])
-    sys.stdout.write(made)
+    PAGE.write_text(before + BEGIN + updated + END + rest.split(END)[1])
+    sys.stdout.write(updated)

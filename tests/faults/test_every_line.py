@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A task is killed at every line that it runs in this package, and then tried again.
+"""Tests that kill a task at every line that it runs in this package, and then retry it.
 
-Each try is a process of its own, and each kill a SIGKILL: no handler runs, and nothing in memory survives. What
-does survive is what Airflow keeps, here in files: the state store, and the arguments of a trigger.
+Each attempt is a separate process, and is killed with SIGKILL: no handler runs, and nothing in memory survives. Only
+Airflow's state survives, here in files: the state store, and the arguments of a trigger.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +26,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from PIL import Image
 
 import pictory_provider
+from pictory_provider.core.submission import KEY
 from pictory_provider.exceptions import PictorySubmitOutcomeUnknown
-from pictory_provider.jobs.submission import KEY
 from pictory_provider.operators.pictory import GenerateImageOperator
 from tests.driver import to_its_end
 
@@ -34,13 +35,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PACKAGE = str(Path(pictory_provider.__file__).parent)
+for module in (
+    "hooks.pictory",
+    "services.evidence",
+    "services.generate",
+    "services.polling",
+    "services.spending",
+    "storage.download",
+    "triggers.pictory",
+):
+    import_module(f"pictory_provider.{module}")  # an import in the child would run more lines of this package
 KINDS = {
     "submit": {},
     "wait": {"wait_for_completion": True, "deferrable": False, "poll_interval": 0.01},
     "defer": {"wait_for_completion": True, "poll_interval": 0.01},
 }
 SAVING = {
-    # kind: whether there is a task state store, and what the task is given
+    # kind: whether there is a task state store, and arguments of the operator
     "save": (True, {}),
     "save where there is no store": (False, {}),
     "save and replace": (True, {"overwrite": True}),
@@ -49,12 +60,11 @@ SAVING = {
 }
 KILLED = -signal.SIGKILL
 IS_QUICK = bool(os.environ.get("PICTORY_QUICK"))
-"""Whether tasks that save nothing, too, are killed only where they leave something else behind, and not at each of
-some 900 lines."""
+"""Whether to kill tasks that save nothing only at lines that change files or bills, and not at all of 900 lines."""
 
 
 class Files:
-    """Airflow's state store and XComs, as far as a task uses them, in a folder: each write whole or not at all."""
+    """Airflow's state store and XComs, as far as a task uses them, in a folder, with atomic writes."""
 
     dag_id, run_id, task_id, map_index, max_tries, try_number = "d", "r", "generate", -1, 2, 1
 
@@ -84,7 +94,7 @@ class Files:
 
 @pytest.fixture(scope="module")
 def pictory():
-    """Start a local Pictory as a program: this process must have one thread only, to be forked."""
+    """Start the simulator as a program, because this process must be single-threaded to be forked."""
     command = [sys.executable, "-m", "pictory_provider.simulator", "--seconds", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         address = process.stdout.readline().split(" listens at ")[1].split(";")[0]
@@ -96,7 +106,7 @@ def pictory():
 
 
 def in_a_child(work: Any) -> int:
-    """Run something in a process of its own, and return how that ended."""
+    """Run a function in a child process, and return its exit code."""
     child = os.fork()
     if child == 0:
         devnull = os.open(os.devnull, os.O_WRONLY)
@@ -116,7 +126,7 @@ def in_a_child(work: Any) -> int:
 
 
 def kill_at(line: int) -> None:
-    """Kill this process right before it runs its so-manieth line of this package."""
+    """Kill this process right before it runs the line with this number, counted over this package."""
     count = 0
 
     def trace(frame: Any, event: str, _: Any) -> Any:
@@ -132,8 +142,8 @@ def kill_at(line: int) -> None:
     sys.settrace(trace)
 
 
-def one_try(files: Files, kind: str) -> None:
-    """Run one try of a task, to its end."""
+def run_attempt(files: Files, kind: str) -> None:
+    """Run one attempt of a task, to its end."""
 
     def task() -> GenerateImageOperator:
         return GenerateImageOperator(task_id="generate", prompt="A lighthouse at dawn", **KINDS[kind])
@@ -143,7 +153,7 @@ def one_try(files: Files, kind: str) -> None:
 
 
 def published(lines: list[tuple[int, str]]) -> int:
-    """Return the line with which the jobId is published."""
+    """Return the number of the line that publishes the jobId."""
     source, first = inspect.getsourcelines(GenerateImageOperator._publish)
     own = {f"{inspect.getsourcefile(GenerateImageOperator)}:{first + n}" for n in range(len(source))}
     return next(number for number, line in lines if line in own)
@@ -154,9 +164,9 @@ def billed(pictory: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_at_any_line_a_task_is_billed_once_or_says_that_nobody_can_know(pictory, tmp_path, kind):
-    """All kinds run the same lines until the jobId is published; only the first kind is killed there."""
-    lines = lines_of(pictory, tmp_path / "counting", lambda folder: one_try(Files(folder), kind))
+def test_a_task_killed_at_any_line_is_billed_once_or_reports_an_unknown_outcome(pictory, tmp_path, kind):
+    """All kinds run the same lines before the jobId is published; only the first kind is killed there."""
+    lines = lines_of(pictory, tmp_path / "counting", lambda folder: run_attempt(Files(folder), kind))
     points = [(number, line) for number, line, _ in lines]
     common = 0 if kind == "submit" else published(points)
     assert len(lines) - common > 100
@@ -172,11 +182,11 @@ def test_killed_at_any_line_a_task_is_billed_once_or_says_that_nobody_can_know(p
 
         def work(folder: Path = folder, number: int = number) -> None:
             kill_at(number)
-            one_try(Files(folder), kind)
+            run_attempt(Files(folder), kind)
 
         assert in_a_child(work) == KILLED, line
         before = Files(folder).get(KEY)
-        ended = in_a_child(lambda folder=folder: one_try(Files(folder), kind))
+        ended = in_a_child(lambda folder=folder: run_attempt(Files(folder), kind))
         jobs = billed(pictory)
         assert len(jobs) <= 1, line
         if ended == 0:
@@ -186,30 +196,34 @@ def test_killed_at_any_line_a_task_is_billed_once_or_says_that_nobody_can_know(p
             assert before is not None, line
             assert "jobId" not in before, line
             reported.append(line)
-    rooms = {line.removeprefix(PACKAGE).split(":")[0] for line in reported}
+    files = {line.removeprefix(PACKAGE).split(":")[0] for line in reported}
     window = WINDOW if kind == "submit" else set()
-    assert rooms <= window if IS_QUICK else rooms == window
+    assert files <= window if IS_QUICK else files == window
 
 
 WINDOW = {
-    # What runs between the intent and the record: send, read the answer, keep it.
+    # Files whose code runs between the intent and the record: send, parse the reply, store it.
+    "/client/clocks.py",
     "/api/connection.py",
+    "/api/decoding.py",
     "/api/endpoints.py",
+    "/client/masking.py",
     "/api/models.py",
+    "/api/network.py",
     "/api/responses.py",
-    "/client/__init__.py",
+    "/client/faults.py",
     "/client/sync.py",
-    "/durable.py",
-    "/jobs/submission.py",
-    "/purchase.py",
+    "/services/state.py",
+    "/core/submission.py",
+    "/services/submit.py",
 }
 
 
 # A task that saves its picture ---------------------------------------------------------------------------
 
 
-def saving_try(folder: Path, kind: str, *, run_id: str = "r", clears: int = 0) -> None:
-    """Run one try of a task that saves its picture. Another run has a state store of its own."""
+def saving_attempt(folder: Path, kind: str, *, run_id: str = "r", clears: int = 0) -> None:
+    """Run one attempt of a task that saves its picture. Each run has its own state store."""
     has_store, options = SAVING[kind]
     ours = folder / run_id
     ours.mkdir(exist_ok=True)
@@ -227,11 +241,11 @@ def saving_try(folder: Path, kind: str, *, run_id: str = "r", clears: int = 0) -
 
 
 def lines_of(pictory: str, folder: Path, run: Callable[[Path], None]) -> list[tuple[int, str, str]]:
-    """Return each line of this package that a try runs: its number, its place, and what was left behind by then."""
+    """Return each line of this package that an attempt runs: number, location, and a digest of files and bills."""
     folder.mkdir()
     lines = folder.with_name("lines")
 
-    def left() -> str:
+    def digest_of_state() -> str:
         files = sorted(file for file in folder.rglob("*") if file.is_file())
         digest = hashlib.sha256(repr([(str(file), file.read_bytes()) for file in files]).encode())
         return f"{digest.hexdigest()} {len(billed(pictory))}"
@@ -241,7 +255,7 @@ def lines_of(pictory: str, folder: Path, run: Callable[[Path], None]) -> list[tu
             return None
         if event == "line":
             with lines.open("a") as file:
-                file.write(f"{frame.f_code.co_filename}:{frame.f_lineno} {left()}\n")
+                file.write(f"{frame.f_code.co_filename}:{frame.f_lineno} {digest_of_state()}\n")
         return note
 
     def work() -> None:
@@ -255,16 +269,16 @@ def lines_of(pictory: str, folder: Path, run: Callable[[Path], None]) -> list[tu
 
 
 def turning_points(lines: list[tuple[int, str, str]]) -> list[tuple[int, str]]:
-    """Return the lines to be killed at: the first and the last that leave the same files and bills behind.
+    """Return the first and the last line of each group that has the same files and bills.
 
-    Whatever runs between two lines that leave the same behind, a kill there is a kill at either of them.
+    A kill between two such lines has the same effect as a kill at either of them.
     """
     alike = [list(group) for _, group in groupby(lines, key=lambda line: line[2])]
     return sorted({number: line for group in alike for number, line, _ in (group[0], group[-1])}.items())
 
 
 def points_of_saving(pictory: str, folder: Path, kind: str) -> list[tuple[int, str]]:
-    return turning_points(lines_of(pictory, folder, lambda folder: saving_try(folder, kind)))
+    return turning_points(lines_of(pictory, folder, lambda folder: saving_attempt(folder, kind)))
 
 
 def killed(pictory: str, folder: Path, kind: str, number: int) -> None:
@@ -273,27 +287,27 @@ def killed(pictory: str, folder: Path, kind: str, number: int) -> None:
 
     def work() -> None:
         kill_at(number)
-        saving_try(folder, kind)
+        saving_attempt(folder, kind)
 
     assert in_a_child(work) == KILLED
 
 
 def is_whole(folder: Path, job_id: str) -> bool:
-    """Whether picture, sidecar and XCom tell the same, and nothing else lies there."""
+    """Whether picture and sidecar match, and the folder has no other file."""
     picture = folder / "pictures" / "a.png"
-    said = json.loads(picture.with_name("a.png.json").read_text())
+    sidecar = json.loads(picture.with_name("a.png.json").read_text())
     with Image.open(picture) as image:
         image.load()
     return (
-        (said["state"], said["job_id"], said["size"]) == ("saved", job_id, picture.stat().st_size)
-        and said["sha256"] == hashlib.sha256(picture.read_bytes()).hexdigest()
+        (sidecar["state"], sidecar["job_id"], sidecar["size"]) == ("saved", job_id, picture.stat().st_size)
+        and sidecar["sha256"] == hashlib.sha256(picture.read_bytes()).hexdigest()
         and {file.name for file in picture.parent.iterdir() if file.suffix != ".part"} == {"a.png", "a.png.json"}
     )
 
 
 @pytest.mark.parametrize("kind", SAVING)
-def test_killed_anywhere_a_picture_is_billed_once_and_saved_once(pictory, tmp_path, kind):
-    """Killed, and then: a retry, a clear where the picture is not to be replaced, and another run."""
+def test_after_a_kill_at_any_point_a_picture_is_billed_once_and_saved_once(pictory, tmp_path, kind):
+    """After the kill: a retry, a clear if the picture may not be replaced, and another run."""
     options = SAVING[kind][1]
     points = points_of_saving(pictory, tmp_path / "counting", kind)
     assert len(points) > 15
@@ -301,7 +315,7 @@ def test_killed_anywhere_a_picture_is_billed_once_and_saved_once(pictory, tmp_pa
     for number, line in points:
         folder = tmp_path / str(number)
         killed(pictory, folder, kind, number)
-        ended = in_a_child(lambda folder=folder: saving_try(folder, kind))
+        ended = in_a_child(lambda folder=folder: saving_attempt(folder, kind))
         jobs = billed(pictory)
         assert len(jobs) <= 1, line
         if ended:
@@ -310,24 +324,24 @@ def test_killed_anywhere_a_picture_is_billed_once_and_saved_once(pictory, tmp_pa
             continue
         assert is_whole(folder, jobs[0]), line
         if "overwrite" not in options:
-            assert in_a_child(lambda folder=folder: saving_try(folder, kind, clears=3)) == 0, line
-            assert in_a_child(lambda folder=folder: saving_try(folder, kind, run_id="next")) == 0, line
+            assert in_a_child(lambda folder=folder: saving_attempt(folder, kind, clears=3)) == 0, line
+            assert in_a_child(lambda folder=folder: saving_attempt(folder, kind, run_id="next")) == 0, line
             assert billed(pictory) == jobs, line
             assert is_whole(folder, jobs[0]), line
     assert {line.removeprefix(PACKAGE).split(":")[0] for line in reported} <= SAVING_WINDOW
 
 
 @pytest.mark.parametrize("kind", ["save", "save where there is no store"])
-def test_killed_anywhere_and_cleared_only_what_nobody_can_know_is_bought_again(pictory, tmp_path, kind):
+def test_after_a_kill_and_a_clear_only_an_unknown_outcome_is_bought_again(pictory, tmp_path, kind):
     for number, line in points_of_saving(pictory, tmp_path / "counting", kind):
         folder = tmp_path / str(number)
         killed(pictory, folder, kind, number)
         sidecar = folder / "pictures" / "a.png.json"
-        left = json.loads(sidecar.read_text())["state"] if sidecar.exists() else None
-        assert in_a_child(lambda folder=folder: saving_try(folder, kind, clears=3)) == 0, line
+        state = json.loads(sidecar.read_text())["state"] if sidecar.exists() else None
+        assert in_a_child(lambda folder=folder: saving_attempt(folder, kind, clears=3)) == 0, line
         jobs = billed(pictory)
-        assert len(jobs) == 1 or left == "intent", line
+        assert len(jobs) == 1 or state == "intent", line
         assert is_whole(folder, jobs[-1]), line
 
 
-SAVING_WINDOW = {*WINDOW, "/images/shelf.py", "/images/sidecar.py", "/images/store.py"}
+SAVING_WINDOW = {*WINDOW, "/storage/pictures.py", "/core/sidecar.py", "/storage/files.py", "/storage/target.py"}

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A worker is killed at every point of a task, in a real Airflow: what was billed, and how the run ended."""
+"""Tests that kill a worker at every point of a task, in a real Airflow, and check the bills and the outcome."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.faults.conftest import billed, load
 
 kills = load("faults_kills")
 UNKNOWABLE = {
-    # point: how many jobs Pictory may have billed by then
+    # point: how many jobs Pictory may have billed
     "between_intent_and_post": {0},
     "while_the_post_is_in_flight": {0, 1},
     "between_reply_and_record": {1},
@@ -32,11 +32,11 @@ def tasks(airflow, run):
 
 
 @pytest.mark.parametrize(("victim", "kind", "point"), KILLS)
-def test_a_killed_task_is_billed_once_or_says_that_nobody_can_know(
+def test_a_killed_task_is_billed_once_or_reports_an_unknown_outcome(
     airflow, simulator, run, tasks, victim, kind, point
 ):
     task_id = f"{victim}__{kind}__{point}"
-    assert (airflow.markers / task_id).exists(), "the kill never struck"
+    assert (airflow.markers / task_id).exists(), "the process was not killed"
     jobs = billed(simulator, kills.prompt(victim, kind, point))
     assert tasks[task_id]["try_number"] == 2
     if point in UNKNOWABLE:
@@ -51,7 +51,7 @@ def test_a_killed_task_is_billed_once_or_says_that_nobody_can_know(
             assert airflow.xcom(*run, task_id, "image")["job_id"] == jobs[0]
 
 
-def test_the_log_of_the_killed_try_names_the_job_that_could_not_be_put_on_record(airflow, simulator, run, tasks):
+def test_the_log_of_the_killed_attempt_names_the_job_that_could_not_be_recorded(airflow, simulator, run, tasks):
     task_id = "process__submit__between_reply_and_record"
     (job_id,) = billed(simulator, kills.prompt("process", "submit", "between_reply_and_record"))
     assert f"Pictory accepted job {job_id}" in airflow.task_log(*run, task_id, try_number=1)
@@ -59,7 +59,7 @@ def test_the_log_of_the_killed_try_names_the_job_that_could_not_be_put_on_record
 
 @pytest.fixture(scope="module")
 def thawed(airflow, run):
-    """Let the workers go on that were frozen while Airflow gave them up and retried their tasks."""
+    """Resume the frozen workers, whose tasks Airflow has meanwhile retried."""
     frozen = [process for process in airflow.processes() if process.status() == psutil.STATUS_STOPPED]
     assert len(frozen) == 2 * len(kills.FROZEN), "the worker and the process of each task"
     for process in frozen:
@@ -70,9 +70,7 @@ def thawed(airflow, run):
 
 
 @pytest.mark.usefixtures("thawed")
-def test_a_worker_that_thaws_after_its_task_was_retried_cannot_buy_the_picture_again(
-    airflow, simulator, run, tasks
-):
+def test_a_resumed_worker_whose_task_was_retried_cannot_buy_the_picture_again(airflow, simulator, run, tasks):
     task_id = "frozen__submit__before_the_intent"
     jobs = billed(simulator, kills.prompt(*task_id.split("__")))
     assert (tasks[task_id]["state"], tasks[task_id]["try_number"]) == ("success", 2)
@@ -80,9 +78,7 @@ def test_a_worker_that_thaws_after_its_task_was_retried_cannot_buy_the_picture_a
 
 
 @pytest.mark.usefixtures("thawed")
-def test_a_worker_that_thaws_after_its_intent_was_reported_buys_at_most_what_was_reported(
-    airflow, simulator, run, tasks
-):
+def test_a_resumed_worker_whose_intent_was_reported_buys_at_most_that_picture(airflow, simulator, run, tasks):
     task_id = "frozen__submit__between_intent_and_post"
     assert (tasks[task_id]["state"], tasks[task_id]["try_number"]) == ("failed", 2)
     assert "PictorySubmitOutcomeUnknown" in airflow.task_log(*run, task_id, try_number=2)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A task that saves its picture is killed at every point, in a real Airflow; then cleared, then run once more."""
+"""Tests that kill a task that saves its picture at every point, in a real Airflow; then a clear, then another run."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def states(airflow, run):
 
 
 def whole(airflow, job_id, point):
-    """Whether picture and sidecar tell the same of a job."""
+    """Whether picture and sidecar match, and belong to a job."""
     picture = airflow.markers / "pictures" / f"{point}.png"
-    said = json.loads(picture.with_name(f"{point}.png.json").read_text())
+    sidecar = json.loads(picture.with_name(f"{point}.png.json").read_text())
     with Image.open(picture) as image:
         image.load()
-    assert said["sha256"] == hashlib.sha256(picture.read_bytes()).hexdigest()
-    return (said["state"], said["job_id"]) == ("saved", job_id)
+    assert sidecar["sha256"] == hashlib.sha256(picture.read_bytes()).hexdigest()
+    return (sidecar["state"], sidecar["job_id"]) == ("saved", job_id)
 
 
 @pytest.mark.parametrize("case", kills.SAVING, ids=lambda case: case[2])
-def test_a_killed_task_is_billed_once_and_saves_once_or_says_that_nobody_can_know(
+def test_a_killed_task_is_billed_once_and_saves_once_or_reports_an_unknown_outcome(
     airflow, simulator, run, states, case
 ):
     point, task_id = case[2], "__".join(case)
-    assert (airflow.markers / task_id).exists(), "the kill never struck"
+    assert (airflow.markers / task_id).exists(), "the process was not killed"
     jobs = billed(simulator, kills.prompt(*case))
     if point in UNKNOWABLE:
         assert len(jobs) in UNKNOWABLE[point]
@@ -61,7 +61,7 @@ def bills(simulator, run):
     return {case: billed(simulator, kills.prompt(*case)) for case in KNOWABLE}
 
 
-def test_a_clear_buys_nothing_that_is_there(airflow, simulator, run, bills):
+def test_a_clear_buys_no_picture_that_exists(airflow, simulator, run, bills):
     for case in KNOWABLE:
         clear(airflow, run, "__".join(case))
     ended = airflow.finish(*run, timeout=600)
@@ -69,7 +69,7 @@ def test_a_clear_buys_nothing_that_is_there(airflow, simulator, run, bills):
     assert {case: billed(simulator, kills.prompt(*case)) for case in KNOWABLE} == bills
 
 
-def test_another_run_buys_nothing_that_is_there(airflow, simulator, run, bills):
+def test_another_run_buys_no_picture_that_exists(airflow, simulator, run, bills):
     another = DAG_ID, airflow.trigger(DAG_ID)
     ended = airflow.finish(*another, timeout=600)
     assert {ended["__".join(case)] for case in KNOWABLE} == {"success"}

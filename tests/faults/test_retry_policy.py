@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The recipe of the docs for Airflow's retry policies, run by a real Airflow."""
+"""Tests of the docs' recipe for Airflow's retry policies, in a real Airflow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def outcome(airflow, quiet):
-    """Run the recipe against a fault, and return how its task ended, and its log."""
+    """Return a function that runs the recipe with a fault, and returns its task's state, tries and log."""
 
     def run(fault, **options):
         quiet.reset()
@@ -22,7 +22,7 @@ def outcome(airflow, quiet):
     return run
 
 
-def test_a_task_that_is_rate_limited_comes_back_when_the_policy_says(outcome, quiet):
+def test_a_rate_limited_task_is_retried_when_the_policy_says(outcome, quiet):
     state, tries, log = outcome("rate-limited", retry_after="3600")
     assert (state, tries) == ("success", 2), (
         "within the minutes of this test, and not after the hour of retry_delay"
@@ -31,14 +31,14 @@ def test_a_task_that_is_rate_limited_comes_back_when_the_policy_says(outcome, qu
     assert len(quiet.account.jobs) == 1
 
 
-def test_a_task_that_is_blocked_is_not_retried_by_the_policy(outcome, quiet):
+def test_a_blocked_task_is_not_retried(outcome, quiet):
     state, tries, log = outcome("edge-block")
     assert (state, tries) == ("failed", 1)
     assert "the firewall blocks this client" in log
     assert len(quiet.account.jobs) == 0
 
 
-def test_a_policy_is_never_asked_about_an_unknown_outcome(outcome, quiet):
+def test_an_unknown_outcome_does_not_reach_the_policy(outcome, quiet):
     state, tries, log = outcome("drop-after")
     assert (state, tries) == ("failed", 1)
     assert "Retry policy decision" not in log

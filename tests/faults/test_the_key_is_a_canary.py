@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The key is a canary: after all that the other tests of this tier have done, it is nowhere but where it belongs.
+"""Tests that the key, a canary, is in no file that the other tests of this tier have written.
 
-``conftest`` lets this file run last.
+``conftest`` makes this file run last.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def files(searched, airflow):
-    """Return every file that an Airflow of this tier has written: logs, databases, and what they were dumped to."""
+    """Return every file that an Airflow of this tier has written: logs, databases, and dumps of the databases."""
     databases = [home / "airflow.db" for home in searched if (home / "airflow.db").exists()]
     for database in databases:
         with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
@@ -34,8 +34,8 @@ def containing(files: list[Path], text: str) -> list[Path]:
     return [file for file in files if text.encode() in file.read_bytes()]
 
 
-def test_the_search_would_find_what_is_there(files, searched):
-    """Each kind of thing that is searched holds something that is known to be in it."""
+def test_the_search_finds_known_texts(files, searched):
+    """Each kind of searched file contains a text that is known to be in it."""
     jobs_named = containing(files, "Pictory accepted job ")
     assert any(file.suffix == ".log" for file in jobs_named), "task logs"
     assert any(".log.trigger." in file.name for file in containing(files, "PictoryJobTrigger")), "trigger logs"
@@ -48,7 +48,7 @@ def test_the_key_is_in_no_log_no_database_no_xcom_and_no_text_of_an_exception(fi
     assert containing(files, CANARY) == []
 
 
-def test_the_key_went_to_no_host_but_the_apis(simulator, quiet):
+def test_the_key_was_sent_only_to_the_api(simulator, quiet):
     requests = [*simulator.requests, *quiet.requests]
     assert {request.host for request in requests if CANARY in str(request.headers)} == {"api"}
     assert not any(CANARY in str((request.path, request.query, request.body)) for request in requests)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Two triggerers share the waits, on PostgreSQL: one is frozen and thawed, then the other is killed."""
+"""Tests with two triggerers on PostgreSQL: one is frozen and resumed, then the other is killed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def airflow(pictory, database, searched, tmp_path_factory):
 
 
 def holders(database) -> Counter:
-    """Return how many triggers each triggerer holds."""
+    """Return the number of triggers of each triggerer."""
     with psycopg2.connect(database) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT triggerer_id FROM trigger")
         return Counter(row[0] for row in cursor.fetchall())
@@ -58,11 +58,11 @@ def wait_until(airflow, condition, timeout=90):
     for _ in airflow.until(timeout):
         if condition():
             return
-    raise AssertionError("it did not happen in time")
+    raise AssertionError("not within the timeout")
 
 
 def living(database) -> int:
-    """Return how many triggerers have told the database that they run."""
+    """Return how many triggerers are running according to the database."""
     with psycopg2.connect(database) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM job WHERE job_type = 'TriggererJob' AND state = 'running'")
         (count,) = cursor.fetchone()
@@ -71,10 +71,10 @@ def living(database) -> int:
 
 @pytest.fixture(scope="module")
 def run(airflow, database, pictory):
-    """Run the DAG, and do to its triggerers what machines do to programs.
+    """Run the DAG, freeze and resume its first triggerer, and kill the second one.
 
-    No job ends before it is told to, however long the rest takes. The second triggerer starts when the first
-    holds every wait: of two that look at once, one may take them all.
+    No job ends before the test ends it. The second triggerer starts when the first one has all triggers, because of
+    two that start together one may take them all.
     """
     run = "faults_triggerers", airflow.trigger("faults_triggerers")
     waits = dag.OPERATORS + dag.SENSORS
@@ -90,9 +90,9 @@ def run(airflow, database, pictory):
     events["one is frozen"] = holders(database)
     for process in frozen:
         process.send_signal(signal.SIGCONT)
-    # Looked for now, since a triggerer that takes a trigger again begins its log file again.
-    wait_until(airflow, lambda: said_of(airflow))
-    events["the thawed one let go"] = said_of(airflow)
+    # Read now, because a triggerer that takes a trigger again overwrites its log file.
+    wait_until(airflow, lambda: jobs_released(airflow))
+    events["released"] = jobs_released(airflow)
 
     airflow.kill_component("triggerer-2")
     wait_until(airflow, lambda: set(holders(database)).isdisjoint(events["one is frozen"]))
@@ -103,14 +103,16 @@ def run(airflow, database, pictory):
     return run, events
 
 
-def said_of(airflow) -> set[str]:
-    """Return the jobs whose fate a trigger has told, when it was made to let go of them."""
-    told = re.compile(r"This wait was ended, or goes on in another triggerer\. Job (\S+) runs on at Pictory")
+def jobs_released(airflow) -> set[str]:
+    """Return the jobs that triggers have logged when they were cancelled."""
+    released = re.compile(
+        r"This wait was ended, or continues in another triggerer\. Job (\S+) keeps running at Pictory"
+    )
     logs = (airflow.home / "logs").rglob("*.log.trigger.*")
-    return {job_id for file in logs for job_id in told.findall(file.read_text(errors="replace"))}
+    return {job_id for file in logs for job_id in released.findall(file.read_text(errors="replace"))}
 
 
-def test_each_triggerer_in_turn_held_every_wait(run):
+def test_each_triggerer_had_all_triggers_in_turn(run):
     _, events = run
     assert [sorted(events[when].values()) for when in ("at first", "one is frozen", "the other is killed")] == [
         [dag.OPERATORS + dag.SENSORS]
@@ -119,13 +121,13 @@ def test_each_triggerer_in_turn_held_every_wait(run):
     assert first == third != second
 
 
-def test_every_task_ends_well_at_its_first_try(airflow, run):
+def test_every_task_succeeds_at_its_first_try(airflow, run):
     tasks = airflow.tasks(*run[0])
     assert len(tasks) == dag.OPERATORS + 2 * dag.SENSORS
     assert {(task["state"], task["try_number"]) for task in tasks} == {("success", 1)}
 
 
-def test_each_picture_was_bought_once_and_triggers_have_only_read(pictory, run):
+def test_each_picture_was_bought_once_and_triggers_only_read(pictory, run):
     bought = Counter(request.body["prompt"] for request in pictory.submissions)
     assert bought == {dag.PROMPT.format(n): 1 for n in range(dag.OPERATORS + dag.SENSORS)}
     assert len(pictory.account.jobs) == len(bought)
@@ -135,5 +137,5 @@ def test_each_picture_was_bought_once_and_triggers_have_only_read(pictory, run):
 
 def test_a_trigger_that_was_taken_over_says_what_happens_to_its_job_and_stops_nothing(run, pictory):
     _, events = run
-    assert events["the thawed one let go"] <= set(pictory.account.jobs)
+    assert events["released"] <= set(pictory.account.jobs)
     assert not any(job.is_cleaned for job in pictory.account.jobs.values())

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Ask the real Pictory what its documentation leaves open: ``make live``. It buys one picture.
+"""Check open questions at the real Pictory: ``make live``. It buys one picture.
 
     PICTORY_API_KEY=... make live
-    PICTORY_API_KEY=... python -m tests.live again FOLDER    look at the picture's URL again: free
+    PICTORY_API_KEY=... python -m tests.live again FOLDER    request the picture's URL again: free
 
-LIVE_OUT=folder       where report and samples go; live-<date> by default
-LIVE=yes              agree where there is no terminal
-LIVE_INVALID=no       leave the invalid request out
-LIVE_JOB=jobId        go on with a job that was bought, and buy nothing
-LIVE_USER_AGENT=...   introduce yourself in another way
-PICTORY_BASE_URL=...  elsewhere than to Pictory itself, such as to a simulator
+LIVE_OUT=folder       folder for report and samples; default: live-<date>
+LIVE=yes              agree, if there is no terminal
+LIVE_INVALID=no       do not send the invalid request
+LIVE_JOB=jobId        continue with a job that is already bought, and buy nothing
+LIVE_USER_AGENT=...   send another user agent
+PICTORY_BASE_URL=...  use another server than Pictory, such as a simulator
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str], environment: Mapping[str, str] = os.environ) -> int:
-    """Do what was asked for, and return the exit code."""
-    if "AIRFLOW_HOME" not in os.environ:  # the hook brings Airflow along, which makes itself a home
+    """Run the command, and return the exit code."""
+    if "AIRFLOW_HOME" not in os.environ:  # the hook imports Airflow, which creates its home
         os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-live-")
     if arguments[:1] == ["again"] and len(arguments) == 2:
         return again(Path(arguments[1]), environment)
@@ -41,7 +41,7 @@ def main(arguments: list[str], environment: Mapping[str, str] = os.environ) -> i
 
 
 def live(environment: Mapping[str, str]) -> int:
-    """Buy, ask, and write the report."""
+    """Buy one picture, run all checks, and write the report."""
     from pictory_provider.api.errors import PictoryError
     from tests.live.buying import CannotBuy
     from tests.live.gathering import Options, gather
@@ -64,14 +64,14 @@ def live(environment: Mapping[str, str]) -> int:
     except CannotBuy as error:
         print(f"Nothing was bought. {error}")
         return 1
-    print(f"The report is {write(facts, folder)}; the samples lie beside it.")
+    print(f"The report is {write(facts, folder)}; the samples are next to it.")
     if facts.stopped:
         print(f"It stopped: {facts.stopped}")
     return 1 if facts.stopped else 0
 
 
 def again(where: Path, environment: Mapping[str, str]) -> int:
-    """Look at the picture's URL again, and at its job where there is a key; add a line to the report."""
+    """Request the picture's URL again, and its job if there is a key; add a line to the report."""
     from pictory_provider.api.checks import without_query
     from pictory_provider.api.endpoints import get_job
     from pictory_provider.api.errors import PictoryError
@@ -133,30 +133,33 @@ def _settings(environment: Mapping[str, str]) -> ConnectionSettings:
 def _agrees(
     settings: ConnectionSettings, folder: Path, job_id: str | None, environment: Mapping[str, str]
 ) -> bool | None:
-    """Say what it costs and what is sent, and ask: whether to send the invalid request too; ``None`` for no."""
+    """Print the cost and the requests, and ask for consent.
+
+    :return: whether to send the invalid request too; ``None`` without consent.
+    """
     from tests.live.buying import MODEL, PRICE, RATIO, Private
 
     known = job_id or Private(folder).known.get("job_id")
     costs = f"buys one {MODEL} picture ({RATIO}) for {PRICE} AI credits"
     print(
-        f"This {'looks at a job that was bought before, and buys nothing' if known else costs}, at {settings.base_url}."
+        f"This {'polls a job that was bought before, and buys nothing' if known else costs}, at {settings.base_url}."
     )
     print(
         "It also sends, free of charge: the quota from both HTTP libraries and under four other user agents, once with an unknown header and once with a "
-        "wrong key; an unknown job; the ledger, the lists of jobs and of images; and looks every 2 s until the job has "
-        "ended and been billed.\nThe lists are read, and only what is of this picture is written down. Everything "
-        f"goes to {folder}/."
+        "wrong key; an unknown job; the ledger, the lists of jobs and of images; and polls every 2 s until the job has "
+        "ended and been billed.\nOf the lists, only the items of this picture are stored. All results "
+        f"go to {folder}/."
     )
     invalid = (
-        "One request is sent that Pictory is to refuse with 400: a prompt of 2 characters. By its documentation that "
-        f"costs nothing; should it be taken all the same, it is one more {MODEL} picture."
+        "One request is sent that Pictory should refuse with 400: a prompt of 2 characters. By its documentation that "
+        f"costs nothing; if Pictory accepts it nevertheless, it costs one more {MODEL} picture."
     )
     print(invalid)
     refused = environment.get("LIVE_INVALID", "").lower() in ("no", "0")
     if environment.get("LIVE") == "yes":
         return not refused
     if not sys.stdin.isatty():
-        print("Set LIVE=yes to agree, and LIVE_INVALID=no to leave the invalid request out.")
+        print("Set LIVE=yes to agree, and LIVE_INVALID=no to skip the invalid request.")
         return None
     if input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
         return None

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Buy the one picture, through the provider's hook, and never a second one.
+"""Buy a single picture through the provider's hook, and never a second one.
 
-What is known of the purchase lies in a file from before the request on: a run that breaks off goes on with the job
-that was paid for, and one that cannot know whether it bought does not buy again.
+The purchase is recorded in a file before the request: after an interruption the next run continues with the paid job,
+and after an unknown outcome it does not buy again.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ PRIVATE = "private.json"
 
 
 class CannotBuy(Exception):
-    """Nothing is bought, and the text says why and what to do."""
+    """Nothing was bought; the text says why and what to do."""
 
 
 class Private:
-    """What of a purchase is not for others: the real jobId, and the URL with its signature."""
+    """The private data of a purchase: the real jobId, and the URL with its signature."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / PRIVATE
         self.known: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else {}
 
     def note(self, **fields: Any) -> None:
-        """Keep more, on disk before this returns."""
+        """Store more fields, on disk before this returns."""
         self.known |= fields
         fresh = self.path.with_suffix(".new")
         with open(fresh, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
@@ -47,27 +47,27 @@ class Private:
 
 
 def check_not_in_doubt(private: Private, job_id: str | None) -> None:
-    """Refuse to go on where an earlier run may have bought, or is about another job.
+    """Refuse to continue if the outcome of an earlier run is unknown, or if it was about another job.
 
-    :param job_id: the one that the user gives.
+    :param job_id: given by the user.
     """
     known = private.known.get("job_id")
     if job_id and known and known != job_id:
         raise CannotBuy(f"{private.path} is about another job than LIVE_JOB names. Take another folder: LIVE_OUT.")
     if private.known.get("state") == "intent" and not job_id:
         raise CannotBuy(
-            f"{private.path} says that a run before this one sent the paid request and never learnt its jobId. "
-            "Whether it was billed cannot be known from here, and it is not sent again. Look at "
-            "`python -m pictory_provider ledger` and at your jobs in Pictory's web application; then go on with "
+            f"{private.path} says that an earlier run sent the paid request and did not receive its jobId. It is "
+            "unknown whether that was billed, so the request is not sent again. Check "
+            "`python -m pictory_provider ledger` and your jobs in Pictory's web application; then continue with "
             "LIVE_JOB=<jobId>, or, if nothing was bought, in another folder with LIVE_OUT."
         )
 
 
 def buy(probe: Probe, private: Private, prompt: str) -> str:
-    """Buy the picture and return its jobId.
+    """Buy the picture, and return its jobId.
 
-    :raises PictorySubmitOutcomeUnknown: where nobody can know; the file then says so.
-    :raises PictoryError: where nothing was bought.
+    :raises PictorySubmitOutcomeUnknown: if the outcome is unknown; the file says so too.
+    :raises PictoryError: if nothing was bought.
     """
     from pictory_provider.hooks.pictory import PictoryHook
 
@@ -80,7 +80,7 @@ def buy(probe: Probe, private: Private, prompt: str) -> str:
     except PictorySubmitOutcomeUnknown:
         raise
     except Exception:
-        private.known = before  # the provider says of every other error that nothing was bought
+        private.known = before  # every other error of the provider means that nothing was bought
         private.note(state="nothing bought")
         raise
     private.note(state="bought", job_id=job_id, bought_at=time.time())

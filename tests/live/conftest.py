@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""``make live`` against the simulator, which plays each Pictory that there may be."""
+"""Fixtures to run ``make live`` against the simulator, with every possible behaviour of Pictory."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.live.report import write
 
 @pytest.fixture
 def pictory(fresh_simulator):
-    """Return a fresh account at a local Pictory. Jobs are done at once."""
+    """Return a simulator without jobs. Its jobs end immediately."""
     return fresh_simulator()
 
 
-class Visit:
-    """What one run of the tool brought home."""
+class Result:
+    """The result of one run of the tool."""
 
     def __init__(self, facts, folder):
         self.facts, self.folder = facts, folder
@@ -27,7 +27,7 @@ class Visit:
         self.found = {answer.question: answer.found for answer in answers(facts)}
 
     def says(self, *words):
-        """Return the one answer whose question has these words, an open one with a dash before it."""
+        """Return the answer to the question with these words, with a dash before it if it is open."""
         (found,) = [found for title, found in self.found.items() if all(word in title for word in words)]
         return found.text if isinstance(found, Found) else f"- {found}"
 
@@ -43,13 +43,12 @@ def settings(pictory):
 
 
 @pytest.fixture
-def visit(settings, tmp_path):
-    """Return what runs the tool, quickly, and returns what it brought home."""
+def run_tool(settings, tmp_path):
+    """Return a function that runs the tool with short times, and returns its result."""
 
-    def visit(folder=tmp_path, **options):
-        told = []
+    def run_tool(folder=tmp_path, **options):
         quick = {"every": 0.02, "patience": 5.0, "most": 10.0}
-        facts = gather(Options(settings=settings, folder=folder, **(quick | options)), told.append)
-        return Visit(facts, folder)
+        facts = gather(Options(settings=settings, folder=folder, **(quick | options)), [].append)
+        return Result(facts, folder)
 
-    return visit
+    return run_tool

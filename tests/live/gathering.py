@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Gather the facts: what is free first, then the one purchase, then what becomes of it."""
+"""Collect the facts: free requests first, then the purchase, then the states of its job."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36"
 WRONG_KEY = "pictai_this_key_is_wrong_on_purpose"
-STRANGE_HEADER = {"X-Request-Source": "airflow-provider-pictory"}
+UNKNOWN_HEADER = {"X-Request-Source": "airflow-provider-pictory"}
 INVALID_BODY = {"prompt": "ab", "model": "flux-schnell"}
-"""Two characters where five are the least; the cheapest model, should Pictory take it all the same."""
+"""Two characters instead of at least five; with the cheapest model, in case Pictory accepts it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the user wants.
+    """The user's options.
 
-    :param with_invalid: send the request that Pictory is to refuse.
-    :param job_id: go on with this job, and buy nothing.
-    :param every: seconds between two looks.
-    :param patience: seconds that an unknown job is waited for, and ledger and quota once the job has ended.
-    :param most: seconds that the job is waited for.
+    :param with_invalid: whether to send the request that Pictory should refuse.
+    :param job_id: continue with this job, and buy nothing.
+    :param every: seconds between two polls.
+    :param patience: seconds to wait for an unknown job, and for ledger and quota after the job has ended.
+    :param most: seconds to wait for the job.
     """
 
     settings: ConnectionSettings
@@ -61,12 +61,12 @@ class Options:
 
 @dataclass(slots=True)
 class Facts:
-    """All that was learnt.
+    """All results.
 
-    :param replies: the exchanges that answer something, by a name of ours.
-    :param agents: who asked for the quota, with what user agent, and what came.
-    :param after: seconds from the answer to the purchase until something was first seen, if that was in this run.
-    :param stopped: why nothing was bought.
+    :param replies: the exchanges that answer a question, by name.
+    :param agents: for each request of the quota: a description of the client, its user agent, and the exchange.
+    :param after: seconds from the reply to the purchase until each event, if the purchase was in this run.
+    :param stopped: why nothing was bought, or why the run ended early.
     """
 
     at: float
@@ -76,7 +76,7 @@ class Facts:
     agents: list[tuple[str, str, Exchange]] = field(default_factory=list)
     after: dict[str, float] = field(default_factory=dict)
     every: float = 0.0
-    looked_for: float = 0.0
+    polled_for: float = 0.0
     job_id: str | None = None
     prompt: str | None = None
     job: Job | None = None
@@ -88,34 +88,32 @@ class Facts:
     fetched: Fetched | None = None
     stopped: str = ""
     shown: Callable[[Any], str] = str
-    """How a text of Pictory's is shown; a report's scrubber takes its place."""
+    """Converts a text of Pictory for output; the report sets its scrubber here."""
 
 
 def gather(options: Options, say: Callable[[str], None] = print) -> Facts:
-    """Ask, buy, follow, and return what was learnt. What was learnt before something stopped it counts too."""
+    """Run all checks, and return the results, also those before an interruption."""
     private = Private(options.folder)
     known_job = options.job_id or private.known.get("job_id")
     check_not_in_doubt(private, options.job_id)
     probe = Probe(options.settings)
     facts = Facts(time.time(), options.settings, probe.exchanges, every=options.every)
     try:
-        _ask_what_is_free(probe, facts, say)
+        _send_free_requests(probe, facts, say)
         if options.with_invalid:
-            say("Sending a prompt of 2 characters, which is to be refused")
+            say("Sending a prompt of 2 characters, which Pictory should refuse")
             facts.replies["invalid"] = probe.ask(Request("POST", "/v1/aistudio/images", json=INVALID_BODY))
         if known_job:
-            say("Going on with a job that was bought before; nothing is bought now")
+            say("Continuing with a job that was bought before; nothing is bought now")
             facts.job_id, facts.prompt = known_job, private.known.get("prompt")
             private.note(state="bought", job_id=known_job)
         else:
             _buy(probe, private, facts, say)
         if facts.job_id:
             _follow(probe, private, facts, options, say)
-            _look_around(probe, private, facts, options, say)
-    except (Exception, KeyboardInterrupt) as error:  # what was learnt by then is reported all the same
-        facts.stopped = (
-            f"{type(error).__name__}: {error}. What was bought is in {private.path}: the same command goes on."
-        )
+            _read_lists(probe, private, facts, options, say)
+    except (Exception, KeyboardInterrupt) as error:  # the results so far are reported
+        facts.stopped = f"{type(error).__name__}: {error}. What was bought is in {private.path}: run the same command to continue."
         traceback.print_exc()
     finally:
         probe.close()
@@ -125,8 +123,8 @@ def gather(options: Options, say: Callable[[str], None] = print) -> Facts:
     return facts
 
 
-def _ask_what_is_free(probe: Probe, facts: Facts, say: Callable[[str], None]) -> None:
-    say("Asking what is free: the quota as several clients, the ledger, a wrong key, an unknown job")
+def _send_free_requests(probe: Probe, facts: Facts, say: Callable[[str], None]) -> None:
+    say("Sending free requests: the quota with several clients, the ledger, a wrong key, an unknown job")
     quota = endpoints.get_quota()
     ours = probe.settings.user_agent
     facts.replies["quota"] = probe.ask(quota)
@@ -140,8 +138,8 @@ def _ask_what_is_free(probe: Probe, facts: Facts, say: Callable[[str], None]) ->
     ):
         with probe.as_other(user_agent=agent) as other:
             facts.agents.append((name, agent, other.ask(quota)))
-    with probe.as_other(STRANGE_HEADER) as other:
-        facts.replies["strange header"] = other.ask(quota)
+    with probe.as_other(UNKNOWN_HEADER) as other:
+        facts.replies["unknown header"] = other.ask(quota)
     with probe.as_other(api_key=WRONG_KEY) as other:
         facts.replies["unauthorized"] = other.ask(quota)
     facts.replies["missing"] = probe.ask(endpoints.get_job(str(uuid.uuid4())))
@@ -165,29 +163,29 @@ def _buy(probe: Probe, private: Private, facts: Facts, say: Callable[[str], None
 
 
 def _follow(probe: Probe, private: Private, facts: Facts, options: Options, say: Callable[[str], None]) -> None:
-    """Look at job, ledger and quota until all have said what they will, or long enough."""
+    """Poll job, ledger and quota until all have changed as expected, or until the time is over."""
     assert facts.job_id
     known = private.known
     since = (
         facts.replies["submitted"].answered_at if "submitted" in facts.replies else None
-    )  # None: in an earlier run
+    )  # None if the purchase was in an earlier run
     facts.used_before = known.get("used_before")
     before = set(known.get("rows_before", ())) if "rows_before" in known else None
     begun, ended_at = time.time(), None
-    say("Following the job, the ledger and the quota")
+    say("Polling the job, the ledger and the quota")
     while True:
         if ended_at is None and _has_ended(probe, facts, since):
             ended_at = time.time()
             say(f"The job has ended: {facts.job.status if facts.job else '?'}")
         if before is not None and not facts.new_rows:
-            _look_for_row(probe, facts, before, since)
+            _poll_ledger(probe, facts, before, since)
         if facts.used_before is not None and "quota" not in facts.after:
-            _look_at_quota(probe, facts, since)
+            _poll_quota(probe, facts, since)
         is_all_seen = (before is None or facts.new_rows) and (
             facts.used_before is None or facts.used_after != facts.used_before
         )
         now = time.time()
-        facts.looked_for = now - begun
+        facts.polled_for = now - begun
         if ended_at is None and now - begun > (options.most if facts.job else options.patience):
             return
         if ended_at is not None and (is_all_seen or now - ended_at > options.patience):
@@ -197,53 +195,53 @@ def _follow(probe: Probe, private: Private, facts: Facts, options: Options, say:
 
 def _has_ended(probe: Probe, facts: Facts, since: float | None) -> bool:
     assert facts.job_id
-    look = probe.ask(endpoints.get_job(facts.job_id))
+    poll = probe.ask(endpoints.get_job(facts.job_id))
     try:
-        job = responses.parse_job(_response(look), facts.job_id)
+        job = responses.parse_job(_response(poll), facts.job_id)
     except JobNotFound:
-        facts.replies.setdefault("not yet visible", look)
+        facts.replies.setdefault("not yet visible", poll)
         return False
     except PictoryError:
         return False
-    _first_seen(facts, "visible", look, since)
+    _first_seen(facts, "visible", poll, since)
     if job.state is JobState.IN_PROGRESS:
-        facts.replies.setdefault("in progress", look)
+        facts.replies.setdefault("in progress", poll)
     facts.job = job
-    facts.replies["job"] = look
+    facts.replies["job"] = poll
     if job.state in (JobState.FAILED, JobState.CLEANED) or (job.state is JobState.COMPLETED and job.url):
-        _first_seen(facts, "ended", look, since)
+        _first_seen(facts, "ended", poll, since)
         return True
     return False
 
 
-def _look_for_row(probe: Probe, facts: Facts, before: set[str], since: float | None) -> None:
-    look = probe.ask(_this_month())
+def _poll_ledger(probe: Probe, facts: Facts, before: set[str], since: float | None) -> None:
+    poll = probe.ask(_this_month())
     try:
-        rows = responses.parse_credit_usage(_response(look))
+        rows = responses.parse_credit_usage(_response(poll))
     except PictoryError:
         return
     facts.new_rows = [row for row in rows if _identity(row) not in before]
     if facts.new_rows:
-        facts.replies["usage"] = look
-        _first_seen(facts, "ledger", look, since)
+        facts.replies["usage"] = poll
+        _first_seen(facts, "ledger", poll, since)
 
 
-def _look_at_quota(probe: Probe, facts: Facts, since: float | None) -> None:
-    look = probe.ask(endpoints.get_quota())
+def _poll_quota(probe: Probe, facts: Facts, since: float | None) -> None:
+    poll = probe.ask(endpoints.get_quota())
     try:
-        facts.used_after = responses.parse_quota(_response(look)).ai_credits_used
+        facts.used_after = responses.parse_quota(_response(poll)).ai_credits_used
     except PictoryError:
         return
-    facts.replies["quota after"] = look
+    facts.replies["quota after"] = poll
     if facts.used_after != facts.used_before:
-        _first_seen(facts, "quota", look, since)
+        _first_seen(facts, "quota", poll, since)
 
 
-def _look_around(
+def _read_lists(
     probe: Probe, private: Private, facts: Facts, options: Options, say: Callable[[str], None]
 ) -> None:
-    """Look once at the lists, and at the picture itself."""
-    say("Looking at the lists and at the picture")
+    """Read the lists once, and download the picture."""
+    say("Reading the lists and downloading the picture")
     url = facts.job.url if facts.job else None
     facts.replies["images"] = probe.ask(endpoints.list_images())
     facts.replies["jobs"] = probe.ask(endpoints.list_jobs())
@@ -260,9 +258,9 @@ def _look_around(
             (options.folder / f"picture.{facts.fetched.picture.kind.lower()}").write_bytes(facts.fetched.content)
 
 
-def _first_seen(facts: Facts, what: str, look: Exchange, since: float | None) -> None:
+def _first_seen(facts: Facts, what: str, poll: Exchange, since: float | None) -> None:
     if since is not None:
-        facts.after.setdefault(what, max(0.0, look.answered_at - since))
+        facts.after.setdefault(what, max(0.0, poll.answered_at - since))
 
 
 def _items(exchange: Exchange) -> list[dict[str, Any]]:

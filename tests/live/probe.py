@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Send what a worker of the provider would send, over its own client, and keep every exchange."""
+"""Send requests as a worker does, with the provider's client, and store every exchange."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from pictory_provider.api.errors import ImageInvalid, TransportError
 from pictory_provider.client.aio import AsyncClient
 from pictory_provider.client.sync import SyncClient
-from pictory_provider.images.formats import Picture, PictureChecker
-from pictory_provider.images.png import SIGNATURE
+from pictory_provider.media.formats import Picture, PictureChecker
+from pictory_provider.media.png import SIGNATURE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request and what came of it.
+    """One request and its result.
 
-    :param at: epoch seconds when it was sent.
-    :param response: ``None`` where none came; then ``problem`` says why.
+    :param at: when it was sent, in epoch seconds.
+    :param response: ``None`` if there was no reply; then ``problem`` says why.
     """
 
     request: Request
@@ -62,21 +62,21 @@ class Exchange:
 
 
 class Probe(SyncClient):
-    """The worker's client, which keeps what passes through it.
+    """The worker's client, which stores all exchanges.
 
-    :param exchanges: where to; variants share it.
-    :param more: headers beside those of every request.
+    :param exchanges: the list for them, which variants share.
+    :param headers: additional headers.
     """
 
     def __init__(
         self,
         settings: ConnectionSettings,
         exchanges: list[Exchange] | None = None,
-        more: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(settings)
         self.exchanges = [] if exchanges is None else exchanges
-        self._more = more or {}
+        self._headers = headers or {}
 
     def send(self, request: Request) -> Response:
         at = time.time()
@@ -89,22 +89,22 @@ class Probe(SyncClient):
         return response
 
     def ask(self, request: Request) -> Exchange:
-        """Send a request once; that nothing came back is an answer too."""
+        """Send a request once, and return the exchange, also without a reply."""
         with suppress(TransportError):
             self.send(request)
         return self.exchanges[-1]
 
     @contextmanager
-    def as_other(self, more: dict[str, str] | None = None, **settings: Any) -> Iterator[Probe]:
-        """Give a probe with other settings or more headers."""
-        other = Probe(replace(self.settings, **settings), self.exchanges, more)
+    def as_other(self, headers: dict[str, str] | None = None, **settings: Any) -> Iterator[Probe]:
+        """Yield a probe with other settings or additional headers."""
+        other = Probe(replace(self.settings, **settings), self.exchanges, headers)
         try:
             yield other
         finally:
             other.close()
 
     def ask_as_triggerer(self, request: Request) -> Exchange:
-        """Ask over the triggerer's client, which speaks through another library."""
+        """Send a request with the triggerer's client, which uses another HTTP library."""
 
         async def once() -> Response:
             client = await AsyncClient.open(self.settings)
@@ -122,13 +122,13 @@ class Probe(SyncClient):
         return exchange
 
     def _request(self, session: Any, method: str, url: str, **arguments: Any) -> Any:
-        arguments["headers"] = arguments["headers"] | self._more
+        arguments["headers"] = arguments["headers"] | self._headers
         return super()._request(session, method, url, **arguments)
 
 
 @dataclass(slots=True)
 class Fetched:
-    """What a picture's host gave, to a request without a key."""
+    """The reply of a picture's host to a request without a key."""
 
     at: float
     status: int | None = None
@@ -145,9 +145,9 @@ def fetch(client: SyncClient, url: str) -> Fetched:
     """Download a picture, without the key and once."""
     fetched = Fetched(time.time())
     try:
-        with client.stream(url) as (reply, pieces):
+        with client.stream(url) as (reply, parts):
             fetched.status, fetched.headers = reply.status, dict(reply.headers)
-            fetched.content = b"".join(pieces)
+            fetched.content = b"".join(parts)
     except TransportError as error:
         fetched.problem = error.message
         return fetched

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What was open, and what the facts say of it: each question a function that returns an answer with its evidence."""
+"""The open questions, each as a function that returns an answer with its evidence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from pictory_provider.api.models import JobState
-from pictory_provider.images.mark import why_not
+from pictory_provider.media.mark import why_not
+from pictory_provider.media.xmp import says_ai
 from tests.live.buying import PRICE
 from tests.live.scrubbing import LIMITS
 from tests.samples import NAMES, load, shape_of
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tests.live.probe import Exchange
 
 SIMULATED = {"job-missing-": "missing", "submit-invalid-": "invalid", "job-failed-": "failed"}
-"""How the simulator calls the choice between the samples whose names begin so."""
+"""By the prefix of samples' names: the simulator's name for the choice between them."""
 DOCUMENTED = {
     "job": {
         "job_id",
@@ -40,7 +41,7 @@ DOCUMENTED = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is known now of a question; ``found`` is a text where it is not enough."""
+    """The answer to a question; ``found`` is a text if the question is still open."""
 
     question: str
     found: Found | str
@@ -48,10 +49,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the facts say.
+    """An answer from the facts.
 
     :param evidence: names of replies in the facts.
-    :param samples: names of replies, each with how the names of the samples begin that it may be one of.
+    :param samples: names of replies, each with the prefix of the samples that it may match.
     """
 
     text: str
@@ -63,7 +64,7 @@ QUESTIONS: list[tuple[str, Callable[[Facts], Found | str]]] = []
 
 
 def question(title: str) -> Any:
-    """Register what answers a question, in the order of the report: a text where nothing was learnt."""
+    """Register the function that answers a question, in the order of the report. It returns a text if it cannot."""
 
     def register(function: Callable[[Facts], Found | str]) -> Callable[[Facts], Found | str]:
         QUESTIONS.append((title, function))
@@ -79,8 +80,8 @@ def answers(facts: Facts) -> list[Answer]:
 # Shapes ------------------------------------------------------------------------------------------------
 
 
-def alike(exchange: Exchange, prefix: str) -> list[str]:
-    """Return the samples whose names begin so and that have a reply's status and shape."""
+def matching_samples(exchange: Exchange, prefix: str) -> list[str]:
+    """Return the samples with this prefix and the status and shape of a reply."""
     return [
         name
         for name in NAMES
@@ -96,9 +97,9 @@ def _shape(facts: Facts, name: str, prefix: str, *, never: str) -> Found | str:
         return never
     if exchange.response is None:
         return f"No reply came: {facts.shown(exchange.problem)}"
-    found = alike(exchange, prefix)
+    found = matching_samples(exchange, prefix)
     text = (
-        f"{exchange.status}, in a shape that no sample has: it is new to the parser's tests and to the simulator."
+        f"{exchange.status}, in a shape that no sample has: the parser's tests and the simulator do not know it."
     )
     if found:
         text = f"{exchange.status}, in the shape of the sample `{found[0]}`"
@@ -112,7 +113,7 @@ def _shape(facts: Facts, name: str, prefix: str, *, never: str) -> Found | str:
 
 @question("What does an unknown job look like (404)?")
 def missing(facts: Facts) -> Found | str:
-    return _shape(facts, "missing", "job-missing-", never="It was not asked.")
+    return _shape(facts, "missing", "job-missing-", never="The request was not sent.")
 
 
 @question("What does a refused request look like (400)?")
@@ -120,21 +121,21 @@ def invalid(facts: Facts) -> Found | str:
     exchange = facts.replies.get("invalid")
     if exchange and exchange.status == 200:
         return Found(
-            "Pictory took a prompt of 2 characters, where its documentation asks for 5. **It may have been billed "
-            f"({PRICE} AI credits)**; the ledger tells.",
+            "Pictory accepted a prompt of 2 characters, although its documentation requires 5. **It may have been "
+            f"billed ({PRICE} AI credits)**; check the ledger.",
             ("invalid",),
         )
-    return _shape(facts, "invalid", "submit-invalid-", never="The invalid request was left out.")
+    return _shape(facts, "invalid", "submit-invalid-", never="The invalid request was not sent.")
 
 
 @question("What does a wrong key look like (401)?")
 def unauthorized(facts: Facts) -> Found | str:
-    return _shape(facts, "unauthorized", "unauthorized", never="It was not asked.")
+    return _shape(facts, "unauthorized", "unauthorized", never="The request was not sent.")
 
 
 @question("What does the quota look like?")
 def quota(facts: Facts) -> Found | str:
-    return _shape(facts, "quota", "quota", never="It was not asked.")
+    return _shape(facts, "quota", "quota", never="The request was not sent.")
 
 
 @question("What does an accepted request look like?")
@@ -144,7 +145,7 @@ def submitted(facts: Facts) -> Found | str:
 
 @question("What does a job in progress look like?")
 def in_progress(facts: Facts) -> Found | str:
-    return _shape(facts, "in progress", "job-in-progress", never="No look found it running.")
+    return _shape(facts, "in progress", "job-in-progress", never="No poll found it running.")
 
 
 @question("What does a completed job look like?")
@@ -159,8 +160,8 @@ def completed(facts: Facts) -> Found | str:
     less = sorted(DOCUMENTED["job"] - set(_paths(facts.replies["job"].body)))
     text = (
         answer.text
-        + _told(" Fields beyond those documented: ", map(facts.shown, more))
-        + _told(" Documented, and not there: ", less)
+        + _listed(" Fields beyond those documented: ", map(facts.shown, more))
+        + _listed(" Documented, but missing: ", less)
     )
     return Found(text, answer.evidence, samples=answer.samples)
 
@@ -174,7 +175,7 @@ def failed(facts: Facts) -> Found | str:
     charge = "No row in the ledger and no change of the quota was seen"
     if facts.new_rows or _spent(facts):
         charge = f"It was charged: {len(facts.new_rows)} new rows in the ledger, {_spent(facts):g} AI credits in the quota"
-    text = f"{answer.text} {charge}, in {facts.looked_for:.0f} s. A refund may come later: see the ledger again."
+    text = f"{answer.text} {charge}, in {facts.polled_for:.0f} s. A refund may come later: see the ledger again."
     return Found(text, answer.evidence, samples=answer.samples)
 
 
@@ -187,9 +188,9 @@ def visible(facts: Facts) -> Found | str:
     if after is None:
         return "Not measured: the job was not submitted in this run, or was never seen."
     if "not yet visible" not in facts.replies:
-        return Found(f"The first look, {after:.1f} s after Pictory's reply, found it.", ("job",))
+        return Found(f"The first poll, {after:.1f} s after Pictory's reply, found it.", ("job",))
     return Found(
-        f"After {after:.1f} s at most: it was unknown before, in {_looks(facts)}.",
+        f"After {after:.1f} s at most: it was unknown before, with {_schedule(facts)}.",
         ("not yet visible",),
         samples=(("not yet visible", "job-missing-"),),
     )
@@ -200,22 +201,24 @@ def duration(facts: Facts) -> Found | str:
     after = facts.after.get("ended")
     if after is None:
         return "Not measured: the job was not submitted in this run, or did not end."
-    return Found(f"It had ended {after:.1f} s after Pictory's reply, in {_looks(facts)}.")
+    return Found(f"It had ended {after:.1f} s after Pictory's reply, with {_schedule(facts)}.")
 
 
 @question("What does the ledger's row look like, and when does it appear?")
 def ledger(facts: Facts) -> Found | str:
     if not facts.new_rows:
-        return f"No new row was seen, in {facts.looked_for:.0f} s; or an earlier run did not note the rows before."
+        return (
+            f"No new row was seen, in {facts.polled_for:.0f} s; or an earlier run did not record the rows before."
+        )
     row = facts.new_rows[0]
     when = "It was there"
     if "ledger" in facts.after:
-        when = f"It appeared {facts.after['ledger']:.1f} s after Pictory's reply, in {_looks(facts)}"
+        when = f"It appeared {facts.after['ledger']:.1f} s after Pictory's reply, with {_schedule(facts)}"
     names_job = "names the job" if facts.job_id and facts.job_id in str(row) else "does not name the job"
     text = (
         f"{when}. Type `{facts.shown(row.get('type'))}`, amount {facts.shown(row.get('amount'))}, source `{facts.shown(row.get('source'))}`; it {names_job}."
-        + _told(" Fields beyond those documented: ", map(facts.shown, sorted(set(row) - DOCUMENTED["row"])))
-        + _told(" Documented, and not there: ", sorted(DOCUMENTED["row"] - set(row)))
+        + _listed(" Fields beyond those documented: ", map(facts.shown, sorted(set(row) - DOCUMENTED["row"])))
+        + _listed(" Documented, but missing: ", sorted(DOCUMENTED["row"] - set(row)))
         + (
             f" {len(facts.new_rows)} rows were new: others spend from this account."
             if len(facts.new_rows) > 1
@@ -228,15 +231,17 @@ def ledger(facts: Facts) -> Found | str:
 @question("What does the purchase do to the quota, and when?")
 def spent(facts: Facts) -> Found | str:
     if not _spent(facts):
-        return f"No change was seen, in {facts.looked_for:.0f} s; or an earlier run did not note the quota before."
+        return (
+            f"No change was seen, in {facts.polled_for:.0f} s; or an earlier run did not record the quota before."
+        )
     when = (
-        f" {facts.after['quota']:.1f} s after Pictory's reply, in {_looks(facts)}"
+        f" {facts.after['quota']:.1f} s after Pictory's reply, with {_schedule(facts)}"
         if "quota" in facts.after
         else ""
     )
-    said = facts.job.ai_credits_used if facts.job else None
+    reported = facts.job.ai_credits_used if facts.job else None
     return Found(
-        f"`aiCredits.used` rose by {_spent(facts):g}{when}. The listed price is {PRICE}, and the job says {said}.",
+        f"`aiCredits.used` rose by {_spent(facts):g}{when}. The listed price is {PRICE}, and the job says {reported}.",
         ("quota after",),
     )
 
@@ -272,30 +277,30 @@ def image(facts: Facts) -> Found | str:
 @question("Who can read the picture's URL, and for how long?")
 def url(facts: Facts) -> Found | str:
     if facts.job is None or not facts.job.url or facts.fetched is None:
-        return "No URL came."
+        return "There was no URL."
     status = facts.fetched.status
     who = "Anybody: it was read without a key" if status == 200 else f"Without a key its host answered {status}"
-    life = "It is not signed, and says nothing of its life"
+    life = "It is not signed, and has no expiry"
     if urlsplit(facts.job.url).query:
         until = expiry(facts.job.url)
         seconds = (until - datetime.fromtimestamp(facts.fetched.at, UTC)).total_seconds() if until else 0
-        life = "It has a query, in which no expiry was recognised"
+        life = "It has a query without a known expiry"
         if until:
-            life = f"It is signed, and says that it expires {timedelta(seconds=round(seconds))} after this look"
-    return Found(f"{who}. {life}. The end of this report tells of later looks.", ("picture",))
+            life = f"It is signed, and expires {timedelta(seconds=round(seconds))} after this request by its query"
+    return Found(f"{who}. {life}. The end of this report has later requests.", ("picture",))
 
 
 def expiry(url: str) -> datetime | None:
-    """Return when a signed URL says that it expires: as CloudFront writes it, S3, Google, or Azure."""
-    asked = {name.lower(): values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+    """Return the expiry in a signed URL of CloudFront, S3, Google or Azure; ``None`` if there is none."""
+    parameters = {name.lower(): values[0] for name, values in parse_qs(urlsplit(url).query).items()}
     try:
-        if "expires" in asked:
-            return datetime.fromtimestamp(float(asked["expires"]), UTC)
+        if "expires" in parameters:
+            return datetime.fromtimestamp(float(parameters["expires"]), UTC)
         for maker in ("x-amz", "x-goog"):
-            if f"{maker}-expires" in asked:
-                begun = datetime.strptime(asked[f"{maker}-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-                return begun + timedelta(seconds=float(asked[f"{maker}-expires"]))
-        return datetime.fromisoformat(asked["se"]) if "se" in asked else None
+            if f"{maker}-expires" in parameters:
+                begun = datetime.strptime(parameters[f"{maker}-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+                return begun + timedelta(seconds=float(parameters[f"{maker}-expires"]))
+        return datetime.fromisoformat(parameters["se"]) if "se" in parameters else None
     except (KeyError, ValueError, OverflowError):
         return None
 
@@ -306,22 +311,20 @@ def file(facts: Facts) -> Found | str:
     if fetched is None or job is None:
         return "No picture was read."
     if fetched.picture is None:
-        return Found(f"It is no whole picture: {facts.shown(fetched.problem or fetched.status)}", ("picture",))
+        return Found(
+            f"It is not a complete picture: {facts.shown(fetched.problem or fetched.status)}", ("picture",)
+        )
     picture = fetched.picture
     surprises = picture.surprises(job)
-    marks = (
-        f"It says of its origin: {', '.join(picture.marks)}" if picture.marks else "It says nothing of its origin"
-    )
-    kept = why_not(picture)
+    marks = f"Marks of its origin: {', '.join(picture.marks)}" if picture.marks else "It has no mark of its origin"
+    unchanged = why_not(picture) or (says_ai(picture.digital_source_type) and "it says so already")
+    if picture.digital_source_type:
+        marks += f" (its source is {facts.shown(picture.digital_source_type)})"
     return Found(
         f"{picture.kind}, {picture.width}x{picture.height}, {fetched.size:,} bytes. "
-        + (
-            "It is what the job said. "
-            if not surprises
-            else f"Not quite what the job said: {'; '.join(surprises)}. "
-        )
-        + f"{marks}. `mark_ai_generated` would {f'leave it as it is: {kept}' if kept else 'mark it'}."
-        + _told(" Chunks: ", map(facts.shown, fetched.chunks)),
+        + ("It matches the job. " if not surprises else f"It differs from the job: {'; '.join(surprises)}. ")
+        + f"{marks}. `mark_ai_generated` would {f'leave it unchanged: {unchanged}' if unchanged else 'mark it'}."
+        + _listed(" Chunks: ", map(facts.shown, fetched.chunks)),
     )
 
 
@@ -331,14 +334,14 @@ def file(facts: Facts) -> Found | str:
 @question("Which user agents does the firewall let pass?")
 def agents(facts: Facts) -> Found | str:
     if not facts.agents:
-        return "It was not asked."
+        return "The requests were not sent."
     passed = [who for who, _, exchange in facts.agents if exchange.status == 200]
     others = [
         f"{who} ({exchange.status or facts.shown(exchange.problem)})"
         for who, _, exchange in facts.agents
         if exchange.status != 200
     ]
-    text = (_told("Let pass: ", passed) + _told(" Not let pass: ", others)).strip()
+    text = (_listed("Accepted: ", passed) + _listed(" Refused: ", others)).strip()
     text += (
         " Only the header differs: all but the triggerer's were sent by the worker's library, from this address."
     )
@@ -350,27 +353,27 @@ def agents(facts: Facts) -> Found | str:
 
 @question("Is an unknown header tolerated?")
 def header(facts: Facts) -> Found | str:
-    exchange, plain = facts.replies.get("strange header"), facts.replies.get("quota")
+    exchange, plain = facts.replies.get("unknown header"), facts.replies.get("quota")
     if exchange is None or plain is None or plain.status != 200:
-        return "Not told: without the header the quota was not read either."
+        return "Unknown: without the header the quota could not be read either."
     if exchange.status == 200:
         return Found("Yes, on a `GET` of the quota.")
-    return Found(f"No: {exchange.status or facts.shown(exchange.problem)}.", ("strange header",))
+    return Found(f"No: {exchange.status or facts.shown(exchange.problem)}.", ("unknown header",))
 
 
 @question("Do replies tell of rate limits?")
 def limits(facts: Facts) -> Found | str:
-    came = [exchange for exchange in facts.exchanges if exchange.response]
-    if not came:
-        return "No reply came."
+    replies = [exchange for exchange in facts.exchanges if exchange.response]
+    if not replies:
+        return "There was no reply."
     seen: dict[str, list[str]] = {}
-    for exchange in came:
+    for exchange in replies:
         for name, value in exchange.headers().items():
             if LIMITS.search(name):
                 seen.setdefault(name, []).append(value)
-    refused = [exchange for exchange in came if exchange.status == 429]
-    first, last = came[0].at, came[-1].answered_at
-    text = f"{len(came)} replies in {last - first:.0f} s. "
+    refused = [exchange for exchange in replies if exchange.status == 429]
+    first, last = replies[0].at, replies[-1].answered_at
+    text = f"{len(replies)} replies in {last - first:.0f} s. "
     if seen:
         text += "They carried " + ", ".join(
             f"`{name}` ({facts.shown(v[0])}{f' to {facts.shown(v[-1])}' if v[-1] != v[0] else ''})"
@@ -389,7 +392,10 @@ OPEN = (
         "The status of a request for which credits are short",
         "an account with less than a picture's price left, and one request: free if it is refused",
     ),
-    ("The shape of a 429", "waiting until one comes by itself: no flood is sent. The report shows any that came"),
+    (
+        "The shape of a 429",
+        "a 429 that occurs by chance, since the tool does not provoke one; the report shows it",
+    ),
     (
         "Whether failed jobs are charged, and their error codes",
         "a prompt that the content policy refuses, and the ledger a day later: 0.6 AI credits",
@@ -400,7 +406,7 @@ OPEN = (
     ),
     (
         "Whether `flux-schnell` heeds `referenceImageUrl`",
-        "one picture of a reference image with a prompt that does not describe it, and a look at it: 0.6 AI credits",
+        "one picture of a reference image with a prompt that does not describe it: 0.6 AI credits",
     ),
     (
         "Whether `nanobanana` heeds 16:9",
@@ -411,7 +417,7 @@ OPEN = (
         "`python -m tests.live again` after days and weeks: free",
     ),
 )
-"""What one picture cannot settle, and what would."""
+"""Questions that one picture cannot answer, and what would answer them."""
 
 
 def _paths(value: Any, above: str = "") -> list[str]:
@@ -422,13 +428,13 @@ def _paths(value: Any, above: str = "") -> list[str]:
     return found
 
 
-def _told(head: str, names: Iterable[str]) -> str:
-    told = ", ".join(names)
-    return f"{head}{told}." if told else ""
+def _listed(head: str, names: Iterable[str]) -> str:
+    text = ", ".join(names)
+    return f"{head}{text}." if text else ""
 
 
-def _looks(facts: Facts) -> str:
-    return f"looks every {facts.every:g} s"
+def _schedule(facts: Facts) -> str:
+    return f"polls every {facts.every:g} s"
 
 
 def _spent(facts: Facts) -> float:

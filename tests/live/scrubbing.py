@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Take everything secret out of what Pictory said, so that it can be shown to anybody.
+"""Remove all secrets from Pictory's replies, so that they can be published.
 
-What is shown is what is known to be harmless: documented words, numbers and dates of documented fields, and texts of
-Pictory's in which whatever looks like a key, an id, an address or a host has been replaced. Every other value gives
-way to one of the same type. The same secret is replaced by the same invention everywhere.
+Only harmless values remain: documented words, numbers and dates of documented fields, and texts of Pictory in which
+everything that resembles a key, an id, an address or a host is replaced. Every other value is replaced by one of the
+same type. The same secret has the same replacement everywhere.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ WORDS = {
     *("in-progress", "completed", "failed", "cleaned", "debit", "credit", "Text-to-Image", "Monthly Reset", ""),
     *("INVALID_REQUEST_BODY", "INVALID_REQUEST", "INSUFFICIENT_CREDITS", "JOB_NOT_FOUND", "5000", "Unauthorized"),
 }
-"""Values that are documented."""
+"""Documented values."""
 TEXTS = {
     *("message", "Message", "error", "errors", "error_message", "errorMessage", "error_code", "errorCode", "code"),
     *("fields", "prompt", "status", "type", "model", "style", "aspectRatio", "source", "description"),
 }
-"""Fields whose texts are shown: Pictory's words, or ours. Names are shown in ``fields`` alone, of those at fault."""
+"""Fields whose texts are shown. Names of fields are shown only in ``fields``, where they name the wrong ones."""
 NUMBERS = {"width", "height", "aiCreditsUsed", "used", "limit", "amount", "error_code", "errorCode", "status"}
 HEADERS = {
     *("content-type", "content-length", "retry-after", "server", "cache-control", "expires", "last-modified"),
     *("age", "accept-ranges", "access-control-allow-origin", "x-cache", "www-authenticate", "x-amzn-errortype"),
     *("location", "allow"),
 }
-"""Headers whose values are shown, beside those of rate limiting; of the others only the names are."""
+"""Headers whose values are shown, as are those of rate limiting; of other headers only the names are shown."""
 LIMITS = re.compile(r"rate-?limit|^retry-after$|quota", re.IGNORECASE)
 PATH_WORDS = {"images", "image", "user", "users", "v1", "aistudio", "jobs", "media", "generated", "pictoryapis"}
 QUERY_NAMES = re.compile(
@@ -51,7 +51,7 @@ _SUFFIX = re.compile(
     r"\.((?:s3[.-][a-z0-9.-]*?)?amazonaws\.com|cloudfront\.net|storage\.googleapis\.com|\w+\.core\.windows\.net)$"
 )
 _HOST = re.compile(r"\b[\w.-]+\.(?:amazonaws\.com|cloudfront\.net|googleapis\.com|windows\.net)\b", re.IGNORECASE)
-_LOOKS_SECRET = [
+_SECRET_PATTERNS = [
     (re.compile(r"pictai_[\w-]+", re.IGNORECASE), "pictai_..."),
     (re.compile(r"\barn:[^\s\"',]+"), "arn:..."),
     (re.compile(r"[\w.+-]+(?:@|%40)[\w-]+(?:\.[\w-]+)+"), "someone@example.com"),
@@ -63,18 +63,18 @@ _FIELD = re.compile(r"^[A-Za-z_][A-Za-z_]{0,39}$")
 
 
 class Scrubber:
-    """Replace secrets.
+    """Replaces secrets.
 
-    :param api_key: in no form is it shown.
-    :param job_id: becomes the jobId of the samples.
-    :param public: texts of ours that stay as they are, such as a prompt.
+    :param api_key: is never shown in any form.
+    :param job_id: is replaced by the jobId of the samples.
+    :param public: our own texts that are not replaced, such as a prompt.
     """
 
     def __init__(self, api_key: str, job_id: str | None = None, public: tuple[str, ...] = ()) -> None:
-        self._invented: dict[str, str] = {}
+        self._replacements: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._public = public
-        self._invented[api_key] = self._invented[quote(api_key, safe="")] = "pictai_..."
+        self._replacements[api_key] = self._replacements[quote(api_key, safe="")] = "pictai_..."
         self._hard: set[str] = {api_key, quote(api_key, safe="")}
         if job_id:
             self._learn(job_id, JOB_ID)
@@ -82,8 +82,8 @@ class Scrubber:
     def value(self, value: Any, name: str = "") -> Any:
         """Return a JSON value without secrets; every field keeps its type."""
         if isinstance(value, dict):
-            at_fault = name == "fields"
-            return {self._field(k): self.value(v, "fields" if at_fault else k) for k, v in value.items()}
+            has_names = name == "fields"
+            return {self._field(k): self.value(v, "fields" if has_names else k) for k, v in value.items()}
         if isinstance(value, list):
             return [self.value(inner, name) for inner in value]
         if value is None or isinstance(value, bool):
@@ -99,51 +99,51 @@ class Scrubber:
         """Return a text without secrets."""
         if text in self._public or text in WORDS:
             return text
-        kept = {f"\0{number}\0": public for number, public in enumerate(self._public)}
-        for mark, public in kept.items():
+        marks = {f"\0{number}\0": public for number, public in enumerate(self._public)}
+        for mark, public in marks.items():
             text = text.replace(public, mark)
         text = _URL.sub(lambda found: self.url(found[0]), text)
-        for secret in sorted(self._invented, key=len, reverse=True):
-            text = _as_word(secret).sub(lambda _, secret=secret: self._invented[secret], text)
+        for secret in sorted(self._replacements, key=len, reverse=True):
+            text = _as_word(secret).sub(lambda _, secret=secret: self._replacements[secret], text)
         text = _UUID.sub(lambda found: self._uuid(found[0]), text)
         text = _HOST.sub(lambda found: self._host(found[0]), text)
-        for looks, instead in _LOOKS_SECRET:
-            text = looks.sub(lambda found, instead=instead: self._kept_or(found[0], instead), text)
-        for mark, public in kept.items():
+        for pattern, instead in _SECRET_PATTERNS:
+            text = pattern.sub(lambda found, instead=instead: self._known_or(found[0], instead), text)
+        for mark, public in marks.items():
             text = text.replace(mark, public)
         return text
 
     def url(self, url: str) -> str:
-        """Return a URL with an invented host and path, and with the names of its query alone."""
+        """Return a URL with a replaced host and path, and with only the names of its query parameters."""
         try:
             parts = urlsplit(url)
         except ValueError:
             return "url"
         path = "/".join(self._segment(segment) for segment in parts.path.split("/"))
-        asked = [self._parameter(part) for part in parts.query.split("&") if part]
-        query = f"?{'&'.join(asked)}" if asked else ""
+        parameters = [self._parameter(part) for part in parts.query.split("&") if part]
+        query = f"?{'&'.join(parameters)}" if parameters else ""
         return f"{parts.scheme.lower()}://{self._host(parts.hostname or '')}{path}{query}"
 
     def headers(self, headers: dict[str, str]) -> tuple[dict[str, str], list[str]]:
-        """Return the headers that are shown, and the names of the others."""
+        """Return the headers to show, and the names of the others."""
         shown = {n: self.text(v) for n, v in headers.items() if n in HEADERS or LIMITS.search(n)}
         return shown, sorted(name for name in headers if name not in shown)
 
     def learn(self, value: Any) -> None:
-        """Look through a reply for secrets, so that they are found in the texts of every other."""
+        """Collect the secrets of a reply, so that they are replaced in all texts."""
         self.value(value)
 
-    def last_look(self, text: str) -> str:
-        """Return a whole page without the keys, ids, hosts and query values that may have slipped into it."""
+    def final_check(self, text: str) -> str:
+        """Return a whole page without any remaining keys, ids, hosts and query values."""
         for secret in sorted(self._hard, key=len, reverse=True):
-            text = _as_word(secret).sub(lambda _, secret=secret: self._invented[secret], text)
+            text = _as_word(secret).sub(lambda _, secret=secret: self._replacements[secret], text)
         return text
 
     def _string(self, text: str, name: str) -> str:
-        if text in WORDS or text in self._public or text in self._invented.values() or _DATE.match(text):
+        if text in WORDS or text in self._public or text in self._replacements.values() or _DATE.match(text):
             return text
-        if text in self._invented:
-            return self._invented[text]
+        if text in self._replacements:
+            return self._replacements[text]
         if _UUID.fullmatch(text):
             return self._uuid(text)
         if _URL.fullmatch(text):
@@ -154,22 +154,24 @@ class Scrubber:
 
     def _field(self, name: str) -> str:
         return (
-            name if _FIELD.match(name) and name not in self._invented else self._learn(name, self._next("field"))
+            name
+            if _FIELD.match(name) and name not in self._replacements
+            else self._learn(name, self._next("field"))
         )
 
     def _uuid(self, found: str) -> str:
-        known = self._invented.get(found) or self._invented.get(found.lower())
-        if known or found in self._invented.values():
+        known = self._replacements.get(found) or self._replacements.get(found.lower())
+        if known or found in self._replacements.values():
             return known or found
         number = self._counts["uuid"] = self._counts.get("uuid", 0) + 1
         return self._learn(found.lower(), str(uuid.UUID(int=number, version=4)))
 
     def _host(self, host: str) -> str:
         host = host.lower()
-        if not host or host in self._invented.values() or host == "api.pictory.ai":
+        if not host or host in self._replacements.values() or host == "api.pictory.ai":
             return host
-        if host in self._invented:
-            return self._invented[host]
+        if host in self._replacements:
+            return self._replacements[host]
         suffix = _SUFFIX.search(host)
         if suffix:
             return self._learn(host, f"{self._next('host')}.{suffix[1]}")
@@ -183,7 +185,7 @@ class Scrubber:
             return f"{self._uuid(stem)}{dot}{kind}"
         if not stem or stem in PATH_WORDS:
             return segment
-        return f"{self._learn(stem, self._invented.get(stem) or self._next('path'))}{dot}{kind}"
+        return f"{self._learn(stem, self._replacements.get(stem) or self._next('path'))}{dot}{kind}"
 
     def _parameter(self, part: str) -> str:
         name, _, value = part.partition("=")
@@ -193,21 +195,21 @@ class Scrubber:
         return f"{name if QUERY_NAMES.match(name) else 'other'}=..."
 
     def _learn(self, secret: str, instead: str) -> str:
-        """Replace a secret from now on, wherever it stands."""
+        """Replace a secret everywhere from now on."""
         if len(secret.strip()) < 3:
             return instead
-        if secret not in self._invented.values() and secret not in self._public:
-            self._invented.setdefault(secret, instead)
+        if secret not in self._replacements.values() and secret not in self._public:
+            self._replacements.setdefault(secret, instead)
             if len(secret) >= 6 and any(c.isdigit() for c in secret):
                 self._hard.add(secret)
-        return self._invented.get(secret, instead)
+        return self._replacements.get(secret, instead)
 
     def _learn_number(self, number: float) -> None:
         if isinstance(number, int) and number >= 10_000:
             self._learn(str(number), "0")
 
-    def _kept_or(self, found: str, instead: str) -> str:
-        return found if found in self._invented.values() or found in WORDS else instead
+    def _known_or(self, found: str, instead: str) -> str:
+        return found if found in self._replacements.values() or found in WORDS else instead
 
     def _next(self, kind: str) -> str:
         self._counts[kind] = self._counts.get(kind, 0) + 1

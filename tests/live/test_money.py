@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""It buys one picture, never two, and nothing where it was not told to."""
+"""Tests that ``make live`` buys at most one picture, and nothing without consent."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def purchases(pictory):
 
 @pytest.fixture
 def known(pictory, tmp_path):
-    """Return the environment of a user who has set what has to be set."""
+    """Return the environment of a user with all required variables."""
     out = str(tmp_path / "out")
     return {"PICTORY_API_KEY": pictory.api_key, "PICTORY_BASE_URL": pictory.base_url, "LIVE_OUT": out}
 
 
 @pytest.fixture
 def run(pictory, known, capsys, monkeypatch):
-    """Return what runs the program as its user does, and returns exit code and output."""
+    """Return a function that runs the program as a user does, and returns exit code and output."""
 
     def run(*arguments, at_a_terminal=(), **environment):
         lines = iter(at_a_terminal)
@@ -46,7 +46,7 @@ def run(pictory, known, capsys, monkeypatch):
     return run
 
 
-def test_the_program_runs_from_a_shell_and_leaves_no_home_of_airflows(pictory, known, tmp_path):
+def test_the_program_runs_from_a_shell_and_leaves_no_airflow_home(pictory, known, tmp_path):
     env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     done = subprocess.run(
         [sys.executable, "-m", "tests.live"],
@@ -64,11 +64,11 @@ def test_the_program_runs_from_a_shell_and_leaves_no_home_of_airflows(pictory, k
 
 
 @pytest.mark.parametrize(
-    ("said", "sent"),
+    ("answers", "sent"),
     [(["n"], []), ([""], []), (["y", "n"], [True]), (["yes", ""], [False, True]), (["y", "y"], [False, True])],
 )
-def test_it_asks_before_it_buys_and_before_it_sends_what_is_invalid(run, pictory, said, sent):
-    code, out = run(at_a_terminal=said)
+def test_it_asks_before_it_buys_and_before_it_sends_the_invalid_request(run, pictory, answers, sent):
+    code, out = run(at_a_terminal=answers)
     assert [post.body != INVALID_BODY for post in pictory.submissions] == sent
     assert (code, "nothing was spent" in out) == (0, not sent)
 
@@ -87,7 +87,7 @@ def test_without_a_yes_or_a_key_nothing_is_sent(run, pictory, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_program_buys_one_picture_reports_and_looks_again(run, pictory, tmp_path):
+def test_the_program_buys_one_picture_and_can_request_it_again(run, pictory, tmp_path):
     pictory.shape("url", "signed")
     code, out = run(LIVE="yes")
     assert code == 0, out
@@ -112,111 +112,113 @@ def test_the_program_buys_one_picture_reports_and_looks_again(run, pictory, tmp_
     assert len(rows) == 4
 
     code, out = run(LIVE="yes")
-    assert "looks at a job that was bought before, and buys nothing" in out
+    assert "polls a job that was bought before, and buys nothing" in out
     assert len(purchases(pictory)) == 1
 
 
-def test_the_invalid_request_can_be_left_out(run, pictory):
+def test_the_invalid_request_can_be_skipped(run, pictory):
     assert run(LIVE="yes", LIVE_INVALID="no")[0] == 0
     assert [post.body["model"] for post in pictory.submissions] == ["flux-schnell"]
     assert pictory.account.credits_billed == 0.6
 
 
-def test_a_user_agent_of_ones_own_is_sent(run, pictory):
+def test_a_custom_user_agent_is_sent(run, pictory):
     assert run(LIVE="yes", LIVE_USER_AGENT="somebody/1")[0] == 0
     assert {post.headers["User-Agent"] for post in pictory.submissions} == {"somebody/1"}
 
 
-def test_words_that_mean_nothing_get_the_manual(run, pictory):
+def test_unknown_arguments_print_the_usage(run, pictory):
     code, out = run("buy")
     assert (code, pictory.requests) == (2, [])
     assert "LIVE_JOB" in out
 
 
 @pytest.mark.parametrize("fault", ["drop-after", "drop-before", "unavailable", "garbage", "drop-during"])
-def test_an_unknown_outcome_is_reported_and_never_sent_again(visit, pictory, tmp_path, fault):
+def test_an_unknown_outcome_is_reported_and_never_sent_again(run_tool, pictory, tmp_path, fault):
     pictory.script("submit", fault)
-    brought = visit(with_invalid=False)
-    assert "cannot be known" in brought.report or "unknown" in brought.facts.stopped.lower()
+    result = run_tool(with_invalid=False)
+    assert "cannot be known" in result.report or "unknown" in result.facts.stopped.lower()
     assert Private(tmp_path).known["state"] == "intent"
     for _ in range(2):
-        with pytest.raises(CannotBuy, match="never learnt its jobId"):
-            visit()
+        with pytest.raises(CannotBuy, match="did not receive its jobId"):
+            run_tool()
     assert len(purchases(pictory)) == 1
 
 
-def test_a_run_in_doubt_goes_on_with_the_job_that_its_user_has_found(visit, pictory, tmp_path):
+def test_after_an_unknown_outcome_a_run_continues_with_the_job_that_the_user_has_found(
+    run_tool, pictory, tmp_path
+):
     pictory.script("submit", "drop-after")
-    visit(with_invalid=False)
+    run_tool(with_invalid=False)
     (job_id,) = pictory.account.jobs
-    brought = visit(job_id=job_id)
-    assert "A picture that had been bought before was looked at." in brought.report
-    assert "It was there. Type `debit`, amount 0.6" in brought.says("row")
-    assert brought.says("visible at").startswith("- Not measured")
+    result = run_tool(job_id=job_id)
+    assert "The picture had been bought before this run." in result.report
+    assert "It was there. Type `debit`, amount 0.6" in result.says("row")
+    assert result.says("visible at").startswith("- Not measured")
     assert len(purchases(pictory)) == 1
     with pytest.raises(CannotBuy, match="another job"):
-        visit(job_id="another")
+        run_tool(job_id="another")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("a bug")])
-def test_a_run_that_breaks_after_the_purchase_reports_and_goes_on_without_buying(
-    visit, pictory, tmp_path, monkeypatch, error
+def test_a_run_that_fails_after_the_purchase_writes_a_report_and_continues_without_buying(
+    run_tool, pictory, tmp_path, monkeypatch, error
 ):
     def breaks(*_):
         raise error
 
     with monkeypatch.context() as patched:
         patched.setattr(gathering, "_follow", breaks)
-        brought = visit()
+        result = run_tool()
     assert Private(tmp_path).known["job_id"] in pictory.account.jobs
-    assert "the same command goes on" in brought.report
-    assert "in the shape of the sample `submit-accepted/200`" in brought.report
-    assert visit().says("completed job").startswith("200")
+    assert "run the same command to continue" in result.report
+    assert "in the shape of the sample `submit-accepted/200`" in result.report
+    assert run_tool().says("completed job").startswith("200")
     assert len(purchases(pictory)) == 1
 
 
 @pytest.mark.parametrize("fault", ["unauthorized", "forbidden", "edge-block"])
-def test_a_purchase_that_is_refused_leaves_no_doubt(visit, pictory, tmp_path, fault):
+def test_a_refused_purchase_can_be_repeated(run_tool, pictory, tmp_path, fault):
     pictory.script("submit", fault)
-    brought = visit(with_invalid=False)
-    assert brought.facts.stopped
+    result = run_tool(with_invalid=False)
+    assert result.facts.stopped
     assert Private(tmp_path).known["state"] == "nothing bought"
     assert pictory.account.jobs == {}
-    assert not visit().facts.stopped
+    assert not run_tool().facts.stopped
     assert pictory.account.credits_billed == 0.6
 
 
-def test_without_enough_credits_no_purchase_is_tried(visit, pictory):
+def test_without_enough_credits_nothing_is_bought(run_tool, pictory):
     pictory.account.credits_limit = 0.5
-    brought = visit()
-    assert "The account has 0.5 AI credits left, and 0.6 are needed." in brought.report
+    result = run_tool()
+    assert "The account has 0.5 AI credits left, and 0.6 are needed." in result.report
     assert purchases(pictory) == []
 
 
-@pytest.mark.parametrize("place", ["quota", "usage"])
-def test_where_the_money_cannot_be_counted_before_no_purchase_is_tried(visit, pictory, place):
-    pictory.script(place, "server-error", times=-1)
-    assert "Nothing was bought: Pictory could not answer (500)" in visit().report
+@pytest.mark.parametrize("endpoint", ["quota", "usage"])
+def test_if_quota_or_ledger_cannot_be_read_nothing_is_bought(run_tool, pictory, endpoint):
+    pictory.script(endpoint, "server-error", times=-1)
+    assert "Nothing was bought: Pictory could not answer (500)" in run_tool().report
     assert purchases(pictory) == []
 
 
-def test_free_looks_that_fail_at_times_do_not_end_the_run(visit, pictory):
+def test_polls_that_sometimes_fail_do_not_end_the_run(run_tool, pictory):
     pictory.set(ledger_lag=0.2, quota_lag=0.2)
     pictory.plan("completed", seconds=0.2)
-    for place in ("quota", "usage", "job"):
-        pictory.script(place, "unavailable", times=-1, every=2)
-    brought = visit()
-    assert not brought.facts.stopped
-    assert {"visible", "ended", "ledger", "quota"} <= set(brought.facts.after)
+    for endpoint in ("quota", "usage", "job"):
+        pictory.script(endpoint, "unavailable", times=-1, every=2)
+    result = run_tool()
+    assert not result.facts.stopped
+    assert {"visible", "ended", "ledger", "quota"} <= set(result.facts.after)
 
 
-def test_a_short_prompt_that_pictory_takes_all_the_same_is_told(visit, pictory, monkeypatch):
+def test_a_short_prompt_that_pictory_accepts_is_reported(run_tool, pictory, monkeypatch):
     monkeypatch.setattr("pictory_provider.simulator.rules.problems", lambda _: {})
-    brought = visit()
-    assert "**It may have been billed (0.6 AI credits)**" in brought.says("400")
+    result = run_tool()
+    assert "**It may have been billed (0.6 AI credits)**" in result.says("400")
 
 
-def test_what_is_private_is_on_disk_before_the_request_leaves(visit, pictory, tmp_path, monkeypatch):
+def test_the_intent_is_on_disk_before_the_request_is_sent(run_tool, pictory, tmp_path, monkeypatch):
     seen = []
     accept = pictory.account.accept
     monkeypatch.setattr(
@@ -224,5 +226,5 @@ def test_what_is_private_is_on_disk_before_the_request_leaves(visit, pictory, tm
         "accept",
         lambda body: seen.append(json.loads((tmp_path / "private.json").read_text())) or accept(body),
     )
-    visit()
+    run_tool()
     assert [known["state"] for known in seen] == ["intent"]

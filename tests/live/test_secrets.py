@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Nothing secret is in what is brought home, wherever Pictory puts it; and what is no secret stays readable."""
+"""Tests that report and samples have no secrets, wherever Pictory puts them, and that the rest is readable."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ SECRETS = [
     ),
     *("eyJhbGciOiJIUzI1NiJ9", "5551234567", "Somebody else's prompt", "4f2a9c", "tracked-in-a-cookie"),
 ]
-"""What is in the made-up replies and must be in no page."""
+"""Secrets in the invented replies, which must not be in any page."""
 
 ACCOUNT = {
     "accountId": 998877665544,
@@ -133,7 +133,7 @@ def facts():
         ),
         "unauthorized": exchange("GET", "/v1/quota", 401, {"message": f"Unauthorized: {KEY}, Bearer {KEY.upper()}"}),
         "blocked": exchange("GET", "/v1/quota", 403, "<p>Ray 8a7b6c5d4e3f2a1b, your address 203.0.113.77</p>"),
-        "strange header": exchange("GET", "/v1/quota", 400, {"message": f"no {JOB}"}),
+        "unknown header": exchange("GET", "/v1/quota", 400, {"message": f"no {JOB}"}),
         "submitted": exchange("POST", "/v1/aistudio/images", 200, {"success": True, "data": {"jobId": JOB}, "for": "Acme"}),
         "in progress": exchange("GET", f"/v1/jobs/{JOB}", 200, {"job_id": JOB, "success": True, "data": {"status": "in-progress"}}),
         "job": exchange("GET", f"/v1/jobs/{JOB}", 200, completed),
@@ -170,10 +170,10 @@ def test_no_secret_of_the_replies_is_in_the_report_or_in_a_sample(facts):
         assert [secret for secret in SECRETS if secret.lower() in page.lower()] == [], name
 
 
-def test_what_is_no_secret_can_still_be_read(facts):
+def test_values_that_are_not_secret_are_readable(facts):
     scrubber = scrubber_for(facts)
-    report, brought = render(facts, scrubber), samples(facts, scrubber)
-    for kept in (
+    report, found = render(facts, scrubber), samples(facts, scrubber)
+    for text in (
         *(
             "A lighthouse",
             "JOB_NOT_FOUND in bucket",
@@ -190,14 +190,14 @@ def test_what_is_no_secret_can_still_be_read(facts):
         *("cloudfront.net", "s3.eu-west-1.amazonaws.com", "?Expires=...&Signature=...&Key-Pair-Id=...&other=..."),
         *('"limit": 22000', "rose by 0.6", "airflow-provider-pictory/0.1.0"),
     ):
-        assert kept in report
-    sample = json.loads(next(text for name, text in brought.items() if name.startswith("job-completed")))["body"]
+        assert text in report
+    sample = json.loads(next(text for name, text in found.items() if name.startswith("job-completed")))["body"]
     assert sample["job_id"] == JOB_ID
     assert (sample["data"]["accountId"], sample["data"]["user"]["name"]) == (0, "text-2")
-    assert JOB_ID in brought["images-observed/200"]
+    assert JOB_ID in found["images-observed/200"]
 
 
-def test_the_same_secret_is_the_same_invention_everywhere(facts):
+def test_the_same_secret_has_the_same_replacement_everywhere(facts):
     scrubber = scrubber_for(facts)
     first = scrubber.value({"id": USER})["id"]
     assert first == scrubber.text(f"see {USER.upper()}.").removeprefix("see ").removesuffix(".")
@@ -211,7 +211,7 @@ def test_the_same_secret_is_the_same_invention_everywhere(facts):
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["message", "url", "id", "errors", "x", KEY, USER]), inner, max_size=3),
     )
 )  # fmt: skip
-def test_wherever_a_secret_lies_in_a_reply_it_is_replaced_and_the_shape_stays(value):
+def test_a_secret_anywhere_in_a_reply_is_replaced_and_the_shape_stays(value):
     def kinds(value):
         if isinstance(value, dict):
             return [kinds(inner) for inner in value.values()]
@@ -224,13 +224,13 @@ def test_wherever_a_secret_lies_in_a_reply_it_is_replaced_and_the_shape_stays(va
     assert kinds(shown) == kinds(value)
 
 
-def test_a_whole_run_leaves_no_secret_of_its_account(visit, pictory, tmp_path):
+def test_a_whole_run_leaves_no_secret_of_its_account(run_tool, pictory, tmp_path):
     pictory.shape("url", "signed")
     pictory.shape("image-job", "named")
-    brought = visit()
+    result = run_tool()
     (job,) = pictory.account.jobs.values()
     row = pictory.account.ledger.rows(pictory.account.clock())[0]
     secrets = [pictory.api_key, job.job_id, job.image_id, row["transactionId"], "Signature=simulated", "127.0.0.1"]
     for path in (p for p in tmp_path.rglob("*") if p.is_file() and p.name not in ("private.json", "picture.png")):
         assert [secret for secret in secrets if secret in path.read_text()] == [], path
-    assert job.job_id not in brought.report
+    assert job.job_id not in result.report

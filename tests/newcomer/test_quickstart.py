@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The quickstart exactly as written, in an empty environment: from ``pip install`` to a picture on disk.
+"""Run the quickstart as written, in an empty environment: from ``pip install`` to a picture on disk.
 
-What differs from a newcomer's machine: pip takes the wheel of this checkout for the name, with the tests' pins;
-there is no account, so the page's own way without one is taken; ports are free ones, and servers of logs, which
-listen on every address, are not started.
+Differences from a newcomer's machine: pip installs the wheel of this checkout with the tests' pins; there is no
+account, so the page's way without one is used; ports are free ones; log servers, which listen on every address,
+are not started.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ def blocks(kind):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("newcomer")
 
 
 @pytest.fixture(scope="module")
-def env(place):
-    """Return the environment of a newcomer: an empty Python, and a pip and an Airflow that know their place."""
-    subprocess.run([UV, "build", "--quiet", "--wheel", "--out-dir", place / "dist", ROOT], check=True)
-    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, place / "venv"], check=True)
-    (wheel,) = (place / "dist").glob("*.whl")
-    programs = place / "bin"
+def env(folder):
+    """Return the environment of a newcomer: an empty Python environment, and wrappers for pip and airflow."""
+    subprocess.run([UV, "build", "--quiet", "--wheel", "--out-dir", folder / "dist", ROOT], check=True)
+    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
+    (wheel,) = (folder / "dist").glob("*.whl")
+    programs = folder / "bin"
     programs.mkdir()
     shims = {
         "pip": f'words=$(echo "$*" | sed "s#airflow-provider-pictory#{wheel}[simulator]#")\n'
-        f'exec {UV} pip $words --quiet --python "{place}/venv/bin/python" --constraint "{ROOT}/constraints.txt"',
+        f'exec {UV} pip $words --quiet --python "{folder}/venv/bin/python" --constraint "{ROOT}/constraints.txt"',
         "airflow": f'case "$1" in scheduler|triggerer) set -- "$@" --skip-serve-logs;; esac\n'
-        f'exec "{place}/venv/bin/airflow" "$@"',
+        f'exec "{folder}/venv/bin/airflow" "$@"',
     }
     for name, program in shims.items():
         (programs / name).write_text(f"#!/bin/sh\n{program}\n")
@@ -55,8 +55,8 @@ def env(place):
     own = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHON"))}
     url = f"http://127.0.0.1:{(port := free_port())}"
     return own | {
-        "PATH": os.pathsep.join([str(programs), str(place / "venv" / "bin"), os.environ["PATH"]]),
-        "AIRFLOW_HOME": str(place / "airflow"),
+        "PATH": os.pathsep.join([str(programs), str(folder / "venv" / "bin"), os.environ["PATH"]]),
+        "AIRFLOW_HOME": str(folder / "airflow"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
@@ -69,12 +69,12 @@ def env(place):
 
 
 @pytest.fixture(scope="module")
-def shell(env, place):
+def shell(env, folder):
     def run(command):
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command],
             env=env,
-            cwd=place,
+            cwd=folder,
             capture_output=True,
             text=True,
             timeout=600,
@@ -87,14 +87,14 @@ def shell(env, place):
 
 
 @pytest.fixture(scope="module")
-def background(env, place):
-    """Start what runs until it is stopped, each in a process group of its own."""
+def background(env, folder):
+    """Return a function that starts a command in the background, in its own process group."""
     started = []
 
     def start(command):
-        log = (place / f"log-{len(started)}").open("w+")
+        log = (folder / f"log-{len(started)}").open("w+")
         process = subprocess.Popen(
-            command, shell=True, env=env, cwd=place, stdout=log, stderr=log, start_new_session=True
+            command, shell=True, env=env, cwd=folder, stdout=log, stderr=log, start_new_session=True
         )
         started.append((process, log))
         return process, Path(log.name)
@@ -118,11 +118,11 @@ def until(seconds, what):
     return found
 
 
-def credits_left(said):
-    return float(re.search(r"([\d,.]+) AI credits left", said)[1].replace(",", ""))
+def credits_left(text):
+    return float(re.search(r"([\d,.]+) AI credits left", text)[1].replace(",", ""))
 
 
-def test_a_newcomer_who_does_what_the_quickstart_says_has_a_picture(env, shell, background, place):
+def test_the_quickstart_saves_a_picture(env, shell, background):
     install, _, check, run, again, run_tea, examples = blocks("bash")
     cover, tea = blocks("python")
     picture = Path(re.search(r'path="(/[^"]+)"', cover)[1])
@@ -132,17 +132,17 @@ def test_a_newcomer_who_does_what_the_quickstart_says_has_a_picture(env, shell, 
     shell(install)
     simulate = "python -u -m pictory_provider.simulator --seconds 2"
     assert simulate.split(" --", maxsplit=1)[0].replace(" -u", "") in PAGE
-    _, said = background(simulate)
+    _, log = background(simulate)
     export = until(
-        60, lambda: re.search(r"^export (AIRFLOW_CONN_PICTORY_DEFAULT)='(.+)'$", said.read_text(), re.MULTILINE)
+        60, lambda: re.search(r"^export (AIRFLOW_CONN_PICTORY_DEFAULT)='(.+)'$", log.read_text(), re.MULTILINE)
     )
     env[export[1]] = export[2]
     assert "AI credits left" in shell(check)
 
-    folder = Path(shell("airflow config get-value core dags_folder 2>/dev/null").strip())
-    folder.mkdir(parents=True)
+    dags = Path(shell("airflow config get-value core dags_folder 2>/dev/null").strip())
+    dags.mkdir(parents=True)
     assert "`cover.py`" in PAGE
-    (folder / "cover.py").write_text(cover)
+    (dags / "cover.py").write_text(cover)
 
     background("airflow standalone")
     known = "airflow dags details cover >/dev/null 2>&1 && echo found || true"
@@ -162,11 +162,11 @@ def test_a_newcomer_who_does_what_the_quickstart_says_has_a_picture(env, shell, 
     assert credits_left(shell(check)) == left, "the second run buys nothing"
 
     assert "`tea.py`" in PAGE
-    (folder / "tea.py").write_text(tea)
+    (dags / "tea.py").write_text(tea)
     shell(run_tea)
     until(180, lambda: succeeded("tea") == 1)
     assert credits_left(shell(check)) < left
-    assert "it answers" in shell(check), "the triggerer, now that there is one"
+    assert re.search(r"triggerer +\| ok", shell(check))
 
     shell(f"{examples}\npython -c 'import os; os.stat(os.environ[\"AIRFLOW__CORE__DAGS_FOLDER\"])'")
     listed = shell(f"{examples}\nairflow dags list -l -o plain 2>/dev/null")

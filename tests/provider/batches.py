@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Run attempts of one batch, and read what it has left behind."""
+"""Run attempts of one batch, and read its files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def lines(path):
 
 
 def files(folder):
-    """Return what lies in a folder, without its record."""
+    """Return the files of a folder, without its record."""
     found = []
     for at, _, names in os.walk(folder):
         found += [str((Path(at) / name).relative_to(folder)) for name in names]
@@ -50,7 +50,7 @@ def files(folder):
 
 
 def entries(folder):
-    """Return what is on record of each row, by file name."""
+    """Return the record of each row, by file name."""
     pages = sorted(Path(folder, ".pictory").glob("*-*.json"))
     rows = [row for page in pages for row in json.loads(page.read_text())["rows"].values()]
     return {row["file_name"]: row for row in rows}

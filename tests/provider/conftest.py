@@ -12,22 +12,23 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow.sdk.io import attach
 
-from pictory_provider import compat
+from pictory_provider import version_compat
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.simulator import painting
+from tests.certificates import self_signed
 from tests.provider import batches
 from tests.stand_ins import StateStore, TaskInstance
 
 
 @pytest.fixture(autouse=True)
 def _often(timing):
-    """Let a wait look as often as a test asks for."""
+    """Let a wait poll as often as a test wants."""
     timing(poll_interval_min=0.0)
 
 
 @pytest.fixture
 def pictory(fresh_simulator, monkeypatch):
-    """Return a fresh account at a local Pictory, to which ``pictory_default`` leads. Jobs are done at once."""
+    """Return a new account at a local Pictory, which ``pictory_default`` uses. Jobs complete immediately."""
     simulator = fresh_simulator()
     monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", simulator.connection_json())
     return simulator
@@ -35,8 +36,8 @@ def pictory(fresh_simulator, monkeypatch):
 
 @pytest.fixture
 def on_airflow(monkeypatch):
-    """Return what lets the provider take this Airflow for another: ``on_airflow((3, 2))``."""
-    return lambda version: monkeypatch.setattr(compat, "AIRFLOW_VERSION", version)
+    """Return a function that pretends another Airflow version: ``on_airflow((3, 2))``."""
+    return lambda version: monkeypatch.setattr(version_compat, "AIRFLOW_VERSION", version)
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def hook(pictory):
 
 @pytest.fixture
 def impatient(timing):
-    """Let repeated requests follow each other at once."""
+    """Let repeated requests follow each other without pauses."""
     timing(backoff_first=0.01)
 
 
@@ -95,13 +96,13 @@ def folder(tmp_path):
 
 @pytest.fixture
 def one_try(fast, folder):
-    """Return what runs tries of one batch."""
+    """Return a function that runs attempts of one batch."""
     return batches.Tries(folder)
 
 
 @pytest.fixture
 def logged(capfd):
-    """Return what gives all that a task has logged so far; Airflow's logger writes to the standard output."""
+    """Return a function that returns the task's log so far; Airflow's logger writes to the standard output."""
     parts = []
 
     def everything():
@@ -113,7 +114,7 @@ def logged(capfd):
 
 @pytest.fixture
 def timeout_when():
-    """Return what raises Airflow's timeout once a condition holds, as Airflow does it: by a signal, in mid-line."""
+    """Return a function that raises Airflow's timeout once a condition holds, by a signal, as Airflow does."""
 
     def strike(*_):
         raise AirflowTaskTimeout("Timeout")
@@ -129,3 +130,9 @@ def timeout_when():
     yield lambda is_so: threading.Thread(target=watch, args=(is_so,), daemon=True).start()
     is_over.set()
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """Return a PEM file with a key and an untrusted certificate for 127.0.0.1."""
+    return self_signed(tmp_path_factory.mktemp("tls") / "both.pem")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What an earlier release left in Airflow's database is still understood: an upgrade finds tasks that wait.
+"""This release reads what an earlier one left in Airflow's database: tasks may wait during an upgrade.
 
 ``releases/`` keeps a sample of each release, named by its version. None of them is ever changed.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import pictory_provider
-from pictory_provider.jobs import events
+from pictory_provider.core import events
 from pictory_provider.triggers.pictory import PictoryJobTrigger
 from tests.driver import events_of
 from tests.provider.waits import buy
@@ -29,7 +29,7 @@ STORED = [
 
 
 @pytest.mark.parametrize("stored", STORED)
-def test_a_wait_that_an_earlier_release_deferred_goes_on(pictory, stored):
+def test_a_wait_that_an_earlier_release_deferred_continues(pictory, stored):
     module, _, name = stored["classpath"].rpartition(".")
     trigger = getattr(import_module(module), name)(**stored["kwargs"] | {"job_id": buy(pictory)})
     trigger.timeout_after = datetime(2026, 11, 21, tzinfo=UTC)

@@ -24,7 +24,7 @@ def buy(pictory, fate="completed", **options):
 
 
 def trigger(job_id, **more):
-    """Return a trigger that looks at once and often, and gives up after a minute."""
+    """Return a trigger that polls immediately and often, and times out after a minute."""
     now = time.time()
     arguments = {
         "job_id": job_id,

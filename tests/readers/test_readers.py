@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The folder of a batch, read by programs that know nothing of this one, in an environment of their own."""
+"""Tests that other programs can read the folder of a batch, in an environment without this project."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ print(json.dumps([saved, failed]))
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
-    """Return the Python of an environment that has the readers, and nothing of this project."""
+    """Return the Python of an environment that has the readers, but not this project."""
     folder = tmp_path_factory.mktemp("readers")
     uv = Path(sys.executable).with_name("uv")
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
@@ -60,7 +60,7 @@ def python(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Return a folder of three pictures, of a table with a row whose job failed."""
+    """Return the folder of a batch with three pictures and one failed row."""
     folder = tmp_path_factory.mktemp("pictures")
     table = folder / "products.csv"
     table.write_text(CSV, encoding="utf-8")
@@ -98,8 +98,8 @@ def test_pandas_reads_the_manifest(python, pictures):
     assert (names, skus, credits) == (SAVED, ["00120", "00121", "00123"], pytest.approx(1.8))
 
 
-def test_duckdb_reads_both_lists_and_keeps_what_looks_like_a_number(python, pictures):
+def test_duckdb_reads_both_lists_and_keeps_texts_that_resemble_numbers(python, pictures):
     saved, failed = read(python, DUCKDB, pictures)
     assert [(name, sku) for name, sku, _ in saved] == [(name, name.partition(".")[0]) for name in SAVED]
     assert [size for *_, size in saved] == [(pictures / name).stat().st_size for name in SAVED]
-    assert [(name, tells) for name, _, tells in failed] == [("00122.png", True)]
+    assert [(name, has_advice) for name, _, has_advice in failed] == [("00122.png", True)]

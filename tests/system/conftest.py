@@ -28,7 +28,7 @@ def simulator():
 
 @pytest.fixture(scope="session")
 def crowd():
-    """Return an account of its own, to which ``pictory_crowd`` leads, for DAGs of many pictures, drawn once."""
+    """Return a separate account, which ``pictory_crowd`` uses, for DAGs of many pictures; generated once."""
     drawn = painting.paint({"prompt": "One of many", "model": "m", "aspectRatio": "1:1"}, (1024, 1024))
     paint, painting.paint = (
         painting.paint,
@@ -92,6 +92,11 @@ def runs(airflow):
         "hand-over": ("pictory_submit_here_wait_there", {}),
         "batch": ("pictory_batch", {"prompts": BATCH}),
         "rows, one of which fails": ("recipe_picture_for_every_row", {"rows": ROWS_ONE_OF_WHICH_FAILS}),
+        "rows of a batch, one of which fails": (
+            "recipe_which_rows_failed",
+            {"products": ROWS_ONE_OF_WHICH_FAILS},
+        ),
+        "rows of a batch, all well": ("recipe_which_rows_failed", {"products": ROWS_ALL_WELL}),
         "spent": ("recipe_monthly_budget", {"connection": "pictory_spent"}),
         "publish": ("pictory_publish_cover", {}),
         "sixty": ("system_batch", {}),
@@ -120,7 +125,7 @@ def next_runs(airflow, runs):
 
 @pytest.fixture(scope="session")
 def agreed(airflow, runs, simulator):
-    """Return what a person was asked, and what had been bought until they agreed."""
+    """Return the question to a user, and what had been bought before they agreed."""
     dag_id, run_id = runs["approve_before_paying"]
     for _ in airflow.until(120):
         if found := airflow.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/hitlDetails")["hitl_details"]:
@@ -178,6 +183,7 @@ ROWS_ONE_OF_WHICH_FAILS = [
     {"sku": "cup-02", "product": "a green cup"},
     {"sku": "cup-03", "product": "a red cup"},
 ]
+ROWS_ALL_WELL = [{"sku": "bowl-01", "product": "a blue bowl"}]
 NEXT_ROWS = [{"sku": "mug-02", "product": "a white porcelain mug"}, {"sku": "mug-03", "product": "a tin mug"}]
 
 BATCH = [

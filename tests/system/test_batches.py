@@ -26,6 +26,6 @@ def test_sixty_pictures_are_made_by_one_task_that_defers(airflow, runs, crowd):
     assert [record["job_id"] for record in records] == [line["job_id"] for line in lines]
 
     log = airflow.task_log(*run, "draw")
-    assert "60 are missing, for 36 AI credits as listed" in log
-    assert "Awake again: " in log
+    assert "60 pictures to submit, for 36 AI credits as listed" in log
+    assert "Resumed: " in log
     assert "pictai_canary" not in log

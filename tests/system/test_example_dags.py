@@ -41,7 +41,7 @@ def test_text_to_image_ends_with_a_picture_on_disk(airflow, runs, simulator):
     assert submission.headers["Authorization"] == simulator.api_key
 
 
-def test_the_job_id_lies_in_xcom_under_both_keys_and_the_link_leads_to_the_picture(airflow, runs):
+def test_the_job_id_is_in_xcom_under_both_keys_and_the_link_leads_to_the_picture(airflow, runs):
     airflow.finish(*runs["text to image"])
 
     job_id = airflow.xcom(*runs["text to image"], "generate")

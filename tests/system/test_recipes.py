@@ -37,6 +37,22 @@ def test_a_row_that_fails_takes_no_other_along(airflow, runs, pictures):
     assert "IMAGE_GENERATION_FAILED" in airflow.task_log(*run, "picture", map_index=0)
 
 
+def test_the_failed_rows_of_a_batch_are_sent_and_the_run_stays_red(airflow, runs, pictures):
+    run = runs["rows of a batch, one of which fails"]
+    assert airflow.finish(*run) == {"pictures": "failed", "open_a_ticket": "success", "publish": "upstream_failed"}
+    assert airflow.run_state(*run) == "failed"
+    (details,) = airflow.xcom(*run, "open_a_ticket")
+    assert details.startswith("cup-01.png: failed, ")
+    assert "No picture: cup-01.png: failed, " in airflow.task_log(*run, "pictures")
+    assert {name for name in saved(pictures, "reported") if name.startswith("cup")} == {"cup-02.png", "cup-03.png"}
+
+
+def test_if_every_row_has_its_picture_no_message_is_sent_and_the_run_is_green(airflow, runs):
+    run = runs["rows of a batch, all well"]
+    assert airflow.finish(*run) == {"pictures": "success", "open_a_ticket": "skipped", "publish": "success"}
+    assert airflow.run_state(*run) == "success"
+
+
 def test_a_row_whose_picture_is_there_costs_nothing_in_the_next_run(airflow, runs, next_runs, simulator):
     dag_id, run_id = runs["picture_for_every_row"]
     next_run = next_runs["picture_for_every_row"]
@@ -73,7 +89,7 @@ def test_every_article_has_a_cover_of_the_prompt_that_a_function_wrote(airflow, 
     assert "A magazine cover about what to do when it rains, paper cut, two colours" in prompts
 
 
-def test_the_cover_lies_under_its_date_and_as_todays(airflow, runs, pictures):
+def test_the_cover_is_saved_under_its_date_and_as_todays(airflow, runs, pictures):
     assert set(airflow.finish(*runs["nightly_cover"]).values()) == {"success"}
     dated = airflow.xcom(*runs["nightly_cover"], "cover", "image")
     today = airflow.xcom(*runs["nightly_cover"], "today")

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The limits of a connection in a real Airflow: sixteen tasks at once, their retries, and a clear."""
+"""The limits of a connection in a real Airflow: sixteen parallel tasks, their retries, and a clear."""
 
 from __future__ import annotations
 
 import pytest
 
-SLOTS = 4
-"""Tasks that this Airflow runs at once."""
+AT_ONCE = 4
+"""Tasks of the DAG that run in parallel."""
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def run(airflow, runs):
     return run_id, states
 
 
-def test_tasks_at_once_stop_at_the_limit_within_the_bound_that_the_docs_give(airflow, run, limited):
+def test_parallel_tasks_stop_at_the_limit_within_the_bound_in_the_docs(airflow, run, limited):
     run_id, _ = run
     found = airflow.call("GET", f"/dags/system_spending/dagRuns/{run_id}/taskInstances")["task_instances"]
     mapped = [each for each in found if each["task_id"] == "pictures"]
@@ -26,7 +26,7 @@ def test_tasks_at_once_stop_at_the_limit_within_the_bound_that_the_docs_give(air
     assert len(mapped) == bought + states.count("failed") == 16
     assert {each["try_number"] for each in mapped} == {1}  # a limit is not retried
     assert limited.account.credits_billed == 2 * bought
-    assert 20 <= limited.account.credits_billed <= 20 + 2 * (SLOTS - 1)
+    assert 20 <= limited.account.credits_billed <= 20 + 2 * (AT_ONCE - 1)
 
 
 def test_the_hook_in_a_function_and_a_batch_are_held_to_it_too(run, limited):
@@ -36,7 +36,7 @@ def test_the_hook_in_a_function_and_a_batch_are_held_to_it_too(run, limited):
     assert not [request for request in limited.submissions if "batch" in request.body["prompt"]]
 
 
-def test_a_refusal_is_told_in_the_log(airflow, run):
+def test_a_refusal_is_logged(airflow, run):
     log = airflow.task_log("system_spending", run[0], "by_hand")
     assert "PictoryBudgetExceeded" in log
     assert "The picture costs 14 AI credits as listed, which is over a limit" in log

@@ -48,14 +48,14 @@ def test_a_worker_is_started_once_less_or_not_at_all(airflow, run):
     assert legs(airflow, run, "worker_outlet") == 2
 
 
-def test_what_cannot_begin_in_the_triggerer_begins_on_a_worker(airflow, run):
+def test_what_cannot_start_in_the_triggerer_starts_on_a_worker(airflow, run):
     states = airflow.finish(*run)
     for task_id in ("worker_slice", "worker_execution_timeout", "worker_mapped", "each.worker_in_group"):
         assert legs(airflow, run, task_id) >= 1, task_id
         assert {state for name, state in states.items() if name.startswith(task_id)} == {"success"}, task_id
 
 
-def test_what_belongs_to_a_workers_push_is_not_lost(airflow, run):
+def test_a_task_that_needs_a_workers_push_ends_on_a_worker(airflow, run):
     record = airflow.xcom(*run, "end")
     assert {name: airflow.xcom(*run, "worker_multiple", name) for name in ("job_id", "width")} == {
         name: record[name] for name in ("job_id", "width")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The simulator itself, over real sockets, without Airflow."""
+"""Fixtures for tests of the simulator, over real sockets, without Airflow."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ import pytest
 
 @pytest.fixture
 def pictory(fresh_simulator):
-    """Return a fresh account at a local Pictory. Jobs are done at once."""
+    """Return a simulator without jobs. Its jobs end immediately."""
     return fresh_simulator()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The simulator: as strict as the documentation, in the shapes of the samples, and it draws."""
+"""Tests that the simulator is as strict as the documentation, and that its replies have the shapes of the samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import requests
 from PIL import Image
 
 from pictory_provider.api import connection, models
-from pictory_provider.images.formats import PictureChecker
+from pictory_provider.media.formats import PictureChecker
 from pictory_provider.simulator import FATES, SETTINGS, SHAPES, Simulator, rules
 from pictory_provider.simulator.faults import FAULTS, PLACES, parse
 from tests.samples import JOB_ID, load, shape_of
@@ -28,20 +28,20 @@ PROMPT = {"prompt": "A lighthouse at dawn"}
 
 
 @pytest.fixture
-def ask(pictory):
-    """Return a function that speaks to the simulator as a stranger would."""
+def send(pictory):
+    """Return a function that sends a request without the provider's client."""
 
-    def ask(method, path, *, key=None, base=None, **arguments):
+    def send(method, path, *, key=None, base=None, **arguments):
         headers = {"Authorization": key or pictory.api_key} if key != "" else {}
         headers |= arguments.pop("headers", {})
         url = (base or pictory.base_url) + path
         return requests.request(method, url, headers=headers, timeout=10, allow_redirects=False, **arguments)
 
-    return ask
+    return send
 
 
-def submit(ask, **body):
-    return ask("POST", "/v1/aistudio/images", json={**PROMPT, **body})
+def submit(send, **body):
+    return send("POST", "/v1/aistudio/images", json={**PROMPT, **body})
 
 
 def assert_like(reply, name):
@@ -53,11 +53,11 @@ def assert_like(reply, name):
         assert shape_of(reply.json()) == shape_of(sample.body)
 
 
-def job_like(ask, pictory, fate, **shapes):
+def job_like(send, pictory, fate, **shapes):
     for each in shapes.items():
         pictory.shape(*each)
     pictory.plan(fate)
-    return ask("GET", f"/v1/jobs/{submit(ask).json()['data']['jobId']}")
+    return send("GET", f"/v1/jobs/{submit(send).json()['data']['jobId']}")
 
 
 @pytest.mark.parametrize(
@@ -70,57 +70,57 @@ def job_like(ask, pictory, fate, **shapes):
         ("job-unknown-status/200", "unknown-status"),
     ],
 )
-def test_every_fate_of_a_job_has_the_shape_of_its_sample(ask, pictory, sample, fate):
-    assert_like(job_like(ask, pictory, fate), sample)
+def test_a_job_has_the_shape_of_its_sample_for_every_fate(send, pictory, sample, fate):
+    assert_like(job_like(send, pictory, fate), sample)
 
 
 @pytest.mark.parametrize("shape", SHAPES["failed"])
-def test_a_failed_job_has_the_shape_of_its_sample(ask, pictory, shape):
-    assert_like(job_like(ask, pictory, "failed", failed=shape), f"job-failed-{shape}/200")
+def test_a_failed_job_has_the_shape_of_its_sample(send, pictory, shape):
+    assert_like(job_like(send, pictory, "failed", failed=shape), f"job-failed-{shape}/200")
 
 
 @pytest.mark.parametrize("shape", SHAPES["missing"])
-def test_an_unknown_job_has_the_shape_of_its_sample(ask, pictory, shape):
+def test_an_unknown_job_has_the_shape_of_its_sample(send, pictory, shape):
     pictory.shape("missing", shape)
     where, _, status = shape.partition("-")
-    assert_like(ask("GET", f"/v1/jobs/{JOB_ID}"), f"job-missing-{where}/{status}")
+    assert_like(send("GET", f"/v1/jobs/{JOB_ID}"), f"job-missing-{where}/{status}")
 
 
 @pytest.mark.parametrize("shape", SHAPES["invalid"])
-def test_a_refused_request_has_the_shape_of_its_sample(ask, pictory, shape):
+def test_a_refused_request_has_the_shape_of_its_sample(send, pictory, shape):
     pictory.shape("invalid", shape)
-    assert_like(submit(ask, prompt="four"), f"submit-invalid-{shape}/400")
+    assert_like(submit(send, prompt="four"), f"submit-invalid-{shape}/400")
 
 
 @pytest.mark.parametrize("shape", ["400", "402"])
-def test_missing_credits_have_the_shape_of_their_sample(ask, pictory, shape):
+def test_missing_credits_have_the_shape_of_their_sample(send, pictory, shape):
     pictory.shape("insufficient", shape)
     pictory.account.credits_limit = 1
-    assert_like(submit(ask), f"submit-insufficient/{shape}")
+    assert_like(submit(send), f"submit-insufficient/{shape}")
 
 
-def test_every_other_reply_has_the_shape_of_its_sample(ask, pictory):
-    assert_like(submit(ask), "submit-accepted/200")
+def test_every_other_reply_has_the_shape_of_its_sample(send, pictory):
+    assert_like(submit(send), "submit-accepted/200")
     job_id = submit(
-        ask, style="vintage", referenceImageUrl=pictory.reference_image_url, aspectRatio="16:9"
+        send, style="vintage", referenceImageUrl=pictory.reference_image_url, aspectRatio="16:9"
     ).json()["data"]["jobId"]
     for _ in range(500):
-        if ask("GET", f"/v1/jobs/{job_id}").json()["data"]["status"] == "completed":
+        if send("GET", f"/v1/jobs/{job_id}").json()["data"]["status"] == "completed":
             break
     pictory.account.jobs |= {str(n): pictory.account.jobs[job_id] for n in range(120)}
-    assert_like(ask("GET", "/v1/aistudio/images"), "images/200")
+    assert_like(send("GET", "/v1/aistudio/images"), "images/200")
     pictory.account.jobs = {job_id: pictory.account.jobs[job_id]}
-    assert_like(ask("GET", "/v1/jobs"), "jobs/200")
-    assert_like(ask("GET", "/v1/quota"), "quota/200")
-    assert_like(ask("GET", "/v1/aicredits/usage"), "usage/200")
-    assert_like(ask("GET", "/v1/aicredits/usage?year=2026"), "usage-invalid/400")
-    assert_like(ask("DELETE", f"/v1/jobs/{job_id}/clean"), "cleaned/200")
-    assert_like(ask("GET", "/v1/quota", key="wrong"), "unauthorized/401")
-    assert_like(ask("GET", "/v1/quota", key=""), "unauthorized/401")
+    assert_like(send("GET", "/v1/jobs"), "jobs/200")
+    assert_like(send("GET", "/v1/quota"), "quota/200")
+    assert_like(send("GET", "/v1/aicredits/usage"), "usage/200")
+    assert_like(send("GET", "/v1/aicredits/usage?year=2026"), "usage-invalid/400")
+    assert_like(send("DELETE", f"/v1/jobs/{job_id}/clean"), "cleaned/200")
+    assert_like(send("GET", "/v1/quota", key="wrong"), "unauthorized/401")
+    assert_like(send("GET", "/v1/quota", key=""), "unauthorized/401")
     faults = {"forbidden": "forbidden/403", "edge-block": "edge-block/403", "rate-limited": "rate-limited/429"}
     for fault, sample in {**faults, "server-error": "server-error/500"}.items():
         pictory.script("quota", fault)
-        assert_like(ask("GET", "/v1/quota"), sample)
+        assert_like(send("GET", "/v1/quota"), sample)
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,8 @@ def test_every_other_reply_has_the_shape_of_its_sample(ask, pictory):
         ("DELETE", f"/v1/jobs/{JOB_ID}/clean", 404),
     ],
 )
-def test_what_the_documentation_does_not_know_gets_an_error(ask, method, path, status):
-    assert ask(method, path).status_code == status
+def test_an_undocumented_request_gets_an_error(send, method, path, status):
+    assert send(method, path).status_code == status
 
 
 @pytest.mark.parametrize(
@@ -153,26 +153,26 @@ def test_what_the_documentation_does_not_know_gets_an_error(ask, method, path, s
         ({"webhook": "ftp://h/"}, "webhook"),
     ],
 )
-def test_every_wrong_field_is_named_and_nothing_is_billed(ask, pictory, body, field):
-    reply = submit(ask, **body)
+def test_a_wrong_field_is_named_and_nothing_is_billed(send, pictory, body, field):
+    reply = submit(send, **body)
     assert reply.status_code == 400
     assert [item["name"] for item in reply.json()["fields"]] == [field]
     assert pictory.account.credits_used == 0
 
 
-def test_a_body_that_is_no_json_object_is_refused(ask):
+def test_a_body_that_is_not_a_json_object_is_refused(send):
     as_json = {"headers": {"Content-Type": "application/json"}}
     for arguments in ({"data": b"{", **as_json}, {"data": b"[]", **as_json}, {"data": {"prompt": "A house"}}):
-        assert ask("POST", "/v1/aistudio/images", **arguments).status_code == 400
+        assert send("POST", "/v1/aistudio/images", **arguments).status_code == 400
 
 
-def test_unknown_fields_are_dropped_silently_and_noted_in_the_log(ask, pictory):
-    assert submit(ask, aspect_ratio="16:9", seed=7).status_code == 200
+def test_unknown_fields_are_dropped_and_logged(send, pictory):
+    assert submit(send, aspect_ratio="16:9", seed=7).status_code == 200
     assert pictory.submissions[0].ignored == ("aspect_ratio", "seed")
     assert next(iter(pictory.account.jobs.values())).body["aspectRatio"] == "1:1"
 
 
-def test_both_sides_read_the_same_documentation():
+def test_the_provider_and_the_simulator_have_the_same_documented_values():
     assert {name: model.credits for name, model in models.MODELS.items()} == rules.PRICES
     assert all(model.aspect_ratios == rules.RATIOS for model in models.MODELS.values())
     assert models.STYLES == rules.STYLES
@@ -184,67 +184,70 @@ def test_both_sides_read_the_same_documentation():
 
 
 @pytest.mark.parametrize(("ratio", "size"), [("1:1", (1024, 1024)), ("16:9", (1280, 720)), ("9:16", (720, 1280))])
-def test_a_picture_is_a_real_png_of_its_jobs_size(ask, ratio, size):
-    job_id = submit(ask, aspectRatio=ratio, prompt="A very long prompt. " * 200).json()["data"]["jobId"]
-    data = ask("GET", f"/v1/jobs/{job_id}").json()["data"]
+def test_a_picture_is_a_real_png_of_its_jobs_size(send, ratio, size):
+    job_id = submit(send, aspectRatio=ratio, prompt="A very long prompt. " * 200).json()["data"]["jobId"]
+    data = send("GET", f"/v1/jobs/{job_id}").json()["data"]
     picture = Image.open(io.BytesIO(requests.get(data["url"], timeout=10).content))
     picture.load()
     assert (picture.format, picture.size) == ("PNG", size) == ("PNG", (data["width"], data["height"]))
 
 
-def test_pictures_of_other_prompts_models_and_styles_differ(ask):
+def test_pictures_of_other_prompts_models_and_styles_differ(send):
     seen = set()
     for body in ({}, {"prompt": "A house on a hill"}, {"model": "nanobanana"}, {"style": "vintage"}):
-        job_id = submit(ask, **body).json()["data"]["jobId"]
-        seen.add(requests.get(ask("GET", f"/v1/jobs/{job_id}").json()["data"]["url"], timeout=10).content)
+        job_id = submit(send, **body).json()["data"]["jobId"]
+        seen.add(requests.get(send("GET", f"/v1/jobs/{job_id}").json()["data"]["url"], timeout=10).content)
     assert len(seen) == 4
 
 
-def finished(ask, job_id):
+def finished(send, job_id):
     for _ in range(500):
-        body = ask("GET", f"/v1/jobs/{job_id}").json()
+        body = send("GET", f"/v1/jobs/{job_id}").json()
         if body["data"]["status"] != "in-progress":
             return body
     raise AssertionError("the job does not end")
 
 
 @pytest.mark.parametrize("mark", SHAPES["mark"])
-def test_a_picture_says_of_its_origin_what_was_chosen(ask, pictory, mark):
+def test_a_picture_has_the_chosen_mark_of_its_origin(send, pictory, mark):
     pictory.shape("mark", mark)
-    job_id = submit(ask).json()["data"]["jobId"]
+    job_id = submit(send).json()["data"]["jobId"]
     checker = PictureChecker()
-    checker.feed(requests.get(ask("GET", f"/v1/jobs/{job_id}").json()["data"]["url"], timeout=10).content)
-    assert checker.finish().marks == (() if mark == "none" else (mark,))
+    checker.feed(requests.get(send("GET", f"/v1/jobs/{job_id}").json()["data"]["url"], timeout=10).content)
+    picture = checker.finish()
+    assert picture.marks == (() if mark == "none" else (mark.partition("-")[0],))
+    source = {"xmp-ai": "trainedAlgorithmicMedia", "xmp-camera": "digitalCapture"}.get(mark)
+    assert (picture.digital_source_type or "").rpartition("/")[2] == (source or "")
 
 
 @pytest.mark.parametrize("url", SHAPES["url"])
-def test_a_pictures_url_serves_for_as_long_as_was_set(ask, pictory, monkeypatch, url):
+def test_a_pictures_url_works_for_the_configured_time(send, pictory, monkeypatch, url):
     now = 1_775_000_000.0
     monkeypatch.setattr(pictory.account, "clock", lambda: now)
     pictory.shape("url", url)
     pictory.set(url_seconds=60)
-    job_id = submit(ask).json()["data"]["jobId"]
+    job_id = submit(send).json()["data"]["jobId"]
 
-    def told():
-        return ask("GET", f"/v1/jobs/{job_id}").json()["data"]["url"]
+    def current_url():
+        return send("GET", f"/v1/jobs/{job_id}").json()["data"]["url"]
 
-    first = told()
+    first = current_url()
     now += 59
-    assert (told(), requests.get(first, timeout=10).status_code) == (first, 200)
+    assert (current_url(), requests.get(first, timeout=10).status_code) == (first, 200)
     now += 2
     assert requests.get(first, timeout=10).status_code == 403
-    assert (told() == first, requests.get(told(), timeout=10).status_code == 200) == (
+    assert (current_url() == first, requests.get(current_url(), timeout=10).status_code == 200) == (
         (False, True) if url == "signed" else (True, False)
     )
 
 
-def test_jobs_are_listed_and_images_name_their_job_as_chosen(ask, pictory):
-    job_id = submit(ask).json()["data"]["jobId"]
+def test_jobs_are_listed_and_images_name_their_job_as_chosen(send, pictory):
+    job_id = submit(send).json()["data"]["jobId"]
     pictory.shape("listed", "no")
-    assert ask("GET", "/v1/jobs").json() == {"items": [], "nextPageKey": None}
-    assert "jobId" not in ask("GET", "/v1/aistudio/images").json()["items"][0]
+    assert send("GET", "/v1/jobs").json() == {"items": [], "nextPageKey": None}
+    assert "jobId" not in send("GET", "/v1/aistudio/images").json()["items"][0]
     pictory.shape("image-job", "named")
-    assert ask("GET", "/v1/aistudio/images").json()["items"][0]["jobId"] == job_id
+    assert send("GET", "/v1/aistudio/images").json()["items"][0]["jobId"] == job_id
 
 
 URLLIB, AIOHTTP, OURS, BROWSER = (
@@ -264,38 +267,39 @@ URLLIB, AIOHTTP, OURS, BROWSER = (
         ("browsers-only", [BROWSER]),
     ],
 )
-def test_the_firewall_lets_in_whom_it_was_told_to(ask, pictory, firewall, let_in):
+def test_the_firewall_blocks_the_chosen_user_agents(send, pictory, firewall, let_in):
     pictory.shape("firewall", firewall)
     replies = {
-        agent: ask("GET", "/v1/quota", headers={"User-Agent": agent}) for agent in (URLLIB, AIOHTTP, OURS, BROWSER)
+        agent: send("GET", "/v1/quota", headers={"User-Agent": agent})
+        for agent in (URLLIB, AIOHTTP, OURS, BROWSER)
     }
     assert [agent for agent, reply in replies.items() if reply.status_code == 200] == let_in
     for agent in set(replies) - set(let_in):
         assert_like(replies[agent], "edge-block/403")
 
 
-def test_an_unknown_header_is_tolerated_or_refused(ask, pictory):
-    strange = {"X-Anything": "1"}
-    assert ask("GET", "/v1/quota", headers=strange).status_code == 200
+def test_an_unknown_header_is_tolerated_or_refused(send, pictory):
+    unknown = {"X-Anything": "1"}
+    assert send("GET", "/v1/quota", headers=unknown).status_code == 200
     pictory.shape("unknown-header", "refused")
-    assert ask("GET", "/v1/quota").status_code == 200
-    assert ask("GET", "/v1/quota", headers=strange).status_code == 400
-    assert submit(ask).status_code == 200
+    assert send("GET", "/v1/quota").status_code == 200
+    assert send("GET", "/v1/quota", headers=unknown).status_code == 400
+    assert submit(send).status_code == 200
 
 
 @pytest.mark.parametrize(("shape", "name"), [("x-ratelimit", "X-RateLimit-"), ("ratelimit", "RateLimit-")])
-def test_every_reply_tells_how_many_requests_are_left_where_that_was_chosen(ask, pictory, shape, name):
-    assert not [header for header in ask("GET", "/v1/quota").headers if "ratelimit" in header.lower()]
+def test_every_reply_has_the_chosen_rate_limit_headers(send, pictory, shape, name):
+    assert not [header for header in send("GET", "/v1/quota").headers if "ratelimit" in header.lower()]
     pictory.shape("limit-headers", shape)
     pictory.script("quota", "rate-limited", retry_after=1)
-    replies = [ask("GET", "/v1/quota"), ask("GET", f"/v1/jobs/{JOB_ID}")]
+    replies = [send("GET", "/v1/quota"), send("GET", f"/v1/jobs/{JOB_ID}")]
     assert [reply.headers[f"{name}Remaining"] for reply in replies] == ["58", "57"]
     assert replies[0].status_code == 429
 
 
-def test_a_reference_image_is_fetched_and_painted_on(ask, pictory):
-    first = submit(ask, referenceImageUrl=pictory.reference_image_url).json()["data"]["jobId"]
-    data = finished(ask, first)["data"]
+def test_a_reference_image_is_fetched(send, pictory):
+    first = submit(send, referenceImageUrl=pictory.reference_image_url).json()["data"]["jobId"]
+    data = finished(send, first)["data"]
     assert data["status"] == "completed"
     fetched = [request.path for request in pictory.requests if request.host == "images"]
     assert fetched == ["/samples/reference.png"]
@@ -311,15 +315,15 @@ def test_a_reference_image_is_fetched_and_painted_on(ask, pictory):
         "https://example.com/a.png",
     ],
 )
-def test_a_reference_image_that_cannot_be_had_fails_the_job(ask, pictory, url):
+def test_a_reference_image_that_cannot_be_fetched_fails_the_job(send, pictory, url):
     url = url.format(images=pictory.images_url, api=pictory.base_url)
-    body = finished(ask, submit(ask, referenceImageUrl=url).json()["data"]["jobId"])
+    body = finished(send, submit(send, referenceImageUrl=url).json()["data"]["jobId"])
     assert (body["success"], body["data"]["error_code"]) == (False, "REFERENCE_IMAGE_ERROR")
 
 
-def test_a_webhook_is_called_once_with_the_finished_job(ask, pictory):
+def test_a_webhook_is_called_once_with_the_finished_job(send, pictory):
     with Simulator() as receiver:
-        job_id = submit(ask, webhook=f"{receiver.base_url}/hook").json()["data"]["jobId"]
+        job_id = submit(send, webhook=f"{receiver.base_url}/hook").json()["data"]["jobId"]
         for _ in range(200):
             if receiver.requests:
                 break
@@ -329,104 +333,104 @@ def test_a_webhook_is_called_once_with_the_finished_job(ask, pictory):
 
 
 @pytest.mark.parametrize("fate", FATES)
-def test_words_in_the_prompt_decide_a_jobs_fate(ask, pictory, fate):
-    submit(ask, prompt=f"A job that is to end simulate:{fate} today")
+def test_words_in_the_prompt_decide_a_jobs_fate(send, pictory, fate):
+    submit(send, prompt=f"A job that is to end simulate:{fate} today")
     assert next(iter(pictory.account.jobs.values())).fate == fate
 
 
-def test_words_in_the_prompt_decide_how_long_a_job_runs(ask, pictory):
-    job_id = submit(ask, prompt="A slow one simulate:seconds=30").json()["data"]["jobId"]
-    assert ask("GET", f"/v1/jobs/{job_id}").json()["data"] == {"status": "in-progress"}
+def test_words_in_the_prompt_decide_how_long_a_job_runs(send, pictory):
+    job_id = submit(send, prompt="A slow one simulate:seconds=30").json()["data"]["jobId"]
+    assert send("GET", f"/v1/jobs/{job_id}").json()["data"] == {"status": "in-progress"}
     pictory.account.jobs[job_id].created -= 30
-    assert ask("GET", f"/v1/jobs/{job_id}").json()["data"]["status"] == "completed"
+    assert send("GET", f"/v1/jobs/{job_id}").json()["data"]["status"] == "completed"
 
 
-def test_a_picture_needs_no_key_and_refuses_one(ask):
-    url = ask("GET", f"/v1/jobs/{submit(ask).json()['data']['jobId']}").json()["data"]["url"]
+def test_a_picture_needs_no_key_and_refuses_one(send):
+    url = send("GET", f"/v1/jobs/{submit(send).json()['data']['jobId']}").json()["data"]["url"]
     assert requests.get(url, timeout=10).status_code == 200
     assert requests.get(url, headers={"Authorization": "x"}, timeout=10).status_code == 400
 
 
-def test_credits_are_counted_and_a_reset_forgets_everything(ask, pictory):
-    submit(ask, model="nanobanana-pro")
-    submit(ask, model="flux-schnell")
-    assert ask("GET", "/v1/quota").json()["aiCredits"] == {"used": 14.6, "limit": 22_000}
+def test_credits_are_counted_and_a_reset_forgets_everything(send, pictory):
+    submit(send, model="nanobanana-pro")
+    submit(send, model="flux-schnell")
+    assert send("GET", "/v1/quota").json()["aiCredits"] == {"used": 14.6, "limit": 22_000}
     pictory.reset()
-    assert ask("GET", "/v1/quota").json()["aiCredits"]["used"] == 0
+    assert send("GET", "/v1/quota").json()["aiCredits"]["used"] == 0
     assert len(pictory.requests) == 1
 
 
-def test_a_fault_is_met_as_often_as_it_was_scripted(ask, pictory):
+def test_a_fault_affects_the_scripted_number_of_requests(send, pictory):
     pictory.script("quota", "server-error", times=2, status=502)
-    assert [ask("GET", "/v1/quota").status_code for _ in range(3)] == [502, 502, 200]
+    assert [send("GET", "/v1/quota").status_code for _ in range(3)] == [502, 502, 200]
     assert [request.fault for request in pictory.requests] == ["server-error", "server-error", None]
 
 
-def test_a_fault_can_strike_only_at_times(ask, pictory):
+def test_a_fault_can_affect_every_third_request(send, pictory):
     pictory.script("quota", "unavailable", times=-1, every=3)
-    assert [ask("GET", "/v1/quota").status_code for _ in range(7)] == [200, 200, 503, 200, 200, 503, 200]
+    assert [send("GET", "/v1/quota").status_code for _ in range(7)] == [200, 200, 503, 200, 200, 503, 200]
     pictory.clear_faults()
     pictory.script("quota", "unavailable", times=1, every=2)
-    assert [ask("GET", "/v1/quota").status_code for _ in range(5)] == [200, 503, 200, 200, 200]
+    assert [send("GET", "/v1/quota").status_code for _ in range(5)] == [200, 503, 200, 200, 200]
 
 
 @pytest.mark.parametrize(("lagging", "prompt"), [("ledger_lag", "quota_lag"), ("quota_lag", "ledger_lag")])
-def test_ledger_and_quota_lag_behind_a_charge_each_on_its_own(ask, pictory, lagging, prompt):
-    def shown():
+def test_the_ledger_and_the_quota_have_separate_lags(send, pictory, lagging, prompt):
+    def visible():
         return {
-            "quota_lag": ask("GET", "/v1/quota").json()["aiCredits"]["used"],
-            "ledger_lag": sum(row["amount"] for row in ask("GET", "/v1/aicredits/usage").json()),
+            "quota_lag": send("GET", "/v1/quota").json()["aiCredits"]["used"],
+            "ledger_lag": sum(row["amount"] for row in send("GET", "/v1/aicredits/usage").json()),
         }
 
     pictory.set(**{lagging: 60})
-    submit(ask)
-    assert shown() == {lagging: 0, prompt: 2}
+    submit(send)
+    assert visible() == {lagging: 0, prompt: 2}
     assert pictory.account.credits_used == pictory.account.credits_billed == 2
     pictory.set(**{lagging: 0})
-    assert shown() == {lagging: 2, prompt: 2}
+    assert visible() == {lagging: 2, prompt: 2}
 
 
-def test_a_charge_that_lags_keeps_the_date_of_its_purchase(ask, pictory, monkeypatch):
+def test_a_late_charge_has_the_date_of_its_purchase(send, pictory, monkeypatch):
     now = 1_775_000_000.0
     monkeypatch.setattr(pictory.account, "clock", lambda: now)
     pictory.set(ledger_lag=4)
-    submit(ask)
+    submit(send)
     now += 3.9
-    assert ask("GET", "/v1/aicredits/usage").json() == []
+    assert send("GET", "/v1/aicredits/usage").json() == []
     now += 0.2
-    (row,) = ask("GET", "/v1/aicredits/usage").json()
+    (row,) = send("GET", "/v1/aicredits/usage").json()
     assert row["transactionDate"] == "2026-03-31T23:33:20.000Z"
-    assert ask("GET", "/v1/aicredits/usage?year=2026&month=3").json() == [row]
-    assert ask("GET", "/v1/aicredits/usage?year=2026&month=4").json() == []
+    assert send("GET", "/v1/aicredits/usage?year=2026&month=3").json() == [row]
+    assert send("GET", "/v1/aicredits/usage?year=2026&month=4").json() == []
 
 
 @pytest.mark.parametrize("where", ["ledger", "quota"])
-def test_ledger_and_quota_may_be_updated_only_at_times_and_then_catch_up(ask, pictory, monkeypatch, where):
+def test_the_ledger_and_the_quota_can_be_updated_at_intervals(send, pictory, monkeypatch, where):
     now = 1_775_000_100.0
 
-    def shown():
+    def visible():
         if where == "quota":
-            return ask("GET", "/v1/quota").json()["aiCredits"]["used"]
-        return sum(row["amount"] for row in ask("GET", "/v1/aicredits/usage").json())
+            return send("GET", "/v1/quota").json()["aiCredits"]["used"]
+        return sum(row["amount"] for row in send("GET", "/v1/aicredits/usage").json())
 
     monkeypatch.setattr(pictory.account, "clock", lambda: now)
     pictory.set(**{f"{where}_every": 600})
     seen = []
     for _ in range(10):
-        submit(ask)
-        seen.append(shown())
+        submit(send)
+        seen.append(visible())
         now += 100
     assert seen == [0, 0, 0, 8, 8, 8, 8, 8, 8, 20]
 
 
-def test_others_buy_from_the_account_and_the_ledger_and_the_quota_show_it_late(ask, pictory, monkeypatch):
+def test_purchases_of_others_are_visible_after_the_lags(send, pictory, monkeypatch):
     now = 1_775_000_000.0
     monkeypatch.setattr(pictory.account, "clock", lambda: now)
     pictory.set(others_every=10, others_amount=3, ledger_lag=25, quota_lag=5)
-    submit(ask)
+    submit(send)
     now += 42
-    assert [row["amount"] for row in ask("GET", "/v1/aicredits/usage").json()] == [3, 2]
-    assert ask("GET", "/v1/quota").json()["aiCredits"]["used"] == 2 + 3 * 3
+    assert [row["amount"] for row in send("GET", "/v1/aicredits/usage").json()] == [3, 2]
+    assert send("GET", "/v1/quota").json()["aiCredits"]["used"] == 2 + 3 * 3
     assert (pictory.account.credits_by_others, pictory.account.credits_billed) == (12, 2)
     assert pictory.account.credits_used == 14
     pictory.set(others_every=0)
@@ -436,34 +440,34 @@ def test_others_buy_from_the_account_and_the_ledger_and_the_quota_show_it_late(a
     assert pictory.account.credits_by_others == 0
 
 
-def test_the_pictures_host_can_be_away_while_the_api_answers(ask, pictory):
+def test_the_pictures_host_can_refuse_connections_while_the_api_answers(send, pictory):
     pictory.account.seconds = 0
-    job_id = submit(ask).json()["data"]["jobId"]
-    url = ask("GET", f"/v1/jobs/{job_id}").json()["data"]["url"]
-    with requests.Session() as kept_open:
-        assert kept_open.get(url, timeout=10).status_code == 200
+    job_id = submit(send).json()["data"]["jobId"]
+    url = send("GET", f"/v1/jobs/{job_id}").json()["data"]["url"]
+    with requests.Session() as session:
+        assert session.get(url, timeout=10).status_code == 200
         for _ in range(2):
             pictory.set(images_away=1)
-            for browser in (requests, kept_open):
+            for client in (requests, session):
                 with pytest.raises(requests.ConnectionError):
-                    browser.get(url, timeout=10)
-            assert ask("GET", f"/v1/jobs/{job_id}").json()["data"]["status"] == "completed"
+                    client.get(url, timeout=10)
+            assert send("GET", f"/v1/jobs/{job_id}").json()["data"]["status"] == "completed"
             pictory.set(images_away=0)
-            assert kept_open.get(url, timeout=10).status_code == 200
+            assert session.get(url, timeout=10).status_code == 200
         pictory.set(images_away=1)
         pictory.reset()
-        assert kept_open.get(pictory.reference_image_url, timeout=10).status_code == 200
+        assert session.get(pictory.reference_image_url, timeout=10).status_code == 200
 
 
-def test_rows_can_be_entered_into_the_ledger_by_hand(ask, pictory, monkeypatch):
-    now = 1_775_000_000.000_9  # later than its own text, which ends at the millisecond
+def test_a_test_can_add_rows_to_the_ledger(send, pictory, monkeypatch):
+    now = 1_775_000_000.000_9  # later than its text, which has milliseconds only
     monkeypatch.setattr(pictory.account, "clock", lambda: now)
-    submit(ask)
+    submit(send)
     pictory.enter(type="credit", amount=0.6, source="Text-to-Image")
     pictory.enter(type="adjustment", amount=5)
     pictory.enter(type="credit", amount=22_000, source="Monthly Reset", transactionDate="2026-01-01T00:00:00Z")
     pictory.enter(amount=None, type=None, transactionDate="yesterday")
-    rows = ask("GET", "/v1/aicredits/usage").json()
+    rows = send("GET", "/v1/aicredits/usage").json()
     assert [(row.get("type"), row.get("amount")) for row in rows] == [
         (None, None),
         ("adjustment", 5),
@@ -471,19 +475,19 @@ def test_rows_can_be_entered_into_the_ledger_by_hand(ask, pictory, monkeypatch):
         ("debit", 2.0),
         ("credit", 22_000),
     ]
-    assert ask("GET", "/v1/aicredits/usage?year=2026&month=1").json() == rows[-1:]
-    assert ask("GET", "/v1/quota").json()["aiCredits"]["used"] == 1.4
+    assert send("GET", "/v1/aicredits/usage?year=2026&month=1").json() == rows[-1:]
+    assert send("GET", "/v1/quota").json()["aiCredits"]["used"] == 1.4
     pictory.reset()
-    assert ask("GET", "/v1/aicredits/usage").json() == []
+    assert send("GET", "/v1/aicredits/usage").json() == []
 
 
 @pytest.mark.parametrize("value", ["2", "1.5", "Wed, 21 Oct 2026 07:28:00 GMT", "rubbish"])
-def test_retry_after_is_sent_in_any_form(ask, pictory, value):
+def test_retry_after_can_have_any_value(send, pictory, value):
     pictory.script("quota", "rate-limited", retry_after=value)
-    assert ask("GET", "/v1/quota").headers["Retry-After"] == value
+    assert send("GET", "/v1/quota").headers["Retry-After"] == value
 
 
-def test_a_fault_place_fate_or_shape_that_does_not_exist_is_named():
+def test_an_unknown_fault_place_fate_or_shape_is_refused():
     simulator = Simulator()
     for call in (
         lambda: simulator.script("nowhere", "garbage"),
@@ -525,7 +529,7 @@ def test_help_names_every_fault_place_fate_and_shape():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_program_serves_on_loopback_obeys_its_control_and_ends_at_a_signal(number):
+def test_the_program_can_be_controlled_over_http_and_ends_at_a_signal(number):
     command = [
         sys.executable,
         "-m",
@@ -548,8 +552,8 @@ def test_the_program_serves_on_loopback_obeys_its_control_and_ends_at_a_signal(n
         fault = {"place": "quota", "fault": "server-error", "status": 504}
         assert requests.post(f"{api}/_simulator/faults", json=fault, timeout=10).status_code == 200
         assert requests.get(quota, headers=headers, timeout=10).status_code == 504
-        for_ever = fault | {"times": -1}
-        assert requests.post(f"{api}/_simulator/faults", json=for_ever, timeout=10).status_code == 200
+        forever = fault | {"times": -1}
+        assert requests.post(f"{api}/_simulator/faults", json=forever, timeout=10).status_code == 200
         assert requests.delete(f"{api}/_simulator/faults", timeout=10).status_code == 200
         assert requests.get(quota, headers=headers, timeout=10).status_code == 200
         assert requests.post(f"{api}/_simulator/faults", json={"place": "moon"}, timeout=10).status_code == 400
@@ -577,7 +581,7 @@ def test_the_program_serves_on_loopback_obeys_its_control_and_ends_at_a_signal(n
         assert program.wait(10) == 0
 
 
-def test_a_port_that_is_taken_is_told(pictory):
+def test_a_port_that_is_in_use_is_reported(pictory):
     port = pictory.base_url.split(":")[2].split("/")[0]
     command = [sys.executable, "-m", "pictory_provider.simulator", "--port", port]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -585,8 +589,8 @@ def test_a_port_that_is_taken_is_told(pictory):
     assert "cannot start" in done.stderr
 
 
-def test_job_ids_are_uuids(ask):
-    uuid.UUID(submit(ask).json()["data"]["jobId"])
+def test_job_ids_are_uuids(send):
+    uuid.UUID(submit(send).json()["data"]["jobId"])
 
 
 def test_without_pillow_the_simulator_says_how_to_get_it():

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""``make matrix``: the built wheel in an environment of its own for each supported Airflow, and its tests there."""
+"""``make matrix``: install the built wheel in a separate environment for each supported Airflow, and run tests there."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ ROOT = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).with_name("uv")
 
 RELEASES = {"3.1.8": "2026-03-20", "3.2.2": "2026-06-05", "3.3.2": "2026-09-24", "3.4.0b2": "2026-11-28"}
-"""The newest of each supported line that the package index has, and a day on which its dependencies were those it was
-released with: older ones break on what came later."""
+"""The newest release of each supported line in the package index, and the latest date of its dependencies: older
+releases break with newer dependencies."""
 OF_MAKE_TEST = "3.3.2"
-"""What ``make test`` runs on, with all components."""
+"""The release for ``make test``, which tests all components."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PRE_RELEASES = {"3.4.0b2": ("apache-airflow-core==3.4.0b2", "apache-airflow-task-sdk==1.4.0b2")}
-"""What has to be named with a pre-release, which is installed only where it is asked for."""
+"""Further requirements of a pre-release, because pre-releases are installed only if they are named."""
 TOOLS = ("pytest", "pytest-mock", "pytest-xdist", "hypothesis", "psutil", "playwright")
 
 TESTED = ("tests", "dags", "demo", "docs/costs.md", "pyproject.toml")
 QUICK = ("tests/pure", "tests/provider", "tests/versions")
 OF_THE_OLDEST = ("tests/tools", "tests/faults/test_kills_while_saving.py")
-"""With a real Airflow that keeps no state of a task, the record beside the picture is the only one."""
+"""A real Airflow without task state, where the sidecar is the only record."""
 OF_THE_NEWEST = ("tests/browser/test_loops.py",)
-"""What no other Airflow has: loops."""
+"""Only the newest Airflow has loops."""
 WITH_COMPONENTS = ("tests/faults/test_adoption.py",)
-"""With a real Airflow in each environment."""
-OF_LIBRARIES = ("test_client.py", "test_faults_of_libraries.py", "test_pool.py")
-"""What is another with other HTTP libraries, not with another Airflow: for the oldest dependencies alone."""
-OF_THE_SOURCE = shutil.ignore_patterns("test_rooms.py", "test_benchmarks.py", "__pycache__")
+"""These run with a real Airflow in each environment."""
+OF_LIBRARIES = ("client/test_client.py", "client/test_faults_of_libraries.py", "client/test_shared.py")
+"""These depend on HTTP libraries and not on Airflow, and run only with the oldest dependencies."""
+OF_THE_SOURCE = shutil.ignore_patterns("test_layers.py", "test_benchmarks.py", "__pycache__")
 
 
 @dataclass(frozen=True)
-class Place:
+class Environment:
     """One environment.
 
     :param airflow: a release.
-    :param floors: whether it has the oldest of everything that the wheel says is enough.
+    :param floors: whether it has the oldest dependencies that the wheel allows.
     """
 
     airflow: str
@@ -56,106 +56,104 @@ class Place:
 
     @property
     def name(self) -> str:
-        """What it is called in the table."""
+        """Its name in the table."""
         return f"Airflow {self.airflow}, Python {self.python}{', oldest dependencies' * self.floors}"
 
     @property
     def as_of(self) -> list[str]:
-        """Return the options that keep out what its Airflow never met."""
+        """The options that exclude dependencies newer than its Airflow."""
         return ["--exclude-newer", RELEASES[self.airflow]]
 
     @property
     def requirements(self) -> tuple[str, ...]:
-        """What names its Airflow."""
+        """The requirements for its Airflow."""
         return (f"apache-airflow=={self.airflow}", *PRE_RELEASES.get(self.airflow, ()))
 
 
 SOME = (
-    Place("3.1.8", "3.11", floors=True),
-    Place("3.2.2", "3.12"),
-    Place("3.3.2", "3.13"),
-    Place("3.4.0b2", "3.14"),
+    Environment("3.1.8", "3.11", floors=True),
+    Environment("3.2.2", "3.12"),
+    Environment("3.3.2", "3.13"),
+    Environment("3.4.0b2", "3.14"),
 )
-ALL = (SOME[0], *(Place(airflow, python) for airflow in RELEASES for python in PYTHONS))
+ALL = (SOME[0], *(Environment(airflow, python) for airflow in RELEASES for python in PYTHONS))
 
 
 def main() -> int:
-    """Run the matrix and print how every environment did."""
+    """Run the matrix, and print the result of every environment."""
     parser = argparse.ArgumentParser(prog="python -m tests.versions", description=__doc__)
     parser.add_argument(
-        "--all", action="store_true", help="every Airflow with every Python, not a choice of pairs"
+        "--all", action="store_true", help="every Airflow with every Python, instead of a selection"
     )
     parser.add_argument(
         "--quick", action="store_true", help=f"leave Airflow {OF_MAKE_TEST} to `make test`, which runs on it"
     )
-    parser.add_argument("--keep", type=Path, help="make the environments here, and leave them")
+    parser.add_argument("--keep", type=Path, help="create the environments in this folder, and keep them")
     options = parser.parse_args()
-    here = Path(tempfile.mkdtemp(prefix="pictory-matrix-")) if options.keep is None else options.keep.resolve()
+    folder = Path(tempfile.mkdtemp(prefix="pictory-matrix-")) if options.keep is None else options.keep.resolve()
     try:
-        uv("build", "--wheel", "--out-dir", here / "dist", ROOT)
-        (wheel,) = (here / "dist").glob("*.whl")
+        uv("build", "--wheel", "--out-dir", folder / "dist", ROOT)
+        (wheel,) = (folder / "dist").glob("*.whl")
         chosen = [
-            place
-            for place in (ALL if options.all else SOME)
-            if not (options.quick and place.airflow == OF_MAKE_TEST)
+            each for each in (ALL if options.all else SOME) if not (options.quick and each.airflow == OF_MAKE_TEST)
         ]
-        places = list(dict.fromkeys(at_hand(place, wheel, here) for place in chosen))
-        print(f"{wheel.name} in {len(places)} environments:", flush=True)
-        with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as lanes:  # they sleep now and then
-            return max(lanes.map(lambda place: told(place, wheel, here), places))
+        found = list(dict.fromkeys(available(each, wheel, folder) for each in chosen))
+        print(f"{wheel.name} in {len(found)} environments:", flush=True)
+        with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:  # twice the CPUs, because the tests also wait
+            return max(pool.map(lambda each: run(each, wheel, folder), found))
     finally:
         if options.keep is None:
-            shutil.rmtree(here, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def at_hand(place: Place, wheel: Path, here: Path) -> Place:
-    """Return the place with a Python that this machine has.
+def available(wanted: Environment, wheel: Path, folder: Path) -> Environment:
+    """Return the environment with a Python that this machine has.
 
-    For one that it has not, every dependency has to have a wheel at least.
+    For a Python that it does not have, this checks that every dependency has a wheel.
     """
     try:
-        uv("python", "find", place.python)
+        uv("python", "find", wanted.python)
     except subprocess.CalledProcessError:
-        wanted = here / f"{place.airflow}-{place.python}.in"
-        wanted.write_text("\n".join((*place.requirements, f"{wheel}[simulator]")))
-        only_wheels = ("--only-binary", ":all:", "--python-version", place.python)
+        file = folder / f"{wanted.airflow}-{wanted.python}.in"
+        file.write_text("\n".join((*wanted.requirements, f"{wheel}[simulator]")))
+        only_wheels = ("--only-binary", ":all:", "--python-version", wanted.python)
         try:
-            uv("pip", "compile", *place.as_of, *only_wheels, "--output-file", wanted.with_suffix(".txt"), wanted)
+            uv("pip", "compile", *wanted.as_of, *only_wheels, "--output-file", file.with_suffix(".txt"), file)
         except subprocess.CalledProcessError as error:
-            raise SystemExit(f"{place.name} cannot be installed:\n{error.stderr}") from None
+            raise SystemExit(f"{wanted.name} cannot be installed:\n{error.stderr}") from None
         running = "{}.{}".format(*sys.version_info)
         print(
-            f"Python {place.python} is not on this machine: all that Airflow {place.airflow} needs has wheels for it, "
-            f"and Python {running} runs in its place."
+            f"Python {wanted.python} is not on this machine: all dependencies of Airflow {wanted.airflow} have wheels "
+            f"for it, and Python {running} is used instead."
         )
-        return Place(place.airflow, running, place.floors)
-    return place
+        return Environment(wanted.airflow, running, wanted.floors)
+    return wanted
 
 
-def told(place: Place, wheel: Path, here: Path) -> int:
-    """Make one environment, run the tests in it, and print a line; where it failed, all that was printed."""
+def run(environment: Environment, wheel: Path, folder: Path) -> int:
+    """Create one environment, run the tests in it, and print a line; after a failure, also the tests' output."""
     begun = time.monotonic()
-    folder = here / place.name.lower().replace(",", "").replace(" ", "-")
+    folder = folder / environment.name.lower().replace(",", "").replace(" ", "-")
     output, code = "", 1
     try:
-        python = environment(place, wheel, folder / "venv")
-        output, code = tests(place, python, folder)
+        python = create(environment, wheel, folder / "venv")
+        output, code = tests(environment, python, folder)
         summaries = [line for line in output.splitlines() if re.search(r"\d+ (passed|failed|error).* in ", line)]
         result = "; ".join(line.strip("= ") for line in summaries) or "it printed no result"
     except subprocess.CalledProcessError as error:
         result, output = "could not be installed", error.stderr
     passed = f"{result} ({time.monotonic() - begun:.0f} s in all)"
-    print(f"  {place.name}: {passed}", flush=True)
+    print(f"  {environment.name}: {passed}", flush=True)
     if code:
         print(output, file=sys.stderr, flush=True)
     return code
 
 
-def environment(place: Place, wheel: Path, folder: Path) -> Path:
-    """Make the environment and return its Python."""
-    uv("venv", "--clear", "--python", place.python, folder)
-    install = ("pip", "install", "--python", folder / "bin" / "python", *place.as_of)
-    if place.floors:
+def create(environment: Environment, wheel: Path, folder: Path) -> Path:
+    """Create the environment, and return its Python."""
+    uv("venv", "--clear", "--python", environment.python, folder)
+    install = ("pip", "install", "--python", folder / "bin" / "python", *environment.as_of)
+    if environment.floors:
         uv(
             *install,
             "--resolution",
@@ -165,23 +163,30 @@ def environment(place: Place, wheel: Path, folder: Path) -> Path:
             "--extra",
             "simulator",
         )
-    uv(*install, *place.requirements, f"{wheel}[simulator]", *TOOLS)
+    uv(*install, *environment.requirements, f"{wheel}[simulator]", *TOOLS)
     return folder / "bin" / "python"
 
 
-def tests(place: Place, python: Path, folder: Path) -> tuple[str, int]:
-    """Run the quick tests beside the wheel, out of reach of the source of the package."""
+def tests(environment: Environment, python: Path, folder: Path) -> tuple[str, int]:
+    """Run the quick tests with the installed wheel, in a folder without the source of the package."""
     for name in TESTED:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=OF_THE_SOURCE)
         else:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    left_out = [f"--ignore=tests/provider/{name}" for name in OF_LIBRARIES if not place.floors]
+    left_out = [f"--ignore=tests/provider/{name}" for name in OF_LIBRARIES if not environment.floors]
     chosen = [
-        ["--numprocesses", "2", *QUICK, *WITH_COMPONENTS, *(OF_THE_OLDEST if place.floors else ()), *left_out]
+        [
+            "--numprocesses",
+            "2",
+            *QUICK,
+            *WITH_COMPONENTS,
+            *(OF_THE_OLDEST if environment.floors else ()),
+            *left_out,
+        ]
     ]
-    if place.airflow == list(RELEASES)[-1]:
+    if environment.airflow == list(RELEASES)[-1]:
         chosen.append([*OF_THE_NEWEST])  # by itself: the browser leaves an event loop running in its process
     output, code = "", 0
     for arguments in chosen:
@@ -200,7 +205,7 @@ def tests(place: Place, python: Path, folder: Path) -> tuple[str, int]:
 
 
 def uv(*arguments: str | Path) -> None:
-    """Run uv; it finds the Pythons of pyenv too."""
+    """Run uv, which also finds the Pythons of pyenv."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     path = os.pathsep.join([*map(str, sorted(pyenv.glob("versions/3.*/bin"))), os.environ["PATH"]])
     env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What each supported Airflow makes of the installed wheel; ``make matrix`` runs this in every one of them."""
+"""Tests of the installed wheel, which ``make matrix`` runs with every supported Airflow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(__file__).parent / "programs"
 
 
-def in_a_process_of_its_own(program: str, *arguments: object, **env: str) -> str:
+def run_program(program: str, *arguments: object, **env: str) -> str:
     done = subprocess.run(
         [sys.executable, PROGRAMS / program, *map(str, arguments)],
         env=os.environ | env,
@@ -33,19 +33,19 @@ def in_a_process_of_its_own(program: str, *arguments: object, **env: str) -> str
 
 
 @pytest.mark.skipif("PICTORY_MATRIX" not in os.environ, reason="only `make matrix` installs the wheel")
-def test_it_is_the_wheel_that_is_tested():
+def test_the_tests_import_the_installed_wheel():
     assert Path(pictory_provider.__file__).is_relative_to(sys.prefix)
     assert not list(ROOT.glob("pictory_provider"))
 
 
-def test_nothing_that_is_imported_is_deprecated_here():
-    imported = in_a_process_of_its_own("import_everything.py").split()
+def test_no_module_uses_anything_deprecated():
+    imported = run_program("import_everything.py").split()
     assert "pictory_provider.operators.pictory" in imported
     assert "pictory_provider.simulator.server" in imported
 
 
-def test_the_connection_form_has_our_fields_and_no_others():
-    form = json.loads(in_a_process_of_its_own("connection_form.py").splitlines()[-1])
+def test_the_connection_form_has_exactly_our_fields():
+    form = json.loads(run_program("connection_form.py").splitlines()[-1])
 
     assert (form["connection_type"], form["hook_name"]) == ("pictory", "Pictory")
     assert set(form["extra_fields"]) == set(CONNECTION_FIELDS)
@@ -76,11 +76,11 @@ def airflow_home(tmp_path_factory):
 
 @pytest.fixture
 def dags(airflow_home, tmp_path):
-    """Return how to run example DAGs with ``dag.test()``: it gives their states, the submissions and the looks."""
+    """Return a function that runs example DAGs with ``dag.test()``; it returns states, submissions and polls."""
 
     def run(*dag_ids: str, seconds: float):
         with Simulator(seconds=seconds) as pictory:
-            in_a_process_of_its_own(
+            run_program(
                 "run_dags.py",
                 tmp_path / "states.json",
                 ROOT / "dags",
@@ -98,11 +98,11 @@ def dags(airflow_home, tmp_path):
 
 
 def test_an_example_dag_waits_in_dag_test_and_saves_its_picture(dags, tmp_path):
-    states, submissions, looks = dags("pictory_publish_cover", seconds=2)
+    states, submissions, polls = dags("pictory_publish_cover", seconds=2)
 
     assert states == {"pictory_publish_cover": "success"}
     assert submissions == len(list(tmp_path.rglob("*.png"))) == 1
-    assert looks >= 2  # before deferring, and by the trigger
+    assert polls >= 2  # before deferring, and by the trigger
 
 
 def test_every_other_example_dag_runs_in_dag_test(dags, tmp_path):

@@ -1,27 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The pictory_provider authors
 //
-// What Airflow says: its REST API, asked in the user's name, a few requests at a time.
+// Requests to Airflow's REST API with the user's permissions, a few at a time.
 
 export const ROOT = new URL("../..", import.meta.url).pathname; // .../pictory/
 const API = new URL("../api/v2/", new URL(ROOT, location.href)).href;
-export const TOLD = JSON.parse(document.getElementById("told").textContent);
-export const PAGE = 50; // pictures in the page at once, and rows of a batch in one XCom
-const STARTED = ["running", "deferred", "success", "failed", "up_for_retry", "up_for_reschedule", "restarting", "skipped"];
-export const ENDED = new Set(["success", "failed", "skipped", "upstream_failed", "removed"]);
+export const SIGN_IN = new URL(`auth/login?${new URLSearchParams({ next: location.href })}`, API).href; // and back to this page
+export const CONFIG = JSON.parse(document.getElementById("config").textContent);
+export const PAGE = 50; // pictures on one page, and rows of a batch in one XCom
+export const FAILED = ["failed", "up_for_retry"];
+export const NOT_FAILED = ["running", "deferred", "success", "up_for_reschedule", "restarting", "skipped"];
+export const FINISHED = new Set(["success", "failed", "skipped", "upstream_failed", "removed"]);
 
-export class Trouble extends Error {
-  constructor(status) {
+/** A reply with an error status, and the detail that Airflow gives. */
+export class HttpError extends Error {
+  constructor(status, detail) {
     super(`HTTP ${status}`);
     this.status = status;
+    this.detail = typeof detail === "string" ? detail.slice(0, 200) : "";
+  }
+
+  static async fromReply(reply) {
+    const body = await reply.json().catch(() => null);
+    return new HttpError(reply.status, body && body.detail);
+  }
+
+  /** The user is not signed in, or Airflow does not accept the token: that is a 403, which Airflow's UI recognises by this text too. */
+  get isSignedOut() {
+    return this.status === 401 || (this.status === 403 && this.detail === "Invalid JWT token");
+  }
+}
+
+/** The XCom exists, but its value cannot be read. An XCom that does not exist is null instead. */
+export class Unreadable extends Error {
+  constructor(isGone) {
+    super(!isGone ? "Its record could not be read: the XCom backend does not answer. This page tries again automatically; the log of the API server has the error."
+      : CONFIG.has_backend ? "Its record cannot be read: the XCom backend no longer has it, or it was edited."
+        : "Its record cannot be read here: it was edited, or it is in an XCom backend that is not configured for the API server ([core] xcom_backend).");
+    this.isGone = isGone;
   }
 }
 
 const queue = [];
-let underWay = 0;
+let active = 0;
 
-/** Let a few requests go side by side: a browser has six connections, and Airflow's own page needs some. */
-function inTurn(work) {
+/** Run at most five requests at a time: a browser has six connections, and Airflow's UI needs some. */
+function enqueue(work) {
   return new Promise((resolve, reject) => {
     queue.push(async () => {
       try {
@@ -29,63 +53,87 @@ function inTurn(work) {
       } catch (error) {
         reject(error);
       }
-      underWay -= 1;
-      next();
+      active -= 1;
+      runNext();
     });
-    next();
+    runNext();
   });
 }
 
-function next() {
-  while (underWay < 5 && queue.length) {
-    underWay += 1;
+function runNext() {
+  while (active < 5 && queue.length) {
+    active += 1;
     queue.shift()();
   }
 }
 
 export const enc = encodeURIComponent;
 
-/** Ask Airflow's REST API; null for what is not there. */
+/** Get JSON from Airflow's REST API; null for a 404. */
 export function get(path, params = {}) {
   const url = new URL(path, API);
   for (const [name, value] of Object.entries(params)) {
     for (const one of [value].flat()) if (one !== undefined && one !== null) url.searchParams.append(name, one);
   }
-  return inTurn(async () => {
-    const reply = await fetch(url, { credentials: "same-origin", headers: { Accept: "application/json" } });
-    if (reply.status === 404) return null;
-    if (!reply.ok) throw new Trouble(reply.status);
-    return reply.json();
-  });
+  return enqueue(() => fetchJson(url));
+}
+
+async function fetchJson(url) {
+  const reply = await fetch(url, { credentials: "same-origin", headers: { Accept: "application/json" } });
+  if (reply.status === 404) return null;
+  if (!reply.ok) throw await HttpError.fromReply(reply);
+  return reply.json();
 }
 
 export const runPath = (dag, run) => `dags/${enc(dag)}/dagRuns/${enc(run)}`;
 export const keyOf = (ti) => JSON.stringify([ti.dag_id, ti.dag_run_id, ti.task_id, ti.map_index, ti.region_id, ti.region_index]);
 
-/** What Airflow asks for to tell a task instance from the others of its task: a region, where it is in one (3.4 and later). */
-const placeOf = (ti) => (ti.region_id ? { region_id: ti.region_id, region_index: ti.region_index } : { map_index: ti.map_index });
+/** The parameters that select one instance of a task: its map index, or its region if it has one (Airflow 3.4 and later). */
+const instanceParams = (ti) => (ti.region_id ? { region_id: ti.region_id, region_index: ti.region_index } : { map_index: ti.map_index });
 
-/** The value of an XCom; null where there is none. */
+const retryAt = new Map(); // by path: the time before which it is not requested again
+const RETRY_AFTER = 9_000, SLOW = 2_000;
+
+/** An XCom that the server reads through an XCom backend. If that fails slowly, all such requests pause, not only this one. */
+function backendXcom(ti, key) {
+  const parts = [ti.dag_id, ti.dag_run_id, ti.task_id, ...Object.values(instanceParams(ti)), key];
+  const path = `${ROOT}xcom/${parts.map(enc).join("/")}`;
+  return enqueue(async () => {
+    const began = Date.now();
+    if ([path, ROOT].some((one) => retryAt.get(one) > began)) throw new Unreadable(false);
+    try {
+      return await fetchJson(path);
+    } catch (error) {
+      if (!(error instanceof HttpError) || (error.status !== 410 && error.status < 500)) throw error;
+      const now = Date.now();
+      if (error.status !== 410) retryAt.set(now - began > SLOW ? ROOT : path, now + RETRY_AFTER);
+      throw new Unreadable(error.status === 410);
+    }
+  });
+}
+
+/** The value of an XCom that our tasks push; null if it does not exist. */
 export async function xcom(ti, key) {
   const path = `${runPath(ti.dag_id, ti.dag_run_id)}/taskInstances/${enc(ti.task_id)}/xcomEntries/${enc(key)}`;
-  const entry = await get(path, placeOf(ti));
+  const entry = CONFIG.has_backend ? await backendXcom(ti, key) : await get(path, instanceParams(ti));
   let value = entry && entry.value;
   for (let times = 0; times < 2 && typeof value === "string" && /^["{[]/.test(value); times += 1) {
     try {
-      value = JSON.parse(value); // Airflow 3.1 keeps what was edited over its API as JSON within JSON
+      value = JSON.parse(value); // Airflow 3.1 stores an edited XCom as JSON within JSON
     } catch {
-      break; // it is the string itself
+      break; // a plain string
     }
   }
-  return value === undefined ? null : value;
+  if (value !== null && value !== undefined && typeof value !== "object") throw new Unreadable(true); // a reference, or it was edited
+  return value ?? null;
 }
 
-export const kinds = new Map(Object.entries(TOLD.kinds));
+export const kinds = new Map(Object.entries(CONFIG.kinds));
 const classesOf = (...wanted) => [...kinds].filter(([, kind]) => wanted.includes(kind)).map(([name]) => name);
 
 const LINKS = ["Pictory image", "Pictory images"];
 
-/** Learn the names of a DAG's own classes that are made of ours: our link is on them. */
+/** Find a DAG's own operator classes that derive from ours: they have our link. */
 export async function learnClasses(dag) {
   const found = await get(`dags/${enc(dag)}/tasks`).catch(() => null);
   for (const task of (found && found.tasks) || []) {
@@ -101,7 +149,7 @@ export async function learnClasses(dag) {
 export async function taskInstances({ dag = "~", run = "~", task, map }, wanted, more = {}) {
   const found = await get(`${runPath(dag, run)}/taskInstances`, {
     operator: wanted && classesOf(...wanted),
-    state: STARTED,
+    state: [...FAILED, ...NOT_FAILED],
     task_id: task,
     map_index: map,
     order_by: "-start_date",

@@ -2,12 +2,12 @@
 // Copyright The pictory_provider authors
 //
 // One picture, as large as the page.
-import { altOf, cards, emptied, fill, priceOf, stateOf } from "./cards.js";
+import { altOf, cards, loadImage, placeholder, priceOf, stateOf } from "./cards.js";
 import { SIGNS, el, set, svg } from "./parts.js";
 
 let lightbox = null;
 
-function shownItems() {
+function visibleItems() {
   return [...document.querySelectorAll(".open")].map((opener) => cards.get(opener.dataset.key)).filter(Boolean).map((card) => card.item);
 }
 
@@ -27,13 +27,13 @@ function makeLightbox() {
     el("div.inside", {}, stage, facts));
   let current = null;
   function move(by) {
-    const items = shownItems();
+    const items = visibleItems();
     const at = items.findIndex((item) => item.key === current);
     const item = items[Math.min(items.length - 1, Math.max(0, at + by))];
     if (item && item.key !== current) show(item.key);
   }
   function show(key) {
-    const items = shownItems();
+    const items = visibleItems();
     const at = items.findIndex((item) => item.key === key);
     if (at < 0) return;
     const item = items[at];
@@ -41,9 +41,9 @@ function makeLightbox() {
     set(count, `${at + 1} of ${items.length}`);
     if (item.state === "done" && item.sources.length) {
       const image = el("img", { alt: altOf(item), width: item.width, height: item.height });
-      fill(image, item, () => stage.replaceChildren(emptied(item)));
+      loadImage(image, item, () => stage.replaceChildren(placeholder(item)));
       stage.replaceChildren(image);
-    } else stage.replaceChildren(emptied(item));
+    } else stage.replaceChildren(placeholder(item));
     facts.replaceChildren(...detailsOf(item));
     facts.scrollTop = 0;
     if (!dialog.open) dialog.showModal();
@@ -70,17 +70,17 @@ function detailsOf(item) {
   const size = item.width && item.height ? `${item.width} × ${item.height}` : null;
   const rows = [
     ["Prompt", item.prompt, "text"], ["Why", item.why, "text"], ["Model", item.model], ["Price", priceOf(item)],
-    ["State", item.isReused ? "Reused: it was there already" : item.state === "done" ? null : item.says || stateOf(item)],
+    ["State", item.isReused ? "Reused: the file already existed" : item.state === "done" ? null : item.summary || stateOf(item)],
     ["Size", size], ["Task", item.task], ["File", item.path || item.name, "copy"], ["Job", item.job, "copy"],
   ];
   return rows.filter(([, value]) => value).flatMap(([name, value, how]) => {
-    const shown = el(how === "copy" ? "dd.code" : "dd", how === "text" ? { tabindex: "0" } : {}, el("span", {}, value));
-    if (how === "copy" && navigator.clipboard) shown.append(copier(name, value));
-    return [el("dt", {}, name), shown];
+    const node = el(how === "copy" ? "dd.code" : "dd", how === "text" ? { tabindex: "0" } : {}, el("span", {}, value));
+    if (how === "copy" && navigator.clipboard) node.append(copyButton(name, value));
+    return [el("dt", {}, name), node];
   });
 }
 
-function copier(name, value) {
+function copyButton(name, value) {
   const label = `Copy ${name === "Job" ? "the job's id" : "the file's path"}`;
   const button = el("button.icon.small", { type: "button", "aria-label": label, title: label }, svg(SIGNS.copy));
   button.addEventListener("click", async () => {
@@ -89,7 +89,7 @@ function copier(name, value) {
       button.classList.add("done");
       setTimeout(() => button.classList.remove("done"), 1500);
     } catch {
-      // the frame may not: the text can be marked by hand
+      // a frame may not write to the clipboard: the user can select the text instead
     }
   });
   return button;

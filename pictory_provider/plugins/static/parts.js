@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The pictory_provider authors
 //
-// Elements and words. Whatever comes here is text from strangers: it goes into the page as text, and nowhere as markup.
+// Elements and texts. All data may come from strangers, so it enters the page only as text, never as markup.
 
-/** Make an element. Texts are texts; there is no way here to pass markup. */
+/** Create an element. Children are nodes or texts; markup cannot be passed. */
 export function el(name, properties = {}, ...children) {
   const [tag, ...classes] = name.split(".");
   const node = document.createElement(tag);
@@ -59,7 +59,7 @@ export function moment(text) {
   }
 }
 
-/** Let a list hold these nodes in this order, and touch only what differs. */
+/** Make the children of an element these nodes in this order, and change only what differs. */
 export function arrange(parent, nodes) {
   const wanted = new Set(nodes);
   for (const child of [...parent.children]) if (!wanted.has(child)) child.remove();

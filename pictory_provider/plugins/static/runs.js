@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The pictory_provider authors
 //
-// The newest runs that make pictures, of a DAG or of all.
+// The newest runs with pictures, of one DAG or of all.
 import { PAGE, ROOT, enc, kinds, taskInstances } from "./airflow.js";
-import { batchOf, rowsOf } from "./batches.js";
+import { loadBatch, loadFirst } from "./batches.js";
 import { gridOf } from "./cards.js";
-import { HOW, body, message, pager } from "./frame.js";
-import { companionsOf, isText, itemOf, joined } from "./items.js";
+import { HINT, body, message, pager } from "./frame.js";
+import { relatedTasks, isText, loadItem, mergeRelated } from "./items.js";
 import { arrange, el, moment } from "./parts.js";
 
 const STRIP = 6; // pictures of each run in the list
 const RUNS = 8;
 const DAY = 86_400_000;
-const WINDOWS = [1, 8, 40, 400]; // days that are looked through for the newest runs, so that no request grows
+const WINDOWS = [1, 8, 40, 400]; // days that are searched for the newest runs, so that no request is too large
 
 let olderThan = null;
 
-/** The newest tasks that make pictures, with a bound on how far back each request looks. */
+/** Load the newest tasks that generate pictures; each request searches a limited number of days. */
 async function newestTasks(scope) {
   const until = olderThan === null ? Date.now() : Date.parse(olderThan);
   let found = { all: [] };
@@ -42,9 +42,10 @@ export async function runs(scope, refresh) {
   const nodes = sections.filter((section) => section.items.length || section.batches.length)
     .map((section) => runSection(scope, section));
   if (!nodes.length && olderThan === null) {
-    nodes.push(message("No pictures yet", scope.dag ? "No run of this DAG has made one." : "No run has made one, or none that you may see.", HOW));
+    nodes.push(message("No pictures yet", scope.dag ? "No run of this DAG has one." : "No run that you may see has one.", HINT));
   }
   arrange(body, nodes);
+  const isTemporary = sections.some(({ items, batches }) => [...items, ...batches].some((one) => one.isTemporary));
   const last = some.length ? some[some.length - 1][0].run_after : null;
   const isMore = grouped.size > RUNS || tasks.length === PAGE;
   const to = (at) => async () => {
@@ -56,24 +57,24 @@ export async function runs(scope, refresh) {
     olderThan !== null ? el("button.page", { type: "button", onclick: to(null) }, "Newest") : null,
     isMore && last ? el("button.page", { type: "button", onclick: to(last) }, "Older runs") : null,
   ].filter(Boolean));
-  return false;
+  return isTemporary ? "later" : false;
 }
 
 async function stripOf(tasks) {
   const items = [], batches = [];
-  const isLost = (ti) => ["failed", "up_for_retry", "skipped"].includes(ti.state) && kinds.get(ti.operator) !== "batch";
-  for (const ti of [...tasks].sort((one, other) => isLost(one) - isLost(other))) {
+  const isWithoutPicture = (ti) => ["failed", "up_for_retry", "skipped"].includes(ti.state) && kinds.get(ti.operator) !== "batch";
+  for (const ti of [...tasks].sort((one, other) => isWithoutPicture(one) - isWithoutPicture(other))) {
     if (items.length >= STRIP) break;
     if (kinds.get(ti.operator) === "batch") {
-      const batch = await batchOf(ti);
+      const batch = await loadBatch(ti);
       batches.push(batch);
-      items.push(...(await rowsOf(batch, 0, Math.min(batch.of, STRIP - items.length))));
-    } else items.push(await itemOf(ti));
+      items.push(...(await loadFirst(batch, STRIP - items.length)));
+    } else items.push(await loadItem(ti));
   }
   const open = items.filter((item) => item.state === "submitted");
   if (open.length) {
-    const others = await companionsOf({ dag: tasks[0].dag_id, run: tasks[0].dag_run_id }, open.map((item) => item.job).filter(isText));
-    for (const item of open) items[items.indexOf(item)] = await joined(item, others.get(item.job) || []);
+    const others = await relatedTasks({ dag: tasks[0].dag_id, run: tasks[0].dag_run_id }, open.map((item) => item.job).filter(isText));
+    for (const item of open) items[items.indexOf(item)] = await mergeRelated(item, others.get(item.job) || []);
   }
   return { items: items.filter((item) => item.state !== "none"), batches };
 }
@@ -81,7 +82,7 @@ async function stripOf(tasks) {
 function runSection(scope, { of, items, batches }) {
   const [ti] = of;
   const singleTasks = of.filter((one) => kinds.get(one.operator) !== "batch").length;
-  const count = singleTasks + batches.reduce((sum, batch) => sum + batch.of, 0);
+  const count = singleTasks + batches.reduce((sum, batch) => sum + batch.slots, 0);
   const href = `${ROOT}run/${enc(ti.dag_id)}/${enc(ti.dag_run_id)}${scope.dag ? "#dag" : "#newest"}`;
   const name = scope.dag ? moment(ti.run_after) : ti.dag_display_name || ti.dag_id;
   return el(`section.run.n${Math.min(STRIP, Math.max(1, items.length))}`, {},

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The pictory_provider authors
 //
-// Airflow's own colours, light and dark, as the page around this one has them.
+// Airflow's colours, light and dark, copied from the page that frames this one.
 
 const TOKENS = ["bg", "bg-subtle", "bg-muted", "bg-emphasized", "bg-panel", "fg", "fg-muted", "border", "border-emphasized",
   "brand-solid", "brand-contrast", "brand-fg", "brand-subtle", "brand-muted", "brand-focus-ring", "success-solid", "failed-solid",
   "failed-fg", "failed-subtle", "deferred-solid", "running-solid", "up_for_reschedule-fg", "up_for_reschedule-subtle"];
 
-function paint() {
+function applyTheme() {
   let host = null;
   try {
     host = parent !== window ? parent.document.documentElement : null;
   } catch {
-    // framed by a stranger: the policy forbids it anyway
+    // framed by another site, which the Content-Security-Policy forbids
   }
   const own = document.documentElement;
   const isDark = host ? host.classList.contains("dark") : matchMedia("(prefers-color-scheme: dark)").matches;
@@ -27,13 +27,13 @@ function paint() {
   }
 }
 
-/** Wear the colours, and change when they do. */
-export function dress() {
-  paint();
+/** Apply Airflow's colours, and again whenever they change. */
+export function followTheme() {
+  applyTheme();
   if (parent === window) return;
   try {
-    new MutationObserver(paint).observe(parent.document.documentElement, { attributes: true, attributeFilter: ["class", "data-theme", "style"] });
+    new MutationObserver(applyTheme).observe(parent.document.documentElement, { attributes: true, attributeFilter: ["class", "data-theme", "style"] });
   } catch {
-    // not ours to watch
+    // framed by another site
   }
 }

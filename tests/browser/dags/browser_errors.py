@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""One failing task for each of the errors that people meet most."""
+"""One failing task for each of the most frequent errors."""
 
 from __future__ import annotations
 

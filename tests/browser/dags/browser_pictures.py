@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Pictures of every kind: single, mapped, in three tasks, in a group, reused, of a batch, failed, and hostile."""
+"""Pictures of every kind: single, mapped, from three tasks, in a group, reused, from a batch, failed, and hostile."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Ten batches of one table, wherever there is a worker, into object storage."""
+"""Ten batches of one table, on any worker, saved to object storage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pictory_provider.operators.batch import GenerateImageBatchOperator
 
 BATCHES = 10
 ROWS = max(10, int(os.environ.get("PICTORY_PICTURES", "200")) // 2)
-"""Of each batch."""
+"""The number of rows of each batch."""
 
 with DAG(
     dag_id="distributed_batches",

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A picture for every row, each waited for and saved to object storage."""
+"""A picture for every row, with a sensor and a download to object storage."""
 
 from __future__ import annotations
 

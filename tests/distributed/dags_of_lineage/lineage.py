@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Pictures that are saved, from reference images and without, for lineage to be told of."""
+"""Saved pictures, with and without reference images, for tests of lineage events."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Tasks that lose a reply and adopt its job: plain, with a path, mapped, and in a loop where Airflow has loops."""
+"""Tasks that lose a reply and adopt its job: plain, with a path, mapped, and in a loop if Airflow has loops."""
 
 from __future__ import annotations
 

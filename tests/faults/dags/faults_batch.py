@@ -2,7 +2,7 @@
 # Copyright The pictory_provider authors
 """Batches whose process is killed once, at a point that their task_id names.
 
-What is killed is real, and so is all that runs: the functions of the package are only wrapped, to know when.
+Processes and code are real: the functions of the package are only wrapped to find the moment.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from typing import Any
 import pendulum
 from airflow.sdk import DAG
 
-from pictory_provider.batching.record import BatchRecord
 from pictory_provider.client.sync import SyncClient
-from pictory_provider.images.shelf import Shelf
 from pictory_provider.operators.batch import GenerateImageBatchOperator
+from pictory_provider.services.batch.state import BatchRecord
+from pictory_provider.storage.pictures import PictureTarget
 
 ROWS = 60
 POINTS = {
-    # point: (whose method, before or after it, for the how-manieth time)
+    # point: (method, before or after it, number of the call)
     "before_the_first_request": (SyncClient, "send", "before", 1),
     "in_mid_wave": (SyncClient, "send", "after", 20),
     "between_two_waves": (BatchRecord, "write", "before", 6),
-    "before_deferring": (GenerateImageBatchOperator, "_wait_for", "before", 1),
-    "while_saving": (Shelf, "save", "after", 7),
+    "before_deferring": (GenerateImageBatchOperator, "defer", "before", 1),
+    "while_saving": (PictureTarget, "save", "after", 7),
     "before_the_manifest": (BatchRecord, "end", "before", 1),
 }
 
 
 def prompt(point: str, number: int) -> str:
-    # Where jobs are quick a worker never defers.
+    # With short jobs a worker never defers.
     slow = " simulate:seconds=15" if point == "before_deferring" else ""
     return f"Struck down {point}, row {number}{slow}"
 
 
 class Killer:
-    """Kill this process when a point is reached for the how-manieth time, in the first try."""
+    """Kill this process at a point of the first attempt, when the call with this number reaches it."""
 
     def __init__(self) -> None:
         self.point, self.marker, self.times = "", Path(), 0

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Batches of two hundred on bad days: rows that fail, a Pictory that refuses, a folder that is gone or full."""
+"""Batches of two hundred rows for tests with faults: failed rows, refusals, a folder that is missing or full."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A batch that waits for two hundred jobs at once, and one that is cleared while it waits."""
+"""A batch that waits for two hundred jobs."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def prompt(way: str, kind: str) -> str:
 
 
 def leave_a_trace(context: Any) -> None:
-    """Say which process is the task."""
+    """Write the process id of the task to a file."""
     (MARKERS / f"{context['dag'].dag_id}.{context['ti'].task_id}.pid").write_text(str(os.getpid()))
 
 

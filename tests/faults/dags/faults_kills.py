@@ -2,7 +2,7 @@
 # Copyright The pictory_provider authors
 """Tasks whose process, or whole worker, is killed or frozen once, at a point that their task_id names.
 
-What is killed is real, and so is all that runs: the functions of the package are only wrapped, to know when.
+Processes and code are real: the functions of the package are only wrapped to find the moment.
 """
 
 from __future__ import annotations
@@ -18,26 +18,27 @@ import pendulum
 from airflow.sdk import DAG
 from airflow.sdk.execution_time import task_runner
 
-from pictory_provider import durable, waiting
 from pictory_provider.client import sync
-from pictory_provider.images import shelf, store
 from pictory_provider.operators.pictory import GenerateImageOperator
+from pictory_provider.services import state
+from pictory_provider.storage import pictures, target
+from pictory_provider.triggers import deferral
 
 POINTS = {
-    # point: (whose method, before or after it)
-    "before_the_intent": (durable.SubmissionRecord, "intend", "before"),
+    # point: (method, before or after it)
+    "before_the_intent": (state.SubmissionState, "intend", "before"),
     "between_intent_and_post": (sync.SyncClient, "send", "before"),
     "while_the_post_is_in_flight": (http.client.HTTPConnection, "getresponse", "before"),
-    "between_reply_and_record": (durable.SubmissionRecord, "keep", "before"),
-    "between_record_and_xcom": (durable.SubmissionRecord, "keep", "after"),
+    "between_reply_and_record": (state.SubmissionState, "keep", "before"),
+    "between_record_and_xcom": (state.SubmissionState, "keep", "after"),
     "while_waiting": (time, "sleep", "before"),
-    "before_deferring": (waiting.JobWait, "defer", "before"),
+    "before_deferring": (deferral.JobWait, "defer", "before"),
     "while_deferring": (task_runner, "_defer_task", "after"),
     "while_resuming": (GenerateImageOperator, "execute_complete", "before"),
     "at_the_end_of_resuming": (GenerateImageOperator, "execute_complete", "after"),
-    "while_saving": (store.Target, "place", "before"),
-    "between_picture_and_sidecar": (store.Target, "place", "after"),
-    "between_sidecar_and_xcom": (shelf.Shelf, "save", "after"),
+    "while_saving": (target.Target, "place", "before"),
+    "between_picture_and_sidecar": (target.Target, "place", "after"),
+    "between_sidecar_and_xcom": (pictures.PictureTarget, "save", "after"),
 }
 KINDS = {
     "submit": ({}, tuple(POINTS)[:5]),
@@ -61,7 +62,7 @@ def prompt(victim: str, kind: str, point: str) -> str:
 
 
 class Killer:
-    """Kill this process, or its worker too, or freeze both, when a point is reached for the first time."""
+    """Kill this process, or also its worker, or freeze both, when a point is reached for the first time."""
 
     def __init__(self) -> None:
         self.point, self.victim, self.marker = "", "", Path()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""A task whose deadline passes before its job is done, and whose retry comes after that."""
+"""A task whose deadline passes before its job ends, and whose retry comes after the end."""
 
 from __future__ import annotations
 

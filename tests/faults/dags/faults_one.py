@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""One task in each kind, for tests that clear, kill and script it while it runs."""
+"""One task of each kind, for tests that clear, kill or disturb it while it runs."""
 
 from __future__ import annotations
 

@@ -13,15 +13,18 @@ from pictory_provider.operators.pictory import GenerateImageOperator
 ERRORS = "pictory_provider.exceptions"
 patient = ExceptionRetryPolicy(
     rules=[
-        # Nothing was bought: come back when Pictory has room again.
+        # Nothing was submitted: try again soon.
         RetryRule(
             f"{ERRORS}.PictoryRateLimited", RetryAction.RETRY, pendulum.duration(seconds=20), "Pictory is busy"
         ),
-        # The job runs on: look again later, which buys nothing.
+        # The job is still running: poll again later, which costs nothing.
         RetryRule(
-            f"{ERRORS}.PictoryWaitTimeout", RetryAction.RETRY, pendulum.duration(minutes=10), "the job runs on"
+            f"{ERRORS}.PictoryWaitTimeout",
+            RetryAction.RETRY,
+            pendulum.duration(minutes=10),
+            "the job is still running",
         ),
-        # Someone has to change the user agent: do not knock again.
+        # A person has to change the user agent: do not try again.
         RetryRule(f"{ERRORS}.PictoryEdgeBlocked", RetryAction.FAIL, reason="the firewall blocks this client"),
     ]
 )

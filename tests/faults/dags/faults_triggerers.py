@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Deferred tasks of both kinds that outlive their triggerer."""
+"""Deferred operators and sensors that wait longer than their triggerer lives."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Many short jobs at once, waited for by deferral."""
+"""Many short jobs at the same time, with deferred waits."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Whoever buys over a connection with a limit: mapped tasks at once, a batch, a hook in a function."""
+"""Tasks that buy over a connection with a limit: parallel mapped tasks, a batch, a hook in a function."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ with DAG(dag_id="system_spending", schedule=None, render_template_as_native_obj=
         pictory_conn_id=LIMITED,
         retries=1,
         retry_delay=timedelta(seconds=1),
+        max_active_tis_per_dagrun=4,
     ).expand(prompt=[f"A lamp, number {number}" for number in range(16)])
 
     @task(trigger_rule="all_done")

@@ -53,7 +53,7 @@ with DAG(
 
     @task(show_return_value_in_logs=False)  # with such a URL anyone can read the picture
     def pulled(ended, began, mapped):
-        """Return what other tasks get of the sensors that ended in the triggerer."""
+        """Return the results of the sensors that ended in the triggerer, as other tasks get them."""
         return [ended, began, *mapped]
 
     ended = [sensor(f"read_{way}", generate.output, **{f"{way}_from_trigger": True}) for way in ("end", "start")]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Print what Airflow's API server tells the browser about the connection form, as JSON."""
+"""Print the definition of the connection form that Airflow's API server sends to browsers, as JSON."""
 
 from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
 

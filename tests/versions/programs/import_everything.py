@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Import every module of the package, with what Airflow deprecates as an error, and print their names."""
+"""Import every module of the package with deprecation warnings as errors, and print the modules' names."""
 
 import pkgutil
 import warnings

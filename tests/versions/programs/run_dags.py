@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Run some DAGs of a folder with ``dag.test()``, and write how each run ended into a file, as JSON."""
+"""Run some DAGs of a folder with ``dag.test()``, and write the state of each run to a file, as JSON."""
 
 import json
 import sys

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""What stands for Airflow where only its processes matter: each component has a child that ends only when killed."""
+"""A stub of Airflow for tests of its processes: each component has a child that ends only when killed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PARTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
 
 class Api(BaseHTTPRequestHandler):
-    """Whatever is asked for, all is healthy, and here is a token."""
+    """Answers every request with a healthy state and a token."""
 
     def do_GET(self) -> None:
         body = json.dumps({"access_token": "x"} | {part: {"status": "healthy"} for part in PARTS}).encode()

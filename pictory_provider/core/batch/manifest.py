@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Write a batch's manifest: ``metadata.jsonl`` for the pictures, ``failed.jsonl`` for the rows without one.
+
+Both have one line per row, in the order of the table, and every line has the same fields, so the ImageFolder of
+``datasets``, pandas and DuckDB read them directly. The same rows with the same outcomes give the same bytes.
+
+A column of the table that has the name of one of our fields, in upper or lower case, is called ``row_<name>`` in
+both files and for all rows: ``size`` becomes ``row_size``. The columns that make up the request are not repeated:
+they are in our fields (``prompt`` in ``text``), or stay in the table.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from pictory_provider.core.batch.breaker import code_of
+from pictory_provider.core.batch.decision import RowState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pictory_provider.core.batch.plan import Plan
+    from pictory_provider.core.batch.rows import Row
+
+_PICTURE = ("job_id", "model", "ai_credits_used", "width", "height", "size", "sha256")
+_FAILURE = ("index", "line", "job_id", "model", "state", "code", "message", "what_to_do")
+_RESERVED = {"file_name", "text", *_PICTURE, *_FAILURE}
+_ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")
+"""Characters that some readers take for the end of a line, or do not show."""
+REFUSED = "refused"
+"""The ``state`` in ``failed.jsonl`` of rows that were refused before an attempt began."""
+_AFTER_REFUSAL = "This attempt bought nothing. Fix the problem in the message, and clear the task."
+_WHAT_TO_DO = {
+    RowState.OWED: "It is paid for. A retry or a clear of the task saves it, and pays nothing for it.",
+    RowState.FAILED: "Correct the row if it is at fault, and clear the task: that buys failed rows again.",
+    RowState.UNKNOWN: "Look at https://app.pictory.ai for a picture of this prompt. Put its jobId into the row's "
+    "record to have it saved, or clear the task to buy it.",
+    RowState.NOT_BOUGHT: "Nothing was spent on it. Fix the problem in the message, and clear the task.",
+    RowState.TO_DO: "Nothing was spent on it. The attempt ended before; a retry or a clear of the task buys it.",
+    RowState.WAITING: "It is paid for. The attempt ended before; a retry or a clear of the task saves it, and "
+    "pays nothing for it.",
+}
+_NOT_MARKED = (
+    "The existing picture could not be marked, and was not changed. The message says what you can do; clearing "
+    "the task alone does not buy another."
+)
+
+
+def metadata_lines(plan: Plan) -> Iterator[str]:
+    """Yield the lines of ``metadata.jsonl``: the pictures that were saved or reused."""
+    names = column_names(plan)
+    for row in plan.rows:
+        end = plan.end_of(row)
+        if end.picture is not None and end.state in (RowState.SAVED, RowState.REUSED):
+            values = {**end.picture.file._asdict(), "job_id": end.picture.job_id, "model": row.request.model}
+            name = end.picture.file_name or row.file_name
+            yield _line(row, name, names, {field: values[field] for field in _PICTURE})
+
+
+def failed_lines(plan: Plan, ended_by: BaseException | None = None) -> Iterator[str]:
+    """Yield the lines of ``failed.jsonl``: the rows that have no picture, why, and what to do.
+
+    :param ended_by: the error that ended the attempt while rows were still to be bought or saved.
+    """
+    names = column_names(plan)
+    code, message = (None, None) if ended_by is None else _described(ended_by)
+    for row in plan.rows:
+        end = plan.end_of(row)
+        if end.state in (RowState.SAVED, RowState.REUSED):
+            continue
+        fields = {
+            "index": row.index,
+            "line": row.line,
+            "job_id": end.job_id,
+            "model": row.request.model,
+            "state": end.state.value,
+            "code": end.code or code,
+            "message": end.message or message,
+            "what_to_do": _NOT_MARKED if end.picture else _WHAT_TO_DO[end.state],
+        }
+        yield _line(row, row.file_name, names, fields)
+
+
+def refusal_lines(error: BaseException) -> Iterator[str]:
+    """Yield the lines of ``failed.jsonl`` of an attempt that was refused: one per bad row, or a single one."""
+    code, message = _described(error)
+    bad_rows = getattr(error, "bad_rows", ()) or [(None, None, message)]
+    for index, line, problem in bad_rows:
+        values = {"state": REFUSED, "index": index, "line": line, "code": code, "message": problem}
+        yield _as_line(dict.fromkeys(("file_name", "text", *_FAILURE)) | values | {"what_to_do": _AFTER_REFUSAL})
+
+
+def column_names(plan: Plan) -> dict[str, str]:
+    """Return the names of the table's other columns in the manifest, in the order of their appearance."""
+    columns = list(dict.fromkeys(column for row in plan.rows for column in row.columns))
+    taken = _RESERVED | {column.casefold() for column in columns}
+    names = {}
+    for column in columns:
+        name = column
+        while name.casefold() in _RESERVED or (name != column and name.casefold() in taken):
+            name = f"row_{name}"
+        taken.add(name.casefold())
+        names[column] = name
+    return names
+
+
+def _line(row: Row, file_name: str, names: dict[str, str], fields: dict[str, Any]) -> str:
+    others = {name: row.columns.get(column) for column, name in names.items()}
+    return _as_line({"file_name": file_name, "text": row.request.prompt, **others, **fields})
+
+
+def _described(error: BaseException) -> tuple[str, str]:
+    """Return the code and the message of an error."""
+    message = getattr(error, "message", None) or str(error) or type(error).__name__
+    return code_of(error), str(message)
+
+
+def _as_line(values: dict[str, Any]) -> str:
+    text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Name the files around a picture, and check which names every disk accepts."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pictory_provider.media.formats import NOT_PNG_SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SIDECAR_SUFFIX = ".json"
+"""Suffix of a sidecar's path after the picture's."""
+LONGEST_KEY = 1_024
+"""Bytes of an object's key in S3, Google Cloud Storage and Azure."""
+LONGEST_PATH = 4_095
+"""Bytes of a local path, on Linux."""
+_SPARE_BYTES = 100
+"""Bytes that a spare name may have even if the picture's own name is shorter."""
+_PORTABLE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+"""Names of devices, which Windows servers refuse with any suffix."""
+
+
+def is_sidecar_name(name: str) -> bool:
+    """Whether a name has the suffix of sidecars, which a picture must not have."""
+    return name.casefold().endswith(SIDECAR_SUFFIX)
+
+
+def says_another_kind(name: str) -> bool:
+    """Whether a name has the suffix of another image format. Pictory makes PNG files, whatever the path says."""
+    return name.casefold().endswith(NOT_PNG_SUFFIXES)
+
+
+def warning_of_kind(names: Sequence[str]) -> str | None:
+    """Return a warning if pictures' names have suffixes of other formats than PNG, else ``None``.
+
+    Pictory promises a PNG: https://docs.pictory.ai/api-reference/ai-studio/generate-image.
+    """
+    others = [name for name in names if says_another_kind(name)]
+    if not others:
+        return None
+    which = f"{others[0]!r} does not"
+    if len(names) > 1:
+        which = f"{len(others):,} of {len(names):,} do not, the first is {others[0]!r}"
+    return (
+        f"Pictory makes PNG files, and a name should end in .png: {which}. Pictures are saved without conversion; "
+        "programs that rely on the name may refuse them."
+    )
+
+
+def spare_name(name: str, job_id: str) -> str:
+    """Return where a paid picture is saved if its own name is taken: ``a.png`` becomes ``a.<jobId>.png``.
+
+    A long name is cut, so that a disk or a storage that accepts the picture's own name accepts this one too.
+
+    :param name: of the picture; its folder, if it has one, stays.
+    """
+    folder, slash, file = name.rpartition("/")
+    stem, dot, suffix = file.rpartition(".")
+    if not (dot and stem):
+        stem, suffix = file, ""
+    job = re.sub(r"[^A-Za-z0-9_-]", "-", job_id)[:64]
+    longest = max(_SPARE_BYTES, len(_encoded(file)))
+    end = f".{job}.{suffix}" if suffix else f".{job}"
+    if len(_encoded(end)) >= longest:
+        end = f".{job}"
+    stem = _encoded(stem)[: longest - len(_encoded(end))].decode("utf-8", "ignore").rstrip(". ")
+    return f"{folder}{slash}{stem}{end}"
+
+
+def longest_name(name: str) -> str:
+    """Return the longest name that a file around a picture may need: that of a spare picture's sidecar."""
+    return spare_name(name, "0" * 36) + SIDECAR_SUFFIX
+
+
+def is_portable(name: str) -> bool:
+    """Whether every disk accepts a file or a folder of this name, and of its :func:`longest_name`.
+
+    Letters, digits, ``.``, ``_`` and ``-`` are POSIX's portable characters.
+    """
+    return bool(_PORTABLE.fullmatch(name)) and not name.endswith(".") and not _RESERVED.fullmatch(name)
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Decide whether to reuse, adopt, submit or refuse, given what already exists at the output path.
+
+The task's own submission comes first. Its record (:mod:`pictory_provider.core.submission`) is in the task state
+store, in the sidecar next to the picture, or in both:
+
+================================================  =====================================================
+on record of this task                            the attempt
+================================================  =====================================================
+a job whose picture exists at the path            reuses the picture, without polling
+a job, on a retry                                 continues as that record says
+a job of the same request, after a clear          adopts it; with ``overwrite`` it submits
+a job of another request, after a clear           decides as below, as if another task had submitted it
+an intent, on a retry                             :class:`SubmitOutcomeUnknown`
+an intent, after a clear                          submits: a user was told, and has decided
+================================================  =====================================================
+
+Then whatever else exists at the path:
+
+================================================  =====================================================
+sidecar and picture                               the attempt
+================================================  =====================================================
+neither                                           submits
+a picture without a sidecar                       refuses
+a sidecar that cannot be read                     refuses, with ``overwrite`` too
+``saved``, the same request, its picture          reuses the picture
+``saved``, the picture missing or another         refuses
+``bought``, the same request                      polls that job, and adopts it
+``intent`` of another task                        fails, and may be retried; with ``overwrite`` too
+any other request, ``bought``                     polls that job: submits if it failed, else refuses
+any other request, ``saved``                      refuses, and shows both requests
+================================================  =====================================================
+
+With ``overwrite``, whatever is refused because of the picture or the request is submitted and replaced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pictory_provider.api.errors import NOTHING_SPENT, RequestInvalid, SubmitOutcomeUnknown, Unavailable
+from pictory_provider.api.models import MODELS
+from pictory_provider.api.text import counted
+from pictory_provider.core.budget import format_credits
+from pictory_provider.core.picture_names import SIDECAR_SUFFIX
+from pictory_provider.core.sidecar import BOUGHT, INTENT
+from pictory_provider.core.submission import (
+    PollFirst,
+    Submission,
+    Submit,
+    describe_request,
+    first_step,
+    is_same_request,
+)
+from pictory_provider.media.mark import MARKS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from pictory_provider.core.attempt import MadeBy
+    from pictory_provider.core.sidecar import Sidecar
+
+_COMES_BACK_WITHIN = 86_400.0
+"""Seconds within which a task that has submitted and not saved may be retried."""
+_OTHER_WAYS = (
+    "Choose another path, for example one with the run in it, or set overwrite=True to buy and replace it."
+)
+_OTHER_PICTURE = "the picture there is not the one that its sidecar describes"
+
+
+class ExistingImage(NamedTuple):
+    """What exists at a path.
+
+    :param sidecar: ``None`` if there is none, or it cannot be read.
+    :param problem: why an existing sidecar cannot be read.
+    :param size: of the picture, in bytes; ``None`` if there is none.
+    :param folder: a folder with the name of the picture or its sidecar; ``None`` if there is none.
+    """
+
+    path: str
+    sidecar: Sidecar | None = None
+    problem: str | None = None
+    size: int | None = None
+    folder: str | None = None
+
+    @property
+    def may_lack_mark(self) -> bool:
+        """Whether its picture may not say that a model made it, and could be marked."""
+        sidecar = self.sidecar
+        if sidecar is None or sidecar.saved is None or not self.has_its_picture:
+            return False
+        return sidecar.saved.may_lack_mark or bool(sidecar.may_be)
+
+    @property
+    def has_its_picture(self) -> bool:
+        """Whether the picture exists that the sidecar describes."""
+        return self.sidecar is not None and self.sidecar.saved is not None and self.sidecar.saved.size == self.size
+
+    @property
+    def described(self) -> str:
+        """A description that follows a colon."""
+        size = None if self.size is None else counted(self.size, "byte")
+        if self.sidecar is None:
+            return "no picture" if size is None else f"a file of {size}"
+        saved, submission = self.sidecar.saved, self.sidecar.submission
+        if saved is None:
+            picture = "and no picture" if size is None else f"next to a file of {size}"
+        elif self.has_its_picture:
+            picture = "with its picture"
+        else:
+            picture = (
+                f"and the picture has {size} instead of {saved.size:,}" if size else "and the picture is gone"
+            )
+        return (
+            f"a sidecar in state `{self.sidecar.state}` {picture}, job {submission.job_id or 'not known'}, of "
+            f"{self.sidecar.made_by}, for {describe_request(submission.request)}"
+        )
+
+
+class GenerationSpec(NamedTuple):
+    """What a task requests, as far as it is known before anything is bought.
+
+    :param made_by: this task.
+    :param fingerprint: of the task's arguments, the same in every attempt.
+    :param identity: the request that the fingerprint was made of.
+    :param request: returns the request that decides the picture
+        (:func:`~pictory_provider.core.submission.canonical_request`). It is called only if another picture has to
+        be compared with it.
+    :param now: epoch seconds.
+    :param has_only_sidecar: whether the sidecar is a task's only record, as before Airflow 3.3.
+    """
+
+    made_by: MadeBy
+    fingerprint: str
+    identity: dict[str, Any]
+    request: Callable[[], dict[str, Any]]
+    max_tries: int
+    retries: int | None
+    overwrite: bool = False
+    now: float = 0.0
+    has_only_sidecar: bool = False
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether it is one instance of a mapped task."""
+        return self.made_by.map_index >= 0
+
+
+class Reuse(NamedTuple):
+    """Reuse the existing picture.
+
+    :param is_own: whether this task has bought it, and was not cleared since.
+    """
+
+    sidecar: Sidecar
+    is_own: bool
+    warning: str | None = None
+
+
+Step = Submit | PollFirst | Reuse | SubmitOutcomeUnknown | RequestInvalid | Unavailable
+
+
+def decide_by_record(
+    value: Any, spec: GenerationSpec, *, to_buy: str
+) -> Submit | PollFirst | SubmitOutcomeUnknown | RequestInvalid:
+    """Decide by this task's record alone what an attempt does first (:mod:`pictory_provider.core.submission`).
+
+    :param value: the record as the store returned it; ``None`` for nothing.
+    :param to_buy: what the user has to do to buy the picture, for the text of a refusal or a warning.
+    """
+    return first_step(
+        value,
+        wanted=spec.fingerprint,
+        max_tries=spec.max_tries,
+        is_mapped=spec.is_mapped,
+        retries=spec.retries,
+        request=spec.identity,
+        to_buy=to_buy,
+    )
+
+
+def decide_at_path(existing: ExistingImage, on_record: Any, spec: GenerationSpec) -> Step:
+    """Decide what an attempt with an output path does first. The tables are at the top of this module.
+
+    :param on_record: this task's record in the task state store; ``None`` for nothing.
+    """
+    if existing.problem:
+        return _unreadable(existing, Submission.from_dict(on_record) if on_record is not None else None)
+    own = _own(existing, spec)
+    value = latest(on_record, own)
+    if value is None:
+        return _as_another(existing, spec)
+    found = Submission.from_dict(value)
+    was_cleared = found is not None and found.is_before_a_clear(max_tries=spec.max_tries, retries=spec.retries)
+    to_buy = "choose another path or set overwrite=True, and clear the task"
+    step = decide_by_record(value, spec, to_buy=to_buy)
+    picture_of = own.submission.job_id if own and existing.has_its_picture else None
+    if not was_cleared:
+        may_reuse = found and (found.fingerprint == spec.fingerprint or not spec.is_mapped)
+        if own and found and may_reuse and picture_of == found.job_id is not None:
+            return Reuse(own, is_own=True, warning=step.warning if isinstance(step, PollFirst) else None)
+        return _check_existing(step, existing, spec)
+    if found and found.job_id and not spec.overwrite and _is_same(found, spec):
+        if own and picture_of == found.job_id:
+            return Reuse(own, is_own=False)
+        return _check_existing(PollFirst(found, found.job_id, begins_anew=True), existing, spec)
+    otherwise = _as_another(existing, spec)
+    return step if isinstance(otherwise, Submit) and isinstance(step, Submit) else otherwise
+
+
+def next_step_at(
+    existing: ExistingImage, spec: GenerationSpec, submit: Submit, settled: Collection[str] = ()
+) -> Step:
+    """Decide again right before a submission, since another task may have submitted meanwhile.
+
+    :param submit: the submission that is about to be made.
+    :param settled: jobs that have failed or were cleaned.
+    """
+    if existing.problem:
+        return _unreadable(existing, None)
+    if existing.sidecar and existing.sidecar.submission.job_id in settled:
+        if existing.size is None or spec.overwrite:
+            return submit
+        return _refused("its job gave no picture, and another file is there", existing, _OTHER_WAYS)
+    step = _as_another(existing, spec)
+    return submit if isinstance(step, Submit) else step
+
+
+def _own(existing: ExistingImage, spec: GenerationSpec) -> Sidecar | None:
+    return existing.sidecar if existing.sidecar and existing.sidecar.made_by == spec.made_by else None
+
+
+def _is_same(found: Submission, spec: GenerationSpec) -> bool:
+    """Whether a submission of this task is for the current request, maybe over another connection."""
+    if found.fingerprint == spec.fingerprint:
+        return True
+    return found.request is not None and is_same_request(found.request, spec.request())
+
+
+def latest(on_record: Any, own: Sidecar | None) -> Any:
+    """Return a task's record: from the store, or from the sidecar if that knows the jobId and the store does not.
+
+    A worker may die after writing one of them, or one may have refused the write.
+    """
+    if own is None:
+        return on_record
+    in_sidecar = own.submission
+    if on_record is None:
+        return in_sidecar.to_dict()
+    stored = Submission.from_dict(on_record)
+    if stored is None or stored.job_id is not None or in_sidecar.job_id is None:
+        return on_record
+    is_same = (stored.fingerprint, stored.max_tries) == (in_sidecar.fingerprint, in_sidecar.max_tries)
+    return in_sidecar.to_dict() if is_same else on_record
+
+
+def _check_existing(step: Step, existing: ExistingImage, spec: GenerationSpec) -> Step:
+    """Prevent a job on record from being bought again if its picture, or another file, may exist."""
+    if not isinstance(step, PollFirst):
+        return step
+    own = _own(existing, spec)
+    may_replace = existing.size is None or spec.overwrite
+    if own and own.saved and not may_replace and not existing.has_its_picture:
+        return _refused(_OTHER_PICTURE, existing, _ways(own))
+    if existing.sidecar is not None:
+        if own and own.submission.job_id == step.job_id and not may_replace:
+            gone = "Pictory no longer has this task's job, and another file is there"
+            return step._replace(if_gone=_refused(gone, existing, _OTHER_WAYS))
+        return step
+    unseen = (
+        f"Job {step.job_id} is on record for this task, and this worker does not see its sidecar "
+        f"{existing.path}{SIDECAR_SUFFIX}"
+    )
+    return step._replace(
+        warning=f"{step.warning or ''} {unseen}: do the workers share this storage?".strip(),
+        if_gone=RequestInvalid(
+            f"{unseen}; Pictory no longer has the job either. If the workers do not share this storage, the "
+            f"picture may be on another worker. {NOTHING_SPENT} To buy it anyway, set overwrite=True and clear "
+            "the task.",
+            fields=["path"],
+        ),
+    )
+
+
+def _as_another(existing: ExistingImage, spec: GenerationSpec) -> Step:
+    """Decide by what exists at the path, if this task has no record that it continues from."""
+    sidecar = existing.sidecar
+    if sidecar is None:
+        if existing.size is None or spec.overwrite:
+            return Submit()
+        return _refused("a file is there, without a sidecar that says what it is", existing, _OTHER_WAYS)
+    is_own = _own(existing, spec) is not None
+    if sidecar.state == INTENT:
+        return Submit() if is_own else _intent_of_another(sidecar, existing, spec.made_by)
+    is_bought = sidecar.state == BOUGHT
+    if spec.overwrite and (is_own or not is_bought):
+        return Submit()
+    is_same = is_same_request(sidecar.submission.request, spec.request())
+    poll = PollFirst(
+        replace(sidecar.submission, fingerprint=spec.fingerprint),
+        str(sidecar.submission.job_id),
+        f"Job {sidecar.submission.job_id} was bought for this picture by {sidecar.made_by}.",
+        begins_anew=True,
+        is_ours=False,
+    )
+    if is_bought and is_same:
+        return poll._replace(if_gone=_gone(sidecar, existing))
+    if is_bought and spec.overwrite:
+        return _left_behind(poll, sidecar, existing, spec)
+    if is_same:
+        if existing.has_its_picture:
+            return Reuse(sidecar, is_own=False)
+        return _refused(_OTHER_PICTURE, existing, _ways(sidecar))
+    why = f"it is taken by another request. This task requests {describe_request(spec.request())}"
+    known = MODELS.get(str(spec.request().get("model")))
+    price = f" Either of these costs {format_credits(known.credits)} AI credits as listed." if known else ""
+    taken = _refused(why, existing, f"{_OTHER_WAYS}{price}")
+    return poll._replace(if_alive=taken) if is_bought and existing.size is None else taken
+
+
+def _left_behind(poll: PollFirst, sidecar: Sidecar, existing: ExistingImage, spec: GenerationSpec) -> Step:
+    """Decide about a paid and unsaved picture of another request that this task may replace.
+
+    If the sidecar is the other task's only record of it, it is not replaced while that task may be retried.
+    """
+    bought_at = sidecar.submission.submitted_at
+    if spec.has_only_sidecar and bought_at is not None and spec.now - bought_at < _COMES_BACK_WITHIN:
+        return poll._replace(
+            if_alive=Unavailable.unsent(
+                f"A picture for {existing.path!r} is bought and not saved yet, by {sidecar.made_by}, and its "
+                "sidecar is the only record of that purchase",
+                f"Once it is saved, a retry of this task buys and replaces it. If that task will not run again, "
+                f"delete {existing.path}{SIDECAR_SUFFIX} and clear this task.",
+            )
+        )
+    return Submit(f"Job {poll.job_id} of {sidecar.made_by} is left behind: its picture was not saved.")
+
+
+def _gone(sidecar: Sidecar, existing: ExistingImage) -> RequestInvalid:
+    return RequestInvalid(
+        f"The sidecar {existing.path}{SIDECAR_SUFFIX} names job {sidecar.submission.job_id}, bought by "
+        f"{sidecar.made_by}. Pictory no longer has that job, or it belongs to another account. {NOTHING_SPENT} To "
+        "buy the picture, delete the sidecar, and clear the task.",
+        fields=["path"],
+    )
+
+
+def _ways(sidecar: Sidecar) -> str:
+    saved = sidecar.saved
+    is_marked = saved and saved.marks == MARKS and (saved.digital_source_type or not saved.is_examined)
+    marked = ", mark_ai_generated=True" if is_marked else ""
+    return (
+        f'DownloadImageOperator(job_id="{sidecar.submission.job_id}", path=..., overwrite=True{marked}) saves '
+        f"the one in the sidecar again, for free. {_OTHER_WAYS}"
+    )
+
+
+def _unreadable(existing: ExistingImage, on_record: Submission | None) -> RequestInvalid:
+    what_now = "Find out what wrote it. To buy another picture, move the sidecar and the picture away."
+    if on_record and on_record.job_id:
+        what_now = (
+            f"Job {on_record.job_id} is on record for this task, and paid for: to save its picture, move the "
+            "sidecar away and clear the task."
+        )
+    sidecar = f"{existing.path}{SIDECAR_SUFFIX}"
+    return _refused(f"its sidecar {sidecar} cannot be read: {existing.problem}", existing, what_now)
+
+
+def _intent_of_another(sidecar: Sidecar, existing: ExistingImage, made_by: MadeBy) -> Unavailable:
+    is_replaced = sidecar.made_by.is_replaced_by(made_by)
+    note = " (the loop iteration that a clear replaced with this one)" if is_replaced else ""
+    return Unavailable(
+        f"A picture for {existing.path!r} is being bought by another task, or its outcome is not known: "
+        f"{sidecar.made_by}{note} has recorded its intent in the sidecar, and no jobId yet. {NOTHING_SPENT} A "
+        "retry uses that picture once it is saved. If that task has ended, check its log; to let this task buy "
+        f"the picture, delete {existing.path}{SIDECAR_SUFFIX} and clear this task."
+    )
+
+
+def _refused(why: str, existing: ExistingImage, what_now: str) -> RequestInvalid:
+    return RequestInvalid(
+        f"path {existing.path!r} cannot be used: {why}. Found: {existing.described}. {NOTHING_SPENT} {what_now}",
+        fields=["path"],
+    )

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Read and write the sidecar: the file next to a picture that records its request, its task, and its state.
+
+``cover.png`` has the sidecar ``cover.png.json``, which every worker and every run can read that can read the
+picture. It is JSON, in one of three states:
+
+==========  =========================================================================================
+``intent``  the paid request is about to be sent, and its outcome is unknown
+``bought``  Pictory has returned the jobId
+``saved``   the picture is saved next to it, with this size and this SHA-256
+==========  =========================================================================================
+
+The first two are the record of a submission (:mod:`pictory_provider.core.submission`), with field names that a
+user who reads the folder understands. Times are ISO 8601, in UTC.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pictory_provider.api.decoding import parse_json
+from pictory_provider.core.attempt import MadeBy
+from pictory_provider.core.submission import Submission, canonicalize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+VERSION = 1
+INTENT, BOUGHT, SAVED = "intent", "bought", "saved"
+
+
+class SavedFile(NamedTuple):
+    """A saved picture.
+
+    :param size: bytes.
+    :param sha256: hexadecimal, of the whole file.
+    :param ai_credits_used: as reported by Pictory; ``None`` if it did not say.
+    :param marks: what the file says about its origin: ``c2pa``, ``xmp``, ``aigc``.
+    :param saved_at: epoch seconds.
+    :param digital_source_type: IPTC's, from the file's XMP; ``None`` if it has none that can be read.
+    :param is_examined: whether the file was read for that; not recorded for a PNG without marks. Version 0.1.0
+        never read it.
+    """
+
+    size: int
+    sha256: str
+    width: int | None
+    height: int | None
+    ai_credits_used: float | None
+    marks: tuple[str, ...]
+    saved_at: float | None
+    digital_source_type: str | None = None
+    is_examined: bool = False
+
+    @property
+    def may_lack_mark(self) -> bool:
+        """Whether the file may not say that a model made it, and could be marked.
+
+        A file that version 0.1.0 recorded as ``xmp`` may or may not say so.
+        """
+        if self.digital_source_type is not None:
+            return False
+        if "c2pa" in self.marks or "aigc" in self.marks:  # such a file is never changed, but its XMP may say so
+            return "xmp" in self.marks and not self.is_examined
+        return bool(self.marks) or not self.is_examined
+
+
+_OF_SPENDING = ("shown_before", "used_before", "earlier", "earlier_before", "before_clear")
+"""Fields of a submission with its task's charges, and what the account showed before them."""
+
+
+class Unreadable(ValueError):
+    """A sidecar has content that this release does not understand."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sidecar:
+    """The record of one picture, next to it.
+
+    :param file: the picture's name, without its folder.
+    :param submission: its record.
+    :param saved: ``None`` until the picture is saved.
+    :param keeps_spending: whether it keeps the task's charges after the picture is saved, because they have no
+        other record.
+    :param may_be: while it is not ``saved``, what the existing file may be: the picture as it was, or as it was to
+        become when it was marked. Its digest shows which.
+    """
+
+    file: str
+    submission: Submission
+    made_by: MadeBy
+    saved: SavedFile | None = None
+    keeps_spending: bool = False
+    may_be: tuple[SavedFile, ...] = ()
+
+    def as_saved(self, size: int | None, digest: Callable[[], str]) -> Sidecar:
+        """Return it with the existing picture, if that is one of :attr:`may_be`, which stays.
+
+        :param size: of the existing file; ``None`` if there is none.
+        :param digest: returns the file's SHA-256. It is called if the size matches.
+        """
+        if self.saved or size not in [each.size for each in self.may_be]:
+            return self
+        file = (size, digest())
+        saved = next((each for each in self.may_be if (each.size, each.sha256) == file), None)
+        return self if saved is None else replace(self, saved=saved)
+
+    @property
+    def state(self) -> str:
+        """Its state: ``intent``, ``bought`` or ``saved``."""
+        if self.saved:
+            return SAVED
+        return BOUGHT if self.submission.job_id else INTENT
+
+    @property
+    def request_sha256(self) -> str:
+        """The digest of the request."""
+        return request_sha256(canonicalize(self.submission.request or {}))
+
+    def to_json(self) -> bytes:
+        """Return the file: JSON in UTF-8."""
+        bought, saved = self.submission, self.saved
+        fields: dict[str, Any] = {
+            "version": VERSION,
+            "state": self.state,
+            "file": self.file,
+            "job_id": bought.job_id,
+            "request": canonicalize(bought.request or {}),
+            "request_sha256": self.request_sha256,
+            "made_by": self.made_by.to_dict(),
+            "fingerprint": bought.fingerprint,
+            "max_tries": bought.max_tries,
+            "retries": bought.retries,
+            "intended_at": _written(bought.intended_at),
+            "submitted_at": _written(bought.submitted_at),
+        }
+        spending = {name: value for name, value in bought.to_dict().items() if name in _OF_SPENDING}
+        if saved is None:
+            # Only until the picture is saved, since the folder may be public.
+            fields |= {"credits_before": bought.credits_before, **spending}
+            if self.may_be:
+                fields["may_be"] = [_saved_to_dict(each) for each in self.may_be]
+        else:
+            fields |= _saved_to_dict(saved) | (spending if self.keeps_spending else {})
+        # Half a surrogate pair, which UTF-8 cannot encode, stays a JSON escape.
+        return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+    @classmethod
+    def from_json(cls, content: str | bytes) -> Sidecar:
+        """Read the file. A user may write a ``job_id`` into one in state ``intent``.
+
+        :raises Unreadable: says why.
+        """
+        try:
+            value = parse_json(content)
+        except ValueError as error:
+            raise Unreadable(f"it is not JSON ({error})") from None
+        if not isinstance(value, dict):
+            raise Unreadable(f"it contains {type(value).__name__}, not an object")
+        if type(value.get("version")) is not int or value["version"] != VERSION:
+            raise Unreadable(f"its version is {value.get('version')!r}, and this release reads {VERSION}")
+        request, made_by = value.get("request"), value.get("made_by")
+        if not isinstance(request, dict) or not isinstance(made_by, dict):
+            raise Unreadable("its request or made_by is missing")
+        if value.get("request_sha256") != request_sha256(request):
+            raise Unreadable("its request_sha256 is not that of its request")
+        state = value.get("state")
+        names = ("request", "fingerprint", "max_tries", "retries", "credits_before", *_OF_SPENDING)
+        fields = {"jobId": value.get("job_id")} | {name: value.get(name) for name in names}
+        fields |= {name: _read(value.get(name)) for name in ("intended_at", "submitted_at")}
+        submission = Submission.from_dict(fields)
+        is_valid = state == INTENT or (state in (BOUGHT, SAVED) and submission and submission.job_id)
+        if submission is None or not is_valid:
+            raise Unreadable(f"its state is {state!r} and its job_id {value.get('job_id')!r}")
+        return cls(
+            file=str(value.get("file")),
+            submission=submission,
+            made_by=MadeBy.from_dict(made_by),
+            saved=_saved(value) if state == SAVED else None,
+            keeps_spending=state == SAVED and any(name in value for name in _OF_SPENDING),
+            may_be=_may_be(value.get("may_be")) if state == BOUGHT else (),
+        )
+
+
+def request_sha256(request: dict[str, Any]) -> str:
+    """Return the digest of a request.
+
+    It is the SHA-256 of ``{"request": ..., "version": 1}`` as JSON in UTF-8, with sorted keys and without spaces.
+
+    :param request: of :func:`~pictory_provider.core.submission.canonical_request`.
+    """
+    value = {"version": VERSION, "request": request}
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _saved_to_dict(saved: SavedFile) -> dict[str, Any]:
+    names = ("sha256", "size", "width", "height", "ai_credits_used")
+    source_type = {"digital_source_type": saved.digital_source_type} if saved.is_examined else {}
+    return {
+        **{name: getattr(saved, name) for name in names},
+        "marks": list(saved.marks),
+        **source_type,
+        "saved_at": _written(saved.saved_at),
+    }
+
+
+def _may_be(value: Any) -> tuple[SavedFile, ...]:
+    """Read what the existing file may be. What cannot be read is left out: then Pictory is polled instead."""
+    found = []
+    for each in value if isinstance(value, list) else []:
+        with suppress(Unreadable):
+            found.append(_saved(each if isinstance(each, dict) else {}))
+    return tuple(found)
+
+
+def _saved(value: dict[str, Any]) -> SavedFile:
+    size, sha256, marks = value.get("size"), value.get("sha256"), value.get("marks")
+    source_type = value.get("digital_source_type")
+    if not isinstance(size, int) or not isinstance(sha256, str):
+        raise Unreadable("its state is `saved`, but its size or sha256 is missing")
+    return SavedFile(
+        size=size,
+        sha256=sha256,
+        width=value.get("width"),
+        height=value.get("height"),
+        ai_credits_used=value.get("ai_credits_used"),
+        marks=tuple(str(mark) for mark in marks) if isinstance(marks, list) else (),
+        saved_at=_read(value.get("saved_at")),
+        digital_source_type=source_type if isinstance(source_type, str) else None,
+        is_examined="digital_source_type" in value,
+    )
+
+
+def _written(at: float | None) -> str | None:
+    try:
+        return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):
+        return None  # out of range: a user recorded it
+
+
+def _read(at: Any) -> float | None:
+    try:
+        return datetime.fromisoformat(at).timestamp()
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Check the limits of a batch: for all that is missing before the first submission, and for each wave.
+
+The record of the batch has what it has bought (:mod:`pictory_provider.core.batch.journal`). So it also counts in a
+resumed run or a later attempt if Pictory's ledger does not show it yet.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from pictory_provider.api.errors import PictoryError
+from pictory_provider.core.batch.decision import RowState
+from pictory_provider.core.batch.journal import budget_of
+from pictory_provider.core.budget import CostEstimate, Limits
+from pictory_provider.services.spending import check, reserve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from pictory_provider.client.retrying import Log
+    from pictory_provider.client.throttle import PacedClient
+    from pictory_provider.core.batch.plan import Plan
+    from pictory_provider.core.batch.rows import Row
+    from pictory_provider.core.budget import Budget
+    from pictory_provider.core.ledger import Charge
+
+T = TypeVar("T")
+
+
+class BatchBudget:
+    """The budget of a batch on this worker.
+
+    :param max_credits: the most AI credits that the task may spend; ``None`` for no limit.
+    :param dag_id: tag of the metric.
+    """
+
+    def __init__(self, plan: Plan, max_credits: float | None, *, dag_id: str | None, log: Log) -> None:
+        self._plan = plan
+        self._max_credits = max_credits
+        self._tags = {"dag_id": str(dag_id)}
+        self._log = log
+        self._budget: Budget | None = None
+
+    def check(self, client: PacedClient) -> None:
+        """Stop submissions if all that is missing costs too much."""
+        if self._plan.counts[RowState.TO_DO]:
+            self._within_limits(check, client, self._plan.missing)
+
+    def reserve(self, client: PacedClient, wave: Sequence[Row]) -> list[Charge] | None:
+        """Charge a wave to the budget; ``None`` if it may not be sent.
+
+        Each wave is checked, because other tasks may have spent credits meanwhile, and because more may be
+        missing: an adopted job may fail, and a row whose reply was lost may be submitted again.
+
+        :return: the charges of its rows, for :meth:`settle` and the record.
+        """
+        return self._within_limits(reserve, client, wave)
+
+    def settle(self, wave: Iterable[Row], purchases: Iterable[Charge]) -> None:
+        """Refund the charges of rows that were not bought."""
+        for row, purchase in zip(wave, purchases, strict=True):
+            entry = self._plan.journal.get(row.key)
+            if self._budget and not (entry and entry.purchases[-1:] == (purchase,)):
+                self._budget.refund(purchase)
+
+    def _within_limits(self, check: Callable[..., T], client: PacedClient, rows: Iterable[Row]) -> T | None:
+        try:
+            estimate = CostEstimate(tuple(row.request for row in rows))
+            return check(client, self._budget_of(client), estimate, log=self._log, tags=self._tags)
+        except PictoryError as error:
+            self._plan.stop(error)
+            return None
+
+    def _budget_of(self, client: PacedClient) -> Budget:
+        """Return the budget, with the connection's current limits."""
+        limits = Limits.from_settings(client.settings, per_task=self._max_credits)
+        if self._budget is None:
+            self._budget = budget_of(self._plan.journal, limits)
+        self._budget.limits = limits
+        return self._budget

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Save the pictures of a batch's rows, and mark those that were saved without a mark."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from pictory_provider.api.errors import ImageInvalid, PictoryError, StorageFailed
+from pictory_provider.api.text import counted
+from pictory_provider.core.batch.decision import RowImage
+from pictory_provider.core.sidecar import Sidecar
+from pictory_provider.core.submission import Submission, canonicalize, fingerprint, unknown_job
+from pictory_provider.media.xmp import says_ai
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pictory_provider.api.models import Job
+    from pictory_provider.client.retrying import Log
+    from pictory_provider.client.sync import SyncClient
+    from pictory_provider.core.batch.plan import PendingJob, Plan
+    from pictory_provider.core.batch.rows import Row
+    from pictory_provider.services.batch.spec import BatchSpec
+    from pictory_provider.services.batch.state import BatchRecord
+    from pictory_provider.storage.download import Saved
+    from pictory_provider.storage.pictures import PictureTarget
+
+AT_ONCE = 8
+"""Pictures that are saved at the same time."""
+_TICK = 1.0
+
+
+class PictureSaver:
+    """Saves pictures in its own threads.
+
+    :param quiet: logs what each single picture has to say.
+    """
+
+    def __init__(self, plan: Plan, record: BatchRecord, spec: BatchSpec, *, log: Log, quiet: Log) -> None:
+        self._plan = plan
+        self._record = record
+        self._folder = record.folder
+        self._spec = spec
+        self._log = log
+        self._quiet = quiet
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="pictory-save")
+
+    def close(self, *, is_patient: bool) -> None:
+        """Begin nothing more.
+
+        :param is_patient: wait for the pictures that are being saved.
+        """
+        self._pool.shutdown(wait=is_patient, cancel_futures=True)
+
+    def begin(self, pending: PendingJob, job: Job, client: SyncClient) -> Future[Saved]:
+        """Begin to save the picture of a completed job."""
+        # A job that is left over from another table may replace nothing.
+        overwrite = self._spec.overwrite and not self._plan.journal.is_left_over(pending.row.key)
+        return self._pool.submit(
+            self._save, pending.row.file_name, job, self._sidecar(pending), client, overwrite=overwrite
+        )
+
+    def picture(self, pending: PendingJob, saved: Saved) -> RowImage:
+        """Return a saved picture as the plan keeps it."""
+        name = saved.image["path"].removeprefix(self._folder.path + "/")
+        return RowImage(pending.job_id, saved.file, None if name == pending.row.file_name else name)
+
+    def as_error(self, row: Row, error: Exception) -> PictoryError:
+        """Return what saving has raised as an error of this package."""
+        if isinstance(error, PictoryError):
+            return error
+        self._log.error("%s, %s: unexpected error", row.label, row.file_name, exc_info=error)
+        return StorageFailed(f"Its picture could not be saved: {error!r}")
+
+    def describe_unknown_job(self, row: Row, job_id: str) -> str:
+        """Return a sentence, without a full stop, about a job that Pictory does not know. It names its sidecar."""
+        message = unknown_job(job_id)
+        with suppress(PictoryError):
+            target = self._folder.target(row.file_name)
+            sidecar = target.inspect().sidecar
+            if sidecar and not sidecar.saved and sidecar.submission.job_id == job_id:
+                message += (
+                    f". The sidecar {target.sidecar_path} names this job: delete the sidecar before you clear the "
+                    "task to buy again"
+                )
+        return message
+
+    def mark(self, unmarked: Mapping[str, Sidecar], client: SyncClient) -> None:
+        """Mark pictures that exist already and may not say that a model made them.
+
+        A picture that cannot be marked because it is damaged or cannot be read fails its row, and no other.
+
+        :param unmarked: by their names in the folder; those that rows of this batch use are marked.
+        """
+        pictures = [(row, self._plan.end_of(row).picture) for row in self._plan.rows]
+        unmarkable = [
+            row.file_name
+            for row, picture in pictures
+            if picture and not says_ai(picture.file.digital_source_type) and row.file_name not in unmarked
+        ]
+        if unmarkable:
+            self._log.warning(
+                "%s without saying that AI made it, and cannot be made to: not a PNG, or one that says something "
+                "else of its origin. The first is %s.",
+                counted(len(unmarkable), "picture exists", "pictures exist"),
+                unmarkable[0],
+            )
+        todo = deque(row for row, picture in pictures if picture and row.file_name in unmarked)
+        running: dict[Future[Saved], Row] = {}
+        while todo or running:
+            while len(running) < AT_ONCE and todo:
+                row = todo.popleft()
+                target = self._folder.target(row.file_name)
+                running[self._pool.submit(self._mark, target, unmarked[row.file_name], client)] = row
+            done, _ = wait(running, timeout=_TICK, return_when=FIRST_COMPLETED)
+            for future in done:
+                self._after_marking(running.pop(future), future)
+
+    def _mark(self, target: PictureTarget, sidecar: Sidecar, client: SyncClient) -> Saved:
+        target.inspect()
+        return target.reuse(client, sidecar, mark_ai_generated=True, log=self._quiet)
+
+    def _after_marking(self, row: Row, future: Future[Saved]) -> None:
+        saved, picture = result_of(future), self._plan.end_of(row).picture
+        assert picture is not None
+        if isinstance(saved, Exception):
+            error = self.as_error(row, saved)
+            may_pass = isinstance(error, (ImageInvalid, StorageFailed))
+            self._plan.not_marked(row, type(error).__name__, error.message, may_pass=may_pass)
+            self._log.error("%s, %s is not marked: %s", row.label, row.file_name, error.message)
+            return
+        file = saved.file
+        if file.ai_credits_used is None:  # a reply about a job that is downloaded again may not repeat its cost
+            file = file._replace(ai_credits_used=picture.file.ai_credits_used)
+        self._plan.changed(row, picture._replace(file=file))
+
+    def _save(self, file_name: str, job: Job, bought: Sidecar, client: SyncClient, *, overwrite: bool) -> Saved:
+        """Save the picture of a completed job, in a thread.
+
+        :param bought: the sidecar of its submission.
+        """
+        target = self._folder.target(file_name)
+        existing = target.inspect()
+        is_gone = existing.sidecar is not None and existing.sidecar.saved is not None and existing.size is None
+        is_of_another = existing.sidecar is None or existing.sidecar.submission.job_id != job.job_id
+        if is_of_another and not existing.problem and (overwrite or is_gone):
+            # A sidecar must never describe a picture of another job.
+            target.write_sidecar(bought)
+        return target.save(
+            client,
+            job,
+            bought,
+            overwrite=overwrite,
+            mark_ai_generated=self._spec.mark_ai_generated,
+            log=self._quiet,
+        )
+
+    def _sidecar(self, pending: PendingJob) -> Sidecar:
+        """Return the sidecar of a row's submission."""
+        row, record = pending.row, self._record
+        entry = self._plan.journal.get(row.key)
+        # For a row of an earlier table the record may hold more than a request of this release can.
+        request = canonicalize(entry.request if entry else row.canonical_request)
+        return Sidecar(
+            file=row.file_name.rpartition("/")[2],
+            submission=Submission(
+                job_id=pending.job_id,
+                fingerprint=fingerprint(self._spec.conn_id, request),
+                request=request,
+                max_tries=record.max_tries,
+                retries=record.retries,
+                intended_at=entry.intended_at if entry else None,
+                submitted_at=pending.submitted_at,
+            ),
+            made_by=record.made_by,
+        )
+
+
+def result_of(future: Future[Any]) -> Any:
+    """Return what a finished future has returned, or the exception that it has raised."""
+    error = future.exception()
+    return future.result() if error is None else error

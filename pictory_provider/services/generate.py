@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Reuse, adopt or submit the picture of one task.
+
+:mod:`pictory_provider.core.submission` decides what an attempt does first; if the picture goes to a path,
+:mod:`pictory_provider.core.resume` does. :mod:`pictory_provider.services.submit` submits, and
+:mod:`pictory_provider.services.state` reads and writes the record. This module calls them in order. It also makes
+sure that an error after the submission is retried only if the retry will find the job on record.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
+
+from pictory_provider.api.errors import (
+    BudgetExceeded,
+    JobError,
+    PictoryError,
+    RequestInvalid,
+    SubmitOutcomeUnknown,
+)
+from pictory_provider.api.text import counted
+from pictory_provider.client.retrying import get_job
+from pictory_provider.core.budget import Budget, Limits
+from pictory_provider.core.evidence import (
+    PAID_AND_LOST,
+    failed_after_submission,
+    how_to_buy_again,
+    job_keeps_running,
+    report,
+)
+from pictory_provider.core.resume import (
+    GenerationSpec,
+    Reuse,
+    Step,
+    decide_at_path,
+    decide_by_record,
+    next_step_at,
+)
+from pictory_provider.core.submission import (
+    Adopt,
+    PollFirst,
+    Submission,
+    Submit,
+    after_poll,
+    canonical_request,
+    fingerprint,
+)
+from pictory_provider.exceptions import airflow_errors, failure
+from pictory_provider.services.submit import submit
+from pictory_provider.storage.pictures import PictureTarget
+from pictory_provider.telemetry import count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from pictory_provider.api.models import ImageRequest, Job
+    from pictory_provider.client.retrying import Log
+    from pictory_provider.client.sync import SyncClient
+
+_WITHOUT_RUNNING_JOB = (BudgetExceeded, JobError, RequestInvalid, SubmitOutcomeUnknown)
+"""Errors after which no job of the task keeps running."""
+
+
+class LazyRequest(NamedTuple):
+    """A request that may be made late.
+
+    :param identity: distinguishes it from other requests; JSON that is the same in every attempt.
+    :param request: called at most once per attempt, right before the submission, and not if a job is adopted.
+    """
+
+    identity: dict[str, Any]
+    request: Callable[[], ImageRequest]
+
+    @classmethod
+    def from_request(cls, request: ImageRequest) -> LazyRequest:
+        """Return a request that is known already."""
+        return cls(canonical_request(request), lambda: request)
+
+
+class Generation:
+    """The picture of a running task, submitted by this attempt or by an earlier one that left a record.
+
+    :param conn_id: the Airflow connection that pays.
+    :param path: of the picture, as this attempt rendered it; ``None`` if it is not saved.
+    :param durable: record the submission in the task state store.
+    :param retries: of the task.
+    :ivar record: of the submission.
+    :ivar job_id: as soon as it is known.
+    :ivar target: where the picture is saved: a retry keeps the path of the attempt that submitted the job.
+    :raises RequestInvalid: for a path at which no picture can be saved.
+    """
+
+    def __init__(
+        self, context: Context, *, conn_id: str, path: str | None, durable: bool, retries: int | None, log: Log
+    ) -> None:
+        from pictory_provider.services.state import SubmissionState  # not needed when a DAG file is parsed
+
+        self.record = SubmissionState(context, durable=durable, retries=retries)
+        self.conn_id = conn_id
+        self.job_id: str | None = None
+        self.target = None if path is None else PictureTarget(path)
+        self._existing: Reuse | None = None
+        self._log = log
+        if self.target:
+            self.record.use_sidecar(self.target)
+
+    def obtain(
+        self,
+        client: SyncClient,
+        lazy_request: LazyRequest,
+        *,
+        overwrite: bool = False,
+        on_unknown_submit: str = "fail",
+        max_credits: float | None = None,
+        ends_at: float | None = None,
+    ) -> Adopt | None:
+        """Return the job of this task, an earlier attempt's or a new one; ``None`` if the picture exists already.
+
+        :param overwrite: submit although a picture exists, once, and once more after each clear.
+        :param on_unknown_submit: ``fail`` or ``resubmit``.
+        :param max_credits: the most AI credits that this task may spend; ``None`` for no limit.
+        :param ends_at: seconds of the monotonic clock; nothing is submitted after that.
+        :raises BudgetExceeded: if a limit leaves too little; nothing was sent.
+        :raises SubmitOutcomeUnknown: with the evidence about it.
+        """
+        from pictory_provider.services.evidence import credits_used  # not needed when a DAG file is parsed
+
+        record, identity = self.record, lazy_request.identity
+        request: ImageRequest | None = None
+
+        def get_request() -> ImageRequest:
+            nonlocal request
+            if request is None:
+                # This may call a user's function. If that fails, the error is not about an earlier job.
+                record.prepare_intent(None, identity)
+                request = lazy_request.request()
+            return request
+
+        spec = self._spec(identity, overwrite, get_request)
+        may_resubmit = on_unknown_submit == "resubmit"
+        step = self._first_step(client, spec)
+        found = record.latest
+        budget = Budget(
+            Limits.from_settings(client.settings, per_task=max_credits),
+            own=found.purchases,
+            this_task=0.0 if record.was_cleared else found.credits_since_clear,
+        )
+        while not isinstance(step, (Adopt, Reuse)):
+            if isinstance(step, Submit):
+                self._warn(step.warning)
+                if self.target:
+                    self._warn(self.target.check(overwrite=overwrite))
+                record.prepare_intent(spec.fingerprint, canonical_request(get_request()))
+                record.note_credits(credits_used(client.settings, log=self._log))
+                try:
+                    job_id = submit(
+                        client,
+                        get_request(),
+                        budget=budget,
+                        recorder=record,
+                        ends_at=ends_at,
+                        tags={"dag_id": str(record.made_by.dag_id)},
+                        log=self._log,
+                    )
+                    step = Adopt(job_id, time.time())
+                except SubmitOutcomeUnknown as error:
+                    step = error
+            elif not isinstance(step, SubmitOutcomeUnknown):
+                raise step
+            elif may_resubmit:
+                may_resubmit = False
+                step = self._poll_until_decided(client, spec, self._resubmit(step, spec))
+            else:
+                raise self._with_evidence(client, identity, step) from step.__cause__
+        if isinstance(step, Reuse):
+            self._existing = step
+            self.job_id = step.sidecar.submission.job_id
+            return None
+        self.job_id = step.job_id
+        return step
+
+    def save(self, client: SyncClient, job: Job, *, overwrite: bool, mark_ai_generated: bool) -> dict[str, Any]:
+        """Save the picture of a completed job, and return its image record."""
+        assert self.target is not None
+        sidecar = self.record.sidecar(job.job_id)
+        image = self.target.save(
+            client, job, sidecar, overwrite=overwrite, mark_ai_generated=mark_ai_generated, log=self._log
+        ).image
+        self._log.info("Saved %s (%s).", image["path"], counted(image["size"], "byte"))
+        return {**image}
+
+    def reuse(self, client: SyncClient, *, mark_ai_generated: bool) -> dict[str, Any]:
+        """Return the image record of the existing picture, after :meth:`obtain` has returned ``None``.
+
+        :return: with ``reused``: whether another task, another run or an attempt before a clear has paid for it.
+        """
+        assert self.target is not None
+        assert self._existing is not None
+        image = self.target.reuse(
+            client, self._existing.sidecar, mark_ai_generated=mark_ai_generated, log=self._log
+        ).image
+        return {**image, "reused": not self._existing.is_own}
+
+    def warn_of_kill(self) -> None:
+        """Log what happens to the job of a task that is killed."""
+        if self.job_id:
+            self._log.warning("The task was killed. %s", job_keeps_running(self.job_id))
+
+    def restore_record(self, job_id: str, from_deferral: Any) -> None:
+        """Read this attempt's record again after a deferral.
+
+        :param from_deferral: the record that the deferral has stored, for a task without a state store.
+        """
+        self._read_store()
+        record = self.record
+        if record.latest.job_id != job_id:
+            record.latest = (Submission.from_dict(from_deferral) if from_deferral else None) or record.latest
+        if record.latest.job_id != job_id and self.target:
+            sidecar = record.existing_image().sidecar
+            if sidecar and sidecar.submission.job_id == job_id:
+                record.latest = sidecar.submission
+
+    @contextmanager
+    def guarded(self, *, is_bought: bool = False) -> Iterator[None]:
+        """Make an error after the submission final, unless a retry would find the job on record.
+
+        :param is_bought: whether this attempt has submitted the job before a deferral.
+        """
+        try:
+            with airflow_errors(self.conn_id, log=self._log):
+                yield
+        except AirflowFailException as error:
+            job_id = self.job_id or self.record.latest.job_id
+            if job_id and not isinstance(error, _WITHOUT_RUNNING_JOB) and self.record.is_on_record(job_id):
+                self._log.warning("%s", job_keeps_running(job_id))
+            self.record.end()
+            raise
+        except (Exception, AirflowTaskTimeout) as error:
+            job_id = self.job_id or self.record.latest.job_id
+            if job_id is None and (not is_bought or self.record.read_error):
+                raise
+            is_on_record = False if job_id is None else self.record.is_on_record(job_id)
+            if is_on_record:
+                self._log.warning("Job %s is on record: a retry of this task adopts it and buys nothing.", job_id)
+                raise
+            if is_on_record is None:
+                self._log.warning(
+                    "Job %s is paid for, but its record cannot be read now: %s. A retry of this task reads it "
+                    "before it sends anything, and buys nothing while the record cannot be read.",
+                    job_id,
+                    self.record.read_error,
+                )
+                raise
+            self._log.error("After the submission, the task failed with:", exc_info=error)
+            raise failure(PAID_AND_LOST if job_id is None else failed_after_submission(job_id, error)) from None
+
+    def find_job_id(self) -> str:
+        """Return the jobId of this attempt, if Airflow has ended its deferral without the arguments.
+
+        :raises AirflowFailException: if neither the record nor the XCom has it.
+        :raises Exception: if the record cannot be read now and the XCom does not have it; a retry finds it.
+        """
+        with suppress(Exception):
+            self._read_store()
+        self.job_id, xcom_error = self.record.find_job_id()
+        if self.job_id is None:
+            if self.record.read_error:
+                raise self.record.read_error
+            raise failure(PAID_AND_LOST) from xcom_error
+        return self.job_id
+
+    def _read_store(self) -> Any:
+        """Return the record in the task state store, and use the path of the attempt that submitted the job."""
+        record = self.record
+        value, found = record.read_store(), record.latest
+        if self.target is None:
+            return value
+        if found.job_id and found.path not in (None, self.target.path) and not record.was_cleared:
+            self._log.warning(
+                "path now renders to %r. The picture is saved to %r, the path of the attempt that bought it.",
+                self.target.path,
+                found.path,
+            )
+            with suppress(RequestInvalid):  # an earlier release accepted a path that this one refuses
+                self.target = PictureTarget(str(found.path))
+                record.use_sidecar(self.target)
+        return value
+
+    def _warn(self, warning: str | None) -> None:
+        if warning:
+            self._log.warning("%s", warning)
+
+    def _spec(
+        self, identity: dict[str, Any], overwrite: bool, get_request: Callable[[], ImageRequest]
+    ) -> GenerationSpec:
+        record = self.record
+        return GenerationSpec(
+            made_by=record.made_by,
+            fingerprint=fingerprint(self.conn_id, identity),
+            identity=identity,
+            request=lambda: canonical_request(get_request()),
+            max_tries=record.max_tries,
+            retries=record.retries,
+            overwrite=overwrite,
+            now=time.time(),
+            has_only_sidecar=not record.has_store,
+        )
+
+    def _first_step(self, client: SyncClient, spec: GenerationSpec) -> Submit | Adopt | Reuse | PictoryError:
+        value = self._read_store()
+        step: Step
+        if self.target is None:
+            step = decide_by_record(value, spec, to_buy="clear the task")
+        else:
+            step = decide_at_path(self.record.existing_image(), value, spec)
+        return self._poll_until_decided(client, spec, step)
+
+    def _poll_until_decided(
+        self, client: SyncClient, spec: GenerationSpec, step: Step
+    ) -> Submit | Adopt | Reuse | PictoryError:
+        """Poll the job that a step names, and read the path again, until it is clear what to do."""
+        settled: set[str] = set()
+        result: Step | Adopt | PictoryError = step
+        while isinstance(result, PollFirst):
+            job_id = result.job_id
+            result = after_poll(result, _poll(client, job_id), time.time())
+            if isinstance(result, Submit) and self.target:
+                settled.add(job_id)
+                result = next_step_at(self.record.existing_image(), spec, result, settled)
+        if isinstance(result, SubmitOutcomeUnknown):
+            count("pictory.submit_outcome_unknown")
+        if isinstance(result, Adopt):
+            self._adopt(result, spec.fingerprint, spec.identity)
+        if isinstance(result, Reuse):
+            self._reuse(result)
+        return result
+
+    def _adopt(self, job: Adopt, fingerprint: str, identity: dict[str, Any]) -> None:
+        self._warn(job.warning)
+        self._log.info("Adopting job %s, which is on record: nothing is submitted.", job.job_id)
+        if job.is_to_record:
+            self.record.prepare_intent(fingerprint, job.found.request or identity)
+            self.record.keep(job.job_id, job.submitted_at)
+        else:
+            self.record.latest = job.found
+        count("pictory.adopted")
+
+    def _reuse(self, found: Reuse) -> None:
+        self._warn(found.warning)
+        sidecar = found.sidecar
+        self._log.info(
+            "Reusing the picture at %s, which was made by the same request: job %s of %s. Nothing is submitted.",
+            self.target.path if self.target else None,
+            sidecar.submission.job_id,
+            sidecar.made_by,
+        )
+        self.record.latest = sidecar.submission
+        if not found.is_own:
+            count("pictory.reused")
+
+    def _resubmit(self, unknown: SubmitOutcomeUnknown, spec: GenerationSpec) -> Step:
+        if unknown.is_out_of_time:
+            later = "on_unknown_submit is 'resubmit', but this attempt's time is over: a retry submits again."
+            raise AirflowTaskTimeout(f"{unknown.message} {later}") from unknown
+        self._log.warning("%s on_unknown_submit is 'resubmit', so the picture is bought again.", unknown.message)
+        return next_step_at(self.record.existing_image(), spec, Submit()) if self.target else Submit()
+
+    def _with_evidence(
+        self, client: SyncClient, identity: dict[str, Any], unknown: SubmitOutcomeUnknown
+    ) -> SubmitOutcomeUnknown:
+        """Return an unknown outcome with its evidence and what the user can do."""
+        from pictory_provider.services.evidence import gather_evidence
+
+        record = self.record
+        evidence = gather_evidence(client.settings, record.latest, identity, log=self._log)
+        to_buy = "clear the task"
+        if self.target and record.latest.job_id:  # a clear alone would adopt it
+            to_buy = how_to_buy_again(self.target.sidecar_path, is_only_there=not record.has_store)
+        return report(unknown, evidence, record.how_to_adopt(self.conn_id), to_buy=to_buy)
+
+
+def _poll(client: SyncClient, job_id: str) -> Job | PictoryError:
+    try:
+        return get_job(client, job_id)
+    except PictoryError as error:
+        return error

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Compare the account's spending with the limits before anything is bought.
+
+:mod:`pictory_provider.core.budget` decides. This module reads from Pictory what the limits need, which is free,
+and checks the arguments of a task that set its limits.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+from pictory_provider.api.checks import check_choice
+from pictory_provider.api.decoding import is_number
+from pictory_provider.api.errors import (
+    AuthenticationError,
+    BudgetExceeded,
+    EdgeBlocked,
+    PictoryError,
+    ReplyTooLarge,
+    RequestInvalid,
+    Unavailable,
+)
+from pictory_provider.api.text import counted
+from pictory_provider.client import calls
+from pictory_provider.client.retrying import read
+from pictory_provider.core.budget import next_month
+from pictory_provider.core.ledger import months_of
+from pictory_provider.telemetry import count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pictory_provider.client.calls import Call
+    from pictory_provider.client.retrying import Log
+    from pictory_provider.client.sync import SyncClient
+    from pictory_provider.core.budget import Budget, CostEstimate
+    from pictory_provider.core.ledger import Charge
+
+T = TypeVar("T")
+
+BUDGET_POLICIES = ("fail", "skip")
+_OF_LEDGER = "credits_per_day or credits_per_month"
+
+
+def check_limits(max_credits: object, on_budget: object) -> float | None:
+    """Check a task's arguments ``max_credits`` and ``on_budget``.
+
+    :return: ``max_credits`` in AI credits; ``None`` for no limit.
+    :raises RequestInvalid: says what is supported.
+    """
+    check_choice("on_budget", on_budget, BUDGET_POLICIES)
+    if max_credits is None:
+        return None
+    if not is_number(max_credits) or max_credits < 0:
+        raise _refused("max_credits", max_credits, "a number of AI credits, or None for no limit")
+    return float(max_credits)
+
+
+def reserve(
+    client: SyncClient, budget: Budget, estimate: CostEstimate, *, log: Log, tags: Mapping[str, str] | None = None
+) -> list[Charge]:
+    """Check the limits, and charge an estimate to the budget; ``Budget.refund`` undoes a charge.
+
+    :param budget: is updated from the account.
+    :param tags: of the metric.
+    :return: the charges, in the order of the estimate's requests.
+    :raises BudgetExceeded: if a limit leaves too little.
+    :raises RequestInvalid: if a limit is set and a model has no listed price.
+    :raises Unavailable: if the limits cannot be checked; nothing is bought then.
+    """
+    with budget.lock:
+        check(client, budget, estimate, log=log, tags=tags)
+        return [budget.spend(request.credits, time.time()) for request in estimate.requests]
+
+
+def check(
+    client: SyncClient, budget: Budget, estimate: CostEstimate, *, log: Log, tags: Mapping[str, str] | None = None
+) -> None:
+    """Check the limits as :func:`reserve` does, and charge nothing."""
+
+    def refused() -> PictoryError | None:
+        if estimate.price is not None:
+            ask_account(client, budget, log=log)
+        return budget.refusal(estimate, time.time())
+
+    refusal = refused()
+    if isinstance(refusal, BudgetExceeded) and (wait := budget.until_anew(refusal.limits, time.time())):
+        log.info(
+            "%s: a new period begins a minute after midnight UTC, since clocks may differ. This task waits %.0f s "
+            "for it.",
+            " and ".join(refusal.limits),
+            wait,
+        )
+        time.sleep(wait)
+        refusal = refused()
+    if refusal is not None:
+        if estimate.price is not None:
+            count("pictory.credits_refused", count=estimate.price, tags={**(tags or {}), "model": estimate.model})
+        raise refusal
+
+
+def ask_account(client: SyncClient, budget: Budget, *, log: Log) -> None:
+    """Update a budget from the account, with only the requests that its limits need.
+
+    :raises Unavailable: if Pictory does not answer, or this release does not understand the answer.
+    """
+    quota, ledgers = None, []
+    if budget.limits.need_quota:
+        quota = _read(client, calls.get_quota(), "credits_reserve", log)
+    if budget.limits.need_ledger:
+        months = months_of(time.time())
+        for month in months:  # the list may grow: the first reply shows Pictory's time
+            ledgers.append(_read(client, calls.get_credit_usage(*month), _OF_LEDGER, log))
+            months += [each for each in months_of(time.time() + client.skew) if each not in months]
+    before = budget.skew
+    try:
+        budget.update(quota=quota, ledgers=ledgers, now=time.time(), skew=client.skew)
+    except PictoryError as error:
+        raise _cannot_check(error, _OF_LEDGER) from error
+    if budget.skew != before:
+        _log_skew(budget.skew, log)
+
+
+def _log_skew(skew: float, log: Log) -> None:
+    if not skew:
+        log.info("This machine's clock and Pictory's agree again.")
+        return
+    log.warning(
+        "This machine's clock is %s Pictory's, according to the Date header of its replies. A daily or monthly "
+        "spending limit resets only when the period has ended by both clocks. Set this machine's clock (NTP).",
+        describe_skew(skew),
+    )
+
+
+def describe_skew(skew: float) -> str:
+    """Return by how much this machine's clock is ahead of another or behind it, such as ``3 minutes behind``.
+
+    :param skew: seconds by which the other clock is ahead.
+    """
+    minutes = counted(max(1, round(abs(skew) / 60)), "minute")
+    return f"{minutes} {'behind' if skew > 0 else 'ahead of'}"
+
+
+@contextmanager
+def skipped(on_budget: str) -> Iterator[None]:
+    """Skip the task instead of failing it for a limit, if ``on_budget`` is ``"skip"``."""
+    try:
+        yield
+    except BudgetExceeded as error:
+        if on_budget == "skip":
+            raise AirflowSkipException(error.message) from None
+        raise
+
+
+def _read(client: SyncClient, call: Call[T], limit: str, log: Log) -> T:
+    try:
+        return read(client, call, log=log)
+    except (AuthenticationError, EdgeBlocked):
+        raise  # their texts say what to fix
+    except PictoryError as error:
+        raise _cannot_check(error, limit) from error
+
+
+def _cannot_check(error: PictoryError, limit: str) -> Unavailable:
+    what_now = ""
+    if isinstance(error, ReplyTooLarge) and limit == _OF_LEDGER:
+        # On the first day of a month the ledger of the month before is read as well.
+        smaller_from = next_month(time.time()) + timedelta(days=1)
+        what_now = (
+            " Pictory returns the ledger by the month and not in pages, so it stays too large until "
+            f"{smaller_from:%Y-%m-%d} UTC. Until then remove both limits from the connection, and limit spending "
+            "with credits_reserve, which needs only the quota, or with max_credits of each task."
+        )
+    return Unavailable(
+        f"Could not check whether {limit} of the connection leaves enough, so nothing was bought. "
+        f"{error.message}{what_now}"
+    )
+
+
+def _refused(name: str, value: object, takes: str) -> RequestInvalid:
+    return RequestInvalid.unsent(f"{name} is {value!r}; it takes {takes}", fields=[name])

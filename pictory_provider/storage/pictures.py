@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Read and write one picture with its sidecar.
+
+:mod:`pictory_provider.core.sidecar` defines what a sidecar contains, and :mod:`pictory_provider.core.resume` what
+follows from it. Both files are written in an order that keeps the sidecar true after a crash at any point: it says
+``saved`` only after the picture has been moved to its path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pictory_provider.api.errors import ImageInvalid, PictoryError, RequestInvalid, StorageFailed
+from pictory_provider.api.models import DEFAULT_MAX_BYTES, Job, JobState
+from pictory_provider.api.retry import is_transient
+from pictory_provider.client.retrying import get_job
+from pictory_provider.core.picture_names import SIDECAR_SUFFIX, spare_name, warning_of_kind
+from pictory_provider.core.resume import ExistingImage
+from pictory_provider.core.sidecar import SavedFile, Sidecar, Unreadable
+from pictory_provider.storage.errors import not_replaceable
+from pictory_provider.storage.paths import problem_of_picture, refused_path
+from pictory_provider.storage.target import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pictory_provider.client.retrying import Log
+    from pictory_provider.client.sync import SyncClient
+    from pictory_provider.storage.download import Saved
+    from pictory_provider.storage.received import Received
+
+_LARGEST_SIDECAR = 1024 * 1024
+
+
+class PictureTarget:
+    """A path for a picture, with its sidecar.
+
+    :param path: of the picture, as for :class:`~pictory_provider.storage.target.Target`.
+    :raises RequestInvalid: for a path at which no picture can be saved.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.target = Target(path)
+        if (problem := problem_of_picture(self.target.path)) is not None:
+            raise refused_path(path, problem)
+        self._sidecar = Target(self.target.path + SIDECAR_SUFFIX)
+        self.last_sidecar: bytes | None = None
+        """The sidecar's content as it was last read or written; ``None`` for no sidecar."""
+
+    @property
+    def path(self) -> str:
+        """The picture's path, as it was given."""
+        return self.target.path
+
+    @property
+    def uri(self) -> str:
+        """The picture's URI, for lineage."""
+        return self.target.uri
+
+    @property
+    def sidecar_path(self) -> str:
+        """The sidecar's path."""
+        return self._sidecar.path
+
+    @property
+    def name(self) -> str:
+        """The picture's name, without its folder."""
+        return self.path.rpartition("/")[2]
+
+    def check(self, *, overwrite: bool) -> str | None:
+        """Refuse a path to which no picture could be saved, before one is paid for.
+
+        :param overwrite: whether an existing file is to be replaced.
+        :return: a warning about the name, if it promises another kind of file.
+        :raises RequestInvalid: says why.
+        :raises StorageFailed: if nothing can be saved there now.
+        """
+        from pictory_provider.storage.preflight import refused_pictures
+
+        for problem in refused_pictures([self.path], overwrite=overwrite).values():
+            raise refused_path(self.path, problem)
+        return warning_of_kind([self.name])
+
+    def inspect(self) -> ExistingImage:
+        """Return what exists at the path.
+
+        :raises RequestInvalid: for a folder.
+        :raises StorageFailed: if it cannot be read. That is never taken for a missing file.
+        """
+        size, length = self.target.size(), self._sidecar.size()
+        self.last_sidecar = None
+        if length is None:
+            return ExistingImage(self.path, size=size)
+
+        def read() -> bytes:
+            self.last_sidecar = b"".join(self._sidecar.pieces())
+            return self.last_sidecar
+
+        return read_existing(self.target, read, size=size, length=length)
+
+    def write_sidecar(self, sidecar: Sidecar) -> bool:
+        """Write the sidecar in one step, if it has not changed since it was last read or written.
+
+        :return: ``False`` if it has changed; then it is left as it is.
+        :raises StorageFailed: if it cannot be written.
+        """
+        content = sidecar.to_json()
+        if not self._sidecar.swap(self.last_sidecar, content, is_patient=sidecar.submission.job_id is not None):
+            return False
+        self.last_sidecar = content
+        return True
+
+    def announce(self, sidecar: Sidecar) -> bool:
+        """Write the sidecar of an intent, as :meth:`write_sidecar`, and check that it can be replaced.
+
+        It has to be replaced when the picture is bought and when it is saved. An account of an object storage may
+        be allowed to create objects but not to replace them. This is found here, before anything is sent.
+
+        :raises RequestInvalid: if it may not be replaced.
+        :raises StorageFailed: if it cannot be written.
+        """
+        if not self.write_sidecar(sidecar):
+            return False
+        if self.target.is_on_disk:
+            return True  # creating and replacing a local file need the same permission
+        try:
+            return self.write_sidecar(sidecar)
+        except StorageFailed as error:
+            raise not_replaceable(self._sidecar.path, error) from error.__cause__
+
+    def restore_sidecar(self, before: bytes | None) -> None:
+        """Write back an earlier sidecar, if it has not changed since it was last read or written.
+
+        :raises StorageFailed: if it cannot be written.
+        """
+        if self._sidecar.swap(self.last_sidecar, before):
+            self.last_sidecar = before
+
+    def drop_stale_sidecar(self, job_id: str) -> None:
+        """Remove the sidecar of another job's saved picture, which this job's picture is about to replace.
+
+        :raises StorageFailed: if it cannot be removed.
+        """
+        sidecar = self.inspect().sidecar
+        if sidecar and sidecar.saved and sidecar.submission.job_id != job_id:
+            self.restore_sidecar(None)
+
+    def save(
+        self,
+        client: SyncClient,
+        job: Job,
+        purchase: Sidecar,
+        *,
+        overwrite: bool,
+        mark_ai_generated: bool,
+        log: Log,
+    ) -> Saved:
+        """Save a finished job's picture and record it in the sidecar.
+
+        If another task has taken over the path meanwhile, both pictures are kept: this one is saved to
+        ``<stem>.<jobId>.png``.
+
+        :param purchase: the sidecar of the job's purchase.
+        """
+        from pictory_provider.storage.download import save_picture
+
+        existing = self.inspect()
+        spare = PictureTarget(spare_name(self.path, job.job_id))
+        target = self
+        if existing.problem or not _is_same_purchase(existing.sidecar, purchase):
+            log.warning(
+                "%s now belongs to another task: %s. The picture of job %s is saved to %s instead.",
+                self.path,
+                existing.problem or existing.described,
+                job.job_id,
+                spare.path,
+            )
+            target, overwrite = spare, True
+        if existing.sidecar and existing.sidecar.submission.job_id == purchase.submission.job_id:
+            # Another task may have bought it: its sidecar stays.
+            purchase = replace(existing.sidecar, keeps_spending=purchase.keeps_spending)
+        before = None
+        if overwrite and target is self and existing.sidecar and existing.sidecar.saved:
+            before = self._before_replacing(existing.sidecar, existing.sidecar.saved)
+        saved = save_picture(
+            client,
+            job,
+            target.target,
+            overwrite=overwrite,
+            max_bytes=DEFAULT_MAX_BYTES,
+            mark_ai_generated=mark_ai_generated,
+            otherwise=spare.target,
+            before=before,
+            log=log,
+        )
+        is_here = saved.image["path"] == self.path
+        if not is_here:
+            target = spare
+            target.inspect()
+        _write_saved(target, replace(purchase, file=target.name, may_be=(), saved=saved.file))
+        if not is_here and existing.sidecar and _is_same_purchase(existing.sidecar, purchase):
+            self.restore_sidecar(None)  # the file at this path is of a writer without sidecars
+        return saved
+
+    def reuse(self, client: SyncClient, sidecar: Sidecar, *, mark_ai_generated: bool, log: Log) -> Saved:
+        """Return the image record of the saved picture, and mark the picture if it is to be marked.
+
+        No request is sent to Pictory, unless the picture has to be marked and is damaged: then it is downloaded
+        again.
+
+        :param sidecar: in state ``saved``.
+        :raises ImageInvalid: for a damaged picture that could not be downloaded now; a retry may succeed.
+        :raises RequestInvalid: for a damaged picture that Pictory no longer has.
+        :raises StorageFailed: if it cannot be read or written.
+        """
+        from pictory_provider.storage.download import Saved, image_record
+
+        saved, job_id = sidecar.saved, sidecar.submission.job_id
+        assert saved is not None
+        if mark_ai_generated and saved.may_lack_mark:
+            try:
+                saved = self._mark(sidecar, saved, log)
+            except ImageInvalid as damaged:
+                return self._download_again(client, sidecar, damaged, log)
+        elif sidecar.may_be:  # an attempt ended while it replaced the picture
+            self.write_sidecar(replace(sidecar, may_be=()))
+        job = Job(job_id=job_id or "", status="completed")
+        return Saved(image_record(job, self.path, saved, mark_ai_generated=mark_ai_generated), saved)
+
+    def _mark(self, sidecar: Sidecar, saved: SavedFile, log: Log) -> SavedFile:
+        """Mark the saved picture, and return the description of the file afterwards."""
+        from pictory_provider.storage.download import mark_in_place
+
+        received = mark_in_place(self.target, log, before=self._before_replacing(sidecar, saved))
+        marked = _replacement(received, saved)
+        if marked != saved or sidecar.may_be:
+            self.write_sidecar(replace(sidecar, saved=marked, may_be=()))
+        return marked
+
+    def _before_replacing(self, sidecar: Sidecar, saved: SavedFile) -> Callable[[Received], object]:
+        """Return the function to call right before a saved picture is replaced.
+
+        It writes a sidecar that does not say ``saved`` and has the digests of both pictures.
+        """
+
+        def before(received: Received) -> None:
+            self.write_sidecar(replace(sidecar, saved=None, may_be=(saved, _replacement(received, saved))))
+
+        return before
+
+    def _download_again(self, client: SyncClient, sidecar: Sidecar, damaged: ImageInvalid, log: Log) -> Saved:
+        """Replace a damaged picture by a new download of its job's. It is left as it is if that fails."""
+        job_id = str(sidecar.submission.job_id)
+        log.warning("The picture at %s is damaged and is downloaded again. %s", self.path, damaged.message)
+        try:
+            job = get_job(client, job_id)
+            if job.state is not JobState.COMPLETED or job.url is None:
+                raise RequestInvalid(f"Its job {job_id} is {job.status}.")
+            return self.save(client, job, sidecar, overwrite=True, mark_ai_generated=True, log=log)
+        except PictoryError as error:
+            what = (
+                f"The picture at {self.path!r} is damaged, and could not be downloaded again. {damaged.message} "
+                f"{error.message} It was left as it is, and nothing was bought."
+            )
+            if is_transient(error) or isinstance(error, (ImageInvalid, StorageFailed)):
+                raise ImageInvalid(f"{what} A retry downloads it for free.") from error
+            raise RequestInvalid(
+                f"{what} To buy it again, delete it and {self.path}{SIDECAR_SUFFIX}, and clear the task. To keep "
+                "it, set mark_ai_generated=False.",
+                fields=["path"],
+            ) from error
+
+
+def read_existing(target: Target, read: Callable[[], bytes], *, size: int | None, length: int) -> ExistingImage:
+    """Return what exists at a path that has a sidecar.
+
+    :param target: of the picture.
+    :param read: returns the content of the sidecar.
+    :param size: of the picture, in bytes; ``None`` for no picture.
+    :param length: of the sidecar, in bytes.
+    :raises StorageFailed: if the sidecar, or a picture that has to be identified by its digest, cannot be read.
+    """
+    if length > _LARGEST_SIDECAR:
+        return ExistingImage(target.path, problem=f"it has {length:,} bytes", size=size)
+    try:
+        content = read()
+    except StorageFailed as error:
+        if target.is_on_disk and isinstance(error.__cause__, PermissionError):
+            return ExistingImage(target.path, problem="this account may not read it", size=size)
+        raise
+    try:
+        sidecar = Sidecar.from_json(content).as_saved(size, target.digest)
+    except Unreadable as error:
+        return ExistingImage(target.path, problem=str(error), size=size)
+    return ExistingImage(target.path, sidecar=sidecar, size=size)
+
+
+def _replacement(received: Received, saved: SavedFile) -> SavedFile:
+    """Return the description of a received picture that replaces another one of the same job."""
+    return received.as_saved_file(ai_credits_used=saved.ai_credits_used, saved_at=saved.saved_at)
+
+
+def _write_saved(target: PictureTarget, sidecar: Sidecar) -> None:
+    try:
+        target.write_sidecar(sidecar)
+    except StorageFailed as error:
+        raise StorageFailed(
+            f"The picture of job {sidecar.submission.job_id} is saved at {target.path!r}, but its sidecar does "
+            f"not say so yet. {error.message} A retry writes it and buys nothing."
+        ) from error
+
+
+def _is_same_purchase(existing: Sidecar | None, purchase: Sidecar) -> bool:
+    """Return whether an existing sidecar is of this purchase. A missing one counts as such."""
+    if existing is None or existing.submission.job_id == purchase.submission.job_id:
+        return True
+    return existing.submission.job_id is None and existing.made_by == purchase.made_by

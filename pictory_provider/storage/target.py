@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""One file at a path: a picture, a sidecar, a table or a part of a batch's record."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import TYPE_CHECKING, BinaryIO
+from uuid import uuid4
+
+from pictory_provider.api.errors import ImageInvalid, RequestInvalid
+from pictory_provider.api.text import counted
+from pictory_provider.api.timing import TIMING
+from pictory_provider.media.formats import PictureChecker
+from pictory_provider.storage.errors import READING, WRITING_PICTURE, WRITING_SIDECAR, storage_errors
+from pictory_provider.storage.files import locate
+from pictory_provider.storage.paths import check_path, folder
+from pictory_provider.storage.received import Received
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+
+class Target:
+    """A file to be read or written.
+
+    :param path: as for :func:`pictory_provider.storage.files.locate`.
+    :param writing: the texts of a :class:`StorageFailed` of :meth:`write`, :meth:`remove` and :meth:`swap`, before
+        and after the path and the reason.
+    :param field: the argument's name, for the texts.
+    :raises RequestInvalid: for an empty path, and as :func:`pictory_provider.storage.files.locate`.
+    """
+
+    def __init__(self, path: str, *, writing: tuple[str, str] = WRITING_SIDECAR, field: str = "path") -> None:
+        self.path = check_path(path, field)
+        self._writing = writing
+        self._field = field
+        self._files, self._name, self.uri = locate(self.path, field)
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether it is a local file, not an object in object storage."""
+        return self._files.is_disk
+
+    @contextmanager
+    def receive(self, pieces: Iterable[bytes], *, max_bytes: int) -> Iterator[Received]:
+        """Write a picture's bytes to a temporary file, and check them as they arrive.
+
+        The temporary file is removed at the end of the block in any case.
+
+        :raises ImageInvalid: if it is not a whole picture, or larger than ``max_bytes``.
+        :raises StorageFailed: if the folder cannot be created or written.
+        """
+        home = self._files.home(self._name)
+        part = home / f".pictory-{uuid4().hex}.part"
+        with self._errors():
+            home.mkdir(parents=True, exist_ok=True)
+            file = part.open("xb")
+        try:
+            received = self._fill(file, part, pieces, max_bytes)
+            with self._errors():
+                file.close()
+            yield received
+        finally:
+            with suppress(OSError):
+                file.close()  # after a full disk this tries to write the rest again, and fails again
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+    def edit(self, received: Received, edits: Sequence[tuple[int, int, bytes]]) -> None:
+        """Replace bytes of a received picture, as :meth:`Received.edit`.
+
+        :raises StorageFailed: if it cannot be written.
+        """
+        with self._errors():
+            received.edit(edits)
+
+    def place(self, received: Received, *, overwrite: bool) -> bool:
+        """Move a received picture to its path, in one step.
+
+        :return: whether it is there; ``False`` if another file exists and ``overwrite`` is off. An existing file
+            with the same bytes counts as success.
+        :raises StorageFailed: if it cannot be written.
+        """
+        with self._errors():
+            is_placed = self._files.place(received.file, self._name, overwrite=overwrite)
+        return is_placed or self.digest() == received.sha256
+
+    def size(self) -> int | None:
+        """Return the file's bytes; ``None`` if it does not exist.
+
+        :raises RequestInvalid: for a folder, and for a broken symbolic link.
+        :raises StorageFailed: if the storage does not say.
+        """
+        with self._errors(READING):
+            found = self._files.stat(self._name)
+        if found is None:
+            return None
+        if found.is_folder:
+            raise folder(self.path, self._field)
+        if found.size is None:
+            raise RequestInvalid.unsent(
+                f"{self._field} {self.path!r} is a broken symbolic link",
+                "Check whether a mount is missing.",
+                fields=[self._field],
+            )
+        return found.size
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the file's content in pieces.
+
+        :raises StorageFailed: if it cannot be read.
+        """
+        with self._errors(READING):
+            yield from self._files.pieces(self._name)
+
+    def write(self, data: bytes) -> None:
+        """Write a small file in one step, and create its folders.
+
+        On a local disk it survives a loss of power once this returns.
+
+        :raises StorageFailed: if it cannot be written.
+        """
+        with self._errors(self._writing):
+            self._files.put(self._name, data)
+
+    def remove(self) -> None:
+        """Remove the file; a missing file counts as success.
+
+        :raises StorageFailed: if it cannot be removed.
+        """
+        with self._errors(self._writing):
+            self._files.remove(self._name)
+
+    def swap(self, seen: bytes | None, data: bytes | None, *, is_patient: bool = False) -> bool:
+        """Write or remove the file if its content is still what was last seen.
+
+        On a local disk this is safe if several processes do it at the same time. In object storage the content is
+        read right before.
+
+        :param seen: the expected content; ``None`` for no file.
+        :param data: the new content; ``None`` removes the file.
+        :param is_patient: wait for the lock of a local folder without a limit, as a paid job is to be recorded.
+        :return: whether it was done.
+        :raises StorageFailed: if it cannot be read or written.
+        """
+        with (
+            self._errors(self._writing),
+            self._files.lock(self._name, math.inf if is_patient else TIMING.lock),
+        ):
+            if self._files.read(self._name) != seen:
+                return False
+            if data is not None:
+                self._files.put(self._name, data)
+            elif seen is not None:
+                self._files.remove(self._name)
+            return True
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the file, in hexadecimal.
+
+        :raises StorageFailed: if it cannot be read.
+        """
+        digest = hashlib.sha256()
+        for piece in self.pieces():
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def _fill(self, file: BinaryIO, part: Path, pieces: Iterable[bytes], max_bytes: int) -> Received:
+        checker, digest = PictureChecker(), hashlib.sha256()
+        for piece in pieces:
+            checker.feed(piece)
+            if checker.size > max_bytes:
+                raise too_large(max_bytes)
+            digest.update(piece)
+            with self._errors():
+                file.write(piece)
+        picture = checker.finish()
+        with self._errors():
+            file.flush()
+            os.fsync(file.fileno())
+        return Received(part, picture, size=checker.size, sha256=digest.hexdigest())
+
+    def _errors(self, texts: tuple[str, str] = WRITING_PICTURE) -> AbstractContextManager[None]:
+        return storage_errors(self.path, *texts)
+
+
+def too_large(max_bytes: int) -> ImageInvalid:
+    """Return the error for a picture that is larger than allowed."""
+    return ImageInvalid(
+        f"The picture is larger than max_bytes, {counted(max_bytes, 'byte')}. "
+        "To save pictures of that size, use DownloadImageOperator(max_bytes=...)."
+    )

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""The rows that a batch accepts, and those that it refuses before anything is sent."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from airflow.sdk import DAG, task
+from airflow.sdk.execution_time import comms, task_runner
+
+from pictory_provider.exceptions import PictoryRequestInvalid, PictoryWaitTimeout
+from pictory_provider.operators.pictory import GenerateImageOperator
+from tests.provider.batches import Tries, billed
+from tests.stand_ins import TaskInstance, says
+
+
+class DataFrame:
+    """What a data frame is to Python: iterating it gives the names of its columns."""
+
+    columns = ("sku", "product")
+
+    def __init__(self, *rows):
+        self.rows = rows
+
+    def __iter__(self):
+        return iter(self.columns)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __arrow_c_stream__(self, requested_schema=None): ...
+
+    def __dataframe__(self): ...
+
+    def to_dict(self, orient):
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        DataFrame(("00120", "An enamel mug")),
+        DataFrame(),
+        {"A lamp at dawn": 1}.keys(),
+        {"A lamp at dawn"},
+    ],
+    ids=["frame", "empty frame", "keys", "set"],
+)
+def test_a_value_that_iterates_over_something_other_than_rows_buys_nothing(fast, one_try, requests):
+    with pytest.raises(PictoryRequestInvalid, match="Pass a list of prompts or of dicts"):
+        one_try(requests)
+    assert fast.submissions == []
+
+
+def test_an_open_file_buys_nothing(fast, one_try, tmp_path):
+    (tmp_path / "table.csv").write_text("sku,product\n00120,An enamel mug\n")
+    with (tmp_path / "table.csv").open() as file, pytest.raises(PictoryRequestInvalid, match="Pass the path"):
+        one_try(file)
+    assert fast.submissions == []
+
+
+def test_the_rows_of_a_frame_are_bought_as_its_error_says(fast, one_try):
+    frame = DataFrame(("00120", "An enamel mug"), ("00121", "A pot"))
+    result = one_try(frame.to_dict("records"), prompt="{product} on a table", file_name="{sku}.png")
+    assert result["saved"] == 2
+    assert billed(fast) == {"An enamel mug on a table": 1, "A pot on a table": 1}
+
+
+def test_a_pattern_without_effect_buys_nothing(fast, one_try):
+    with pytest.raises(PictoryRequestInvalid, match="has no effect: the only row has its own"):
+        one_try(["an enamel mug"], prompt="{name} on a table")
+    assert fast.submissions == []
+
+
+ROWS = [{"sku": "a", "prompt": "A blue lamp"}, {"sku": "b", "prompt": "A red lamp"}]
+
+
+class Supervisor:
+    """What answers a task's questions about the XComs of a mapped task."""
+
+    def send(self, message):
+        if isinstance(message, comms.GetXComCount):
+            return comms.XComCountResponse(len=len(ROWS))
+        assert isinstance(message, comms.GetXComSequenceItem)
+        if message.offset >= len(ROWS):
+            return comms.ErrorResponse(error=comms.ErrorType.XCOM_NOT_FOUND)
+        return comms.XComSequenceIndexResult(root=ROWS[message.offset])
+
+
+@pytest.mark.parametrize("through", ["itself", "map", "zip", "concat"])
+def test_the_results_of_a_mapped_task_are_rows(fast, folder, monkeypatch, through):
+    """Airflow gives them one by one, as a sequence that asks for each, and its ``map`` and ``concat`` are ones too."""
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(), raising=False)
+    with DAG(dag_id="mapped", schedule=None):
+        mapped = task(task_id="rows")(lambda n: n).expand(n=[0, 1])
+    output = {
+        "itself": lambda: mapped,
+        "map": lambda: mapped.map(lambda row: row["prompt"]),
+        "zip": lambda: mapped.zip(mapped).map(lambda pair: pair[0]),
+        "concat": lambda: mapped.concat(mapped),
+    }[through]()
+    ti = TaskInstance()
+    ti.task = mapped.operator
+    ti.get_relevant_upstream_map_indexes = lambda **_: None
+    requests = output.resolve({"ti": ti, "expanded_ti_count": None})
+    assert not isinstance(requests, (list, tuple))
+    assert Tries(folder)(requests)["saved"] == (4 if through == "concat" else 2)
+    assert set(billed(fast)) == {"A blue lamp", "A red lamp"}
+
+
+# A row that asks for something else ----------------------------------------------------------------------
+
+
+def corrected_catalogue(one_try):
+    """Run a catalogue, then the next night with one prompt corrected and one more row; return the error's text."""
+    rows = [{"sku": f"{n}", "prompt": f"A lamp, number {n}"} for n in range(4)]
+    arguments = {"file_name": "{sku}.png", "model": "flux-schnell"}
+    one_try(rows, **arguments)
+    rows[2]["prompt"] = "A lamp, number two"
+    rows.append({"sku": "4", "prompt": "A lamp, number 4"})
+    next_night = one_try.of_another_run("next night")
+    with pytest.raises(PictoryRequestInvalid) as caught:
+        next_night(rows, **arguments)
+    next_night.clear()
+    return next_night, rows, arguments, " ".join(str(caught.value).split())
+
+
+def test_a_changed_row_is_reported_with_the_cost_of_each_solution(fast, one_try):
+    *_, text = corrected_catalogue(one_try)
+    assert text.startswith(
+        "The file name of 1 of 5 rows is taken by something else, such as the picture of another request."
+    )
+    assert "which buys 2 rows for 1.2 AI credits, 1 of them without a picture so far;" in text
+    assert (
+        "set overwrite=True and clear the task, which buys 5 rows for 3 AI credits, to replace them all." in text
+    )
+    assert "row 2, 2.png: the picture of another request exists there ('A lamp, number 2')." in text
+    assert len(fast.submissions) == 4
+
+
+@pytest.mark.parametrize("way", ["the file is moved away", "overwrite"])
+def test_each_solution_for_a_changed_row_costs_what_its_text_says(fast, one_try, folder, way):
+    night, rows, arguments, text = corrected_catalogue(one_try)
+    costs = re.findall(r"which buys (\d) rows for (\S+) AI credits", text)
+    if way == "overwrite":
+        result = night(rows, **arguments, overwrite=True)
+    else:
+        for path in Path(folder).glob("2.png*"):
+            path.unlink()
+        result = night(rows, **arguments)
+    assert (str(result["saved"]), f"{result['ai_credits_used']:g}") == costs[way == "overwrite"]
+    assert len(fast.submissions) == 4 + result["saved"]
+
+
+def test_a_picture_of_another_request_is_reported_with_its_price(fast, folder, context):
+    def cover(prompt, ti):
+        arguments = {"path": f"{folder}/a.png", "deferrable": False, "model": "flux-schnell"}
+        return GenerateImageOperator(task_id="cover", prompt=prompt, **arguments).execute({**context, "ti": ti})
+
+    cover("A lamp, number 1", TaskInstance())
+    context["task_state_store"].rows.clear()
+    other = TaskInstance()
+    other.run_id = "other"
+    with pytest.raises(PictoryRequestInvalid, match=says("Either of these costs 0.6 AI credits as listed.")):
+        cover("A lamp, number 2", other)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["rows.csv", "/nowhere/rows.csv", "file://host/rows.csv", "gopher://b/rows.csv", ["four"], None],
+    ids=str,
+)
+def test_a_retry_whose_table_is_wrong_says_that_what_is_paid_for_is_saved(fast, one_try, wrong):
+    fast.plan("stuck")
+    with pytest.raises(PictoryWaitTimeout):
+        one_try(["A lamp, number 0"], timeout=0.05)
+    (job,) = fast.account.jobs.values()
+    job.fate, job.seconds = "completed", 0
+    with pytest.raises(PictoryRequestInvalid) as caught:
+        one_try(wrong)
+    text = " ".join(str(caught.value).split())
+    assert "Nothing more was sent, and what is paid for is saved." in text
+    assert "Nothing was sent" not in text
+    assert one_try.ti.xcoms["progress"]["saved"] == 1
+    assert len(fast.submissions) == 1
