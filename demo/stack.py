@@ -160,17 +160,21 @@ class AirflowStack:
         """Call Airflow's REST API and return its JSON.
 
         A 500 means that SQLite was locked for too long. The call is repeated if it is idempotent, or if Airflow
-        reports an error of its database.
+        reports an error of its database. A GET is also repeated if a busy machine answers too late.
         """
-        for _ in self.until(60):
+        for _ in self.until(120):
             try:
                 reply = self._session.request(
                     method, f"{self.url}/api/v2{path}", json=json_body or None, timeout=30
                 )
             except requests.RequestException as error:
+                if method == "GET" and isinstance(error, requests.Timeout):
+                    continue
                 raise StackError(f"{method} {path}: {error}") from error
             if reply.status_code != 500 or not (method in ("GET", "PATCH") or "Database error" in reply.text):
                 break
+        else:
+            raise StackError(f"{method} {path}: no answer without an error of the server in two minutes")
         if reply.status_code >= 400:
             raise StackError(f"{method} {path}: {reply.status_code} {reply.text[:500]}")
         return reply.json() if reply.content else None

@@ -30,7 +30,7 @@ PRE_RELEASES = {"3.4.0b2": ("apache-airflow-core==3.4.0b2", "apache-airflow-task
 TOOLS = ("pytest", "pytest-mock", "pytest-xdist", "hypothesis", "psutil", "playwright")
 
 TESTED = ("tests", "dags", "demo", "docs/costs.md", "pyproject.toml")
-QUICK = ("tests/pure", "tests/provider", "tests/versions")
+FOLDERS = ("tests/pure", "tests/provider", "tests/versions")
 OF_THE_OLDEST = ("tests/tools", "tests/faults/test_kills_while_saving.py")
 """A real Airflow without task state, where the sidecar is the only record."""
 OF_THE_NEWEST = ("tests/browser/test_loops.py",)
@@ -39,6 +39,17 @@ WITH_COMPONENTS = ("tests/faults/test_adoption.py",)
 """These run with a real Airflow in each environment."""
 OF_LIBRARIES = ("client/test_client.py", "client/test_faults_of_libraries.py", "client/test_shared.py")
 """These depend on HTTP libraries and not on Airflow, and run only with the oldest dependencies."""
+OF_DECISIONS = (
+    "tests/pure",
+    "tests/provider/services",
+    "tests/provider/operators/test_batch_money.py",
+    "tests/provider/operators/test_damaged_pictures.py",
+    "tests/provider/operators/test_marking.py",
+    "tests/provider/operators/test_names_of_other_kinds.py",
+    "tests/provider/operators/test_paid_and_saved.py",
+    "tests/provider/triggers/test_parity.py",
+)
+"""These take long and depend little on Airflow. With ``--quick`` they run only with the oldest dependencies."""
 OF_THE_SOURCE = shutil.ignore_patterns("test_layers.py", "test_benchmarks.py", "__pycache__")
 
 
@@ -99,8 +110,8 @@ def main() -> int:
         ]
         found = list(dict.fromkeys(available(each, wheel, folder) for each in chosen))
         print(f"{wheel.name} in {len(found)} environments:", flush=True)
-        with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:  # twice the CPUs, because the tests also wait
-            return max(pool.map(lambda each: run(each, wheel, folder), found))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return max(pool.map(lambda each: run(each, wheel, folder, is_quick=options.quick), found))
     finally:
         if options.keep is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -130,14 +141,14 @@ def available(wanted: Environment, wheel: Path, folder: Path) -> Environment:
     return wanted
 
 
-def run(environment: Environment, wheel: Path, folder: Path) -> int:
+def run(environment: Environment, wheel: Path, folder: Path, *, is_quick: bool) -> int:
     """Create one environment, run the tests in it, and print a line; after a failure, also the tests' output."""
     begun = time.monotonic()
     folder = folder / environment.name.lower().replace(",", "").replace(" ", "-")
     output, code = "", 1
     try:
         python = create(environment, wheel, folder / "venv")
-        output, code = tests(environment, python, folder)
+        output, code = tests(environment, python, folder, is_quick=is_quick)
         summaries = [line for line in output.splitlines() if re.search(r"\d+ (passed|failed|error).* in ", line)]
         result = "; ".join(line.strip("= ") for line in summaries) or "it printed no result"
     except subprocess.CalledProcessError as error:
@@ -167,33 +178,37 @@ def create(environment: Environment, wheel: Path, folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
-def tests(environment: Environment, python: Path, folder: Path) -> tuple[str, int]:
-    """Run the quick tests with the installed wheel, in a folder without the source of the package."""
+def tests(environment: Environment, python: Path, folder: Path, *, is_quick: bool) -> tuple[str, int]:
+    """Run the tests with the installed wheel, in a folder without the source of the package."""
     for name in TESTED:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=OF_THE_SOURCE)
         else:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    left_out = [f"--ignore=tests/provider/{name}" for name in OF_LIBRARIES if not environment.floors]
+    left_out = [] if environment.floors else [f"tests/provider/{name}" for name in OF_LIBRARIES]
+    if is_quick and not environment.floors:
+        left_out += OF_DECISIONS
     chosen = [
         [
             "--numprocesses",
             "2",
-            *QUICK,
+            *(folder for folder in FOLDERS if folder not in left_out),
             *WITH_COMPONENTS,
             *(OF_THE_OLDEST if environment.floors else ()),
-            *left_out,
+            *(f"--ignore={path}" for path in left_out),
         ]
     ]
     if environment.airflow == list(RELEASES)[-1]:
         chosen.append([*OF_THE_NEWEST])  # by itself: the browser leaves an event loop running in its process
+    # With this variable every process would compile all modules that it imports.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     output, code = "", 0
     for arguments in chosen:
         done = subprocess.run(
-            [python, "-m", "pytest", "-q", *arguments],
+            [python, "-m", "pytest", "-q", "--junitxml", str(folder) + ".xml", *arguments],
             cwd=folder,
-            env=os.environ | {"PICTORY_MATRIX": "1"},
+            env=env | {"PICTORY_MATRIX": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Run some DAGs of a folder with ``dag.test()``, and write the state of each run to a file, as JSON."""
+"""Run some DAGs of a folder with ``dag.test()``, and write the states of their runs to a file, as JSON."""
 
 import json
 import sys
@@ -14,8 +14,8 @@ except ImportError:  # Airflow 3.1
 answer, folder, *dag_ids = sys.argv[1:]
 bag = DagBag(folder)
 assert not bag.import_errors, bag.import_errors
-states = {}
+states: dict[str, list[str]] = {}
 for dag_id in dag_ids:
     conf = {"prompts": ["A red bicycle", "A blue bicycle"]} if dag_id == "pictory_batch" else None
-    states[dag_id] = str(bag.dags[dag_id].test(run_conf=conf).state.value)
+    states.setdefault(dag_id, []).append(str(bag.dags[dag_id].test(run_conf=conf).state.value))
 Path(answer).write_text(json.dumps(states))
