@@ -24,7 +24,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-IN_PARALLEL = --numprocesses $(shell $(PYTHON) -c 'import os; print(1 + os.cpu_count())')
+IN_PARALLEL = --numprocesses $(shell $(PYTHON) -c 'import os; print(2 + os.cpu_count())')
 
 # With this variable every Airflow process would compile all modules that it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -49,7 +49,7 @@ demo: .venv/.installed
 ui: .venv/.installed
 	@$(BIN)/python -m demo ui
 
-# One process more than CPUs, because tests with a real Airflow mostly wait.
+# Two processes more than CPUs, because many tests mostly wait.
 test: .venv/.installed
 	@$(BIN)/python -m pytest $(IN_PARALLEL)
 
@@ -84,6 +84,7 @@ test-faults-batches: .venv/.installed
 
 test-faults-others: .venv/.installed
 	@$(FAULTS) tests/faults $(addprefix --ignore=,$(FORKS) $(BATCHES))
+	@PICTORY_EXAMPLES=1000 $(BIN)/python -m pytest tests/pure/core/test_limits_hold.py
 
 # PICTURES=40: this number instead of 200
 test-distributed: .venv/.installed

@@ -14,7 +14,8 @@ from contextlib import suppress
 import hypothesis
 import pytest
 
-hypothesis.settings.register_profile("pictory", deadline=None)  # the machine may be busy
+EXAMPLES = int(os.environ.get("PICTORY_EXAMPLES", "100"))
+hypothesis.settings.register_profile("pictory", deadline=None, max_examples=EXAMPLES)  # the machine may be busy
 hypothesis.settings.load_profile("pictory")
 
 if os.environ.get("PICTORY_WITHOUT_AIRFLOW"):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pictory_provider.api.models import Quota
@@ -220,7 +220,6 @@ HISTORY = {
 
 
 @pytest.mark.parametrize("keeps", RECORDS)
-@settings(max_examples=150)
 @given(**HISTORY)
 def test_however_a_history_is_split_what_is_left_is_that_of_one_budget_that_lived_throughout(
     keeps, limit, amount, steps, delay, begin
@@ -245,7 +244,6 @@ def test_however_a_history_is_split_what_is_left_is_that_of_one_budget_that_live
             assert one.left == pytest.approx(other.left)
 
 
-@settings(max_examples=600)
 @given(**HISTORY)
 def test_what_is_billed_exceeds_no_limit_by_more_than_the_docs_say(limit, amount, steps, delay, begin):
     account, now = Account(delay), begin
@@ -266,7 +264,6 @@ def test_what_is_billed_exceeds_no_limit_by_more_than_the_docs_say(limit, amount
             assert account.spent(limit, now) <= amount + account.bound(step["by"], now) + 0.01
 
 
-@settings(max_examples=300)
 @given(**HISTORY, sent_after=st.sampled_from([0.0, 0.0, 20.0, SENT_WITHIN]))
 def test_one_buyer_alone_exceeds_no_limit(limit, amount, steps, delay, begin, sent_after):
     account, now, buyer = Account(delay), begin, Buyer("me", limits_of(limit, amount), keeps=through_a_batch)
@@ -283,7 +280,6 @@ def test_one_buyer_alone_exceeds_no_limit(limit, amount, steps, delay, begin, se
 OFFSETS = [-86_000.0, -2 * HOUR, -HOUR, -61.0, -59.0, 0.0, 59.0, 61.0, HOUR, 2 * HOUR, 86_000.0]
 
 
-@settings(max_examples=600)
 @given(**HISTORY, offsets=st.lists(st.sampled_from(OFFSETS), min_size=1, max_size=6))
 def test_one_buyer_alone_exceeds_no_limit_on_machines_whose_clocks_are_wrong(
     limit, amount, steps, delay, begin, offsets
