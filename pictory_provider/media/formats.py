@@ -48,6 +48,11 @@ class Picture(NamedTuple):
     digital_source_type: str | None = None
     xmp: tuple[XmpChunk, ...] = ()
 
+    @property
+    def content_type(self) -> str:
+        """Its media type (RFC 6838)."""
+        return f"image/{self.kind.lower()}"
+
     def surprises(self, job: Job, name: str = "") -> list[str]:
         """Return how it differs from what Pictory promised for the job, as clauses.
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pictory_provider.api.errors import PictoryError, RequestInvalid, StorageFailed
+from pictory_provider.storage.files import AlreadyExists, Changed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +44,7 @@ def storage_errors(path: str, failed: str, what_now: str) -> Iterator[None]:
     """Raise the errors of a storage as :class:`StorageFailed`. Parameters as in :func:`storage_failed`."""
     try:
         yield
-    except PictoryError:
+    except (PictoryError, AlreadyExists, Changed):
         raise
     except Exception as error:  # each client of an object storage has its own error classes
         raise storage_failed(path, error, failed, what_now) from error

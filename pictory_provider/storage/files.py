@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""The files of a local disk and of object storage, behind one interface.
+"""The interface of all storages, and the files of a local disk.
 
 Files are written whole or not at all. Errors are those of the disk (``OSError``) or of the storage's client;
 :mod:`pictory_provider.storage.errors` explains them.
@@ -13,21 +13,18 @@ import fcntl
 import logging
 import math
 import os
-import re
 import shlex
 import stat
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 from uuid import uuid4
 
 from pictory_provider.api.errors import StorageFailed
 from pictory_provider.api.timing import TIMING
-from pictory_provider.storage.paths import local_file, object_storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -51,10 +48,37 @@ class Stat(NamedTuple):
     """What exists under a name.
 
     :param size: of a file, in bytes; ``None`` for a folder and for a broken symbolic link.
+    :param version: of an object, another one after each write; ``None`` on a disk, and if the storage has none.
     """
 
     size: int | None
     is_folder: bool = False
+    version: str | None = None
+
+
+class Content(NamedTuple):
+    """A file's content.
+
+    :param version: as in :class:`Stat`.
+    """
+
+    data: bytes
+    version: str | None = None
+
+
+class Headers(NamedTuple):
+    """The HTTP headers with which an object storage serves an object. Disks have none."""
+
+    content_type: str
+    cache_control: str | None = None
+
+
+class AlreadyExists(Exception):
+    """A file that was to be created exists. The argument is its name."""
+
+
+class Changed(Exception):
+    """A file is no longer the one that was read."""
 
 
 class Files(Protocol):
@@ -75,19 +99,42 @@ class Files(Protocol):
     def list(self, folder: str) -> list[str]:
         """Return the names, without the folder, of the files directly in a folder; none if it does not exist."""
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str) -> Content | None:
         """Return a file's content; ``None`` for no file."""
 
     def pieces(self, name: str) -> Iterator[bytes]:
         """Yield a file's content in pieces. A missing file is an error."""
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: bytes, headers: Headers) -> None:
         """Write a small file in one step, and create its folders. It survives a loss of power."""
+
+    def create(self, name: str, data: bytes, headers: Headers, *, most: float) -> Content:
+        """Write a small file that must not exist, as :meth:`put`. Only one of several writers succeeds.
+
+        :param data: something that no other writer writes.
+        :param most: seconds to wait for other processes of this package.
+        :raises AlreadyExists: if it exists.
+        :raises StorageFailed: if another process takes longer.
+        """
+
+    def replace(self, name: str, data: bytes, seen: Content, headers: Headers, *, most: float) -> Content:
+        """Replace a small file, as :meth:`put`, if it is still the one that was read.
+
+        :param most: as for :meth:`create`.
+        :raises Changed: if it is another one, or is gone.
+        """
+
+    def delete(self, name: str, seen: Content, *, most: float) -> None:
+        """Remove a file, if it is still the one that was read, or is gone.
+
+        :param most: as for :meth:`create`.
+        :raises Changed: if it is another one.
+        """
 
     def home(self, name: str) -> Path:
         """Return the local folder for a temporary file that is then moved to a name."""
 
-    def place(self, file: Path, name: str, *, overwrite: bool) -> bool:
+    def place(self, file: Path, name: str, headers: Headers, *, overwrite: bool) -> bool:
         """Move a temporary file to a name, in one step.
 
         :return: ``False`` if a file exists there and ``overwrite`` is off.
@@ -95,42 +142,6 @@ class Files(Protocol):
 
     def remove(self, name: str) -> None:
         """Remove a file; a missing file counts as success."""
-
-    def lock(self, name: str, most: float) -> AbstractContextManager[None]:
-        """Lock a file's folder against other processes of this package, if the storage can.
-
-        :param most: seconds to wait for another process.
-        :raises StorageFailed: if that is not enough.
-        """
-
-
-class Location(NamedTuple):
-    """A file in its storage.
-
-    :param uri: for lineage: not encoded, except for characters that would end its path.
-    """
-
-    files: Files
-    name: str
-    uri: str
-
-
-def locate(path: str, field: str = "path") -> Location:
-    """Return the storage of a path, and the file's name in it.
-
-    :param path: an absolute local path, a ``file://`` URL, or any URL that ``ObjectStoragePath`` takes.
-        In a ``file://`` URL, as everywhere in Python, ``%20`` is a blank. In the others every character is
-        part of the name.
-    :param field: the argument's name, for the texts.
-    :raises RequestInvalid: for a relative path, for a ``file://`` URL with a host, ``?`` or ``#``, and for a
-        scheme that Airflow has no filesystem for.
-    """
-    local = local_file(path, field)
-    if local is not None:
-        name = str(local)
-        return Location(LocalFiles(), name, "file://" + name.replace("#", "%23").replace("?", "%3F"))
-    remote = object_storage(field, path)
-    return Location(ObjectFiles(remote.fs), str(remote.path), path)
 
 
 class LocalFiles:
@@ -165,10 +176,10 @@ class LocalFiles:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str) -> Content | None:
         """Return a file's content; ``None`` for no file."""
         try:
-            return Path(name).read_bytes()
+            return Content(Path(name).read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -178,7 +189,7 @@ class LocalFiles:
             while piece := file.read(PIECE):
                 yield piece
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: bytes, headers: Headers) -> None:  # noqa: ARG002
         """Write a small file in one step, and create its folders."""
         folder = Path(name).parent
         _make_folder(folder)
@@ -194,11 +205,34 @@ class LocalFiles:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
 
+    def create(self, name: str, data: bytes, headers: Headers, *, most: float) -> Content:
+        """Write a small file that must not exist, while its folder is locked."""
+        with self._lock(name, most):
+            if os.path.lexists(name):
+                raise AlreadyExists(name)
+            self.put(name, data, headers)
+        return Content(data)
+
+    def replace(self, name: str, data: bytes, seen: Content, headers: Headers, *, most: float) -> Content:
+        """Replace a small file if it is still the one that was read, while its folder is locked."""
+        with self._lock(name, most):
+            if self.read(name) != seen:
+                raise Changed(name)
+            self.put(name, data, headers)
+        return Content(data)
+
+    def delete(self, name: str, seen: Content, *, most: float) -> None:
+        """Remove a file if it is still the one that was read, or is gone, while its folder is locked."""
+        with self._lock(name, most):
+            if self.read(name) not in (seen, None):
+                raise Changed(name)
+            self.remove(name)
+
     def home(self, name: str) -> Path:
         """Return the file's own folder, so that moving a temporary file there is one step."""
         return Path(name).parent
 
-    def place(self, file: Path, name: str, *, overwrite: bool) -> bool:
+    def place(self, file: Path, name: str, headers: Headers, *, overwrite: bool) -> bool:  # noqa: ARG002
         """Move a temporary file to a name, in one step; return ``False`` if a file exists there.
 
         :param overwrite: replace it instead.
@@ -226,7 +260,7 @@ class LocalFiles:
             _sync_folder(file.parent)
 
     @contextmanager
-    def lock(self, name: str, most: float) -> Iterator[None]:
+    def _lock(self, name: str, most: float) -> Iterator[None]:
         """Lock a file's folder against other processes of this package.
 
         The lock is on the folder itself, so it leaves no file, and the lock of a process that dies is released.
@@ -242,125 +276,6 @@ class LocalFiles:
             yield
         finally:
             os.close(home)
-
-
-class ObjectFiles:
-    """The objects of an object storage.
-
-    :param fs: the filesystem of an ``ObjectStoragePath``.
-    """
-
-    is_disk = False
-
-    def __init__(self, fs: Any) -> None:
-        self._fs = fs
-
-    def stat(self, name: str) -> Stat | None:
-        """Return what exists under a name; ``None`` for nothing."""
-        self._fs.invalidate_cache()
-        try:
-            info = self._fs.info(name)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return _stat_of(info)
-
-    def stats(self, names: Iterable[str]) -> dict[str, Stat]:
-        """Return what exists under names, by name. Their folders are listed, each once."""
-        self._fs.invalidate_cache()
-        names = set(names)
-        listed = map_concurrently(self._list, {name.rpartition("/")[0] for name in names})
-        found = {f"{folder}/{name}": each for folder, files in listed.items() for name, each in files.items()}
-        return {name: found[name] for name in names & found.keys()}
-
-    def list(self, folder: str) -> list[str]:
-        """Return the names, without the folder, of the files directly in a folder; none if it does not exist."""
-        return [name for name, found in self._list(folder).items() if not found.is_folder]
-
-    def read(self, name: str) -> bytes | None:
-        """Return an object's content; ``None`` for no object."""
-        try:
-            content: bytes = self._fs.cat_file(name)
-        except FileNotFoundError:
-            return None
-        return content
-
-    def pieces(self, name: str) -> Iterator[bytes]:
-        """Yield an object's content in pieces. A missing object is an error."""
-        begun = False
-        for is_last in (False, True):
-            try:
-                with self._fs.open(name, "rb") as file:
-                    while piece := file.read(PIECE):
-                        begun = True
-                        yield piece
-            except OSError as error:
-                if begun or is_last or error.errno != errno.EBUSY:
-                    raise
-                self._fs.invalidate_cache()  # another task has just written here
-            else:
-                return
-
-    def put(self, name: str, data: bytes) -> None:
-        """Write a small object in one step."""
-        self._with_its_folder(name, lambda: self._fs.pipe_file(name, data))
-
-    def home(self, name: str) -> Path:  # noqa: ARG002
-        """Return the folder for temporary files."""
-        return Path(tempfile.gettempdir())
-
-    def place(self, file: Path, name: str, *, overwrite: bool) -> bool:
-        """Upload a temporary file, in one step; return ``False`` if an object exists there.
-
-        :param overwrite: replace it instead.
-        """
-        if not overwrite and self._fs.exists(name):
-            return False
-        self._with_its_folder(name, lambda: self._fs.put_file(str(file), name))
-        return True
-
-    def remove(self, name: str) -> None:
-        """Remove an object; a missing object counts as success."""
-        with suppress(FileNotFoundError):
-            self._fs.rm_file(name)
-
-    def lock(self, name: str, most: float) -> AbstractContextManager[None]:  # noqa: ARG002
-        """Return a context without a lock: object storage has none."""
-        return nullcontext()
-
-    def _list(self, folder: str) -> dict[str, Stat]:
-        try:
-            listed = self._fs.ls(folder, detail=True, refresh=True)
-        except TypeError:  # a filesystem without a cache of listings
-            listed = self._fs.ls(folder, detail=True)
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        found: dict[str, Stat] = {}
-        for info in listed:
-            path = str(info["name"]).rstrip("/")
-            if path.strip("/") == folder.strip("/"):
-                continue  # the folder itself, or an object of its name
-            name, each = path.rpartition("/")[2], _stat_of(info)
-            if not each.is_folder:
-                found[name] = each
-            else:
-                found.setdefault(name, each)  # an object and a folder may have one name
-        return found
-
-    def _with_its_folder(self, name: str, write: Callable[[], object]) -> None:
-        """Write. Create folders if the storage has them, but never its root, a new bucket."""
-        try:
-            write()
-        except FileNotFoundError:
-            root = re.match("/?[^/]*", name)
-            if root is None or not self._fs.exists(root[0]):
-                raise
-            self._fs.makedirs(name.rpartition("/")[0], exist_ok=True)
-            write()
-
-
-def _stat_of(info: dict[str, Any]) -> Stat:
-    is_folder = info.get("type") == "directory"
-    return Stat(None if is_folder else int(info.get("size") or 0), is_folder=is_folder)
 
 
 def _lock(home: int, folder: Path, most: float) -> None:

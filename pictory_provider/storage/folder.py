@@ -13,11 +13,11 @@ from pictory_provider.core.batch.file_names import FAILED, MANIFEST, RECORD_FOLD
 from pictory_provider.core.picture_names import SIDECAR_SUFFIX
 from pictory_provider.core.resume import ExistingImage
 from pictory_provider.storage.errors import CHECK_FOLDER, READING, storage_errors
-from pictory_provider.storage.files import Stat, locate, map_concurrently
+from pictory_provider.storage.files import Stat, map_concurrently
 from pictory_provider.storage.paths import check_path
 from pictory_provider.storage.pictures import PictureTarget, read_existing
 from pictory_provider.storage.preflight import refused_pictures
-from pictory_provider.storage.target import Target
+from pictory_provider.storage.target import JSON_LINES, Target, locate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -102,7 +102,7 @@ class Folder:
 
     def manifest(self, name: str) -> Target:
         """Return the target of a file that describes the finished batch."""
-        return Target(self.at(name), writing=_WRITING_MANIFEST)
+        return Target(self.at(name), writing=_WRITING_MANIFEST, headers=JSON_LINES)
 
     def check_manifests(self) -> None:
         """Check that nothing prevents the manifest and ``failed.jsonl`` from being written.
@@ -172,9 +172,7 @@ class Folder:
                 return ExistingImage(path, folder=path if here.is_folder else self.at(sidecar))
             if beside.size is None:
                 return None if here.size is None else ExistingImage(path, size=here.size)
-            return read_existing(
-                Target(path), lambda: self._content(sidecar) or b"", size=here.size, length=beside.size
-            )
+            return read_existing(Target(path), lambda: self._content(sidecar), size=here.size, length=beside.size)
 
         existing = map_concurrently(inspect, pictures)
         return {name: found for name, found in existing.items() if found is not None}
@@ -185,7 +183,8 @@ class Folder:
 
     def _content(self, name: str) -> bytes | None:
         with self._reading(name):
-            return self._files.read(self._within(name))
+            content = self._files.read(self._within(name))
+        return None if content is None else content.data
 
     def _within(self, name: str) -> str:
         return f"{self._root}/{name}"

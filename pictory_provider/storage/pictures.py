@@ -20,6 +20,7 @@ from pictory_provider.core.picture_names import SIDECAR_SUFFIX, spare_name, warn
 from pictory_provider.core.resume import ExistingImage
 from pictory_provider.core.sidecar import SavedFile, Sidecar, Unreadable
 from pictory_provider.storage.errors import not_replaceable
+from pictory_provider.storage.files import Changed
 from pictory_provider.storage.paths import problem_of_picture, refused_path
 from pictory_provider.storage.target import Target
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pictory_provider.client.retrying import Log
     from pictory_provider.client.sync import SyncClient
     from pictory_provider.storage.download import Saved
+    from pictory_provider.storage.files import Content
     from pictory_provider.storage.received import Received
 
 _LARGEST_SIDECAR = 1024 * 1024
@@ -46,8 +48,7 @@ class PictureTarget:
         if (problem := problem_of_picture(self.target.path)) is not None:
             raise refused_path(path, problem)
         self._sidecar = Target(self.target.path + SIDECAR_SUFFIX)
-        self.last_sidecar: bytes | None = None
-        """The sidecar's content as it was last read or written; ``None`` for no sidecar."""
+        self._seen: Content | None = None
 
     @property
     def path(self) -> str:
@@ -63,6 +64,11 @@ class PictureTarget:
     def sidecar_path(self) -> str:
         """The sidecar's path."""
         return self._sidecar.path
+
+    @property
+    def last_sidecar(self) -> bytes | None:
+        """The sidecar's content as it was last read or written; ``None`` for no sidecar."""
+        return None if self._seen is None else self._seen.data
 
     @property
     def name(self) -> str:
@@ -89,13 +95,15 @@ class PictureTarget:
         :raises RequestInvalid: for a folder.
         :raises StorageFailed: if it cannot be read. That is never taken for a missing file.
         """
-        size, length = self.target.size(), self._sidecar.size()
-        self.last_sidecar = None
-        if length is None:
+        self._seen = None
+        size = self.target.size()
+        # On a disk this is free. In object storage the sidecar is read right away, with one request.
+        length = self._sidecar.size() if self._sidecar.is_on_disk else None
+        if length is None and self._sidecar.is_on_disk:
             return ExistingImage(self.path, size=size)
 
-        def read() -> bytes:
-            self.last_sidecar = b"".join(self._sidecar.pieces())
+        def read() -> bytes | None:
+            self._seen = self._sidecar.read()
             return self.last_sidecar
 
         return read_existing(self.target, read, size=size, length=length)
@@ -106,11 +114,7 @@ class PictureTarget:
         :return: ``False`` if it has changed; then it is left as it is.
         :raises StorageFailed: if it cannot be written.
         """
-        content = sidecar.to_json()
-        if not self._sidecar.swap(self.last_sidecar, content, is_patient=sidecar.submission.job_id is not None):
-            return False
-        self.last_sidecar = content
-        return True
+        return self._swap(sidecar.to_json(), is_patient=sidecar.submission.job_id is not None)
 
     def announce(self, sidecar: Sidecar) -> bool:
         """Write the sidecar of an intent, as :meth:`write_sidecar`, and check that it can be replaced.
@@ -135,8 +139,14 @@ class PictureTarget:
 
         :raises StorageFailed: if it cannot be written.
         """
-        if self._sidecar.swap(self.last_sidecar, before):
-            self.last_sidecar = before
+        self._swap(before)
+
+    def _swap(self, content: bytes | None, *, is_patient: bool = False) -> bool:
+        try:
+            self._seen = self._sidecar.swap(self._seen, content, is_patient=is_patient)
+        except Changed:
+            return False
+        return True
 
     def drop_stale_sidecar(self, job_id: str) -> None:
         """Remove the sidecar of another job's saved picture, which this job's picture is about to replace.
@@ -273,23 +283,28 @@ class PictureTarget:
             ) from error
 
 
-def read_existing(target: Target, read: Callable[[], bytes], *, size: int | None, length: int) -> ExistingImage:
-    """Return what exists at a path that has a sidecar.
+def read_existing(
+    target: Target, read: Callable[[], bytes | None], *, size: int | None, length: int | None
+) -> ExistingImage:
+    """Return what exists at a path that may have a sidecar.
 
     :param target: of the picture.
-    :param read: returns the content of the sidecar.
+    :param read: returns the content of the sidecar; ``None`` for no sidecar.
     :param size: of the picture, in bytes; ``None`` for no picture.
-    :param length: of the sidecar, in bytes.
+    :param length: of the sidecar, in bytes; ``None`` if it is unknown.
     :raises StorageFailed: if the sidecar, or a picture that has to be identified by its digest, cannot be read.
     """
-    if length > _LARGEST_SIDECAR:
-        return ExistingImage(target.path, problem=f"it has {length:,} bytes", size=size)
     try:
-        content = read()
+        content = None if length and length > _LARGEST_SIDECAR else read()
     except StorageFailed as error:
         if target.is_on_disk and isinstance(error.__cause__, PermissionError):
             return ExistingImage(target.path, problem="this account may not read it", size=size)
         raise
+    length = length if content is None else len(content)
+    if length and length > _LARGEST_SIDECAR:
+        return ExistingImage(target.path, problem=f"it has {length:,} bytes", size=size)
+    if content is None:
+        return ExistingImage(target.path, size=size)
     try:
         sidecar = Sidecar.from_json(content).as_saved(size, target.digest)
     except Unreadable as error:

@@ -26,8 +26,9 @@ from uuid import uuid4
 from pictory_provider.api.errors import StorageFailed
 from pictory_provider.core.picture_names import SIDECAR_SUFFIX, is_portable, longest_name
 from pictory_provider.storage.errors import CHECK_FOLDER, READING, storage_errors
-from pictory_provider.storage.files import LocalFiles, locate
+from pictory_provider.storage.files import Headers, LocalFiles
 from pictory_provider.storage.paths import local_file, problem_of_picture
+from pictory_provider.storage.target import locate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -231,7 +232,7 @@ def _try_name(trial: Path, name: Path) -> None:
     longest = picture.with_name(longest_name(picture.name))
     picture.parent.mkdir(parents=True, exist_ok=True)
     part.touch()
-    LocalFiles().place(part, str(picture), overwrite=False)
+    LocalFiles().place(part, str(picture), Headers(""), overwrite=False)
     picture.replace(longest)
     longest.unlink()
 

@@ -8,7 +8,7 @@ import hashlib
 import math
 import os
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from uuid import uuid4
 
 from pictory_provider.api.errors import ImageInvalid, RequestInvalid
@@ -16,28 +16,71 @@ from pictory_provider.api.text import counted
 from pictory_provider.api.timing import TIMING
 from pictory_provider.media.formats import PictureChecker
 from pictory_provider.storage.errors import READING, WRITING_PICTURE, WRITING_SIDECAR, storage_errors
-from pictory_provider.storage.files import locate
-from pictory_provider.storage.paths import check_path, folder
+from pictory_provider.storage.files import AlreadyExists, Changed, Content, Headers, LocalFiles
+from pictory_provider.storage.objects import ObjectFiles
+from pictory_provider.storage.paths import check_path, folder, local_file, object_storage
 from pictory_provider.storage.received import Received
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from pictory_provider.storage.files import Files
+
+JSON, JSON_LINES = Headers("application/json"), Headers("application/x-ndjson")
+
+
+class Location(NamedTuple):
+    """A file in its storage.
+
+    :param uri: for lineage: not encoded, except for characters that would end its path.
+    """
+
+    files: Files
+    name: str
+    uri: str
+
+
+def locate(path: str, field: str = "path") -> Location:
+    """Return the storage of a path, and the file's name in it.
+
+    :param path: an absolute local path, a ``file://`` URL, or any URL that ``ObjectStoragePath`` takes.
+        In a ``file://`` URL, as everywhere in Python, ``%20`` is a blank. In the others every character is
+        part of the name.
+    :param field: the argument's name, for the texts.
+    :raises RequestInvalid: for a relative path, for a ``file://`` URL with a host, ``?`` or ``#``, and for a
+        scheme that Airflow has no filesystem for.
+    """
+    local = local_file(path, field)
+    if local is not None:
+        name = str(local)
+        return Location(LocalFiles(), name, "file://" + name.replace("#", "%23").replace("?", "%3F"))
+    remote = object_storage(field, path)
+    return Location(ObjectFiles(remote.fs), str(remote.path), path)
+
 
 class Target:
     """A file to be read or written.
 
-    :param path: as for :func:`pictory_provider.storage.files.locate`.
+    :param path: as for :func:`locate`.
     :param writing: the texts of a :class:`StorageFailed` of :meth:`write`, :meth:`remove` and :meth:`swap`, before
         and after the path and the reason.
+    :param headers: of what :meth:`write` and :meth:`swap` write.
     :param field: the argument's name, for the texts.
-    :raises RequestInvalid: for an empty path, and as :func:`pictory_provider.storage.files.locate`.
+    :raises RequestInvalid: for an empty path, and as :func:`locate`.
     """
 
-    def __init__(self, path: str, *, writing: tuple[str, str] = WRITING_SIDECAR, field: str = "path") -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        writing: tuple[str, str] = WRITING_SIDECAR,
+        headers: Headers = JSON,
+        field: str = "path",
+    ) -> None:
         self.path = check_path(path, field)
         self._writing = writing
+        self._headers = headers
         self._field = field
         self._files, self._name, self.uri = locate(self.path, field)
 
@@ -79,15 +122,17 @@ class Target:
         with self._errors():
             received.edit(edits)
 
-    def place(self, received: Received, *, overwrite: bool) -> bool:
-        """Move a received picture to its path, in one step.
+    def place(self, received: Received, *, overwrite: bool, cache_control: str | None = None) -> bool:
+        """Move a received picture to its path, in one step. In object storage it gets its content type.
 
+        :param cache_control: the HTTP header ``Cache-Control`` for an object.
         :return: whether it is there; ``False`` if another file exists and ``overwrite`` is off. An existing file
             with the same bytes counts as success.
         :raises StorageFailed: if it cannot be written.
         """
         with self._errors():
-            is_placed = self._files.place(received.file, self._name, overwrite=overwrite)
+            headers = Headers(received.picture.content_type, cache_control)
+            is_placed = self._files.place(received.file, self._name, headers, overwrite=overwrite)
         return is_placed or self.digest() == received.sha256
 
     def size(self) -> int | None:
@@ -126,7 +171,7 @@ class Target:
         :raises StorageFailed: if it cannot be written.
         """
         with self._errors(self._writing):
-            self._files.put(self._name, data)
+            self._files.put(self._name, data, self._headers)
 
     def remove(self) -> None:
         """Remove the file; a missing file counts as success.
@@ -136,29 +181,36 @@ class Target:
         with self._errors(self._writing):
             self._files.remove(self._name)
 
-    def swap(self, seen: bytes | None, data: bytes | None, *, is_patient: bool = False) -> bool:
-        """Write or remove the file if its content is still what was last seen.
+    def read(self) -> Content | None:
+        """Return the content of a small file, with one request; ``None`` for no file.
 
-        On a local disk this is safe if several processes do it at the same time. In object storage the content is
-        read right before.
+        :raises StorageFailed: if it cannot be read.
+        """
+        with self._errors(READING):
+            return self._files.read(self._name)
 
-        :param seen: the expected content; ``None`` for no file.
-        :param data: the new content; ``None`` removes the file.
+    def swap(self, seen: Content | None, data: bytes | None, *, is_patient: bool = False) -> Content | None:
+        """Write or remove the file if it is still what was last seen, also if several processes do it at once.
+
+        :param seen: what was last read or written; ``None`` for no file.
+        :param data: the new content, which no other task writes; ``None`` removes the file.
         :param is_patient: wait for the lock of a local folder without a limit, as a paid job is to be recorded.
-        :return: whether it was done.
+        :return: what is there now.
+        :raises Changed: if something else was there.
         :raises StorageFailed: if it cannot be read or written.
         """
-        with (
-            self._errors(self._writing),
-            self._files.lock(self._name, math.inf if is_patient else TIMING.lock),
-        ):
-            if self._files.read(self._name) != seen:
-                return False
-            if data is not None:
-                self._files.put(self._name, data)
-            elif seen is not None:
-                self._files.remove(self._name)
-            return True
+        files, most = self._files, math.inf if is_patient else TIMING.lock
+        try:
+            with self._errors(self._writing):
+                if data is None:
+                    if seen is not None:
+                        files.delete(self._name, seen, most=most)
+                    return None
+                if seen is None:
+                    return files.create(self._name, data, self._headers, most=most)
+                return files.replace(self._name, data, seen, self._headers, most=most)
+        except AlreadyExists as error:
+            raise Changed(self.path) from error
 
     def digest(self) -> str:
         """Return the SHA-256 of the file, in hexadecimal.

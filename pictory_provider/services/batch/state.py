@@ -23,6 +23,7 @@ from pictory_provider.core.batch.file_names import RECORD_FOLDER
 from pictory_provider.core.batch.journal import HEADER, Header, page_name
 from pictory_provider.core.batch.resume import StartKind, check_shared, is_held, open_batch, start_of
 from pictory_provider.storage.errors import not_replaceable
+from pictory_provider.storage.files import Changed
 from pictory_provider.storage.folder import Folder
 from pictory_provider.version_compat import task_state_store
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pictory_provider.core.batch.journal import Journal, Write
     from pictory_provider.core.batch.resume import ResumedBatch
     from pictory_provider.core.batch.rows import Row
+    from pictory_provider.storage.files import Content
     from pictory_provider.storage.target import Target
 
 KEY = "pictory_batch"
@@ -56,7 +58,7 @@ class BatchRecord:
         self.retries = retries
         self._to_write: list[Write] = []
         self._stored: tuple[str, int, int] | None = None
-        self._last_header: bytes | None = None
+        self._last_header: Content | None = None
         self._is_taken_over = False
         self._written_at = time.monotonic()
         self.made_by = MadeBy.from_task_instance(self._ti)
@@ -104,8 +106,8 @@ class BatchRecord:
                     f"The task was cleared, and its folder is now {folder}. It was {known.folder}: pictures that "
                     "are paid for and not saved are on record there."
                 )
-        self._last_header = self._read_header()
-        existing = _header_in(self._last_header)
+        self._last_header = self.folder.record(HEADER).read()
+        existing = _header_in(self._last_header and self._last_header.data)
         check_shared(stored, existing, self.folder.path)
         if known is not None:
             self._stored = (known.folder, known.tries, known.generation)
@@ -210,29 +212,29 @@ class BatchRecord:
             target = self.folder.record(name)
             if self._is_taken_over or name != HEADER:
                 target.write(content)
-            elif not target.swap(self._last_header, content):
-                # This write takes the batch over. It must replace only the header that this attempt has read.
-                raise StorageFailed(
-                    f"Another attempt or another task has just taken over the batch in {self.folder.path}. This "
-                    "one sent nothing, and nothing was spent. Give each task, run and map index its own folder."
-                )
             else:
-                if self._last_header is None:
-                    self._check_replaceable(target, content)
-                self._last_header = content
+                self._take_over(target, content)
             self._to_write.pop(0)
 
-    def _check_replaceable(self, header: Target, content: bytes) -> None:
-        """Check that the header can be replaced, before any row's intent is recorded.
+    def _take_over(self, header: Target, content: bytes) -> None:
+        """Write the header for the first time. It replaces only the one that this attempt has read.
 
-        An account of an object storage may be allowed to create objects and not to replace them.
+        A new one is written twice, because an account of an object storage may be allowed to create objects and
+        not to replace them.
         """
-        if header.is_on_disk:
-            return
+        is_new = self._last_header is None
         try:
-            header.write(content)
-        except StorageFailed as error:
-            raise not_replaceable(header.path, error) from error.__cause__
+            self._last_header = header.swap(self._last_header, content)
+        except Changed:
+            raise StorageFailed(
+                f"Another attempt or another task has just taken over the batch in {self.folder.path}. This "
+                "one sent nothing, and nothing was spent. Give each task, run and map index its own folder."
+            ) from None
+        if is_new and not header.is_on_disk:
+            try:
+                header.write(content)
+            except StorageFailed as error:
+                raise not_replaceable(header.path, error) from error.__cause__
 
     def _store_header(self, header: Header) -> None:
         """Write the header to the state store too, after it was written to the folder."""

@@ -11,11 +11,12 @@ import pytest
 from airflow.sdk.io import attach, store
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pictory_provider.storage.files import Stat, locate
+from pictory_provider.storage.files import AlreadyExists, Changed, Content, Headers, Stat
 from pictory_provider.storage.folder import Folder
-from pictory_provider.storage.target import Target
+from pictory_provider.storage.target import JSON, Target, locate
 
 BUCKETS = count()
+PNG = Headers("image/png")
 
 
 @pytest.fixture(params=["a disk", "object storage"])
@@ -46,16 +47,16 @@ def test_what_does_not_exist_is_nothing_and_no_error(files, name):
 
 
 def test_what_is_written_is_found_read_listed_and_removed(files, name):
-    files.put(name("x/a.json"), b"{}")
-    files.put(name("x/y/b.json"), b"[1]")
+    files.put(name("x/a.json"), b"{}", JSON)
+    files.put(name("x/y/b.json"), b"[1]", JSON)
     assert files.stat(name("x/a.json")) == Stat(2)
     assert files.stat(name("x")) == Stat(None, is_folder=True)
-    assert files.read(name("x/a.json")) == b"".join(files.pieces(name("x/a.json"))) == b"{}"
+    assert files.read(name("x/a.json")) == Content(b"".join(files.pieces(name("x/a.json")))) == Content(b"{}")
     assert files.list(name("x")) == ["a.json"]
     wanted = [name(each) for each in ("x/a.json", "x/y/b.json", "x/y", "x/none")]
     assert files.stats(wanted) == dict(zip(wanted, [Stat(2), Stat(3), Stat(None, is_folder=True)], strict=False))
-    files.put(name("x/a.json"), b"{1}")
-    assert files.read(name("x/a.json")) == b"{1}"
+    files.put(name("x/a.json"), b"{1}", JSON)
+    assert files.read(name("x/a.json")) == Content(b"{1}")
     files.remove(name("x/a.json"))
     assert files.list(name("x")) == []
 
@@ -66,24 +67,50 @@ def test_a_file_is_placed_once_and_replaced_if_that_is_asked_for(files, name, tm
         file.write_bytes(content)
         return file
 
-    files.put(name("another.png"), b"for the folder")
-    assert files.place(part(b"one"), name("a.png"), overwrite=False)
-    assert not files.place(part(b"two"), name("a.png"), overwrite=False)
-    assert files.read(name("a.png")) == b"one"
-    assert files.place(part(b"two"), name("a.png"), overwrite=True)
-    assert files.read(name("a.png")) == b"two"
+    files.put(name("another.png"), b"for the folder", PNG)
+    assert files.place(part(b"one"), name("a.png"), PNG, overwrite=False)
+    assert not files.place(part(b"two"), name("a.png"), PNG, overwrite=False)
+    assert files.read(name("a.png")) == Content(b"one")
+    assert files.place(part(b"two"), name("a.png"), PNG, overwrite=True)
+    assert files.read(name("a.png")) == Content(b"two")
+
+
+def test_a_file_is_created_once(files, name):
+    assert files.create(name("a.json"), b"{1}", JSON, most=1) == Content(b"{1}")
+    with pytest.raises(AlreadyExists):
+        files.create(name("a.json"), b"{2}", JSON, most=1)
+    assert files.read(name("a.json")) == Content(b"{1}")
+
+
+def test_only_the_file_that_was_read_is_replaced_or_removed(files, name):
+    one, two = (Content(data) for data in (b"{1}", b"{2}"))
+    with pytest.raises(Changed):
+        files.replace(name("a.json"), two.data, one, JSON, most=1)
+    files.put(name("a.json"), one.data, JSON)
+    assert files.replace(name("a.json"), two.data, one, JSON, most=1) == two
+    with pytest.raises(Changed):
+        files.replace(name("a.json"), b"{3}", one, JSON, most=1)
+    with pytest.raises(Changed):
+        files.delete(name("a.json"), one, most=1)
+    assert files.read(name("a.json")) == two
+    files.delete(name("a.json"), two, most=1)
+    files.delete(name("a.json"), two, most=1)
+    assert files.stat(name("a.json")) is None
 
 
 def test_a_swap_replaces_only_what_was_seen(root):
     target = Target(f"{root}/a.json")
-    assert not target.swap(b"{}", b"{1}")
-    assert target.swap(None, b"{}")
-    assert not target.swap(None, b"{1}")
-    assert target.swap(b"{}", b"{1}")
-    assert not target.swap(b"{}", None)
-    assert target.swap(b"{1}", None)
+    assert target.swap(None, None) is None
+    one = target.swap(None, b"{}")
+    with pytest.raises(Changed):
+        target.swap(None, b"{1}")
+    two = target.swap(one, b"{1}")
+    for data in (b"{2}", None):
+        with pytest.raises(Changed):
+            target.swap(one, data)
+    assert target.read() == two == Content(b"{1}")
+    assert target.swap(two, None) is None
     assert target.size() is None
-    assert target.swap(None, None)
 
 
 class Attached(MemoryFileSystem):
