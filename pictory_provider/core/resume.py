@@ -77,6 +77,7 @@ class ExistingImage(NamedTuple):
     :param problem: why an existing sidecar cannot be read.
     :param size: of the picture, in bytes; ``None`` if there is none.
     :param folder: a folder with the name of the picture or its sidecar; ``None`` if there is none.
+    :param sidecar_version: the version of the sidecar in object storage; ``None`` if it is unknown.
     """
 
     path: str
@@ -84,6 +85,7 @@ class ExistingImage(NamedTuple):
     problem: str | None = None
     size: int | None = None
     folder: str | None = None
+    sidecar_version: str | None = None
 
     @property
     def may_lack_mark(self) -> bool:

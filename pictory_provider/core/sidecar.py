@@ -70,6 +70,39 @@ class SavedFile(NamedTuple):
             return "xmp" in self.marks and not self.is_examined
         return bool(self.marks) or not self.is_examined
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        names = ("sha256", "size", "width", "height", "ai_credits_used")
+        source_type = {"digital_source_type": self.digital_source_type} if self.is_examined else {}
+        return {
+            **{name: getattr(self, name) for name in names},
+            "marks": list(self.marks),
+            **source_type,
+            "saved_at": _written(self.saved_at),
+        }
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> SavedFile:
+        """Read it.
+
+        :raises Unreadable: if its size or digest is missing.
+        """
+        size, sha256, marks = value.get("size"), value.get("sha256"), value.get("marks")
+        source_type = value.get("digital_source_type")
+        if not isinstance(size, int) or not isinstance(sha256, str):
+            raise Unreadable("its state is `saved`, but its size or sha256 is missing")
+        return cls(
+            size=size,
+            sha256=sha256,
+            width=value.get("width"),
+            height=value.get("height"),
+            ai_credits_used=value.get("ai_credits_used"),
+            marks=tuple(str(mark) for mark in marks) if isinstance(marks, list) else (),
+            saved_at=_read(value.get("saved_at")),
+            digital_source_type=source_type if isinstance(source_type, str) else None,
+            is_examined="digital_source_type" in value,
+        )
+
 
 _OF_SPENDING = ("shown_before", "used_before", "earlier", "earlier_before", "before_clear")
 """Fields of a submission with its task's charges, and what the account showed before them."""
@@ -145,9 +178,9 @@ class Sidecar:
             # Only until the picture is saved, since the folder may be public.
             fields |= {"credits_before": bought.credits_before, **spending}
             if self.may_be:
-                fields["may_be"] = [_saved_to_dict(each) for each in self.may_be]
+                fields["may_be"] = [each.to_dict() for each in self.may_be]
         else:
-            fields |= _saved_to_dict(saved) | (spending if self.keeps_spending else {})
+            fields |= saved.to_dict() | (spending if self.keeps_spending else {})
         # Half a surrogate pair, which UTF-8 cannot encode, stays a JSON escape.
         return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
@@ -182,7 +215,7 @@ class Sidecar:
             file=str(value.get("file")),
             submission=submission,
             made_by=MadeBy.from_dict(made_by),
-            saved=_saved(value) if state == SAVED else None,
+            saved=SavedFile.from_dict(value) if state == SAVED else None,
             keeps_spending=state == SAVED and any(name in value for name in _OF_SPENDING),
             may_be=_may_be(value.get("may_be")) if state == BOUGHT else (),
         )
@@ -200,42 +233,13 @@ def request_sha256(request: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _saved_to_dict(saved: SavedFile) -> dict[str, Any]:
-    names = ("sha256", "size", "width", "height", "ai_credits_used")
-    source_type = {"digital_source_type": saved.digital_source_type} if saved.is_examined else {}
-    return {
-        **{name: getattr(saved, name) for name in names},
-        "marks": list(saved.marks),
-        **source_type,
-        "saved_at": _written(saved.saved_at),
-    }
-
-
 def _may_be(value: Any) -> tuple[SavedFile, ...]:
     """Read what the existing file may be. What cannot be read is left out: then Pictory is polled instead."""
     found = []
     for each in value if isinstance(value, list) else []:
         with suppress(Unreadable):
-            found.append(_saved(each if isinstance(each, dict) else {}))
+            found.append(SavedFile.from_dict(each if isinstance(each, dict) else {}))
     return tuple(found)
-
-
-def _saved(value: dict[str, Any]) -> SavedFile:
-    size, sha256, marks = value.get("size"), value.get("sha256"), value.get("marks")
-    source_type = value.get("digital_source_type")
-    if not isinstance(size, int) or not isinstance(sha256, str):
-        raise Unreadable("its state is `saved`, but its size or sha256 is missing")
-    return SavedFile(
-        size=size,
-        sha256=sha256,
-        width=value.get("width"),
-        height=value.get("height"),
-        ai_credits_used=value.get("ai_credits_used"),
-        marks=tuple(str(mark) for mark in marks) if isinstance(marks, list) else (),
-        saved_at=_read(value.get("saved_at")),
-        digital_source_type=source_type if isinstance(source_type, str) else None,
-        is_examined="digital_source_type" in value,
-    )
 
 
 def _written(at: float | None) -> str | None:

@@ -49,10 +49,14 @@ class SavedImage(TypedDict):
 
 
 class Saved(NamedTuple):
-    """A saved picture: its image record, and its description for the sidecar."""
+    """A saved picture: its image record, and its description for the sidecar.
+
+    :param sidecar_version: the version of its sidecar in object storage; ``None`` if it is unknown.
+    """
 
     image: SavedImage
     file: SavedFile
+    sidecar_version: str | None = None
 
 
 def save_picture(

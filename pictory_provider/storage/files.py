@@ -56,6 +56,11 @@ class Stat(NamedTuple):
     version: str | None = None
 
 
+def is_same_version(one: str | None, other: str | None) -> bool:
+    """Whether two versions are known and the same; some replies have an ETag in quotes, and others do not."""
+    return None not in (one, other) and str(one).strip('"') == str(other).strip('"')
+
+
 class Content(NamedTuple):
     """A file's content.
 

@@ -13,16 +13,17 @@ from pictory_provider.core.batch.file_names import FAILED, MANIFEST, RECORD_FOLD
 from pictory_provider.core.picture_names import SIDECAR_SUFFIX
 from pictory_provider.core.resume import ExistingImage
 from pictory_provider.storage.errors import CHECK_FOLDER, READING, storage_errors
-from pictory_provider.storage.files import Stat, map_concurrently
+from pictory_provider.storage.files import Stat, is_same_version, map_concurrently
 from pictory_provider.storage.paths import check_path
 from pictory_provider.storage.pictures import PictureTarget, read_existing
 from pictory_provider.storage.preflight import refused_pictures
 from pictory_provider.storage.target import JSON_LINES, Target, locate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from pictory_provider.client.retrying import Log
+    from pictory_provider.core.sidecar import Sidecar
 
 LARGEST_TABLE = 256 * 1024 * 1024
 _SPARE, _SPARE_BYTES = f"{RECORD_FOLDER}/spare", 64 * 1024
@@ -156,9 +157,13 @@ class Folder:
         contents = map_concurrently(self._content, names)
         return {name: content for name, content in contents.items() if content is not None}
 
-    def existing(self, names: Iterable[str]) -> dict[str, ExistingImage]:
+    def existing(
+        self, names: Iterable[str], known: Callable[[str], tuple[Sidecar, str] | None] = lambda _: None
+    ) -> dict[str, ExistingImage]:
         """Return what exists at the paths of pictures, by their names; a name without anything is left out.
 
+        :param known: returns a sidecar by its picture's name, with its version in object storage. One that is
+            still of this version is not read.
         :raises StorageFailed: if it cannot be read.
         """
         pictures = {name: name + SIDECAR_SUFFIX for name in names}
@@ -172,10 +177,25 @@ class Folder:
                 return ExistingImage(path, folder=path if here.is_folder else self.at(sidecar))
             if beside.size is None:
                 return None if here.size is None else ExistingImage(path, size=here.size)
-            return read_existing(Target(path), lambda: self._content(sidecar), size=here.size, length=beside.size)
+            on_record = known(name)
+            if on_record and is_same_version(on_record[1], beside.version):
+                found = ExistingImage(path, sidecar=on_record[0], size=here.size)
+            else:
+                found = read_existing(
+                    Target(path), lambda: self._content(sidecar), size=here.size, length=beside.size
+                )
+            return found._replace(sidecar_version=beside.version)
 
         existing = map_concurrently(inspect, pictures)
         return {name: found for name, found in existing.items() if found is not None}
+
+    def look(self, names: Iterable[str]) -> dict[str, ExistingImage]:
+        """Return what exists at the paths of pictures, as :meth:`existing`. Each is looked at directly.
+
+        A listing of an object storage may be outdated.
+        """
+        found = map_concurrently(lambda name: self.target(name).inspect(), names)
+        return {name: each for name, each in found.items() if each != ExistingImage(each.path)}
 
     def _reading(self, name: str = "") -> AbstractContextManager[None]:
         failed, what_now = READING

@@ -118,9 +118,13 @@ def refused_path(path: str, problem: str) -> RequestInvalid:
     return RequestInvalid.unsent(f"path {path!r} {problem}", "Choose another path.", fields=["path"])
 
 
-def occupied(path: str) -> RequestInvalid:
+class Occupied(RequestInvalid):
+    """Another file exists at the path, and may not be replaced."""
+
+
+def occupied(path: str) -> Occupied:
     """Return the error for a path at which another file exists."""
-    return RequestInvalid(
+    return Occupied(
         f"path {path!r} already exists and is another file. It was not changed, and the new picture was not "
         "saved. Choose another path, for example one with the run id, or set overwrite=True.",
         fields=["path"],

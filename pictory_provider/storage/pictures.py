@@ -21,7 +21,7 @@ from pictory_provider.core.resume import ExistingImage
 from pictory_provider.core.sidecar import SavedFile, Sidecar, Unreadable
 from pictory_provider.storage.errors import not_replaceable
 from pictory_provider.storage.files import Changed
-from pictory_provider.storage.paths import problem_of_picture, refused_path
+from pictory_provider.storage.paths import Occupied, problem_of_picture, refused_path
 from pictory_provider.storage.target import Target
 
 if TYPE_CHECKING:
@@ -71,6 +71,11 @@ class PictureTarget:
         return None if self._seen is None else self._seen.data
 
     @property
+    def sidecar_version(self) -> str | None:
+        """The version of that sidecar in object storage; ``None`` if it is unknown."""
+        return None if self._seen is None else self._seen.version
+
+    @property
     def name(self) -> str:
         """The picture's name, without its folder."""
         return self.path.rpartition("/")[2]
@@ -89,14 +94,15 @@ class PictureTarget:
             raise refused_path(self.path, problem)
         return warning_of_kind([self.name])
 
-    def inspect(self) -> ExistingImage:
+    def inspect(self, *, with_picture: bool = True) -> ExistingImage:
         """Return what exists at the path.
 
+        :param with_picture: look for the picture too, not only for its sidecar.
         :raises RequestInvalid: for a folder.
         :raises StorageFailed: if it cannot be read. That is never taken for a missing file.
         """
         self._seen = None
-        size = self.target.size()
+        size = self.target.size() if with_picture else None
         # On a disk this is free. In object storage the sidecar is read right away, with one request.
         length = self._sidecar.size() if self._sidecar.is_on_disk else None
         if length is None and self._sidecar.is_on_disk:
@@ -165,6 +171,7 @@ class PictureTarget:
         *,
         overwrite: bool,
         mark_ai_generated: bool,
+        is_new: bool = False,
         log: Log,
     ) -> Saved:
         """Save a finished job's picture and record it in the sidecar.
@@ -173,10 +180,16 @@ class PictureTarget:
         ``<stem>.<jobId>.png``.
 
         :param purchase: the sidecar of the job's purchase.
+        :param is_new: whether neither picture nor sidecar existed when the job was bought. Then both are created
+            without looking for them first, which saves requests to object storage.
         """
         from pictory_provider.storage.download import save_picture
 
-        existing = self.inspect()
+        if is_new and (new := self._create(client, job, purchase, mark_ai_generated=mark_ai_generated, log=log)):
+            return new
+        existing = self.inspect(with_picture=overwrite)
+        if not overwrite and not _is_of_unsaved(existing, purchase):
+            existing = self.inspect()
         spare = PictureTarget(spare_name(self.path, job.job_id))
         target = self
         if existing.problem or not _is_same_purchase(existing.sidecar, purchase):
@@ -212,7 +225,33 @@ class PictureTarget:
         _write_saved(target, replace(purchase, file=target.name, may_be=(), saved=saved.file))
         if not is_here and existing.sidecar and _is_same_purchase(existing.sidecar, purchase):
             self.restore_sidecar(None)  # the file at this path is of a writer without sidecars
-        return saved
+        return saved._replace(sidecar_version=target.sidecar_version)
+
+    def _create(
+        self, client: SyncClient, job: Job, purchase: Sidecar, *, mark_ai_generated: bool, log: Log
+    ) -> Saved | None:
+        """Create the picture, and then its sidecar; return ``None`` if one of them exists by now."""
+        from pictory_provider.storage.download import save_picture
+
+        try:
+            saved = save_picture(
+                client,
+                job,
+                self.target,
+                overwrite=False,
+                max_bytes=DEFAULT_MAX_BYTES,
+                mark_ai_generated=mark_ai_generated,
+                log=log,
+            )
+        except Occupied:
+            return None
+        self._seen = None
+        if not _write_saved(self, replace(purchase, file=self.name, saved=saved.file)):
+            sidecar = self.inspect().sidecar
+            if not _is_same_purchase(sidecar, purchase) and self.target.digest() == saved.file.sha256:
+                self.target.remove()  # the path is of another task, and the picture is saved elsewhere
+            return None
+        return saved._replace(sidecar_version=self.sidecar_version)
 
     def reuse(self, client: SyncClient, sidecar: Sidecar, *, mark_ai_generated: bool, log: Log) -> Saved:
         """Return the image record of the saved picture, and mark the picture if it is to be marked.
@@ -317,14 +356,22 @@ def _replacement(received: Received, saved: SavedFile) -> SavedFile:
     return received.as_saved_file(ai_credits_used=saved.ai_credits_used, saved_at=saved.saved_at)
 
 
-def _write_saved(target: PictureTarget, sidecar: Sidecar) -> None:
+def _write_saved(target: PictureTarget, sidecar: Sidecar) -> bool:
     try:
-        target.write_sidecar(sidecar)
+        return target.write_sidecar(sidecar)
     except StorageFailed as error:
         raise StorageFailed(
             f"The picture of job {sidecar.submission.job_id} is saved at {target.path!r}, but its sidecar does "
             f"not say so yet. {error.message} A retry writes it and buys nothing."
         ) from error
+
+
+def _is_of_unsaved(existing: ExistingImage, purchase: Sidecar) -> bool:
+    """Return whether the sidecar is of this purchase, and no picture of it has ever been at its path."""
+    sidecar = existing.sidecar
+    if sidecar is None or sidecar.saved or sidecar.may_be:
+        return False
+    return sidecar.submission.job_id == purchase.submission.job_id
 
 
 def _is_same_purchase(existing: Sidecar | None, purchase: Sidecar) -> bool:

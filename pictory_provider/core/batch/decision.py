@@ -72,11 +72,13 @@ class RowImage(NamedTuple):
 
     :param file: as its sidecar describes it.
     :param file_name: where it is, if not at its row's own file name.
+    :param sidecar_version: as in :class:`~pictory_provider.core.resume.ExistingImage`.
     """
 
     job_id: str
     file: SavedFile
     file_name: str | None = None
+    sidecar_version: str | None = None
 
     @classmethod
     def from_existing(cls, existing: ExistingImage | None) -> RowImage | None:
@@ -84,7 +86,8 @@ class RowImage(NamedTuple):
         if existing is None or existing.sidecar is None or not existing.has_its_picture:
             return None
         assert existing.sidecar.saved is not None
-        return cls(str(existing.sidecar.submission.job_id), existing.sidecar.saved)
+        sidecar, version = existing.sidecar, existing.sidecar_version
+        return cls(str(sidecar.submission.job_id), existing.sidecar.saved, sidecar_version=version)
 
 
 class Decision(NamedTuple):

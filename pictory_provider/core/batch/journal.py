@@ -30,17 +30,20 @@ before the first charges that it might not include yet.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pictory_provider.api.decoding import count_or_none, is_count, is_number
 from pictory_provider.api.errors import RequestInvalid, Unavailable
+from pictory_provider.core.attempt import MadeBy
 from pictory_provider.core.batch.file_names import RECORD_FOLDER
 from pictory_provider.core.batch.rows import request_of
 from pictory_provider.core.budget import LATE_AT_MOST, Budget, Limits, remembered
 from pictory_provider.core.ledger import Charge, purchases_from_dict, purchases_to_dict, total
-from pictory_provider.core.submission import PurchaseRecord, charge_fields, money_fields
+from pictory_provider.core.sidecar import SavedFile, Sidecar, Unreadable
+from pictory_provider.core.submission import PurchaseRecord, Submission, charge_fields, money_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -216,6 +219,8 @@ class Entry(PurchaseRecord):
     :param message: what happened.
     :param adoptable: of a failure: the job is paid for and may still give its picture.
     :param again: whether that attempt submitted it although an earlier request's outcome is unknown.
+    :param picture: the saved one, in object storage: it saves a later attempt from reading the sidecar.
+    :param sidecar_version: the version of the sidecar in the storage that describes ``picture``.
     """
 
     key: str
@@ -228,6 +233,8 @@ class Entry(PurchaseRecord):
     message: str | None = None
     adoptable: bool = False
     again: bool = False
+    picture: SavedFile | None = None
+    sidecar_version: str | None = None
 
     @classmethod
     def intent(
@@ -250,6 +257,20 @@ class Entry(PurchaseRecord):
             **charge_fields(charge),
         )
 
+    def sidecar(self, made_by: dict[str, Any]) -> Sidecar | None:
+        """Return the sidecar of its picture, as far as it is on record; ``None`` if it is not.
+
+        :param made_by: of the batch; the picture may be of another task.
+        """
+        if self.picture is None or self.sidecar_version is None:
+            return None
+        return Sidecar(
+            file=self.file_name.rpartition("/")[2],
+            submission=Submission(job_id=self.job_id, request=self.request, submitted_at=self.submitted_at),
+            made_by=MadeBy.from_dict(made_by),
+            saved=self.picture,
+        )
+
     @property
     def is_charged(self) -> bool:
         """Whether the row was charged, or may have been. A refusal was not."""
@@ -263,6 +284,8 @@ class Entry(PurchaseRecord):
     def to_dict(self) -> dict[str, Any]:
         """Return the entry as JSON."""
         fields = self.fields(_FIELDS) | {"adoptable": self.adoptable or None, "again": self.again or None}
+        if self.picture is not None:
+            fields |= {"picture": self.picture.to_dict(), "sidecar_version": self.sidecar_version}
         return {name: value for name, value in fields.items() if value is not None}
 
     @classmethod
@@ -312,6 +335,8 @@ class Entry(PurchaseRecord):
             message=message,
             adoptable=value.get("adoptable") is True and job_id is not None,
             again=value.get("again") is True,
+            picture=_picture(value.get("picture")) if state == SAVED else None,
+            sidecar_version=_text(value.get("sidecar_version")),
             **(money | {"submitted_at": None} if is_from_user else money),
         )
 
@@ -319,6 +344,13 @@ class Entry(PurchaseRecord):
 def _listed(value: dict[str, Any], name: str) -> list[Any]:
     listed = value.get(name)
     return listed if isinstance(listed, list) else [None]
+
+
+def _picture(value: Any) -> SavedFile | None:
+    """Read a saved picture. What cannot be read is read from the sidecar instead."""
+    with suppress(Unreadable):
+        return SavedFile.from_dict(value) if isinstance(value, dict) else None
+    return None
 
 
 def _text(value: Any) -> str | None:

@@ -277,9 +277,8 @@ class Plan:
     def saved(self, row: Row, picture: RowImage) -> None:
         """Note that a row's picture is saved, with its sidecar."""
         tried, entry = self.journal.header.tries, self._entry(row)
-        self.journal.put(
-            replace(entry, state=SAVED, tried=tried, code=None, message=None, adoptable=False), is_urgent=False
-        )
+        entry = replace(entry, state=SAVED, tried=tried, code=None, message=None, adoptable=False)
+        self.journal.put(_with_picture(entry, picture), is_urgent=False)
         if self.journal.header.unsaved:
             self.journal.set_header(unsaved=0)
         self._end(row, Decision(RowState.SAVED, picture=picture))
@@ -337,6 +336,7 @@ class Plan:
     def changed(self, row: Row, picture: RowImage) -> None:
         """Note that an existing picture is another file now, because it was marked."""
         self._ends[row.key] = self._ends[row.key]._replace(picture=picture)
+        self._record_picture(row, self.journal.get(row.key), self._ends[row.key])
 
     def not_marked(self, row: Row, code: str, message: str, *, may_pass: bool) -> None:
         """Note that an existing picture should be marked, but is damaged or cannot be read. It is not changed.
@@ -370,9 +370,8 @@ class Plan:
         if decision.state is RowState.TO_DO:
             heapq.heappush(self._to_submit, self._numbers[row.key])
         entry = self.journal.get(row.key)
-        if decision.state is RowState.SAVED and entry is not None and entry.state != SAVED:
-            # The process that saved it ended before it recorded that.
-            self.journal.put(replace(entry, state=SAVED, tried=self.journal.header.tries), is_urgent=False)
+        if decision.picture is not None and decision.state in (RowState.SAVED, RowState.REUSED):
+            self._record_picture(row, entry, decision)
         if decision.state is not RowState.WAITING:
             return
         if entry is None or entry.job_id != decision.job_id:
@@ -386,6 +385,30 @@ class Plan:
             )
             self.journal.put(entry)
         self._wait_for(row, entry)
+
+    def _record_picture(self, row: Row, entry: Entry | None, decision: Decision) -> None:
+        """Record the existing picture of a row, if that is not on record."""
+        picture, is_ours = decision.picture, decision.state is RowState.SAVED
+        assert picture is not None
+        if picture.sidecar_version is None and not (is_ours and entry and entry.job_id == picture.job_id):
+            return  # on a disk, sidecars are read again
+        if entry is None or entry.job_id != picture.job_id:
+            # It is not this batch's purchase, so it is neither charged nor, for a later attempt, newly saved.
+            entry = Entry(
+                key=row.key,
+                index=row.index,
+                file_name=row.file_name,
+                request=row.canonical_request,
+                state=SAVED,
+                tried=0,
+                job_id=picture.job_id,
+                earlier=entry.purchases if entry else (),
+            )
+        elif entry.state != SAVED:  # the process that saved it ended before it recorded that
+            entry = replace(entry, state=SAVED, tried=self.journal.header.tries if is_ours else 0)
+        entry = _with_picture(entry, picture)
+        if entry != self.journal.get(row.key):
+            self.journal.put(entry, is_urgent=False)
 
     def _add_left_over(self) -> None:
         """Add the pending jobs of an earlier table, so that their paid pictures are saved too."""
@@ -444,6 +467,16 @@ class Plan:
         entry = self.journal.get(row.key)
         assert entry is not None
         return entry
+
+
+def _with_picture(entry: Entry, picture: RowImage) -> Entry:
+    """Return the entry of a saved picture with what a later attempt needs in place of its sidecar."""
+    is_known = picture.sidecar_version is not None and picture.file_name is None
+    return replace(
+        entry,
+        picture=picture.file if is_known else None,
+        sidecar_version=picture.sidecar_version if is_known else None,
+    )
 
 
 def progress(plan: Plan) -> dict[str, Any]:

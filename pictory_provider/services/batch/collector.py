@@ -30,7 +30,7 @@ from pictory_provider.services.batch.saving import PictureSaver, result_of
 from pictory_provider.telemetry import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from pictory_provider.client.retrying import Log
     from pictory_provider.client.throttle import PacedClient
@@ -64,6 +64,7 @@ class _Running(NamedTuple):
 class JobCollector:
     """Polls and saves while a batch runs on this worker.
 
+    :param taken: file names at which something existed when this attempt began.
     :param event: of the trigger that resumed this worker.
     :param renew: reads the Airflow connection again, and returns a client of it.
     :param on_saved: called with each picture that was saved.
@@ -77,6 +78,7 @@ class JobCollector:
         record: BatchRecord,
         spec: BatchSpec,
         *,
+        taken: Collection[str],
         event: JobsEvent | None,
         renew: Callable[[], PacedClient],
         on_saved: Callable[[Row, SavedImage], None],
@@ -91,7 +93,7 @@ class JobCollector:
         self._log = log
         self._quiet = quiet
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="pictory-poll")
-        self.saver = PictureSaver(plan, record, spec, log=log, quiet=quiet)
+        self.saver = PictureSaver(plan, record, spec, taken=taken, log=log, quiet=quiet)
         self._running: dict[Future[Any], _Running] = {}
         self._polls = 0
         self._schedule = PollSchedule(spec.poll_interval, can_defer=spec.is_deferrable)

@@ -157,7 +157,7 @@ class Batch:
         except PictoryError as error:
             report_refusal(self._record, error, log=self._log)
             raise
-        existing = self._folder.existing(row.file_name for row in resumed.rows)
+        existing = self._record.existing(resumed, is_marking=self._spec.mark_ai_generated)
         plan = Plan(
             resumed,
             existing,
@@ -171,6 +171,7 @@ class Batch:
             for name, each in existing.items()
             if is_marking and each.sidecar and each.may_lack_mark
         }
+        taken = frozenset(existing)
         del existing
         budget = BatchBudget(plan, self._spec.max_credits, dag_id=self._record.made_by.dag_id, log=self._log)
         self._record.write(plan.journal)
@@ -185,6 +186,7 @@ class Batch:
                 plan,
                 self._record,
                 self._spec,
+                taken=taken,
                 event=jobs_event,
                 renew=self._new_client,
                 on_saved=reporter.saved,

@@ -17,7 +17,7 @@ from pictory_provider.core.submission import Submission, canonicalize, fingerpri
 from pictory_provider.media.xmp import says_ai
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from pictory_provider.api.models import Job
     from pictory_provider.client.retrying import Log
@@ -37,14 +37,25 @@ _TICK = 1.0
 class PictureSaver:
     """Saves pictures in its own threads.
 
+    :param taken: file names at which something existed when this attempt began.
     :param quiet: logs what each single picture has to say.
     """
 
-    def __init__(self, plan: Plan, record: BatchRecord, spec: BatchSpec, *, log: Log, quiet: Log) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        record: BatchRecord,
+        spec: BatchSpec,
+        *,
+        taken: Collection[str],
+        log: Log,
+        quiet: Log,
+    ) -> None:
         self._plan = plan
         self._record = record
         self._folder = record.folder
         self._spec = spec
+        self._taken = taken
         self._log = log
         self._quiet = quiet
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="pictory-save")
@@ -67,7 +78,8 @@ class PictureSaver:
     def picture(self, pending: PendingJob, saved: Saved) -> RowImage:
         """Return a saved picture as the plan keeps it."""
         name = saved.image["path"].removeprefix(self._folder.path + "/")
-        return RowImage(pending.job_id, saved.file, None if name == pending.row.file_name else name)
+        file_name = None if name == pending.row.file_name else name
+        return RowImage(pending.job_id, saved.file, file_name, saved.sidecar_version)
 
     def as_error(self, row: Row, error: Exception) -> PictoryError:
         """Return what saving has raised as an error of this package."""
@@ -136,7 +148,7 @@ class PictureSaver:
         file = saved.file
         if file.ai_credits_used is None:  # a reply about a job that is downloaded again may not repeat its cost
             file = file._replace(ai_credits_used=picture.file.ai_credits_used)
-        self._plan.changed(row, picture._replace(file=file))
+        self._plan.changed(row, picture._replace(file=file, sidecar_version=saved.sidecar_version))
 
     def _save(self, file_name: str, job: Job, bought: Sidecar, client: SyncClient, *, overwrite: bool) -> Saved:
         """Save the picture of a completed job, in a thread.
@@ -144,18 +156,33 @@ class PictureSaver:
         :param bought: the sidecar of its submission.
         """
         target = self._folder.target(file_name)
+        if file_name not in self._taken and not overwrite:
+            return self._save_to(target, job, bought, client, overwrite=False, is_new=True)
         existing = target.inspect()
         is_gone = existing.sidecar is not None and existing.sidecar.saved is not None and existing.size is None
         is_of_another = existing.sidecar is None or existing.sidecar.submission.job_id != job.job_id
         if is_of_another and not existing.problem and (overwrite or is_gone):
             # A sidecar must never describe a picture of another job.
             target.write_sidecar(bought)
+        return self._save_to(target, job, bought, client, overwrite=overwrite)
+
+    def _save_to(
+        self,
+        target: PictureTarget,
+        job: Job,
+        bought: Sidecar,
+        client: SyncClient,
+        *,
+        overwrite: bool,
+        is_new: bool = False,
+    ) -> Saved:
         return target.save(
             client,
             job,
             bought,
             overwrite=overwrite,
             mark_ai_generated=self._spec.mark_ai_generated,
+            is_new=is_new,
             log=self._quiet,
         )
 

@@ -20,7 +20,7 @@ from pictory_provider.api.errors import PictoryError, RequestInvalid, StorageFai
 from pictory_provider.api.timing import TIMING
 from pictory_provider.core.attempt import MadeBy
 from pictory_provider.core.batch.file_names import RECORD_FOLDER
-from pictory_provider.core.batch.journal import HEADER, Header, page_name
+from pictory_provider.core.batch.journal import HEADER, SAVED, Header, page_name
 from pictory_provider.core.batch.resume import StartKind, check_shared, is_held, open_batch, start_of
 from pictory_provider.storage.errors import not_replaceable
 from pictory_provider.storage.files import Changed
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from pictory_provider.core.batch.journal import Journal, Write
     from pictory_provider.core.batch.resume import ResumedBatch
     from pictory_provider.core.batch.rows import Row
+    from pictory_provider.core.resume import ExistingImage
+    from pictory_provider.core.sidecar import Sidecar
     from pictory_provider.storage.files import Content
     from pictory_provider.storage.target import Target
 
@@ -132,6 +134,29 @@ class BatchRecord:
             error = table.with_money("Nothing more was sent, and what is paid for is saved.")
             resumed = replace(resumed, error=error)
         return replace(resumed, warning=resumed.warning or warning)
+
+    def existing(self, resumed: ResumedBatch, *, is_marking: bool) -> dict[str, ExistingImage]:
+        """Return what exists at the file names of a batch's rows; a name without anything is left out.
+
+        In object storage, a sidecar that is on record and has not changed is not read. A picture that is on record
+        and missing from the listing is looked for once more, since a listing may be outdated.
+
+        :param is_marking: whether pictures are to be marked, for which the whole sidecar is needed.
+        """
+        journal, keys = resumed.journal, {row.file_name: row.key for row in resumed.rows}
+
+        def known(name: str) -> tuple[Sidecar, str] | None:
+            entry = journal.get(keys[name])
+            if entry is None or entry.file_name != name or entry.sidecar_version is None:
+                return None
+            sidecar = entry.sidecar(journal.header.made_by)
+            if sidecar is None or (is_marking and sidecar.saved and sidecar.saved.may_lack_mark):
+                return None
+            return sidecar, entry.sidecar_version
+
+        existing = self.folder.existing(keys, known)
+        saved = (entry.file_name for entry in journal if entry.state == SAVED and entry.file_name in keys)
+        return existing | self.folder.look(name for name in saved if name not in existing)
 
     def _start(self, header: Header, *, is_resumed: bool) -> StartKind:
         return start_of(
