@@ -65,6 +65,7 @@ class Storage:
     """An S3-compatible storage with one bucket.
 
     :param access_keys: the access keys of all requests.
+    :param requests: the method and the path with its query of each request.
     :param forbids: its policy; returns whether a request is forbidden, given its method, its key, and whether the
         object exists.
     """
@@ -72,6 +73,7 @@ class Storage:
     url: str
     bucket: str = "pictures"
     access_keys: set[str] = field(default_factory=set)
+    requests: list[str] = field(default_factory=list)
     forbids: Callable[[str, str, bool], bool] = lambda *_: False
 
     def connection_json(self, access_key: str) -> str:
@@ -98,6 +100,8 @@ def s3() -> Iterator[Storage]:
 
     def checked_application(environ: dict[str, Any], start_response: Any) -> Any:
         storage.access_keys.update(re.findall(r"Credential=([^/]+)/", environ.get("HTTP_AUTHORIZATION", "")))
+        query = f"?{environ['QUERY_STRING']}" if environ["QUERY_STRING"] else ""
+        storage.requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}{query}")
         _, _, key = unquote(environ["PATH_INFO"]).lstrip("/").partition("/")
         if key and storage.forbids(environ["REQUEST_METHOD"], key, key in storage.objects):
             start_response("403 Forbidden", [("Content-Type", "application/xml")])

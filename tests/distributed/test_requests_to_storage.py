@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The pictory_provider authors
+"""Tests of how many requests object storage gets, with which headers and conditions, counted by the storage."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from pictory_provider.operators.pictory import GenerateImageOperator
+from pictory_provider.storage.files import AlreadyExists, Changed
+from pictory_provider.storage.target import JSON, locate
+from tests.distributed.conftest import ACCESS_KEY
+from tests.provider.batches import Tries
+from tests.stand_ins import StateStore, TaskInstance
+
+ROWS = 200
+
+
+@pytest.fixture(autouse=True)
+def _connections(pictory, storage, monkeypatch):
+    pictory.reset()
+    pictory.account.seconds = 0
+    monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(requests_per_second=500))
+    monkeypatch.setenv("AIRFLOW_CONN_MEDIA", storage.connection_json(ACCESS_KEY))
+
+
+@pytest.fixture
+def counted(storage):
+    """Return a function that returns the requests since it was last called."""
+
+    def since():
+        found, storage.requests = storage.requests, []
+        return found
+
+    since()
+    return since
+
+
+def batch(name):
+    tries = Tries(f"s3://media@pictures/requests/{name}")
+    tries.run_id = name
+    return tries
+
+
+def table(rows):
+    return [f"A lamp, number {number}" for number in range(rows)]
+
+
+def test_a_batch_makes_three_requests_a_picture_and_a_rerun_almost_none(counted, pictory):
+    assert batch("many")(table(ROWS))["saved"] == ROWS
+    first = counted()
+    assert len(first) <= 3 * ROWS, first
+    again = batch("many")
+    again.run_id = "the next night"
+    assert again(table(ROWS))["reused"] == ROWS
+    assert len(counted()) <= 20 + math.ceil(ROWS / 48)
+    assert len(pictory.submissions) == ROWS
+
+
+def test_a_folder_of_single_pictures_is_read_once_and_is_then_on_record(counted):
+    for number in range(3):
+        single(f"s3://media@pictures/requests/singles/{number:05d}.png", prompt=table(3)[number])
+    assert batch("singles")(table(3))["reused"] == 3
+    counted()
+    again = batch("singles")
+    again.run_id = "the next night"
+    assert again(table(3))["reused"] == 3
+    assert [each for each in counted() if ".png.json" in each] == []
+
+
+def single(path, **kwargs):
+    arguments = {"task_id": "cover", "prompt": "A lighthouse", "path": path, "deferrable": False, **kwargs}
+    return GenerateImageOperator(**arguments).execute({"ti": TaskInstance(), "task_state_store": StateStore()})
+
+
+def test_a_single_task_makes_eight_requests(counted):
+    single("s3://media@pictures/requests/single/cover.png")
+    found = counted()
+    assert len(found) <= 8, found
+
+
+def head(storage, key):
+    import boto3
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=storage.url,
+        region_name="us-east-1",
+        aws_access_key_id="a-reader",
+        aws_secret_access_key="of the bucket",
+    )
+    return client.head_object(Bucket=storage.bucket, Key=key)
+
+
+def test_every_object_has_the_type_of_its_content(storage):
+    batch("types")(table(2))
+    types = {
+        key.removeprefix("requests/types/"): head(storage, key)["ContentType"]
+        for key in storage.objects
+        if "/types/" in key
+    }
+    assert types == {
+        "00000.png": "image/png",
+        "00001.png": "image/png",
+        "00000.png.json": "application/json",
+        "00001.png.json": "application/json",
+        ".pictory/batch.json": "application/json",
+        ".pictory/1-00000.json": "application/json",
+        "metadata.jsonl": "application/x-ndjson",
+        "failed.jsonl": "application/x-ndjson",
+    }
+
+
+def test_of_many_writers_of_one_new_key_exactly_one_is_told_that_it_was_first(storage):
+    files, name, _ = locate("s3://media@pictures/requests/race.json")
+
+    def create(number):
+        try:
+            return bool(files.create(name, b"%d" % number, JSON, most=1))
+        except AlreadyExists:
+            return False
+
+    with ThreadPoolExecutor(16) as pool:
+        assert sum(pool.map(create, range(64))) == 1
+
+
+def test_an_object_is_replaced_only_by_who_has_read_it(storage):
+    files, name, _ = locate("s3://media@pictures/requests/replaced.json")
+    one = files.create(name, b"{1}", JSON, most=1)
+    two = files.replace(name, b"{2}", one, JSON, most=1)
+    with pytest.raises(Changed):
+        files.replace(name, b"{3}", one, JSON, most=1)
+    assert files.read(name) == two
+    assert files.replace(name, b"{2}", one, JSON, most=1) == two, "its own write, whose reply was lost"
