@@ -2,10 +2,12 @@
 # Copyright The pictory_provider authors
 """The objects of an object storage, through the fsspec filesystem of Airflow's ``ObjectStoragePath``.
 
-fsspec has no portable way to write an object only if it does not exist, or is still the one that was read. Each
-cloud has its own conditions (``If-None-Match`` and ``If-Match`` on S3 and Azure, ``ifGenerationMatch`` on Google
-Cloud Storage). A :class:`_Client` sends them with one request each. Other storages, and those that refuse a
-condition, are read right before they are written, which is logged once.
+fsspec has no portable way to write an object only if it does not exist, or is still the one that was read, and its
+filesystems ignore such wishes without a word: s3fs, gcsfs and adlfs before 2024.12 for all writes, adlfs before
+2026.2 for files, s3fs for a parameter that botocore does not know, and gcsfs cuts data that contains its fixed
+boundary. So each cloud has a :class:`_Client` that sends the conditions of its API itself, with one request each:
+``If-None-Match`` and ``If-Match`` on S3 and Azure, ``ifGenerationMatch`` on Google Cloud Storage. Other storages,
+and those that refuse a condition, are read right before they are written, which is logged once.
 """
 
 from __future__ import annotations
@@ -13,12 +15,15 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import re
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
+from uuid import uuid4
 
 from pictory_provider.storage.files import (
     PIECE,
@@ -33,14 +38,20 @@ from pictory_provider.storage.files import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
-_TAKEN = {409, 412, "ConditionNotMet", "ConditionalRequestConflict", "PreconditionFailed"}
-"""Statuses and error codes of a condition that is not met."""
+_NEW = ""
+"""The condition of an object that must not exist."""
+_LARGEST_REQUEST = 100 * 1024 * 1024
+"""Bytes of a file that is uploaded with a single request; larger ones are uploaded in parts."""
+_TAKEN = {409, 412}
+"""Statuses of a condition that is not met."""
 _IN_PROGRESS = "ConditionalRequestConflict"
 """S3's error code while another request writes the same object."""
-_UNSUPPORTED = {501, "NotImplemented", "UnsupportedHeader"}
-"""Statuses and error codes of a storage that does not know a condition."""
+_UNSUPPORTED = {501}
+"""Statuses of a storage that does not know a condition."""
 _PAUSES = (0.1, 0.4, 1.6)
 """Seconds between attempts while another request writes the same object."""
 _logged: set[str] = set()
@@ -109,46 +120,37 @@ class ObjectFiles:
 
     def put(self, name: str, data: bytes, headers: Headers) -> None:
         """Write a small object in one step."""
-        self._with_its_folder(name, lambda: self._fs.pipe_file(name, data, **self._client.options(headers)))
+        self._with_its_folder(name, lambda: self._client.write(name, data, headers))
 
     def create(self, name: str, data: bytes, headers: Headers, *, most: float) -> Content:  # noqa: ARG002
         """Write a small object that must not exist.
 
         :param data: something that no other writer writes: if the storage says that the object exists, it may be
-            this one, whose reply was lost.
+            this one, whose reply was lost and which the client has sent again.
         """
         try:
-            version = self._conditionally(
-                lambda: self._client.create(name, data, headers),
-                lambda: self._look_and_put(name, None, data, headers),
-            )
+            return Content(data, self._write(name, data, None, headers))
         except Changed:
-            found = self.read(name)
-            if found is None or found.data != data:
-                raise AlreadyExists(name) from None
-            return found
-        return Content(data, version)
+            return self._own(name, data, AlreadyExists(name))
 
     def replace(self, name: str, data: bytes, seen: Content, headers: Headers, *, most: float) -> Content:  # noqa: ARG002
         """Replace an object, if it is still the one that was read."""
         try:
-            version = self._conditionally(
-                lambda: self._client.replace(name, data, seen, headers),
-                lambda: self._look_and_put(name, seen, data, headers),
-            )
-        except Changed:
-            found = self.read(name)
-            if found is None or found.data != data:
-                raise
-            return found
-        return Content(data, version)
+            return Content(data, self._write(name, data, seen, headers))
+        except Changed as changed:
+            return self._own(name, data, changed)
 
     def delete(self, name: str, seen: Content, *, most: float) -> None:  # noqa: ARG002
-        """Remove an object, if it is still the one that was read. It is read right before."""
-        found = self.read(name)
-        if found is not None and found.data != seen.data:
-            raise Changed(name)
-        self.remove(name)
+        """Remove an object, if it is still the one that was read, or is gone."""
+
+        def look_and_remove() -> None:
+            found = self.read(name)
+            if found is not None and found.data != seen.data:
+                raise Changed(name)
+            self.remove(name)
+
+        with suppress(FileNotFoundError):
+            self._conditionally(lambda: self._client.delete(name, seen), look_and_remove)
 
     def home(self, name: str) -> Path:  # noqa: ARG002
         """Return the folder for temporary files."""
@@ -159,14 +161,16 @@ class ObjectFiles:
 
         :param overwrite: replace it instead.
         """
-        options = self._client.options(headers)
+        if file.stat().st_size > _LARGEST_REQUEST:
+            return self._place_in_parts(file, name, headers, overwrite=overwrite)
+        data = file.read_bytes()
         if overwrite:
-            self._with_its_folder(name, lambda: self._fs.put_file(str(file), name, **options))
+            self.put(name, data, headers)
             return True
         try:
             self._conditionally(
-                lambda: self._client.create_from(file, name, options),
-                lambda: self._look_and_place(file, name, options),
+                lambda: self._client.write(name, data, headers, _NEW),
+                lambda: self._put_new(name, data, headers),
             )
         except Changed:
             return False
@@ -177,36 +181,78 @@ class ObjectFiles:
         with suppress(FileNotFoundError):
             self._fs.rm_file(name)
 
-    def _conditionally(self, write: Callable[[], str | None], otherwise: Callable[[], str | None]) -> str | None:
+    def _write(self, name: str, data: bytes, seen: Content | None, headers: Headers) -> str | None:
+        """Write an object if it is still what was seen, and return its version, if it is known.
+
+        :raises Changed: if it is not.
+        """
+
+        def write() -> str | None:
+            version = _NEW if seen is None else seen.version or self._version_of(name, seen)
+            try:
+                return self._client.write(name, data, headers, version)
+            except FileNotFoundError:
+                if seen is None:
+                    raise  # the bucket is missing
+                raise Changed(name) from None
+
+        def look_and_write() -> None:
+            found = self.read(name)
+            if (found and found.data) != (seen and seen.data):
+                raise Changed(name)
+            self.put(name, data, headers)
+
+        return self._conditionally(write, look_and_write)
+
+    def _version_of(self, name: str, seen: Content) -> str:
+        """Return the version of an object that has this content."""
+        found = self.read(name)
+        if found is None or found.data != seen.data:
+            raise Changed(name)
+        if found.version is None:
+            raise _UnsupportedError
+        return found.version
+
+    def _own(self, name: str, data: bytes, error: Exception) -> Content:
+        """Return an object that has this content, or raise the error."""
+        found = self.read(name)
+        if found is None or found.data != data:
+            raise error from None
+        return found
+
+    def _conditionally(self, write: Callable[[], T], otherwise: Callable[[], T]) -> T:
         """Write with a condition, or, if the storage does not know conditions, in another way.
 
-        :return: the version that was written; ``None`` if it is unknown.
         :raises Changed: if the condition is not met.
         """
         if not self._client.has_conditions:
             return otherwise()
-        for pause in (*_PAUSES, None):
+        pauses = iter(_PAUSES)
+        while True:
             try:
-                return write()
+                with _conditions():
+                    return write()
             except _UnsupportedError:
                 self._log_once()
                 return otherwise()
-            except Changed as error:
-                if pause is None or _IN_PROGRESS not in error.args:
+            except Changed as changed:
+                pause = next(pauses, None)
+                if pause is None or _IN_PROGRESS not in changed.args:
                     raise
                 time.sleep(pause)
-        raise AssertionError("unreachable")
 
-    def _look_and_put(self, name: str, seen: Content | None, data: bytes, headers: Headers) -> None:
-        found = self.read(name)
-        if (found and found.data) != (seen and seen.data):
+    def _put_new(self, name: str, data: bytes, headers: Headers) -> None:
+        if self._fs.exists(name):
             raise Changed(name)
         self.put(name, data, headers)
 
-    def _look_and_place(self, file: Path, name: str, options: dict[str, Any]) -> None:
-        if self._fs.exists(name):
-            raise Changed(name)
+    def _place_in_parts(self, file: Path, name: str, headers: Headers, *, overwrite: bool) -> bool:
+        """Upload a large file. Whether an object exists is looked up right before."""
+        if not overwrite and self._fs.exists(name):
+            return False
+        options = self._client.options(headers)
         self._with_its_folder(name, lambda: self._fs.put_file(str(file), name, **options))
+        return True
 
     def _log_once(self) -> None:
         protocol = str(self._fs.protocol)
@@ -256,7 +302,7 @@ class _UnsupportedError(Exception):
 class _Client:
     """A filesystem without conditions. The subclasses are those of the clouds.
 
-    :ivar has_conditions: whether :meth:`create`, :meth:`replace` and :meth:`create_from` can be called.
+    :ivar has_conditions: whether :meth:`write` takes a condition, and :meth:`delete` can be called.
     """
 
     has_conditions = False
@@ -276,171 +322,196 @@ class _Client:
 
         :raises FileNotFoundError: if it does not exist.
         """
-        return Content(self._fs.cat_file(name), None)
+        return Content(self._fs.cat_file(name))
+
+    def write(self, name: str, data: bytes, headers: Headers, condition: str | None = None) -> str | None:
+        """Write an object with one request, and return its version, if it is known.
+
+        :param condition: the version that is to be replaced, or :data:`_NEW`; ``None`` for any.
+        :raises Exception: of the client, if the condition is not met.
+        """
+        assert condition is None
+        self._fs.pipe_file(name, data, **self.options(headers))
+        return None
+
+    def delete(self, name: str, seen: Content) -> None:
+        """Remove an object of a version.
+
+        :raises Exception: of the client, if it is of another version.
+        """
+        raise NotImplementedError
 
     def options(self, headers: Headers) -> dict[str, Any]:  # noqa: ARG002
         """Return the options for ``pipe_file`` and ``put_file``."""
         return {}
 
-    def create(self, name: str, data: bytes, headers: Headers) -> str | None:
-        """Write an object that must not exist; return its version, if it is known.
-
-        :raises Changed: if it exists.
-        """
-        with _conditions():
-            return self._version_in(self._fs.pipe_file(name, data, mode="create", **self.options(headers)))
-
-    def create_from(self, file: Path, name: str, options: dict[str, Any]) -> None:
-        """Upload a file as an object that must not exist.
-
-        :raises Changed: if it exists.
-        """
-        with _conditions():
-            self._fs.put_file(str(file), name, mode="create", **options)
-
-    def replace(self, name: str, data: bytes, seen: Content, headers: Headers) -> str | None:
-        """Replace an object of a version; return the new version, if it is known.
-
-        :raises Changed: if it is of another version.
-        """
-        version = seen.version or self._version_of(name, seen)
-        with _conditions():
-            written = self._replace(name, data, version, headers)
-        self._fs.invalidate_cache(name)
-        return written
-
-    def _version_of(self, name: str, seen: Content) -> str:
-        """Return the version of an object with this content."""
-        try:
-            found = self.read(name)
-        except FileNotFoundError:
-            raise Changed(name) from None
-        if found.data != seen.data:
-            raise Changed(name)
-        if found.version is None:
-            raise _UnsupportedError
-        return found.version
-
-    def _replace(self, name: str, data: bytes, version: str, headers: Headers) -> str | None:  # noqa: ARG002
-        raise _UnsupportedError
-
-    def _version_in(self, reply: Any) -> str | None:  # noqa: ARG002
-        return None
-
 
 class _S3(_Client):
-    """s3fs."""
+    """s3fs (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-requests.html)."""
 
     has_conditions = True
 
     def stat(self, name: str) -> Stat:
+        """Return an object's size and version. A folder is no object, and does not prevent one of its name."""
         bucket, key, _ = self._fs.split_path(name)
-        if not key:
-            return super().stat(name)
         head = self._fs.call_s3("head_object", Bucket=bucket, Key=key)
-        return Stat(int(head["ContentLength"]), version=self._version_in(head))
+        return Stat(int(head["ContentLength"]), version=_text(head.get("ETag")))
 
     def read(self, name: str) -> Content:
+        """Return an object's content and version."""
         from fsspec.asyn import sync
 
         bucket, key, _ = self._fs.split_path(name)
         reply = self._fs.call_s3("get_object", Bucket=bucket, Key=key)
-        return Content(sync(self._fs.loop, reply["Body"].read), self._version_in(reply))
+        return Content(sync(self._fs.loop, reply["Body"].read), _text(reply.get("ETag")))
+
+    def write(self, name: str, data: bytes, headers: Headers, condition: str | None = None) -> str | None:
+        """Write an object, on a condition."""
+        bucket, key, _ = self._fs.split_path(name)
+        options = self.options(headers)
+        if condition is not None:
+            options |= self._known(
+                "PutObject", "IfNoneMatch" if condition == _NEW else "IfMatch", condition or "*"
+            )
+        reply = self._fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, **options)
+        self._fs.invalidate_cache(name)
+        return _text(reply.get("ETag"))
+
+    def delete(self, name: str, seen: Content) -> None:
+        """Remove an object, on a condition."""
+        bucket, key, _ = self._fs.split_path(name)
+        if seen.version is None:
+            raise _UnsupportedError
+        condition = self._known("DeleteObject", "IfMatch", seen.version)
+        self._fs.call_s3("delete_object", Bucket=bucket, Key=key, **condition)
+        self._fs.invalidate_cache(name)
 
     def options(self, headers: Headers) -> dict[str, Any]:
+        """Return the options of S3."""
         options = {"ContentType": headers.content_type, "CacheControl": headers.cache_control}
         return {name: value for name, value in options.items() if value}
 
-    def _replace(self, name: str, data: bytes, version: str, headers: Headers) -> str | None:
-        return self._version_in(self._fs.pipe_file(name, data, IfMatch=version, **self.options(headers)))
+    def _known(self, operation: str, parameter: str, value: str) -> dict[str, Any]:
+        """Return a parameter, if botocore knows it: s3fs drops an unknown one without a word."""
+        from fsspec.asyn import sync
 
-    def _version_in(self, reply: Any) -> str | None:
-        return _text(reply.get("ETag")) if isinstance(reply, dict) else None
+        model = sync(self._fs.loop, self._fs.get_s3, None).meta.service_model.operation_model(operation)
+        if parameter not in model.input_shape.members:
+            raise _UnsupportedError
+        return {parameter: value}
 
 
 class _Gcs(_Client):
-    """gcsfs."""
+    """gcsfs (https://cloud.google.com/storage/docs/request-preconditions)."""
 
     has_conditions = True
 
     def stat(self, name: str) -> Stat:
+        """Return an object's size and version. A folder is no object, and does not prevent one of its name."""
         bucket, key, _ = self._fs.split_path(name)
-        if not key:
-            return super().stat(name)
-        found = self._fs.call("GET", "b/{}/o/{}", bucket, key, json_out=True)
-        return Stat(int(found.get("size") or 0), version=_text(found.get("generation")))
+        return _stat_of(self._fs.call("GET", "b/{}/o/{}", bucket, key, json_out=True))
 
     def read(self, name: str) -> Content:
+        """Return an object's content and version."""
         headers, data = self._fs.call("GET", self._fs.url(name))
         return Content(data, _text(headers.get("x-goog-generation")))
 
+    def write(self, name: str, data: bytes, headers: Headers, condition: str | None = None) -> str | None:
+        """Write an object, on a condition."""
+        bucket, key, _ = self._fs.split_path(name)
+        fields = {"name": key, "contentType": headers.content_type, "cacheControl": headers.cache_control}
+        described = json.dumps({field: value for field, value in fields.items() if value})
+        boundary = uuid4().hex
+        head = (
+            f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{described}\r\n"
+            f"--{boundary}\r\nContent-Type: {headers.content_type}\r\n\r\n"
+        )
+        reply = self._fs.call(
+            "POST",
+            f"{self._fs.url(name).partition('/download/storage/v1/')[0]}/upload/storage/v1/b/{quote(bucket)}/o",
+            uploadType="multipart",
+            **({} if condition is None else {"ifGenerationMatch": condition or "0"}),
+            headers={"Content-Type": f'multipart/related; boundary="{boundary}"'},
+            data=head.encode() + data + f"\r\n--{boundary}--\r\n".encode(),
+            json_out=True,
+        )
+        self._fs.invalidate_cache(name)
+        return _text(reply.get("generation"))
+
+    def delete(self, name: str, seen: Content) -> None:
+        """Remove an object, on a condition."""
+        bucket, key, _ = self._fs.split_path(name)
+        if seen.version is None:
+            raise _UnsupportedError
+        self._fs.call("DELETE", "b/{}/o/{}", bucket, key, ifGenerationMatch=seen.version)
+        self._fs.invalidate_cache(name)
+
     def options(self, headers: Headers) -> dict[str, Any]:
+        """Return the options of Google Cloud Storage."""
         options: dict[str, Any] = {"content_type": headers.content_type}
         if headers.cache_control:
             options["fixed_key_metadata"] = {"cache_control": headers.cache_control}
         return options
 
-    def _replace(self, name: str, data: bytes, version: str, headers: Headers) -> str | None:
-        bucket, key, _ = self._fs.split_path(name)
-        about = {"name": key, "contentType": headers.content_type, "cacheControl": headers.cache_control}
-        about = {field: value for field, value in about.items() if value}
-        base = self._fs.url(name).partition("/download/")[0]
-        boundary = "pictory-5f0c1c8e2d7b4a69"
-        parts = (
-            f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{json.dumps(about)}\r\n"
-            f"--{boundary}\r\nContent-Type: {headers.content_type}\r\n\r\n"
-        )
-        reply = self._fs.call(
-            "POST",
-            f"{base}/upload/storage/v1/b/{bucket}/o",
-            uploadType="multipart",
-            ifGenerationMatch=version,
-            headers={"Content-Type": f'multipart/related; boundary="{boundary}"'},
-            data=parts.encode() + data + f"\r\n--{boundary}--".encode(),
-            json_out=True,
-        )
-        return _text(reply.get("generation"))
-
 
 class _Azure(_Client):
-    """adlfs."""
+    """adlfs (https://learn.microsoft.com/rest/api/storageservices/specifying-conditional-headers-for-blob-service-operations)."""
 
     has_conditions = True
 
     def read(self, name: str) -> Content:
-        from fsspec.asyn import sync
+        """Return a blob's content and version."""
 
-        content: Content = sync(self._fs.loop, self._read, name)
-        return content
-
-    async def _read(self, name: str) -> Content:
-        from azure.core.exceptions import ResourceNotFoundError
-
-        container, blob, _ = self._fs.split_path(name)
-        async with self._fs.service_client.get_blob_client(container=container, blob=blob) as client:
-            try:
-                stream = await client.download_blob()
-            except ResourceNotFoundError as error:
-                raise FileNotFoundError(name) from error
+        async def read(blob: Any) -> Content:
+            stream = await blob.download_blob()
             return Content(await stream.readall(), _text(stream.properties.etag))
 
+        content: Content = self._with_blob(name, read)
+        return content
+
+    def write(self, name: str, data: bytes, headers: Headers, condition: str | None = None) -> str | None:
+        """Write a blob, on a condition."""
+        options = self.options(headers) | {"overwrite": condition != _NEW}
+        if condition:
+            options |= _unmodified(condition)
+        reply = self._fs.pipe_file(name, data, **options)
+        return _text(reply.get("etag")) if isinstance(reply, dict) else None
+
+    def delete(self, name: str, seen: Content) -> None:
+        """Remove a blob, on a condition."""
+        if seen.version is None:
+            raise _UnsupportedError
+        condition = _unmodified(seen.version)
+        self._with_blob(name, lambda blob: blob.delete_blob(**condition))
+        self._fs.invalidate_cache()
+
     def options(self, headers: Headers) -> dict[str, Any]:
+        """Return the options of Azure."""
         from azure.storage.blob import ContentSettings
 
-        return {
-            "content_settings": ContentSettings(
-                content_type=headers.content_type, cache_control=headers.cache_control
-            )
-        }
+        settings = ContentSettings(content_type=headers.content_type, cache_control=headers.cache_control)
+        return {"content_settings": settings}
 
-    def _replace(self, name: str, data: bytes, version: str, headers: Headers) -> str | None:
-        from azure.core import MatchConditions
+    def _with_blob(self, name: str, function: Callable[[Any], Any]) -> Any:
+        """Return what a coroutine function returns for the client of a blob."""
+        from azure.core.exceptions import ResourceNotFoundError
+        from fsspec.asyn import sync
 
-        condition = {"etag": version, "match_condition": MatchConditions.IfNotModified}
-        return self._version_in(self._fs.pipe_file(name, data, **condition, **self.options(headers)))
+        async def call() -> Any:
+            container, key, _ = self._fs.split_path(name)
+            async with self._fs.service_client.get_blob_client(container=container, blob=key) as blob:
+                return await function(blob)
 
-    def _version_in(self, reply: Any) -> str | None:
-        return _text(reply.get("etag")) if isinstance(reply, dict) else None
+        try:
+            return sync(self._fs.loop, call)
+        except ResourceNotFoundError as error:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name) from error
+
+
+def _unmodified(version: str) -> dict[str, Any]:
+    from azure.core import MatchConditions
+
+    return {"etag": version, "match_condition": MatchConditions.IfNotModified}
 
 
 def _client_of(fs: Any) -> _Client:
@@ -452,35 +523,35 @@ def _client_of(fs: Any) -> _Client:
     return _Client(fs)
 
 
-class _conditions:  # noqa: N801  a context manager
+@contextmanager
+def _conditions() -> Iterator[None]:
     """Raise the errors of a conditional write as :class:`Changed` and :class:`_UnsupportedError`.
 
-    s3fs, gcsfs and azure have error classes of their own, some of which are no ``OSError``.
+    s3fs, gcsfs and azure have error classes of their own, some of which are no ``OSError``, and none is the same
+    in all of their releases.
     """
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
-        if isinstance(error, (TypeError, NotImplementedError)):  # an older client
-            raise _UnsupportedError from error
-        if not isinstance(error, Exception) or isinstance(error, (Changed, FileNotFoundError)):
-            return
+    try:
+        yield
+    except (Changed, _UnsupportedError):
+        raise
+    except Exception as error:
         codes = _codes(error)
         if isinstance(error, FileExistsError) or codes & _TAKEN:
             raise Changed(*(codes & {_IN_PROGRESS})) from error
-        if codes & _UNSUPPORTED:
+        if isinstance(error, (TypeError, NotImplementedError)) or codes & _UNSUPPORTED:
             raise _UnsupportedError from error
+        raise
 
 
 def _codes(error: BaseException | None) -> set[Any]:
     """Return the statuses and error codes of an error and of its causes."""
     codes: set[Any] = set()
     while error is not None:
-        codes |= {getattr(error, name, None) for name in ("code", "status", "status_code", "error_code")}
+        codes |= {getattr(error, name, None) for name in ("code", "status", "status_code")}
         response = getattr(error, "response", None)
         if isinstance(response, dict):  # botocore
             codes.add((response.get("Error") or {}).get("Code"))
+            codes.add((response.get("ResponseMetadata") or {}).get("HTTPStatusCode"))
         error = error.__cause__
     return {code for code in codes if isinstance(code, (int, str))}
 

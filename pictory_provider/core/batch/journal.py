@@ -154,6 +154,7 @@ class Header:
     :param stopped: why this attempt, and its deferrals, submit nothing more
         (:func:`pictory_provider.core.batch.breaker.to_dict`).
     :param spending: the spending that is not in the entries; see the top of this module.
+    :param token: of the attempt that has the batch: a random text, which no other attempt has.
     :param unsaved: how many pictures in a row could not be fetched or saved, over all attempts
         (:meth:`pictory_provider.core.batch.plan.Plan.failed`).
     """
@@ -174,6 +175,7 @@ class Header:
     stopped: dict[str, Any] | None = None
     spending: dict[str, Any] | None = None
     unsaved: int = 0
+    token: str = ""
 
     @property
     def table_pages(self) -> int:
@@ -182,7 +184,8 @@ class Header:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the header as JSON."""
-        fields = {name: getattr(self, name) for name in self.__slots__ if name != "unsaved" or self.unsaved}
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        fields = {name: field for name, field in fields.items() if field or name not in ("unsaved", "token")}
         return {"version": VERSION, **fields, "parts": list(self.parts), "begun": list(self.begun)}
 
     @classmethod
@@ -204,6 +207,7 @@ class Header:
             return None
         fields = {name: field for name, field in value.items() if name in cls.__slots__}
         fields["unsaved"] = count_or_none(value.get("unsaved")) or 0
+        fields["token"] = _text(value.get("token")) or ""
         try:
             return cls(**{**fields, "parts": tuple(value["parts"]), "begun": tuple(begun)})
         except (KeyError, TypeError):
@@ -457,7 +461,7 @@ class Journal:
         once more before them with the number of this attempt, so that the next attempt uses another generation,
         and never reads pages that this one did not finish.
         """
-        self._before = replace(self.header, tries=header.tries)
+        self._before = replace(self.header, tries=header.tries, token=header.token)
         old = {entry.key: entry for entry in self}
         self.header, self._header_changed = header, True
         self.unreadable = self.missing = frozenset()

@@ -127,6 +127,7 @@ def open_batch(
     is_resumed: bool = False,
     conn_id: str | None = None,
     is_free: Callable[[str], bool] = lambda _: True,
+    token: str = "",
 ) -> ResumedBatch:
     """Open the record of a batch. The table is at the top of this module.
 
@@ -135,6 +136,7 @@ def open_batch(
     :param rows: of this attempt's table.
     :param conn_id: of the Airflow connection; ``None`` adopts no job of a row that has another name now.
     :param is_free: whether nothing exists at a file name.
+    :param token: a random text, by which this attempt knows its own header.
     :raises SubmitOutcomeUnknown: if the record as a whole cannot be read.
     :raises StorageFailed: if another task may be submitting into this folder now.
     """
@@ -148,7 +150,7 @@ def open_batch(
             "buy all rows that have no picture yet"
         )
     start = start_of(found, made_by=made_by, max_tries=max_tries, retries=retries, is_resumed=is_resumed)
-    table = _header_of(rows, folder, made_by, max_tries, retries)
+    table = replace(_header_of(rows, folder, made_by, max_tries, retries), token=token)
     if found is None:
         journal = Journal(header=table)
         journal.set_header()
@@ -171,7 +173,9 @@ def open_batch(
         error = _difference(found, table)
     if start is not StartKind.RESUMED:
         tries = found.tries + 1
-        journal.set_header(tries=tries, max_tries=max_tries, retries=retries, has_ended=False, stopped=None)
+        journal.set_header(
+            tries=tries, max_tries=max_tries, retries=retries, has_ended=False, stopped=None, token=token
+        )
     if error is None:
         return ResumedBatch(journal=journal, start=start, rows=rows, of=len(rows))
     on_record = [_row_of(entry) for entry in journal if not journal.is_left_over(entry.key)]
@@ -212,7 +216,9 @@ def is_held(existing: Any, header: Header) -> bool:
     :param existing: the header in the folder, as it is now.
     """
     seen = Header.from_dict(existing)
-    return seen is not None and (seen.made_by, seen.tries) == (header.made_by, header.tries)
+    return seen is not None and all(
+        getattr(seen, name) == getattr(header, name) for name in ("made_by", "tries", "token")
+    )
 
 
 def _begin_anew(

@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from pictory_provider.api.decoding import parse_json
 from pictory_provider.api.errors import PictoryError, RequestInvalid, StorageFailed
@@ -128,6 +129,7 @@ class BatchRecord:
             is_resumed=is_resumed,
             conn_id=conn_id,
             is_free=lambda name: not self.folder.existing([name]),
+            token=uuid4().hex,
         )
         self._is_taken_over = is_resumed
         if isinstance(table, PictoryError):
