@@ -2,12 +2,17 @@
 # Copyright The pictory_provider authors
 """Write a batch's manifest: ``metadata.jsonl`` for the pictures, ``failed.jsonl`` for the rows without one.
 
-Both have one line per row, in the order of the table, and every line has the same fields, so the ImageFolder of
-``datasets``, pandas and DuckDB read them directly. The same rows with the same outcomes give the same bytes.
+Both have one line per row, in the order of the table, and every line has the same fields in the same order:
+``file_name`` and ``text``, then the columns of the table as they first appear in it, then our other fields. A row
+without a column has ``null`` in it. The same rows with the same outcomes give the same bytes.
+
+Readers such as DuckDB take the type of a column from its first values, so a number that may have a fraction is
+always a float: credits are ``1.0``, not ``1``. The values of the table's own columns stay as they are.
 
 A column of the table that has the name of one of our fields, in upper or lower case, is called ``row_<name>`` in
-both files and for all rows: ``size`` becomes ``row_size``. The columns that make up the request are not repeated:
-they are in our fields (``prompt`` in ``text``), or stay in the table.
+both files and for all rows: ``size`` becomes ``row_size``. The order of the rows does not change these names. The
+columns that make up the request are not repeated: they are in our fields (``prompt`` in ``text``), or stay in the
+table.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from pictory_provider.api.decoding import number_or_none
 from pictory_provider.core.batch.breaker import code_of
 from pictory_provider.core.batch.decision import RowState
 
@@ -55,7 +61,13 @@ def metadata_lines(plan: Plan) -> Iterator[str]:
     for row in plan.rows:
         end = plan.end_of(row)
         if end.picture is not None and end.state in (RowState.SAVED, RowState.REUSED):
-            values = {**end.picture.file._asdict(), "job_id": end.picture.job_id, "model": row.request.model}
+            file = end.picture.file
+            values = {
+                **file._asdict(),
+                "job_id": end.picture.job_id,
+                "model": row.request.model,
+                "ai_credits_used": number_or_none(file.ai_credits_used),
+            }
             name = end.picture.file_name or row.file_name
             yield _line(row, name, names, {field: values[field] for field in _PICTURE})
 
@@ -94,17 +106,17 @@ def refusal_lines(error: BaseException) -> Iterator[str]:
 
 
 def column_names(plan: Plan) -> dict[str, str]:
-    """Return the names of the table's other columns in the manifest, in the order of their appearance."""
-    columns = list(dict.fromkeys(column for row in plan.rows for column in row.columns))
+    """Return the names of the table's other columns in the manifest, in the order of their first appearance."""
+    columns = dict.fromkeys(column for row in plan.rows for column in row.columns)
     taken = _RESERVED | {column.casefold() for column in columns}
     names = {}
-    for column in columns:
+    for column in sorted(columns):  # so that the order of the rows decides no name
         name = column
         while name.casefold() in _RESERVED or (name != column and name.casefold() in taken):
             name = f"row_{name}"
         taken.add(name.casefold())
         names[column] = name
-    return names
+    return {column: names[column] for column in columns}
 
 
 def _line(row: Row, file_name: str, names: dict[str, str], fields: dict[str, Any]) -> str:

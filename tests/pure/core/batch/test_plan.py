@@ -555,6 +555,67 @@ def test_a_rows_column_never_replaces_a_field_of_ours():
     assert (second["b"], second["a"]) == (1, None)
 
 
+@pytest.mark.parametrize(
+    ("reported", "written"),
+    [
+        (1, "1.0"),
+        (2.0, "2.0"),
+        (0.6, "0.6"),
+        (0, "0.0"),
+        (None, "null"),
+        ("0.6", "null"),
+        (True, "null"),
+        (math.nan, "null"),
+        pytest.param(10**400, "null", id="too large for a float"),
+    ],
+)
+def test_credits_are_written_as_a_float_or_null(reported, written):
+    """Readers take a column of whole numbers for whole numbers. Anybody may have written a sidecar."""
+    found = existing(
+        state="saved",
+        request={"prompt": "A lamp 0", "model": "seedream3.0"},
+        job_id="old",
+        size=SIZE,
+        ai_credits_used=reported,
+    )
+    (reused,) = metadata_lines(planned(1, found={0: found}))
+    assert f'"ai_credits_used": {written},' in reused
+    bought = planned(1)
+    buy(bought)
+    bought.saved(bought.rows[0], row_image("job-0", reported))
+    (saved,) = metadata_lines(bought)
+    assert f'"ai_credits_used": {written},' in saved
+
+
+def columns_of(requests):
+    """Return the columns of both files of a batch whose second row failed; all lines have the same."""
+    plan = planned(requests=requests)
+    buy_all(plan, {1: RequestInvalid("bad words", status=400, code="BAD")})
+    save_all(plan)
+    (saved,) = {tuple(json.loads(text)) for text in metadata_lines(plan)}
+    (failed,) = {tuple(json.loads(text)) for text in failed_lines(plan)}
+    return list(saved), list(failed)
+
+
+def test_columns_are_in_the_order_of_their_first_appearance_between_ours():
+    others = ({"b": 1, "a": 1}, {"c": 2, "a": 2}, {"d": None})
+    requests = [{"prompt": f"A lamp {n}", **columns} for n, columns in enumerate(others)]
+    picture = ["job_id", "model", "ai_credits_used", "width", "height", "size", "sha256"]
+    failure = ["index", "line", "job_id", "model", "state", "code", "message", "what_to_do"]
+    for table, order in ((requests, "bacd"), (requests[::-1], "dcab")):
+        saved, failed = columns_of(table)
+        assert saved == ["file_name", "text", *order, *picture]
+        assert failed == ["file_name", "text", *order, *failure]
+
+
+@pytest.mark.parametrize("columns", [["Size", "size"], ["size", "row_size"], ["a", "TEXT", "text", "row_text"]])
+def test_the_names_of_columns_do_not_depend_on_the_order_of_the_rows(columns):
+    requests = [{"prompt": f"A lamp {n}", column: n} for n, column in enumerate(columns)]
+    names = column_names(planned(requests=requests))
+    turned = column_names(planned(requests=requests[::-1]))
+    assert (names, list(names)) == (turned, list(turned)[::-1])
+
+
 # What a worker has learnt --------------------------------------------------------------------------------
 
 
