@@ -1,21 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Tests that other programs can read the folder of a batch, in an environment without this project."""
+"""Tests that other programs can read the folder of a batch, in an environment without this project.
+
+They read it as the docs show (``programs.py``), also with 25,000 rows: most readers take the type of a column from
+its first rows.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from pictory_provider.core.batch.manifest import metadata_lines
+from pictory_provider.core.batch.plan import Plan
+from pictory_provider.core.batch.resume import open_batch
+from pictory_provider.core.batch.rows import RowBuilder
+from pictory_provider.core.batch.tables import records_of
 from pictory_provider.operators.batch import GenerateImageBatchOperator
+from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.simulator import Simulator
+from tests.pure.core.batch.existing import SIZE, existing
 from tests.stand_ins import StateStore, TaskInstance
 
-READERS = ("datasets", "pandas", "duckdb", "pillow")
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = Path(__file__).with_name("programs.py")
+READERS = ("datasets", "pandas", "duckdb", "pillow", "polars", "webdataset")
 CSV = (
     "sku,product,colour,note\n"
     '00120,Müsli bowl,blue,"round, with a ""lip"""\n'
@@ -24,82 +38,159 @@ CSV = (
     '00123,table,black,"two\nlines"\n'
 )
 SAVED = ["00120.png", "00121.png", "00123.png"]
-
-DATASETS = """
-import json, sys
-from datasets import load_dataset
-rows = load_dataset("imagefolder", data_dir=sys.argv[1], split="train")
-print(json.dumps([[row["image"].size, row["text"], row["sku"], row["note"]] for row in rows]))
-"""
-PANDAS = """
-import json, sys
-import pandas
-rows = pandas.read_json(sys.argv[1] + "/metadata.jsonl", lines=True, dtype=False)
-print(json.dumps([rows["file_name"].tolist(), rows["sku"].tolist(), float(rows["ai_credits_used"].sum())]))
-"""
-DUCKDB = """
-import json, sys
-import duckdb
-folder = sys.argv[1]
-saved = duckdb.sql(f"SELECT file_name, sku, size FROM '{folder}/metadata.jsonl' ORDER BY file_name").fetchall()
-failed = duckdb.sql(f"SELECT file_name, code, what_to_do IS NOT NULL FROM '{folder}/failed.jsonl'").fetchall()
-print(json.dumps([saved, failed]))
-"""
+ROWS, ALIKE = 25_000, 24_000
+"""Rows of a long table, and how many of its first ones are alike. DuckDB looks at 20,480 unless told otherwise."""
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory):
-    """Return the Python of an environment that has the readers, but not this project."""
+def read(tmp_path_factory):
+    """Return a function that runs a program in a folder, in an environment with the readers, but not this project."""
     folder = tmp_path_factory.mktemp("readers")
-    uv = Path(sys.executable).with_name("uv")
+    uv, python = Path(sys.executable).with_name("uv"), folder / "venv" / "bin" / "python"
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
-    python = folder / "venv" / "bin" / "python"
-    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *READERS], check=True)
-    return python
+    pinned = ("--constraint", ROOT / "constraints.txt")
+    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *pinned, *READERS], check=True)
+    env = os.environ | {"HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1"}
+    with subprocess.Popen(
+        [python, PROGRAMS], cwd=folder, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+    ) as reader:
+
+        def read(program, pictures):
+            print(json.dumps([program, str(pictures)]), file=reader.stdin, flush=True)
+            return json.loads(reader.stdout.readline())
+
+        yield read
+        reader.stdin.close()
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def pictory():
+    with Simulator(seconds=0) as pictory, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json())
+        yield pictory
+
+
+@pytest.fixture(scope="module")
+def pictures(pictory, tmp_path_factory):
     """Return the folder of a batch with three pictures and one failed row."""
     folder = tmp_path_factory.mktemp("pictures")
     table = folder / "products.csv"
     table.write_text(CSV, encoding="utf-8")
-    with Simulator(seconds=0) as pictory, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json())
-        GenerateImageBatchOperator(
-            task_id="pictures",
-            requests=str(table),
-            prompt="{product} in {colour}, studio light",
-            file_name="{sku}.png",
-            path=str(folder / "out"),
-            model="flux-schnell",
-            fail_on_partial_error=False,
-            deferrable=False,
-        ).execute({"ti": TaskInstance(), "task_state_store": StateStore()})
+    GenerateImageBatchOperator(
+        task_id="pictures",
+        requests=str(table),
+        prompt="{product} in {colour}, studio light",
+        file_name="{sku}.png",
+        path=str(folder / "out"),
+        model="flux-schnell",
+        fail_on_partial_error=False,
+        deferrable=False,
+    ).execute({"ti": TaskInstance(), "task_state_store": StateStore()})
     return folder / "out"
 
 
-def read(python, program, folder):
-    done = subprocess.run([python, "-c", program, folder], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+@pytest.fixture(scope="module")
+def singles(pictory, tmp_path_factory):
+    """Return a folder with two pictures of single tasks, whose names have a dot."""
+    folder = tmp_path_factory.mktemp("singles") / "out"
+    for name in ("v1.2.png", "v1.3.png"):
+        GenerateImageOperator(
+            task_id="single",
+            prompt=f"A lighthouse at dawn, {name}",
+            path=str(folder / name),
+            model="flux-schnell",
+            deferrable=False,
+        ).execute({"ti": TaskInstance(), "task_state_store": StateStore()})
+    return folder
 
 
-def test_datasets_loads_it_as_an_image_folder(python, pictures):
-    assert read(python, DATASETS, pictures) == [
-        [[1024, 1024], "Müsli bowl in blue, studio light", "00120", 'round, with a "lip"'],
-        [[1024, 1024], "lamp in red, studio light", "00121", ""],
-        [[1024, 1024], "table in black, studio light", "00123", "two\nlines"],
-    ]
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """Return a folder with the manifest of a long table, without its pictures.
+
+    At first all rows are alike: Pictory reports whole numbers, a price is one, and nobody has written a note.
+    """
+
+    def row(number):
+        own = {"sku": f"{number:05d}", "price": 1}
+        return own if number < ALIKE else {**own, "price": 0.6, "note": f"{number:06d}"}
+
+    table = [row(number) for number in range(ROWS)]
+    prompt = f"The product on a wooden table{', in the light of a studio' * 10}, number {{sku}}"
+    rows = RowBuilder(conn_id="c", prompt=prompt, file_name="{sku}.png").rows(records_of(table))
+    found = {
+        row.file_name: existing(
+            state="saved",
+            request=row.canonical_request,
+            job_id=f"job-{row.index}",
+            size=SIZE,
+            ai_credits_used=1 if row.index < ALIKE else 0.6,
+        )
+        for row in rows
+    }
+    plan = Plan(open_batch(None, {}, rows, folder="/f", made_by={}, max_tries=2, retries=2), found)
+    folder = tmp_path_factory.mktemp("long")
+    (folder / "metadata.jsonl").write_text("".join(metadata_lines(plan)), encoding="utf-8")
+    return folder
 
 
-def test_pandas_reads_the_manifest(python, pictures):
-    names, skus, credits = read(python, PANDAS, pictures)
-    assert (names, skus, credits) == (SAVED, ["00120", "00121", "00123"], pytest.approx(1.8))
+def lines(file):
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def test_duckdb_reads_both_lists_and_keeps_texts_that_resemble_numbers(python, pictures):
-    saved, failed = read(python, DUCKDB, pictures)
-    assert [(name, sku) for name, sku, _ in saved] == [(name, name.partition(".")[0]) for name in SAVED]
-    assert [size for *_, size in saved] == [(pictures / name).stat().st_size for name in SAVED]
-    assert [(name, has_advice) for name, _, has_advice in failed] == [("00122.png", True)]
+@pytest.mark.parametrize("program", ["with_duckdb", "with_polars", "with_pandas", "with_datasets_and_polars"])
+def test_a_long_manifest_is_read_as_it_is_written(read, long, program):
+    found, written = read(program, long), lines(long / "metadata.jsonl")
+    assert (len(written), list(found[-1])) == (ROWS, list(written[0]))
+    assert found == written
+
+
+@pytest.mark.parametrize(
+    "program", ["with_duckdb", "with_polars", "with_pandas", "with_datasets", "with_datasets_and_polars"]
+)
+def test_the_manifest_of_a_batch_is_read_as_it_is_written(read, pictures, program):
+    found = read(program, pictures)
+    assert [(row["file_name"], row["sku"]) for row in found] == [(name, name[:5]) for name in SAVED]
+    assert found == lines(pictures / "metadata.jsonl")
+
+
+def test_without_the_options_readers_guess_from_the_first_rows(read, long):
+    found = read("by_default", long)
+    duckdb, pandas = found["duckdb"], found["pandas"]
+    assert (duckdb["note"], duckdb["price"], duckdb["ai_credits_used"]) == (None, 1, 0.6)
+    assert (pandas["note"], pandas["sku"], pandas["price"]) == (ROWS - 1, ROWS - 1, 0.6000000000000001)
+    assert "cannot parse '0.6'" in found["polars"]
+
+
+def test_datasets_refuses_what_does_not_fit_the_first_10_mib(read, long):
+    assert (long / "metadata.jsonl").stat().st_size > 10 << 20
+    assert read("with_datasets", long)["error"].startswith("DatasetGenerationError: ")
+
+
+def test_datasets_decodes_the_pictures_of_a_batch(read, pictures):
+    assert read("sizes_with_datasets", pictures) == [[[1024, 1024]] * 3] * 2
+
+
+def test_duckdb_reads_the_failed_rows(read, pictures):
+    (failed,) = read("failures_with_duckdb", pictures)
+    assert failed == lines(pictures / "failed.jsonl")[0]
+
+
+def test_datasets_takes_the_sidecars_of_single_pictures_for_pictures_unless_told(read, singles):
+    taken = sorted(row["file_name"] for row in read("with_datasets", singles))
+    assert taken == ["v1.2.png", "v1.2.png.json", "v1.3.png", "v1.3.png.json"]
+    assert read("singles_with_datasets", singles) == [[1024, 1024]] * 2
+
+
+def test_webdataset_reads_each_picture_with_its_sidecar(read, pictures):
+    samples = read("with_webdataset", pictures)
+    assert [sample["__key__"] for sample in samples] == [name.partition(".")[0] for name in SAVED]
+    for sample in samples:
+        assert "size=1024x1024" in sample["png"]
+        assert sample["png.json"] == json.loads((pictures / f"{sample['__key__']}.png.json").read_text())
+
+
+def test_webdataset_takes_pictures_whose_names_are_alike_up_to_the_first_dot_for_one_sample(read, singles):
+    (sample,) = read("with_webdataset", singles)
+    assert sample["__key__"] == "v1"
+    assert {"2.png", "2.png.json", "3.png", "3.png.json"} < set(sample)
