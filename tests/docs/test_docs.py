@@ -195,8 +195,12 @@ SEARCHED = (
     "cost",
     "csv",
     "daily budget",
+    "duckdb",
     "duplicate",
     "excel",
+    "hugging face",
+    "pandas",
+    "polars",
     "preview",
     "resize",
     "retry",
@@ -204,6 +208,7 @@ SEARCHED = (
     "slack",
     "staging",
     "thumbnail",
+    "webdataset",
     "webp",
 )
 """What users type into the search box of the website."""
