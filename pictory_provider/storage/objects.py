@@ -20,6 +20,7 @@ import re
 import tempfile
 import time
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -149,8 +150,11 @@ class ObjectFiles:
                 raise Changed(name)
             self.remove(name)
 
-        with suppress(FileNotFoundError):
+        try:
             self._conditionally(lambda: self._client.delete(name, seen), look_and_remove)
+        except (Changed, FileNotFoundError):
+            if self.read(name) is not None:  # Azure says of a missing blob that it has changed
+                raise
 
     def home(self, name: str) -> Path:  # noqa: ARG002
         """Return the folder for temporary files."""
@@ -255,11 +259,11 @@ class ObjectFiles:
         return True
 
     def _log_once(self) -> None:
-        protocol = str(self._fs.protocol)
+        protocol = self._fs.protocol if isinstance(self._fs.protocol, str) else self._fs.protocol[0]
         if protocol not in _logged:
             _logged.add(protocol)
             log.warning(
-                "The storage (%s) does not support conditional writes, so it is read right before it is written: "
+                "The storage %s:// does not support conditional writes, so it is read right before it is written: "
                 "two tasks that write the same new name within milliseconds may both succeed.",
                 protocol,
             )
@@ -395,10 +399,18 @@ class _S3(_Client):
         """Return a parameter, if botocore knows it: s3fs drops an unknown one without a word."""
         from fsspec.asyn import sync
 
+        self._fs.connect()
         model = sync(self._fs.loop, self._fs.get_s3, None).meta.service_model.operation_model(operation)
         if parameter not in model.input_shape.members:
             raise _UnsupportedError
         return {parameter: value}
+
+
+class _Body(BytesIO):
+    """The body of a request, which aiohttp closes after it is sent, and gcsfs may send again."""
+
+    def close(self) -> None:
+        """Stay open."""
 
 
 class _Gcs(_Client):
@@ -432,7 +444,7 @@ class _Gcs(_Client):
             uploadType="multipart",
             **({} if condition is None else {"ifGenerationMatch": condition or "0"}),
             headers={"Content-Type": f'multipart/related; boundary="{boundary}"'},
-            data=head.encode() + data + f"\r\n--{boundary}--\r\n".encode(),
+            data=_Body(head.encode() + data + f"\r\n--{boundary}--\r\n".encode()),
             json_out=True,
         )
         self._fs.invalidate_cache(name)

