@@ -190,6 +190,22 @@ def check_count(name: str, value: object) -> int:
     return value
 
 
+def check_header(name: str, value: object) -> str | None:
+    """Return the value of an HTTP header (RFC 9110, 5.5); ``None`` for no header.
+
+    :param name: of the argument.
+    :raises RequestInvalid: for anything but visible ASCII characters with single blanks or tabs between them.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]+([ \t][!-~]+)*", value):
+        raise RequestInvalid.unsent(
+            f"{name} is {value!r}; it takes the value of an HTTP header, such as 'public, max-age=3600'",
+            fields=[name],
+        )
+    return value
+
+
 UNKNOWN_SUBMIT_POLICIES = ("fail", "resubmit")
 
 

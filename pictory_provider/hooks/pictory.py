@@ -195,6 +195,7 @@ class PictoryHook(BaseHook):
         overwrite: bool = False,
         max_bytes: int = DEFAULT_MAX_BYTES,
         mark_ai_generated: bool = False,
+        cache_control: str | None = None,
     ) -> SavedImage:
         """Save the picture of a completed job or of a URL. It is streamed, checked, and written in one step.
 
@@ -206,6 +207,7 @@ class PictoryHook(BaseHook):
         :param url: the picture's URL.
         :param overwrite: replace the file at ``path``. A file with the same bytes is always a success.
         :param max_bytes: refuse larger pictures.
+        :param cache_control: in object storage, the HTTP header ``Cache-Control`` for the picture.
         :param mark_ai_generated: write IPTC's ``trainedAlgorithmicMedia`` into a PNG file that does not name its
             source yet; ``ai_mark`` of the result says whether the file has it now.
         :raises PictoryImageInvalid: if the download is not a complete picture. A complete one that is not what
@@ -224,6 +226,7 @@ class PictoryHook(BaseHook):
                 overwrite=overwrite,
                 max_bytes=max_bytes,
                 mark_ai_generated=mark_ai_generated,
+                cache_control=cache_control,
                 log=self.log,
             )
         report_lineage(self, downloaded.job, downloaded.uri)

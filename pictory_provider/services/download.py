@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pictory_provider.api.checks import check_url, without_query
+from pictory_provider.api.checks import check_header, check_url, without_query
 from pictory_provider.api.errors import RequestInvalid
 from pictory_provider.api.models import Job
 from pictory_provider.api.text import counted
@@ -42,6 +42,7 @@ def download_image(
     overwrite: bool,
     max_bytes: int,
     mark_ai_generated: bool,
+    cache_control: str | None = None,
     log: Log,
 ) -> Download:
     """Do as :meth:`~pictory_provider.hooks.pictory.PictoryHook.download_image`, which describes the parameters.
@@ -52,7 +53,7 @@ def download_image(
         raise RequestInvalid(
             "Pass either job_id or url, and not both. Nothing was downloaded.", fields=["job_id", "url"]
         )
-    target = Target(path)
+    target = Target(path, cache_control=check_header("cache_control", cache_control))
     if warning := warning_of_kind([str(path).rpartition("/")[2]]):
         log.warning("%s", warning)
     known = Job(job_id="", url=check_url("url", url)) if url is not None else None

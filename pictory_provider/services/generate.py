@@ -89,6 +89,7 @@ class Generation:
 
     :param conn_id: the Airflow connection that pays.
     :param path: of the picture, as this attempt rendered it; ``None`` if it is not saved.
+    :param cache_control: of the picture (:class:`~pictory_provider.storage.pictures.PictureTarget`).
     :param durable: record the submission in the task state store.
     :param retries: of the task.
     :ivar record: of the submission.
@@ -98,14 +99,23 @@ class Generation:
     """
 
     def __init__(
-        self, context: Context, *, conn_id: str, path: str | None, durable: bool, retries: int | None, log: Log
+        self,
+        context: Context,
+        *,
+        conn_id: str,
+        path: str | None,
+        cache_control: str | None = None,
+        durable: bool,
+        retries: int | None,
+        log: Log,
     ) -> None:
         from pictory_provider.services.state import SubmissionState  # not needed when a DAG file is parsed
 
         self.record = SubmissionState(context, durable=durable, retries=retries)
         self.conn_id = conn_id
         self.job_id: str | None = None
-        self.target = None if path is None else PictureTarget(path)
+        self._cache_control = cache_control
+        self.target = None if path is None else PictureTarget(path, cache_control=cache_control)
         self._existing: Reuse | None = None
         self._log = log
         if self.target:
@@ -289,7 +299,7 @@ class Generation:
                 found.path,
             )
             with suppress(RequestInvalid):  # an earlier release accepted a path that this one refuses
-                self.target = PictureTarget(str(found.path))
+                self.target = PictureTarget(str(found.path), cache_control=self._cache_control)
                 record.use_sidecar(self.target)
         return value
 

@@ -20,8 +20,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pictory_provider.api.decoding import parse_json
 from pictory_provider.api.errors import NOTHING_SPENT, StorageFailed, Unavailable
 from pictory_provider.core.attempt import MadeBy
+from pictory_provider.core.batch.file_names import HEADER
+from pictory_provider.core.batch.journal import Header
 from pictory_provider.core.evidence import how_to_adopt, how_to_wait
 from pictory_provider.core.ledger import total
 from pictory_provider.core.picture_names import SIDECAR_SUFFIX
@@ -125,7 +128,33 @@ class _SidecarBackend:
                 "and nothing was spent. A retry uses that picture when it is saved."
             )
         self._has_written = True
+        if is_intent:
+            self._check_batch()
         return True
+
+    def _check_batch(self) -> None:
+        """Check that no batch has begun to buy pictures for the same folder, after the intent was written.
+
+        A batch looks for sidecars after it has written its header
+        (:meth:`pictory_provider.services.batch.state.BatchRecord.check_unchanged`).
+
+        :raises Unavailable: if one has, or its header cannot be read.
+        """
+        record = self.target.beside(HEADER)
+        found = record.read()
+        if found is None:
+            return
+        header = None
+        with suppress(ValueError):
+            header = Header.from_dict(parse_json(found.data))
+        if header is None or not header.has_ended:
+            owner = "a batch whose record cannot be read" if header is None else f"a batch, {header.owner}"
+            raise Unavailable(
+                f"The folder of {self.target.path!r} is in use by {owner}, which may buy the same picture now: "
+                f"its record, {record.path}, does not say that it has ended. This task sent nothing, and nothing "
+                "was spent. Let no other task write into the folder of a batch while it runs. If that batch was "
+                "killed, clear its task: it continues where it stopped."
+            )
 
     def _is_of_another_job(self, submission: Submission) -> bool:
         own = self.own()

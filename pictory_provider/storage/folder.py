@@ -128,9 +128,12 @@ class Folder:
         except StorageFailed as error:
             log.warning("%s of an earlier attempt could not be removed: %s", self.at(FAILED), error)
 
-    def target(self, name: str) -> PictureTarget:
-        """Return the target of a picture in the folder, with its sidecar."""
-        return PictureTarget(self.at(name))
+    def target(self, name: str, *, cache_control: str | None = None) -> PictureTarget:
+        """Return the target of a picture in the folder, with its sidecar.
+
+        :param cache_control: as for :class:`PictureTarget`.
+        """
+        return PictureTarget(self.at(name), cache_control=cache_control)
 
     def refused(self, names: Iterable[str], *, overwrite: bool) -> dict[str, str]:
         """Return the pictures that could not be saved in the folder, and why, by their names.

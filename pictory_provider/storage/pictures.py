@@ -40,15 +40,19 @@ class PictureTarget:
     """A path for a picture, with its sidecar.
 
     :param path: of the picture, as for :class:`~pictory_provider.storage.target.Target`.
+    :param cache_control: of the picture, as for :class:`~pictory_provider.storage.target.Target`.
     :raises RequestInvalid: for a path at which no picture can be saved.
     """
 
-    def __init__(self, path: str) -> None:
-        self.target = Target(path)
+    def __init__(self, path: str, *, cache_control: str | None = None) -> None:
+        self.target = Target(path, cache_control=cache_control)
+        self._cache_control = cache_control
         if (problem := problem_of_picture(self.target.path)) is not None:
             raise refused_path(path, problem)
         self._sidecar = Target(self.target.path + SIDECAR_SUFFIX)
         self._seen: Content | None = None
+        self._written: Sidecar | None = None
+        """The sidecar, if this process has written it and not read it since."""
 
     @property
     def path(self) -> str:
@@ -101,7 +105,7 @@ class PictureTarget:
         :raises RequestInvalid: for a folder.
         :raises StorageFailed: if it cannot be read. That is never taken for a missing file.
         """
-        self._seen = None
+        self._seen = self._written = None
         size = self.target.size() if with_picture else None
         # On a disk this is free. In object storage the sidecar is read right away, with one request.
         length = self._sidecar.size() if self._sidecar.is_on_disk else None
@@ -120,7 +124,10 @@ class PictureTarget:
         :return: ``False`` if it has changed; then it is left as it is.
         :raises StorageFailed: if it cannot be written.
         """
-        return self._swap(sidecar.to_json(), is_patient=sidecar.submission.job_id is not None)
+        if not self._swap(sidecar.to_json(), is_patient=sidecar.submission.job_id is not None):
+            return False
+        self._written = sidecar
+        return True
 
     def announce(self, sidecar: Sidecar) -> bool:
         """Write the sidecar of an intent, as :meth:`write_sidecar`, and check that it can be replaced.
@@ -140,12 +147,17 @@ class PictureTarget:
         except StorageFailed as error:
             raise not_replaceable(self._sidecar.path, error) from error.__cause__
 
+    def beside(self, name: str) -> Target:
+        """Return the target of another file in the picture's folder."""
+        return Target(f"{self.path.rpartition('/')[0]}/{name}")
+
     def restore_sidecar(self, before: bytes | None) -> None:
         """Write back an earlier sidecar, if it has not changed since it was last read or written.
 
         :raises StorageFailed: if it cannot be written.
         """
         self._swap(before)
+        self._written = None
 
     def _swap(self, content: bytes | None, *, is_patient: bool = False) -> bool:
         try:
@@ -185,12 +197,14 @@ class PictureTarget:
         """
         from pictory_provider.storage.download import save_picture
 
-        if is_new and (new := self._create(client, job, purchase, mark_ai_generated=mark_ai_generated, log=log)):
-            return new
+        if not overwrite and (is_new or _is_of_unsaved(self._written, purchase)):
+            saved = self._save_unseen(client, job, purchase, mark_ai_generated=mark_ai_generated, log=log)
+            if saved is not None:
+                return saved
         existing = self.inspect(with_picture=overwrite)
-        if not overwrite and not _is_of_unsaved(existing, purchase):
+        if not overwrite and not _is_of_unsaved(existing.sidecar, purchase):
             existing = self.inspect()
-        spare = PictureTarget(spare_name(self.path, job.job_id))
+        spare = PictureTarget(spare_name(self.path, job.job_id), cache_control=self._cache_control)
         target = self
         if existing.problem or not _is_same_purchase(existing.sidecar, purchase):
             log.warning(
@@ -227,10 +241,10 @@ class PictureTarget:
             self.restore_sidecar(None)  # the file at this path is of a writer without sidecars
         return saved._replace(sidecar_version=target.sidecar_version)
 
-    def _create(
+    def _save_unseen(
         self, client: SyncClient, job: Job, purchase: Sidecar, *, mark_ai_generated: bool, log: Log
     ) -> Saved | None:
-        """Create the picture, and then its sidecar; return ``None`` if one of them exists by now."""
+        """Save a picture without looking at its path first; return ``None`` if another task has used it."""
         from pictory_provider.storage.download import save_picture
 
         try:
@@ -245,7 +259,6 @@ class PictureTarget:
             )
         except Occupied:
             return None
-        self._seen = None
         if not _write_saved(self, replace(purchase, file=self.name, saved=saved.file)):
             sidecar = self.inspect().sidecar
             if not _is_same_purchase(sidecar, purchase) and self.target.digest() == saved.file.sha256:
@@ -366,9 +379,8 @@ def _write_saved(target: PictureTarget, sidecar: Sidecar) -> bool:
         ) from error
 
 
-def _is_of_unsaved(existing: ExistingImage, purchase: Sidecar) -> bool:
-    """Return whether the sidecar is of this purchase, and no picture of it has ever been at its path."""
-    sidecar = existing.sidecar
+def _is_of_unsaved(sidecar: Sidecar | None, purchase: Sidecar) -> bool:
+    """Return whether a sidecar is of this purchase, and no picture of it has ever been at its path."""
     if sidecar is None or sidecar.saved or sidecar.may_be:
         return False
     return sidecar.submission.job_id == purchase.submission.job_id

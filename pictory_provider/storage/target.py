@@ -66,6 +66,7 @@ class Target:
     :param writing: the texts of a :class:`StorageFailed` of :meth:`write`, :meth:`remove` and :meth:`swap`, before
         and after the path and the reason.
     :param headers: of what :meth:`write` and :meth:`swap` write.
+    :param cache_control: the HTTP header ``Cache-Control`` of a picture in object storage; ``None`` for none.
     :param field: the argument's name, for the texts.
     :raises RequestInvalid: for an empty path, and as :func:`locate`.
     """
@@ -76,11 +77,13 @@ class Target:
         *,
         writing: tuple[str, str] = WRITING_SIDECAR,
         headers: Headers = JSON,
+        cache_control: str | None = None,
         field: str = "path",
     ) -> None:
         self.path = check_path(path, field)
         self._writing = writing
         self._headers = headers
+        self._cache_control = cache_control
         self._field = field
         self._files, self._name, self.uri = locate(self.path, field)
 
@@ -122,16 +125,15 @@ class Target:
         with self._errors():
             received.edit(edits)
 
-    def place(self, received: Received, *, overwrite: bool, cache_control: str | None = None) -> bool:
+    def place(self, received: Received, *, overwrite: bool) -> bool:
         """Move a received picture to its path, in one step. In object storage it gets its content type.
 
-        :param cache_control: the HTTP header ``Cache-Control`` for an object.
         :return: whether it is there; ``False`` if another file exists and ``overwrite`` is off. An existing file
             with the same bytes counts as success.
         :raises StorageFailed: if it cannot be written.
         """
         with self._errors():
-            headers = Headers(received.picture.content_type, cache_control)
+            headers = Headers(received.picture.content_type, self._cache_control)
             is_placed = self._files.place(received.file, self._name, headers, overwrite=overwrite)
         return is_placed or self.digest() == received.sha256
 

@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pictory_provider.operators.pictory import GenerateImageOperator
+from pictory_provider.exceptions import PictoryRequestInvalid
+from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
 from pictory_provider.storage.files import AlreadyExists, Changed
 from pictory_provider.storage.target import JSON, locate
 from tests.distributed.conftest import ACCESS_KEY
 from tests.provider.batches import Tries
-from tests.stand_ins import StateStore, TaskInstance
+from tests.stand_ins import StateStore, TaskInstance, says
 
 ROWS = 200
 
@@ -112,6 +113,35 @@ def test_every_object_has_the_type_of_its_content(storage):
         "metadata.jsonl": "application/x-ndjson",
         "failed.jsonl": "application/x-ndjson",
     }
+
+
+def test_pictures_are_served_with_the_cache_control_that_was_asked_for_and_nothing_else_is(storage):
+    cache = "public, max-age=31536000, immutable"
+    folder = "s3://media@pictures/requests/cache"
+    job = single(f"{folder}/single.png", cache_control=cache)
+    Tries(f"{folder}/batch")(table(1), cache_control=cache)
+    for cached in (cache, None):
+        path = f"{folder}/download-{bool(cached)}.png"
+        DownloadImageOperator(task_id="save", job_id=job, path=path, cache_control=cached).execute(
+            {"ti": TaskInstance()}
+        )
+    found = {key.removeprefix("requests/cache/") for key in storage.objects if "/cache/" in key}
+    cached = {name for name in found if head(storage, f"requests/cache/{name}").get("CacheControl") == cache}
+    assert cached == {"single.png", "batch/00000.png", "download-True.png"}
+
+
+@pytest.mark.parametrize("value", ["", " public", "no\nstore", "ä", 60])
+def test_a_cache_control_that_is_no_header_is_refused_before_anything_is_sent(pictory, value):
+    folder = "s3://media@pictures/requests/refused"
+    with pytest.raises(
+        PictoryRequestInvalid, match=says("cache_control is .*it takes the value of an HTTP header")
+    ):
+        single(f"{folder}/single.png", cache_control=value)
+    with pytest.raises(PictoryRequestInvalid, match=says("cache_control is")):
+        Tries(folder)(table(1), cache_control=value)
+    with pytest.raises(PictoryRequestInvalid, match=says("cache_control is")):
+        DownloadImageOperator(task_id="save", job_id="x", path=f"{folder}/a.png", cache_control=value).execute({})
+    assert pictory.requests == []
 
 
 def test_of_many_writers_of_one_new_key_exactly_one_is_told_that_it_was_first(storage):

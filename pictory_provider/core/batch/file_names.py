@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 RECORD_FOLDER = ".pictory"
 """The folder of a batch's record, and the prefix of its temporary files."""
+HEADER = f"{RECORD_FOLDER}/batch.json"
+"""The file name of the record's header, relative to the folder."""
 MANIFEST = "metadata.jsonl"
 FAILED = "failed.jsonl"
 _TAKEN = (MANIFEST, FAILED, "metadata.csv", "metadata.parquet")

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pictory_provider.api.decoding import count_or_none, is_count, is_number
 from pictory_provider.api.errors import RequestInvalid, Unavailable
 from pictory_provider.core.attempt import MadeBy
-from pictory_provider.core.batch.file_names import RECORD_FOLDER
+from pictory_provider.core.batch.file_names import HEADER, RECORD_FOLDER
 from pictory_provider.core.batch.rows import request_of
 from pictory_provider.core.budget import LATE_AT_MOST, Budget, Limits, remembered
 from pictory_provider.core.ledger import Charge, purchases_from_dict, purchases_to_dict, total
@@ -181,6 +181,11 @@ class Header:
     def table_pages(self) -> int:
         """How many pages the table has. What is left of an earlier table is on the pages after them."""
         return -(-self.of // PAGE_ROWS)
+
+    @property
+    def owner(self) -> str:
+        """Dag, run, task and map index of the batch's task, as text."""
+        return ", ".join(f"{name} {value}" for name, value in self.made_by.items() if value is not None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the header as JSON."""
@@ -359,10 +364,6 @@ def _picture(value: Any) -> SavedFile | None:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
-
-
-HEADER = f"{RECORD_FOLDER}/batch.json"
-"""The header's file name, relative to the folder."""
 
 
 class Write(NamedTuple):

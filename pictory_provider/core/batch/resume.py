@@ -35,9 +35,8 @@ from typing import TYPE_CHECKING, Any
 from pictory_provider.api.errors import PictoryError, RequestInvalid, StorageFailed, SubmitOutcomeUnknown
 from pictory_provider.api.text import counted, listed
 from pictory_provider.core.attempt import Attempt
-from pictory_provider.core.batch.file_names import RECORD_FOLDER, same
+from pictory_provider.core.batch.file_names import HEADER, RECORD_FOLDER, same
 from pictory_provider.core.batch.journal import (
-    HEADER,
     INTENT,
     PAGE_ROWS,
     UNKNOWN,
@@ -156,10 +155,9 @@ def open_batch(
         journal.set_header()
         return ResumedBatch(journal=journal, start=start, rows=rows, of=len(rows))
     if start is StartKind.OTHER and not found.has_ended:
-        owner = ", ".join(f"{name} {value}" for name, value in found.made_by.items() if value is not None)
         raise StorageFailed.unsent(
-            f"{folder} is in use by another batch: {owner}. Its last attempt has not recorded that it ended, so "
-            "it may be buying now",
+            f"{folder} is in use by another batch: {found.owner}. Its last attempt has not recorded that it "
+            "ended, so it may be buying now",
             "Use a separate folder for each task, run and map index, or let that task end; if it was killed, "
             "clear it: it continues where it stopped.",
         )
@@ -218,6 +216,15 @@ def is_held(existing: Any, header: Header) -> bool:
     seen = Header.from_dict(existing)
     return seen is not None and all(
         getattr(seen, name) == getattr(header, name) for name in ("made_by", "tries", "token")
+    )
+
+
+def taken_meanwhile(names: Sequence[str], folder: str) -> StorageFailed:
+    """Return the error if another task has begun to use file names of a batch while the batch began."""
+    return StorageFailed.unsent(
+        f"While this batch began, another task has begun to use {counted(len(names), 'file name')} of it in "
+        f"{folder}: {listed(names, _SHOWN)}",
+        "A retry uses that task's pictures. Let no other task write into the folder of a batch while it runs.",
     )
 
 

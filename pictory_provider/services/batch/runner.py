@@ -172,11 +172,14 @@ class Batch:
             if is_marking and each.sidecar and each.may_lack_mark
         }
         taken = frozenset(existing)
+        wanted = {row.file_name for row in plan.missing}
+        seen = {name: each for name, each in existing.items() if name in wanted}
         del existing
         budget = BatchBudget(plan, self._spec.max_credits, dag_id=self._record.made_by.dag_id, log=self._log)
         self._record.write(plan.journal)
         try:
             if not is_resumed:
+                self._record.check_unchanged(wanted, seen)
                 self._folder.forget_failures(self._log)
             reporter = ProgressReporter(
                 self._context["ti"], plan, self._folder, self._spec, self._log, is_resumed=is_resumed

@@ -126,7 +126,7 @@ class PictureSaver:
         while todo or running:
             while len(running) < AT_ONCE and todo:
                 row = todo.popleft()
-                target = self._folder.target(row.file_name)
+                target = self._folder.target(row.file_name, cache_control=self._spec.cache_control)
                 running[self._pool.submit(self._mark, target, unmarked[row.file_name], client)] = row
             done, _ = wait(running, timeout=_TICK, return_when=FIRST_COMPLETED)
             for future in done:
@@ -155,7 +155,7 @@ class PictureSaver:
 
         :param bought: the sidecar of its submission.
         """
-        target = self._folder.target(file_name)
+        target = self._folder.target(file_name, cache_control=self._spec.cache_control)
         if file_name not in self._taken and not overwrite:
             return self._save_to(target, job, bought, client, overwrite=False, is_new=True)
         existing = target.inspect()

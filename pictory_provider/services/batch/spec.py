@@ -7,7 +7,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pictory_provider.api.checks import check_count, check_policy, check_seconds
+from pictory_provider.api.checks import check_count, check_header, check_policy, check_seconds
 from pictory_provider.api.errors import RequestInvalid, StorageFailed
 from pictory_provider.core.batch.rows import RowBuilder
 from pictory_provider.core.batch.tables import read_table, records_of, table_path
@@ -45,6 +45,7 @@ class BatchSpec(NamedTuple):
     timeout: float
     overwrite: bool
     mark_ai_generated: bool
+    cache_control: str | None
     max_in_flight: int
     max_credits: float | None
     fail_on_partial_error: bool
@@ -69,6 +70,7 @@ class BatchSpec(NamedTuple):
             timeout=check_seconds("timeout", operator.timeout),
             overwrite=operator.overwrite,
             mark_ai_generated=operator.mark_ai_generated,
+            cache_control=check_header("cache_control", operator.cache_control),
             max_in_flight=check_count("max_in_flight", operator.max_in_flight),
             max_credits=check_limits(operator.max_credits, operator.on_budget),
             fail_on_partial_error=operator.fail_on_partial_error,

@@ -20,16 +20,23 @@ from pictory_provider.api.decoding import parse_json
 from pictory_provider.api.errors import PictoryError, RequestInvalid, StorageFailed
 from pictory_provider.api.timing import TIMING
 from pictory_provider.core.attempt import MadeBy
-from pictory_provider.core.batch.file_names import RECORD_FOLDER
-from pictory_provider.core.batch.journal import HEADER, SAVED, Header, page_name
-from pictory_provider.core.batch.resume import StartKind, check_shared, is_held, open_batch, start_of
+from pictory_provider.core.batch.file_names import HEADER, RECORD_FOLDER
+from pictory_provider.core.batch.journal import SAVED, Header, page_name
+from pictory_provider.core.batch.resume import (
+    StartKind,
+    check_shared,
+    is_held,
+    open_batch,
+    start_of,
+    taken_meanwhile,
+)
 from pictory_provider.storage.errors import not_replaceable
 from pictory_provider.storage.files import Changed
 from pictory_provider.storage.folder import Folder
 from pictory_provider.version_compat import task_state_store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -63,6 +70,7 @@ class BatchRecord:
         self._stored: tuple[str, int, int] | None = None
         self._last_header: Content | None = None
         self._is_taken_over = False
+        self._known: Callable[[str], tuple[Sidecar, str] | None] = lambda _: None
         self._written_at = time.monotonic()
         self.made_by = MadeBy.from_task_instance(self._ti)
 
@@ -156,9 +164,26 @@ class BatchRecord:
                 return None
             return sidecar, entry.sidecar_version
 
+        self._known = known
         existing = self.folder.existing(keys, known)
         saved = (entry.file_name for entry in journal if entry.state == SAVED and entry.file_name in keys)
         return existing | self.folder.look(name for name in saved if name not in existing)
+
+    def check_unchanged(self, names: Iterable[str], seen: Mapping[str, ExistingImage]) -> None:
+        """Check that nobody has begun to use these file names, after the header was written.
+
+        A single task writes its intent into a sidecar and then looks for the header; this looks for sidecars after
+        the header was written. So at least one of two that begin at the same moment sees the other.
+
+        :param names: of the pictures that are to be bought.
+        :param seen: what existed there before the header was written.
+        :raises StorageFailed: if it is something else now.
+        """
+        wanted = dict.fromkeys(names)
+        found = self.folder.existing(wanted, self._known)
+        changed = [name for name in wanted if _unlike(found.get(name), seen.get(name))]
+        if changed:
+            raise taken_meanwhile(changed, self.folder.path)
 
     def _start(self, header: Header, *, is_resumed: bool) -> StartKind:
         return start_of(
@@ -286,6 +311,12 @@ class BatchRecord:
         # A listing of an object storage may be outdated.
         named |= {page_name(header.generation, page): page for page in header.begun}
         return {named[name]: _json(content) for name, content in self.folder.read(named).items()}
+
+
+def _unlike(one: ExistingImage | None, other: ExistingImage | None) -> bool:
+    if one is None or other is None:
+        return one is not other
+    return one._replace(sidecar_version=None) != other._replace(sidecar_version=None)
 
 
 def _header_in(content: bytes | None) -> Any:
