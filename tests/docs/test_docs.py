@@ -391,6 +391,26 @@ def both_look_at_once(monkeypatch, path):
     paint(path)
 
 
+def in_the_folder_of_a_batch(folder):
+    """Let a task begin in the folder of a batch whose record cannot be read."""
+    (folder / ".pictory").mkdir(parents=True)
+    (folder / ".pictory" / "batch.json").write_text("{}")
+    paint(folder / "lamp.png")
+
+
+def while_a_batch_begins(monkeypatch, folder):
+    """Let another task buy a picture between a batch's look at its folder and its header."""
+    write = BatchRecord.write
+    others = iter([lambda: paint(folder / "lamp.png", run_id="second")])
+
+    def written(record, *arguments, **more):
+        next(others, lambda: None)()
+        return write(record, *arguments, **more)
+
+    monkeypatch.setattr(BatchRecord, "write", written)
+    Tries(folder)([PROMPT], file_name="lamp.png")
+
+
 def damaged_and_gone(pictory, path):
     """Have a picture marked that was damaged on its disk, after its job was forgotten."""
     paint(path)
@@ -464,11 +484,13 @@ def occurrences(pictory, monkeypatch, tmp_path, timing):
     yield lambda: (paint(taken), paint(taken, "A lighthouse at dusk", run_id="second"))
     yield lambda: (taken.write_text("changed"), paint(taken, run_id="second"))
     yield lambda: both_look_at_once(monkeypatch, tmp_path / "both.png")
+    yield lambda: in_the_folder_of_a_batch(tmp_path / "folder")
+    yield lambda: while_a_batch_begins(monkeypatch, tmp_path / "beginning")
     yield lambda: damaged_and_gone(pictory, tmp_path / "damaged.png")
     yield lambda: Tries("/proc/a")([])
     yield lambda: ((tmp_path / "lamps/metadata.jsonl").mkdir(parents=True), Tries(tmp_path / "lamps")([]))
     yield lambda: with_failing(
-        LocalFiles, "put", lambda _, name, data: name.endswith(".jsonl"), lambda: Tries(tmp_path / "full")([])
+        LocalFiles, "put", lambda _, name, *more: name.endswith(".jsonl"), lambda: Tries(tmp_path / "full")([])
     )
 
     bought, unseen, unknown = (tmp_path / name for name in ("bought.png", "unseen.png", "unknown.png"))

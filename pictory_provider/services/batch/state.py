@@ -149,7 +149,7 @@ class BatchRecord:
         """Return what exists at the file names of a batch's rows; a name without anything is left out.
 
         In object storage, a sidecar that is on record and has not changed is not read. A picture that is on record
-        and missing from the listing is looked for once more, since a listing may be outdated.
+        and not in the listing, with its sidecar, is looked for directly, since a listing may be outdated.
 
         :param is_marking: whether pictures are to be marked, for which the whole sidecar is needed.
         """
@@ -167,7 +167,8 @@ class BatchRecord:
         self._known = known
         existing = self.folder.existing(keys, known)
         saved = (entry.file_name for entry in journal if entry.state == SAVED and entry.file_name in keys)
-        return existing | self.folder.look(name for name in saved if name not in existing)
+        unseen = [name for name in saved if name not in existing or not existing[name].has_its_picture]
+        return existing | self.folder.look(unseen)
 
     def check_unchanged(self, names: Iterable[str], seen: Mapping[str, ExistingImage]) -> None:
         """Check that nobody has begun to use these file names, after the header was written.
