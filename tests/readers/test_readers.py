@@ -31,11 +31,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(__file__).with_name("programs.py")
 READERS = ("datasets", "pandas", "duckdb", "pillow", "polars", "webdataset")
 CSV = (
-    "sku,product,colour,note\n"
-    '00120,Müsli bowl,blue,"round, with a ""lip"""\n'
-    "00121,lamp,red,\n"
-    "00122,chair simulate:failed,green,\n"
-    '00123,table,black,"two\nlines"\n'
+    "sku,product,colour,image,old_file_name,note\n"
+    '00120,Müsli bowl,blue,Photo 7,bowl-7.jpg,"round, with a ""lip"""\n'
+    "00121,lamp,red,,lamp.jpg,\n"
+    "00122,chair simulate:failed,green,,,\n"
+    '00123,table,black,,,"two\nlines"\n'
 )
 SAVED = ["00120.png", "00121.png", "00123.png"]
 ROWS, ALIKE = 25_000, 24_000

@@ -9,10 +9,12 @@ without a column has ``null`` in it. The same rows with the same outcomes give t
 Readers such as DuckDB take the type of a column from its first values, so a number that may have a fraction is
 always a float: credits are ``1.0``, not ``1``. The values of the table's own columns stay as they are.
 
-A column of the table that has the name of one of our fields, in upper or lower case, is called ``row_<name>`` in
-both files and for all rows: ``size`` becomes ``row_size``. The order of the rows does not change these names. The
-columns that make up the request are not repeated: they are in our fields (``prompt`` in ``text``), or stay in the
-table.
+A column of the table that has the name of one of our fields, or is called ``image``, in upper or lower case, is
+called ``row_<name>`` in both files and for all rows: ``size`` becomes ``row_size``. A column whose name ends in
+``file_name`` or ``file_names`` gets ``_column`` at its end. Otherwise ImageFolder of ``datasets`` shows the column
+in place of the pictures, or takes its values for the names of more pictures. The order of the rows does not change
+these names. The columns that make up the request are not repeated: they are in our fields (``prompt`` in ``text``),
+or stay in the table.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
 _PICTURE = ("job_id", "model", "ai_credits_used", "width", "height", "size", "sha256")
 _FAILURE = ("index", "line", "job_id", "model", "state", "code", "message", "what_to_do")
-_RESERVED = {"file_name", "text", *_PICTURE, *_FAILURE}
+_RESERVED = {"file_name", "text", "image", *_PICTURE, *_FAILURE}
+_NAMES_MORE_PICTURES = re.compile(r"(?:^|_)file_names?$")
 _ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")
 """Characters that some readers take for the end of a line, or do not show."""
 REFUSED = "refused"
@@ -111,7 +114,7 @@ def column_names(plan: Plan) -> dict[str, str]:
     taken = _RESERVED | {column.casefold() for column in columns}
     names = {}
     for column in sorted(columns):  # so that the order of the rows decides no name
-        name = column
+        name = f"{column}_column" if _NAMES_MORE_PICTURES.search(column) else column
         while name.casefold() in _RESERVED or (name != column and name.casefold() in taken):
             name = f"row_{name}"
         taken.add(name.casefold())

@@ -1237,6 +1237,10 @@ def test_what_some_readers_take_for_the_end_of_a_line_is_escaped_and_nothing_els
         (["index", "line", "state", "what_to_do"], ["row_index", "row_line", "row_state", "row_what_to_do"]),
         (["job_id", "width", "height", "sha256"], ["row_job_id", "row_width", "row_height", "row_sha256"]),
         (["code", "message", "ai_credits_used"], ["row_code", "row_message", "row_ai_credits_used"]),
+        (["image", "images", "Image_url"], ["row_image", "images", "Image_url"]),
+        (["old_file_name", "file_names"], ["old_file_name_column", "file_names_column"]),
+        (["a_file_names", "a_file_names_column"], ["row_a_file_names_column", "a_file_names_column"]),
+        (["a_file_name_old", "a_File_Name"], ["a_file_name_old", "a_File_Name"]),
     ],
 )
 def test_a_column_that_has_the_name_of_a_field_is_called_otherwise(columns, names):
