@@ -11,8 +11,8 @@ always a float: credits are ``1.0``, not ``1``. The values of the table's own co
 
 A column of the table that has the name of one of our fields, or is called ``image``, in upper or lower case, is
 called ``row_<name>`` in both files and for all rows: ``size`` becomes ``row_size``. A column whose name ends in
-``file_name`` or ``file_names`` gets ``_column`` at its end. Otherwise ImageFolder of ``datasets`` shows the column in
-place of the pictures, or takes its values for the names of more pictures. The order of the rows does not change
+``file_name`` or ``file_names`` gets ``_column`` at its end. Otherwise ImageFolder of ``datasets`` shows the column
+in place of the pictures, or takes its values for the names of more pictures. The order of the rows does not change
 these names. The columns that make up the request are not repeated: they are in our fields (``prompt`` in
 ``text``), or stay in the table.
 """
