@@ -230,6 +230,7 @@ class ObjectFiles:
         :raises Changed: if the condition is not met.
         """
         if not self._client.has_conditions:
+            self._log_once()
             return otherwise()
         pauses = iter(_PAUSES)
         while True:
