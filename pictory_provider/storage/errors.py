@@ -73,10 +73,16 @@ def not_replaceable(path: str, error: StorageFailed) -> PictoryError:
     :return: :class:`RequestInvalid`, which is not retried, if the account may not replace it; else ``error``.
     """
     cause = error.__cause__
-    if not _is_forbidden(cause):
-        return error
+    return may_not_replace(path, str(cause)) if _is_forbidden(cause) else error
+
+
+def may_not_replace(path: str, why: str) -> RequestInvalid:
+    """Return the error for an object that was just created and may not be replaced.
+
+    :param path: of the object.
+    """
     return RequestInvalid.unsent(
-        f"path cannot be used: {path} was created, but may not be read or replaced ({cause})",
+        f"path cannot be used: {path} was created, but may not be read or replaced ({why})",
         "Allow this storage's account to read, replace and delete objects. Then delete that object, if it still "
         "exists, and clear the task.",
         fields=["path"],

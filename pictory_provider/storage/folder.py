@@ -197,7 +197,14 @@ class Folder:
 
         A listing of an object storage may be outdated.
         """
-        found = map_concurrently(lambda name: self.target(name).inspect(), names)
+
+        def inspect(name: str) -> ExistingImage:
+            try:
+                return self.target(name).inspect()
+            except RequestInvalid:  # a folder or a broken link, as the listing shows
+                return ExistingImage(self.at(name))
+
+        found = map_concurrently(inspect, names)
         return {name: each for name, each in found.items() if each != ExistingImage(each.path)}
 
     def _reading(self, name: str = "") -> AbstractContextManager[None]:

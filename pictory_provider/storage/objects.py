@@ -7,7 +7,9 @@ filesystems ignore such wishes without a word: s3fs, gcsfs and adlfs before 2024
 2026.2 for files, s3fs for a parameter that botocore does not know, and gcsfs cuts data that contains its fixed
 boundary. So each cloud has a :class:`_Client` that sends the conditions of its API itself, with one request each:
 ``If-None-Match`` and ``If-Match`` on S3 and Azure, ``ifGenerationMatch`` on Google Cloud Storage. Other storages,
-and those that refuse a condition, are read right before they are written, which is logged once.
+and those that refuse a condition, are read right before they are written, which is logged once. So are storages
+that are compatible with S3 and ignore a condition: each process finds that out with its first new object, which it
+creates twice.
 """
 
 from __future__ import annotations
@@ -56,6 +58,8 @@ _UNSUPPORTED = {501}
 _PAUSES = (0.1, 0.4, 1.6)
 """Seconds between attempts while another request writes the same object."""
 _logged: set[str] = set()
+_kept: dict[tuple[str, str], bool] = {}
+"""Whether conditions are kept, by endpoint and bucket, as this process has found out."""
 
 
 class ObjectFiles:
@@ -151,7 +155,7 @@ class ObjectFiles:
             self.remove(name)
 
         try:
-            self._conditionally(lambda: self._client.delete(name, seen), look_and_remove)
+            self._conditionally(name, lambda: self._client.delete(name, seen), look_and_remove)
         except (Changed, FileNotFoundError):
             if self.read(name) is not None:  # Azure says of a missing blob that it has changed
                 raise
@@ -172,10 +176,14 @@ class ObjectFiles:
             self.put(name, data, headers)
             return True
         try:
-            self._conditionally(
-                lambda: self._client.write(name, data, headers, _NEW),
-                lambda: self._put_new(name, data, headers),
-            )
+            if self._client.keeps_conditions(name) is None:
+                self._put_new(name, data, headers)
+            else:
+                self._conditionally(
+                    name,
+                    lambda: self._client.write(name, data, headers, _NEW),
+                    lambda: self._put_new(name, data, headers),
+                )
         except Changed:
             return False
         return True
@@ -192,6 +200,15 @@ class ObjectFiles:
         """
 
         def write() -> str | None:
+            is_known = self._client.keeps_conditions(name) is not None
+            if not is_known:
+                look()
+            version = send()
+            if not is_known and seen is None:
+                self._find_out(name, data, headers)
+            return version
+
+        def send() -> str | None:
             version = _NEW if seen is None else seen.version or self._version_of(name, seen)
             try:
                 return self._client.write(name, data, headers, version)
@@ -200,13 +217,27 @@ class ObjectFiles:
                     raise  # the bucket is missing
                 raise Changed(name) from None
 
-        def look_and_write() -> None:
+        def look() -> None:
             found = self.read(name)
             if (found and found.data) != (seen and seen.data):
                 raise Changed(name)
+
+        def look_and_write() -> None:
+            look()
             self.put(name, data, headers)
 
-        return self._conditionally(write, look_and_write)
+        return self._conditionally(name, write, look_and_write)
+
+    def _find_out(self, name: str, data: bytes, headers: Headers) -> None:
+        """Find out whether the storage keeps conditions: create the object again that was just created."""
+        try:
+            with _conditions():
+                self._client.write(name, data, headers, _NEW)
+        except Changed:
+            self._client.set_keeps_conditions(name, keeps=True)
+        else:
+            self._client.set_keeps_conditions(name, keeps=False)
+            self._log_once()
 
     def _version_of(self, name: str, seen: Content) -> str:
         """Return the version of an object that has this content."""
@@ -224,12 +255,12 @@ class ObjectFiles:
             raise error from None
         return found
 
-    def _conditionally(self, write: Callable[[], T], otherwise: Callable[[], T]) -> T:
+    def _conditionally(self, name: str, write: Callable[[], T], otherwise: Callable[[], T]) -> T:
         """Write with a condition, or, if the storage does not know conditions, in another way.
 
         :raises Changed: if the condition is not met.
         """
-        if not self._client.has_conditions:
+        if not self._client.has_conditions or self._client.keeps_conditions(name) is False:
             self._log_once()
             return otherwise()
         pauses = iter(_PAUSES)
@@ -247,13 +278,13 @@ class ObjectFiles:
                 time.sleep(pause)
 
     def _put_new(self, name: str, data: bytes, headers: Headers) -> None:
-        if self._fs.exists(name):
+        if self.stat(name) is not None:
             raise Changed(name)
         self.put(name, data, headers)
 
     def _place_in_parts(self, file: Path, name: str, headers: Headers, *, overwrite: bool) -> bool:
         """Upload a large file. Whether an object exists is looked up right before."""
-        if not overwrite and self._fs.exists(name):
+        if not overwrite and self.stat(name) is not None:
             return False
         options = self._client.options(headers)
         self._with_its_folder(name, lambda: self._fs.put_file(str(file), name, **options))
@@ -346,6 +377,13 @@ class _Client:
         """
         raise NotImplementedError
 
+    def keeps_conditions(self, name: str) -> bool | None:  # noqa: ARG002
+        """Whether the storage of an object keeps conditions; ``None`` if that is unknown yet."""
+        return True
+
+    def set_keeps_conditions(self, name: str, *, keeps: bool) -> None:
+        """Remember whether the storage of an object keeps conditions."""
+
     def options(self, headers: Headers) -> dict[str, Any]:  # noqa: ARG002
         """Return the options for ``pipe_file`` and ``put_file``."""
         return {}
@@ -355,6 +393,23 @@ class _S3(_Client):
     """s3fs (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-requests.html)."""
 
     has_conditions = True
+
+    def keeps_conditions(self, name: str) -> bool | None:
+        """Whether the storage keeps conditions. Amazon's does; some that are compatible ignore them silently."""
+        endpoint = self._endpoint
+        if endpoint is None or re.fullmatch(r"https?://([\w-]+\.)*amazonaws\.com(\.cn)?(:\d+)?/?", endpoint):
+            return True
+        return _kept.get((endpoint, self._fs.split_path(name)[0]))
+
+    def set_keeps_conditions(self, name: str, *, keeps: bool) -> None:
+        """Remember whether the storage of an object keeps conditions."""
+        _kept[str(self._endpoint), self._fs.split_path(name)[0]] = keeps
+
+    @property
+    def _endpoint(self) -> str | None:
+        options = getattr(self._fs, "client_kwargs", None) or {}
+        endpoint = getattr(self._fs, "endpoint_url", None) or options.get("endpoint_url")
+        return endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
     def stat(self, name: str) -> Stat:
         """Return an object's size and version. A folder is no object, and does not prevent one of its name."""

@@ -9,6 +9,8 @@ follows from it. Both files are written in an order that keeps the sidecar true 
 
 from __future__ import annotations
 
+import hashlib
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,6 @@ from pictory_provider.client.retrying import get_job
 from pictory_provider.core.picture_names import SIDECAR_SUFFIX, spare_name, warning_of_kind
 from pictory_provider.core.resume import ExistingImage
 from pictory_provider.core.sidecar import SavedFile, Sidecar, Unreadable
-from pictory_provider.storage.errors import not_replaceable
 from pictory_provider.storage.files import Changed
 from pictory_provider.storage.paths import Occupied, problem_of_picture, refused_path
 from pictory_provider.storage.target import Target
@@ -138,14 +139,14 @@ class PictureTarget:
         :raises RequestInvalid: if it may not be replaced.
         :raises StorageFailed: if it cannot be written.
         """
-        if not self.write_sidecar(sidecar):
-            return False
-        if self.target.is_on_disk:
-            return True  # creating and replacing a local file need the same permission
-        try:
+        if self._seen is not None:
             return self.write_sidecar(sidecar)
-        except StorageFailed as error:
-            raise not_replaceable(self._sidecar.path, error) from error.__cause__
+        try:
+            self._seen = self._sidecar.announce(sidecar.to_json())
+        except Changed:
+            return False
+        self._written = sidecar
+        return True
 
     def beside(self, name: str) -> Target:
         """Return the target of another file in the picture's folder."""
@@ -260,11 +261,20 @@ class PictureTarget:
         except Occupied:
             return None
         if not _write_saved(self, replace(purchase, file=self.name, saved=saved.file)):
-            sidecar = self.inspect().sidecar
-            if not _is_same_purchase(sidecar, purchase) and self.target.digest() == saved.file.sha256:
-                self.target.remove()  # the path is of another task, and the picture is saved elsewhere
+            if self.target.has_created and not _is_same_purchase(self.inspect().sidecar, purchase):
+                self._take_back(saved.file)
             return None
         return saved._replace(sidecar_version=self.sidecar_version)
+
+    def _take_back(self, saved: SavedFile) -> None:
+        """Remove the picture that this process has created, since the path is of another task.
+
+        It is saved elsewhere. If it was replaced meanwhile, it is left alone.
+        """
+        found = self.target.read()
+        if found is not None and hashlib.sha256(found.data).hexdigest() == saved.sha256:
+            with suppress(Changed):
+                self.target.swap(found, None)
 
     def reuse(self, client: SyncClient, sidecar: Sidecar, *, mark_ai_generated: bool, log: Log) -> Saved:
         """Return the image record of the saved picture, and mark the picture if it is to be marked.

@@ -11,11 +11,18 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from uuid import uuid4
 
-from pictory_provider.api.errors import ImageInvalid, RequestInvalid
+from pictory_provider.api.errors import ImageInvalid, RequestInvalid, StorageFailed
 from pictory_provider.api.text import counted
 from pictory_provider.api.timing import TIMING
 from pictory_provider.media.formats import PictureChecker
-from pictory_provider.storage.errors import READING, WRITING_PICTURE, WRITING_SIDECAR, storage_errors
+from pictory_provider.storage.errors import (
+    READING,
+    WRITING_PICTURE,
+    WRITING_SIDECAR,
+    may_not_replace,
+    not_replaceable,
+    storage_errors,
+)
 from pictory_provider.storage.files import AlreadyExists, Changed, Content, Headers, LocalFiles
 from pictory_provider.storage.objects import ObjectFiles
 from pictory_provider.storage.paths import check_path, folder, local_file, object_storage
@@ -84,6 +91,8 @@ class Target:
         self._writing = writing
         self._headers = headers
         self._cache_control = cache_control
+        self.has_created = False
+        """Whether :meth:`place` has created or replaced the file; it may also have found the same bytes there."""
         self._field = field
         self._files, self._name, self.uri = locate(self.path, field)
 
@@ -134,8 +143,8 @@ class Target:
         """
         with self._errors():
             headers = Headers(received.picture.content_type, self._cache_control)
-            is_placed = self._files.place(received.file, self._name, headers, overwrite=overwrite)
-        return is_placed or self.digest() == received.sha256
+            self.has_created = self._files.place(received.file, self._name, headers, overwrite=overwrite)
+        return self.has_created or self.digest() == received.sha256
 
     def size(self) -> int | None:
         """Return the file's bytes; ``None`` if it does not exist.
@@ -213,6 +222,35 @@ class Target:
                 return files.replace(self._name, data, seen, self._headers, most=most)
         except AlreadyExists as error:
             raise Changed(self.path) from error
+
+    def announce(self, data: bytes) -> Content:
+        """Create the file, and check that it can be replaced, before anything is bought.
+
+        An account of an object storage may be allowed to create objects and not to replace them, or the storage
+        may keep objects from being replaced. So an object is first created with a blank line at its end, and then
+        replaced.
+
+        :raises Changed: if a file exists.
+        :raises RequestInvalid: if it may not be replaced.
+        :raises StorageFailed: if it cannot be written.
+        """
+        if self.is_on_disk:  # creating and replacing a local file need the same permission
+            created = self.swap(None, data)
+            assert created is not None
+            return created
+        draft = data + b"\n"
+        created = self.swap(None, draft)
+        try:
+            replaced = self.swap(created, data)
+        except StorageFailed as error:
+            raise not_replaceable(self.path, error) from error.__cause__
+        except Changed:
+            found = self.read()
+            if found is not None and found.data == draft:
+                raise may_not_replace(self.path, "the storage keeps the object as it is") from None
+            raise
+        assert replaced is not None
+        return replaced
 
     def digest(self) -> str:
         """Return the SHA-256 of the file, in hexadecimal.

@@ -71,6 +71,7 @@ def name(cloud):
 
 
 def test_each_call_is_one_request_and_what_it_says_holds(cloud, files, name):
+    files.create(f"{name}.first", b"{}", JSON, most=1)  # this process finds out about conditions with it
     assert files.read(name) is None
 
     def counted(call, *arguments, **more):

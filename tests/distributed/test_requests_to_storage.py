@@ -11,10 +11,12 @@ import pytest
 
 from pictory_provider.exceptions import PictoryRequestInvalid
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
-from pictory_provider.storage.files import AlreadyExists, Changed
+from pictory_provider.services.batch.wave import Wave
+from pictory_provider.storage import objects
+from pictory_provider.storage.files import AlreadyExists, Changed, Content
 from pictory_provider.storage.target import JSON, locate
 from tests.distributed.conftest import ACCESS_KEY
-from tests.provider.batches import Tries
+from tests.provider.batches import Tries, billed
 from tests.stand_ins import StateStore, TaskInstance, says
 
 ROWS = 200
@@ -78,9 +80,48 @@ def single(path, **kwargs):
 
 
 def test_a_single_task_makes_eight_requests(counted):
+    single("s3://media@pictures/requests/single/first.png")  # this process finds out about conditions with it
+    counted()
     single("s3://media@pictures/requests/single/cover.png")
     found = counted()
     assert len(found) <= 8, found
+
+
+def test_a_storage_that_ignores_conditions_without_an_error_is_found_out_with_the_first_object(
+    storage, counted, monkeypatch, caplog
+):
+    monkeypatch.setattr(objects, "_kept", {})
+    monkeypatch.setattr(objects, "_logged", set())
+    monkeypatch.setattr(objects._S3, "_known", lambda *_: {})
+    files, name, _ = locate("s3://media@pictures/requests/ignored.json")
+    one = files.create(name, b"{1}", JSON, most=1)
+    assert ["does not support conditional writes" in record.message for record in caplog.records].count(True) == 1
+    for call in (
+        lambda: files.create(name, b"{2}", JSON, most=1),
+        lambda: files.replace(name, b"{2}", Content(b"{0}", one.version), JSON, most=1),
+        lambda: files.delete(name, Content(b"{0}", one.version), most=1),
+    ):
+        with pytest.raises((AlreadyExists, Changed)):
+            call()
+    assert files.read(name).data == b"{1}"
+
+
+def test_in_a_storage_that_ignores_conditions_a_file_that_somebody_puts_there_meanwhile_is_kept(
+    storage, pictory, monkeypatch
+):
+    monkeypatch.setattr(objects, "_kept", {})
+    monkeypatch.setattr(objects._S3, "_known", lambda *_: {})
+    theirs = locate("s3://media@pictures/requests/ignoring/00001.png")
+    saved = Wave.submit
+
+    def submit(self, *arguments):
+        theirs.files.put(theirs.name, b"theirs", JSON)
+        return saved(self, *arguments)
+
+    monkeypatch.setattr(Wave, "submit", submit)
+    batch("ignoring")(table(3))
+    assert theirs.files.read(theirs.name).data == b"theirs"
+    assert set(billed(pictory).values()) == {1}
 
 
 def head(storage, key):

@@ -86,7 +86,9 @@ class RowImage(NamedTuple):
         if existing is None or existing.sidecar is None or not existing.has_its_picture:
             return None
         assert existing.sidecar.saved is not None
-        sidecar, version = existing.sidecar, existing.sidecar_version
+        sidecar = existing.sidecar
+        # A sidecar that is to be mended has to be read again.
+        version = None if sidecar.may_be else existing.sidecar_version
         return cls(str(sidecar.submission.job_id), existing.sidecar.saved, sidecar_version=version)
 
 

@@ -400,6 +400,7 @@ class Journal:
     _changed: set[int] = field(default_factory=set)
     _is_urgent: bool = False
     _header_changed: bool = False
+    _is_written: bool = False
     _before: Header | None = None
 
     @classmethod
@@ -487,13 +488,18 @@ class Journal:
 
     def writes(self) -> list[Write]:
         """Return the changes in the order in which to write them, and treat them as written."""
+        if self._header_changed and self._changed and not self._is_written and self._before is None:
+            # The attempt takes the batch over with its header. Until then it may change no page.
+            self._before = self.header
         new = self._changed - set(self.header.begun)
         if new:
             self.set_header(begun=tuple(sorted({*self.header.begun, *new})))
         generation = self.header.generation
         pages = [Write(page_name(generation, page), self.page(page)) for page in sorted(self._changed)]
         before = [Write(HEADER, self._before.to_dict())] if self._before else []
-        header = [Write(HEADER, self.header.to_dict())] if self._header_changed else []
+        is_new = self._before is None or self._before != self.header
+        header = [Write(HEADER, self.header.to_dict())] if self._header_changed and is_new else []
+        self._is_written = True
         self._changed, self._header_changed, self._before, self._is_urgent = set(), False, None, False
         return before + pages + header
 

@@ -165,6 +165,11 @@ class Plan:
         """The rows that are still to be submitted."""
         return [self.rows[number] for number in self._to_submit]
 
+    @property
+    def to_buy(self) -> list[Row]:
+        """The rows that this attempt may submit: those to be submitted, and those whose jobs may fail."""
+        return [row for row in self.rows if self._ends[row.key].state in (RowState.TO_DO, RowState.WAITING)]
+
     def end_of(self, row: Row) -> Decision:
         """Return the state of a row, and why."""
         return self._ends[row.key]
@@ -204,7 +209,8 @@ class Plan:
             return 0
         # A job that never ends does not show whether pictures can be saved, so submit another one as a test.
         tries, entries = self.journal.header.tries, iter(self.journal)
-        owed = [e for e in entries if e.adoptable and e.tried == tries and e.code != WaitTimeout.__name__]
+        owed = [e for e in entries if e.is_owed and e.adoptable and e.tried == tries]
+        owed = [e for e in owed if e.code != WaitTimeout.__name__]
         if not owed:
             return 1
         self.stop(breaker.not_saved(str(owed[-1].code), str(owed[-1].message)))
@@ -405,7 +411,8 @@ class Plan:
                 earlier=entry.purchases if entry else (),
             )
         elif entry.state != SAVED:  # the process that saved it ended before it recorded that
-            entry = replace(entry, state=SAVED, tried=self.journal.header.tries if is_ours else 0)
+            tried = self.journal.header.tries if is_ours else 0
+            entry = replace(entry, state=SAVED, tried=tried, code=None, message=None, adoptable=False)
         entry = _with_picture(entry, picture)
         if entry != self.journal.get(row.key):
             self.journal.put(entry, is_urgent=False)

@@ -172,7 +172,7 @@ class Batch:
             if is_marking and each.sidecar and each.may_lack_mark
         }
         taken = frozenset(existing)
-        wanted = {row.file_name for row in plan.missing}
+        wanted = {row.file_name for row in plan.to_buy}
         seen = {name: each for name, each in existing.items() if name in wanted}
         del existing
         budget = BatchBudget(plan, self._spec.max_credits, dag_id=self._record.made_by.dag_id, log=self._log)

@@ -30,7 +30,6 @@ from pictory_provider.core.batch.resume import (
     start_of,
     taken_meanwhile,
 )
-from pictory_provider.storage.errors import not_replaceable
 from pictory_provider.storage.files import Changed
 from pictory_provider.storage.folder import Folder
 from pictory_provider.version_compat import task_state_store
@@ -270,24 +269,17 @@ class BatchRecord:
             self._to_write.pop(0)
 
     def _take_over(self, header: Target, content: bytes) -> None:
-        """Write the header for the first time. It replaces only the one that this attempt has read.
-
-        A new one is written twice, because an account of an object storage may be allowed to create objects and
-        not to replace them.
-        """
-        is_new = self._last_header is None
+        """Write the header for the first time. It replaces only the one that this attempt has read."""
         try:
-            self._last_header = header.swap(self._last_header, content)
+            if self._last_header is None:
+                self._last_header = header.announce(content)
+            else:
+                self._last_header = header.swap(self._last_header, content)
         except Changed:
             raise StorageFailed(
                 f"Another attempt or another task has just taken over the batch in {self.folder.path}. This "
                 "one sent nothing, and nothing was spent. Give each task, run and map index its own folder."
             ) from None
-        if is_new and not header.is_on_disk:
-            try:
-                header.write(content)
-            except StorageFailed as error:
-                raise not_replaceable(header.path, error) from error.__cause__
 
     def _store_header(self, header: Header) -> None:
         """Write the header to the state store too, after it was written to the folder."""
@@ -315,9 +307,20 @@ class BatchRecord:
 
 
 def _unlike(one: ExistingImage | None, other: ExistingImage | None) -> bool:
-    if one is None or other is None:
-        return one is not other
-    return one._replace(sidecar_version=None) != other._replace(sidecar_version=None)
+    """Whether something else is there; a sidecar that is on record lacks what a read one has."""
+    return _described(one) != _described(other)
+
+
+def _described(existing: ExistingImage | None) -> tuple[Any, ...]:
+    if existing is None:
+        return ()
+    sidecar = existing.sidecar
+    return (
+        existing.size,
+        existing.folder,
+        bool(existing.problem),
+        sidecar and (sidecar.state, sidecar.submission.job_id),
+    )
 
 
 def _header_in(content: bytes | None) -> Any:
