@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -83,7 +84,11 @@ class Process:
             cwd=cwd,
         )
         self.pid = self._process.pid
-        self.first = self._line()
+
+    @cached_property
+    def first(self) -> str:
+        """The line that it prints once it is ready."""
+        return self._line()
 
     def send(self, line: str) -> None:
         """Send a line."""
@@ -152,6 +157,7 @@ def task_process(tree: Path, cloud: str, url: str, connection: str) -> Iterator[
             "AIRFLOW_CONN_PICTORY_DEFAULT": json.dumps({**fields, "extra": {"requests_per_second": PER_SECOND}}),
         }
         with Process("benchmarks.storage_task", cloud, url, env=env, cwd=home) as process:
+            assert process.first == "{}"
             yield process
 
 
@@ -161,8 +167,8 @@ def measure(tree: Path, cloud: str, pictures: int) -> Cost:
     :param cloud: ``s3``, ``gs`` or ``abfs``.
     """
     with (
-        simulator("-c", ONE_PICTURE, "--seconds", "0", "--credits", "1000000") as connection,
         Process("benchmarks.storage_server", cloud) as server,
+        simulator("-c", ONE_PICTURE, "--seconds", "0", "--credits", "1000000") as connection,
         task_process(tree, cloud, server.first, connection) as task,
     ):
 
@@ -190,8 +196,8 @@ def large(rows: int) -> tuple[float, float]:
     """
     with (
         tempfile.TemporaryDirectory() as folder,
-        simulator("-c", ONE_PICTURE, "--seconds", "0", "--credits", str(10 * rows)) as connection,
         Process("benchmarks.storage_server", "s3") as server,
+        simulator("-c", ONE_PICTURE, "--seconds", "0", "--credits", str(10 * rows)) as connection,
         task_process(ROOT, "s3", server.first, connection) as task,
     ):
         table = Path(folder) / "table.csv"
