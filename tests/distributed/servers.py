@@ -77,10 +77,18 @@ class Storage:
     @property
     def objects(self) -> dict[str, bytes]:
         """The content of the bucket, by key."""
+        return {key: found.value for key, found in self._keys.items()}
+
+    def holds(self, key: str) -> bool:
+        """Whether an object exists."""
+        return key in self._keys
+
+    @property
+    def _keys(self) -> Any:
         from moto.s3.models import s3_backends
 
         (backends,) = s3_backends.values()
-        return {key: found.value for key, found in backends["aws"].buckets[self.bucket].keys.items()}
+        return backends["aws"].buckets[self.bucket].keys
 
 
 @contextmanager
@@ -96,7 +104,7 @@ def s3() -> Iterator[Storage]:
         query = f"?{environ['QUERY_STRING']}" if environ["QUERY_STRING"] else ""
         storage.requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}{query}")
         _, _, key = unquote(environ["PATH_INFO"]).lstrip("/").partition("/")
-        if key and storage.forbids(environ["REQUEST_METHOD"], key, key in storage.objects):
+        if key and storage.forbids(environ["REQUEST_METHOD"], key, storage.holds(key)):
             start_response("403 Forbidden", [("Content-Type", "application/xml")])
             return [b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"]
         return application(environ, start_response)

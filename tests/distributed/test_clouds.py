@@ -7,9 +7,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from contextlib import ExitStack
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 import pytest
@@ -20,9 +18,11 @@ from pictory_provider.storage.files import AlreadyExists, Changed, Content, Head
 from pictory_provider.storage.objects import ObjectFiles
 from pictory_provider.storage.target import JSON
 from tests.distributed import servers
-from tests.distributed.clouds import filesystem
-from tests.distributed.proxy import Proxy
+from tests.distributed.clouds import behind_a_proxy, filesystem
 from tests.provider.batches import Tries, billed
+
+if TYPE_CHECKING:
+    from tests.distributed.proxy import Proxy
 
 ROUNDS = 20
 SLOW_RETRY = {"s3": 10, "gs": 3, "abfs": 1}
@@ -44,20 +44,8 @@ class Cloud(NamedTuple):
 
 @pytest.fixture(scope="module", params=["s3", "gs", "abfs"])
 def cloud(request):
-    with ExitStack() as stack:
-        if request.param == "s3":
-            direct = stack.enter_context(servers.s3()).url
-        elif request.param == "gs":
-            direct = stack.enter_context(servers.gcs())
-        else:
-            connection = stack.enter_context(servers.azure(Path(sys.prefix) / "azurite"))
-            before, _, address = connection.partition("BlobEndpoint=")
-            address, _, account = address.rstrip(";").rpartition("/")
-            proxy = stack.enter_context(Proxy(address))
-            yield Cloud(request.param, f"{before}BlobEndpoint={proxy.url}/{account};", proxy)
-            return
-        proxy = stack.enter_context(Proxy(direct))
-        yield Cloud(request.param, proxy.url, proxy)
+    with behind_a_proxy(request.param) as (url, proxy):
+        yield Cloud(request.param, url, proxy)
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.pictory import running
+from benchmarks.storage import measure
 from benchmarks.styles import STYLES
+from benchmarks.suites import ROOT
 from benchmarks.waiting import run
 
 
@@ -32,3 +34,13 @@ def test_a_window_counts_polls_and_lag(server):
     cost = run(server, "this provider", jobs=jobs, interval=0.2, first=0, rate=100, window=0.5, settle=0.5)
     assert cost["polls"] > 0
     assert len(cost["lag"]) == 3
+
+
+def test_the_requests_of_a_batch_to_object_storage_are_counted():
+    pytest.importorskip("moto")  # make test-distributed installs it, and s3fs
+    pytest.importorskip("s3fs")
+    cost = measure(ROOT, "s3", 8)
+    assert 1 < cost.fresh <= 8
+    assert 0 < cost.again < 8 * cost.fresh
+    assert cost.single > 1
+    assert cost.wall > cost.cpu > 0
