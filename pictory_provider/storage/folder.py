@@ -189,7 +189,12 @@ class Folder:
                 )
             return found._replace(sidecar_version=beside.version)
 
-        existing = map_concurrently(inspect, pictures)
+        there = [
+            name
+            for name, sidecar in pictures.items()
+            if any(self._within(each) in stats for each in (name, sidecar))
+        ]
+        existing = map_concurrently(inspect, there)
         return {name: found for name, found in existing.items() if found is not None}
 
     def look(self, names: Iterable[str]) -> dict[str, ExistingImage]:
