@@ -69,6 +69,7 @@ def save_picture(
     mark_ai_generated: bool = False,
     otherwise: Target | None = None,
     before: Callable[[Received], object] | None = None,
+    is_new: bool = False,
     log: Log,
 ) -> Saved:
     """Download, check and save a finished job's picture. Pictory is not asked for the job.
@@ -76,6 +77,7 @@ def save_picture(
     :param mark_ai_generated: mark the file as made by AI (:mod:`pictory_provider.media.mark`).
     :param otherwise: where to save it if another file exists at ``target``; that file is left as it is.
     :param before: called with the received picture right before it is moved to its path.
+    :param is_new: whether no earlier attempt may have saved this picture without its mark.
     :raises RequestInvalid: if another file exists, ``overwrite`` is off, and ``otherwise`` is ``None``.
     :raises ImageInvalid: if it is not a whole picture, or larger than ``max_bytes``.
     :raises StorageFailed: if it cannot be written.
@@ -91,7 +93,7 @@ def save_picture(
             if announced.isdigit() and int(announced) > max_bytes:
                 raise too_large(max_bytes)
             with target.receive(pieces, max_bytes=max_bytes) as received:
-                unmarked = received.sha256
+                unmarked = None if is_new else received.sha256
                 if mark_ai_generated:
                     _mark(target, received, log)
                 if before:
@@ -142,14 +144,16 @@ def image_record(job: Job, path: str, file: SavedFile, *, mark_ai_generated: boo
     return image
 
 
-def _is_placed(target: Target, received: Received, unmarked: str, *, overwrite: bool) -> bool:
+def _is_placed(target: Target, received: Received, unmarked: str | None, *, overwrite: bool) -> bool:
     """Move a picture to its path; return ``False`` if another file exists there.
 
-    :param unmarked: its digest before it was marked.
+    :param unmarked: its digest before it was marked, if the file may be of an earlier attempt.
     """
     return target.place(received, overwrite=overwrite) or (
         # The existing file is the same picture without the mark: an earlier attempt ended before it marked it.
-        unmarked != received.sha256 and target.digest() == unmarked and target.place(received, overwrite=True)
+        unmarked not in (None, received.sha256)
+        and target.digest() == unmarked
+        and target.place(received, overwrite=True)
     )
 
 

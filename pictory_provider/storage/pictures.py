@@ -256,6 +256,7 @@ class PictureTarget:
                 overwrite=False,
                 max_bytes=DEFAULT_MAX_BYTES,
                 mark_ai_generated=mark_ai_generated,
+                is_new=True,
                 log=log,
             )
         except Occupied:
