@@ -527,6 +527,15 @@ class _Azure(_Client):
 
     has_conditions = True
 
+    def stat(self, name: str) -> Stat:
+        """Return a blob's size and version, or a folder of an account with hierarchical namespaces."""
+        if not self._fs.split_path(name)[1]:
+            return super().stat(name)
+        found = self._with_blob(name, lambda blob: blob.get_blob_properties())
+        if (found.metadata or {}).get("hdi_isfolder") == "true":
+            return Stat(None, is_folder=True)
+        return Stat(int(found.size), version=_text(found.etag))
+
     def read(self, name: str) -> Content:
         """Return a blob's content and version."""
 
