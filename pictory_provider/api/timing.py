@@ -37,6 +37,8 @@ class Timing:
     :param resume_after: time from the first finished job of a batch until a worker resumes to save it.
     :param progress_interval: shortest time between two reports of a batch's progress.
     :param record_retries: waits between the attempts to write a record that must not be lost.
+    :param second_looks: waits for other tasks that have begun at the same moment as a batch, before it looks again
+        whether they have left its file names.
     :param wave_grace: time that a task which has to end waits for its open requests.
     :param lock: time that a task waits for the lock on a folder. The lock is held while one small file is written.
     :param lock_warning: time after which the log says that the task waits for the lock.
@@ -64,6 +66,7 @@ class Timing:
     resume_after: float = 60.0
     progress_interval: float = 5.0
     record_retries: tuple[float, ...] = (0.5, 2.0, 5.0)
+    second_looks: tuple[float, ...] = (0.2, 0.8, 3.0)
     wave_grace: float = 30.0
     lock: float = 60.0
     lock_warning: float = 5.0

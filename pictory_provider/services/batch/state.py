@@ -21,7 +21,7 @@ from pictory_provider.api.errors import PictoryError, RequestInvalid, StorageFai
 from pictory_provider.api.timing import TIMING
 from pictory_provider.core.attempt import MadeBy
 from pictory_provider.core.batch.file_names import HEADER, RECORD_FOLDER
-from pictory_provider.core.batch.journal import SAVED, Header, page_name
+from pictory_provider.core.batch.journal import INTENT, SAVED, Header, page_name
 from pictory_provider.core.batch.resume import (
     StartKind,
     check_shared,
@@ -173,17 +173,22 @@ class BatchRecord:
         """Check that nobody has begun to use these file names, after the header was written.
 
         A single task writes its intent into a sidecar and then looks for the header; this looks for sidecars after
-        the header was written. So at least one of two that begin at the same moment sees the other.
+        the header was written. So at least one of two that begin at the same moment sees the other. If both do,
+        the task takes its intent back, and the batch waits for that.
 
         :param names: of the pictures that are to be bought.
         :param seen: what existed there before the header was written.
         :raises StorageFailed: if it is something else now.
         """
         wanted = dict.fromkeys(names)
-        found = self.folder.existing(wanted, self._known)
-        changed = [name for name in wanted if _unlike(found.get(name), seen.get(name))]
-        if changed:
-            raise taken_meanwhile(changed, self.folder.path)
+        for pause in (*TIMING.second_looks, None):
+            found = self.folder.existing(wanted, self._known)
+            changed = [name for name in wanted if _unlike(found.get(name), seen.get(name))]
+            if not changed:
+                return
+            if pause is None or not all(_is_intent(found.get(name)) for name in changed):
+                raise taken_meanwhile(changed, self.folder.path)
+            time.sleep(pause)
 
     def _start(self, header: Header, *, is_resumed: bool) -> StartKind:
         return start_of(
@@ -309,6 +314,10 @@ class BatchRecord:
 def _unlike(one: ExistingImage | None, other: ExistingImage | None) -> bool:
     """Whether something else is there; a sidecar that is on record lacks what a read one has."""
     return _described(one) != _described(other)
+
+
+def _is_intent(existing: ExistingImage | None) -> bool:
+    return existing is None or (existing.sidecar is not None and existing.sidecar.state == INTENT)
 
 
 def _described(existing: ExistingImage | None) -> tuple[Any, ...]:

@@ -38,6 +38,11 @@ def single(folder):
     return Attempts(lambda: GenerateImageOperator(task_id="lamp", **arguments), run_id="another")
 
 
+@pytest.fixture(autouse=True)
+def _impatient(timing):
+    timing(second_looks=(0.0,))
+
+
 STEPS = {
     "the batch has listed the folder": (BatchRecord, "existing", "after"),
     "the batch is about to write its header": (BatchRecord, "write", "before"),
