@@ -14,6 +14,7 @@ import time
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 
@@ -44,6 +45,7 @@ class SyncClient:
         self.settings = settings
         self._session = _new_session()
         self._mask = mask_of(settings)
+        self._proxies: dict[tuple[str, str], str | None] = {}
         self.skew = 0.0
 
     def close(self) -> None:
@@ -135,7 +137,10 @@ class SyncClient:
 
     def _request(self, session: requests.Session, method: str, url: str, **arguments: Any) -> requests.Response:
         settings = self.settings
-        proxy = settings.proxy_for(url)
+        host = urlsplit(url)[:2]
+        if host not in self._proxies:  # finding it reads the whole environment
+            self._proxies[host] = settings.proxy_for(url)
+        proxy = self._proxies[host]
         with _quiet_queries():
             return session.request(
                 method,
