@@ -24,7 +24,7 @@ from pictory_provider.api.decoding import parse_json
 from pictory_provider.api.errors import NOTHING_SPENT, StorageFailed, Unavailable
 from pictory_provider.core.attempt import MadeBy
 from pictory_provider.core.batch.file_names import HEADER
-from pictory_provider.core.batch.journal import Header
+from pictory_provider.core.batch.resume import beside_batch
 from pictory_provider.core.evidence import how_to_adopt, how_to_wait
 from pictory_provider.core.ledger import total
 from pictory_provider.core.picture_names import SIDECAR_SUFFIX
@@ -146,15 +146,9 @@ class _SidecarBackend:
             return
         header = None
         with suppress(ValueError):
-            header = Header.from_dict(parse_json(found.data))
-        if header is None or not header.has_ended:
-            owner = "a batch whose record cannot be read" if header is None else f"a batch, {header.owner}"
-            raise Unavailable(
-                f"The folder of {self.target.path!r} is in use by {owner}, which may buy the same picture now: "
-                f"its record, {record.path}, does not say that it has ended. This task sent nothing, and nothing "
-                "was spent. Let no other task write into the folder of a batch while it runs. If that batch was "
-                "killed, clear its task: it continues where it stopped."
-            )
+            header = parse_json(found.data)
+        if error := beside_batch(header, path=self.target.path, record=record.path):
+            raise error
 
     def _is_of_another_job(self, submission: Submission) -> bool:
         own = self.own()

@@ -260,7 +260,7 @@ class ObjectFiles:
 
         :raises Changed: if the condition is not met.
         """
-        if not self._client.has_conditions or self._client.keeps_conditions(name) is False:
+        if self._client.keeps_conditions(name) is False:
             self._log_once()
             return otherwise()
         pauses = iter(_PAUSES)
@@ -336,12 +336,7 @@ class _UnsupportedError(Exception):
 
 
 class _Client:
-    """A filesystem without conditions. The subclasses are those of the clouds.
-
-    :ivar has_conditions: whether :meth:`write` takes a condition, and :meth:`delete` can be called.
-    """
-
-    has_conditions = False
+    """A filesystem without conditions. The subclasses are those of the clouds."""
 
     def __init__(self, fs: Any) -> None:
         self._fs = fs
@@ -378,8 +373,11 @@ class _Client:
         raise NotImplementedError
 
     def keeps_conditions(self, name: str) -> bool | None:  # noqa: ARG002
-        """Whether the storage of an object keeps conditions; ``None`` if that is unknown yet."""
-        return True
+        """Whether the storage of an object keeps conditions; ``None`` if that is unknown yet.
+
+        If it does not, :meth:`write` takes none, and :meth:`delete` is not called.
+        """
+        return False
 
     def set_keeps_conditions(self, name: str, *, keeps: bool) -> None:
         """Remember whether the storage of an object keeps conditions."""
@@ -391,8 +389,6 @@ class _Client:
 
 class _S3(_Client):
     """s3fs (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-requests.html)."""
-
-    has_conditions = True
 
     def keeps_conditions(self, name: str) -> bool | None:
         """Whether the storage keeps conditions. Amazon's does; some that are compatible ignore them silently."""
@@ -472,7 +468,9 @@ class _Body(BytesIO):
 class _Gcs(_Client):
     """gcsfs (https://cloud.google.com/storage/docs/request-preconditions)."""
 
-    has_conditions = True
+    def keeps_conditions(self, name: str) -> bool | None:  # noqa: ARG002
+        """Whether the storage of an object keeps conditions: it does."""
+        return True
 
     def stat(self, name: str) -> Stat:
         """Return an object's size and version. A folder is no object, and does not prevent one of its name."""
@@ -525,7 +523,9 @@ class _Gcs(_Client):
 class _Azure(_Client):
     """adlfs (https://learn.microsoft.com/rest/api/storageservices/specifying-conditional-headers-for-blob-service-operations)."""
 
-    has_conditions = True
+    def keeps_conditions(self, name: str) -> bool | None:  # noqa: ARG002
+        """Whether the storage of an object keeps conditions: it does."""
+        return True
 
     def stat(self, name: str) -> Stat:
         """Return a blob's size and version, or a folder of an account with hierarchical namespaces."""

@@ -85,11 +85,11 @@ class RowImage(NamedTuple):
         """Return the picture that exists; ``None`` if it is missing, or is not the one of its sidecar."""
         if existing is None or existing.sidecar is None or not existing.has_its_picture:
             return None
-        assert existing.sidecar.saved is not None
         sidecar = existing.sidecar
+        assert sidecar.saved is not None
         # A sidecar that is to be mended has to be read again.
         version = None if sidecar.may_be else existing.sidecar_version
-        return cls(str(sidecar.submission.job_id), existing.sidecar.saved, sidecar_version=version)
+        return cls(str(sidecar.submission.job_id), sidecar.saved, sidecar_version=version)
 
 
 class Decision(NamedTuple):

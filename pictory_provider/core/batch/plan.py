@@ -209,8 +209,8 @@ class Plan:
             return 0
         # A job that never ends does not show whether pictures can be saved, so submit another one as a test.
         tries, entries = self.journal.header.tries, iter(self.journal)
-        owed = [e for e in entries if e.is_owed and e.adoptable and e.tried == tries]
-        owed = [e for e in owed if e.code != WaitTimeout.__name__]
+        failed = [e for e in entries if e.state == FAILED and e.adoptable and e.tried == tries]
+        owed = [e for e in failed if e.code != WaitTimeout.__name__]
         if not owed:
             return 1
         self.stop(breaker.not_saved(str(owed[-1].code), str(owed[-1].message)))

@@ -30,9 +30,15 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pictory_provider.api.errors import PictoryError, RequestInvalid, StorageFailed, SubmitOutcomeUnknown
+from pictory_provider.api.errors import (
+    PictoryError,
+    RequestInvalid,
+    StorageFailed,
+    SubmitOutcomeUnknown,
+    Unavailable,
+)
 from pictory_provider.api.text import counted, listed
 from pictory_provider.core.attempt import Attempt
 from pictory_provider.core.batch.file_names import HEADER, RECORD_FOLDER, same
@@ -50,9 +56,10 @@ from pictory_provider.core.batch.journal import (
 from pictory_provider.core.batch.rows import Row, digest_of, key_of, request_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pictory_provider.core.ledger import Charge
+    from pictory_provider.core.resume import ExistingImage
 
 _SHOWN = 5
 """How many pages of rows, or file names, an error names."""
@@ -219,12 +226,66 @@ def is_held(existing: Any, header: Header) -> bool:
     )
 
 
-def taken_meanwhile(names: Sequence[str], folder: str) -> StorageFailed:
-    """Return the error if another task has begun to use file names of a batch while the batch began."""
-    return StorageFailed.unsent(
-        f"While this batch began, another task has begun to use {counted(len(names), 'file name')} of it in "
-        f"{folder}: {listed(names, _SHOWN)}",
+class TakenMeanwhile(NamedTuple):
+    """File names of a batch that another task has begun to use while the batch began.
+
+    :param may_be_left: whether that task may take its intent back, because it sees the batch.
+    """
+
+    error: StorageFailed
+    may_be_left: bool
+
+
+def taken_meanwhile(
+    names: Iterable[str],
+    seen: Mapping[str, ExistingImage],
+    found: Mapping[str, ExistingImage],
+    *,
+    folder: str,
+) -> TakenMeanwhile | None:
+    """Return which file names another task has begun to use; ``None`` for none.
+
+    :param names: of the pictures that are to be bought.
+    :param seen: what existed there before the batch's header was written.
+    :param found: what exists there after that.
+    """
+    changed = [name for name in names if _summary(found.get(name)) != _summary(seen.get(name))]
+    if not changed:
+        return None
+    error = StorageFailed.unsent(
+        f"While this batch began, another task has begun to use {counted(len(changed), 'file name')} of it in "
+        f"{folder}: {listed(changed, _SHOWN)}",
         "A retry uses that task's pictures. Let no other task write into the folder of a batch while it runs.",
+    )
+    others = [found[name].sidecar for name in changed if name in found]
+    return TakenMeanwhile(error, all(sidecar is not None and sidecar.state == INTENT for sidecar in others))
+
+
+def _summary(existing: ExistingImage | None) -> tuple[Any, ...]:
+    """Return what shows that something else exists; a sidecar from the record has no more than this."""
+    if existing is None:
+        return ()
+    sidecar = existing.sidecar
+    state = None if sidecar is None else (sidecar.state, sidecar.submission.job_id)
+    return existing.size, existing.folder, bool(existing.problem), state
+
+
+def beside_batch(header: Any, *, path: str, record: str) -> Unavailable | None:
+    """Return the error of a single task that would buy a picture in the folder of a batch; ``None`` if it may.
+
+    :param header: the JSON of the batch's header; anything else if it is not JSON.
+    :param path: of the task's picture.
+    :param record: the path of the header.
+    """
+    found = Header.from_dict(header)
+    if found is not None and found.has_ended:
+        return None
+    owner = "a batch whose record cannot be read" if found is None else f"a batch, {found.owner}"
+    return Unavailable(
+        f"The folder of {path!r} is in use by {owner}, which may buy the same picture now: its record, {record}, "
+        "does not say that it has ended. This task sent nothing, and nothing was spent. Let no other task write "
+        "into the folder of a batch while it runs. If that batch was killed, clear its task: it continues where "
+        "it stopped."
     )
 
 

@@ -156,26 +156,14 @@ class PictureSaver:
         :param bought: the sidecar of its submission.
         """
         target = self._folder.target(file_name, cache_control=self._spec.cache_control)
-        if file_name not in self._taken and not overwrite:
-            return self._save_to(target, job, bought, client, overwrite=False, is_new=True)
-        existing = target.inspect()
-        is_gone = existing.sidecar is not None and existing.sidecar.saved is not None and existing.size is None
-        is_of_another = existing.sidecar is None or existing.sidecar.submission.job_id != job.job_id
-        if is_of_another and not existing.problem and (overwrite or is_gone):
-            # A sidecar must never describe a picture of another job.
-            target.write_sidecar(bought)
-        return self._save_to(target, job, bought, client, overwrite=overwrite)
-
-    def _save_to(
-        self,
-        target: PictureTarget,
-        job: Job,
-        bought: Sidecar,
-        client: SyncClient,
-        *,
-        overwrite: bool,
-        is_new: bool = False,
-    ) -> Saved:
+        is_new = file_name not in self._taken and not overwrite
+        if not is_new:
+            existing = target.inspect()
+            is_gone = existing.sidecar is not None and existing.sidecar.saved is not None and existing.size is None
+            is_of_another = existing.sidecar is None or existing.sidecar.submission.job_id != job.job_id
+            if is_of_another and not existing.problem and (overwrite or is_gone):
+                # A sidecar must never describe a picture of another job.
+                target.write_sidecar(bought)
         return target.save(
             client,
             job,

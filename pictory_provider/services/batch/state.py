@@ -21,7 +21,7 @@ from pictory_provider.api.errors import PictoryError, RequestInvalid, StorageFai
 from pictory_provider.api.timing import TIMING
 from pictory_provider.core.attempt import MadeBy
 from pictory_provider.core.batch.file_names import HEADER, RECORD_FOLDER
-from pictory_provider.core.batch.journal import INTENT, SAVED, Header, page_name
+from pictory_provider.core.batch.journal import SAVED, Header, page_name
 from pictory_provider.core.batch.resume import (
     StartKind,
     check_shared,
@@ -183,11 +183,11 @@ class BatchRecord:
         wanted = dict.fromkeys(names)
         for pause in (*TIMING.second_looks, None):
             found = self.folder.existing(wanted, self._known)
-            changed = [name for name in wanted if _unlike(found.get(name), seen.get(name))]
-            if not changed:
+            taken = taken_meanwhile(wanted, seen, found, folder=self.folder.path)
+            if taken is None:
                 return
-            if pause is None or not all(_is_intent(found.get(name)) for name in changed):
-                raise taken_meanwhile(changed, self.folder.path)
+            if pause is None or not taken.may_be_left:
+                raise taken.error
             time.sleep(pause)
 
     def _start(self, header: Header, *, is_resumed: bool) -> StartKind:
@@ -309,27 +309,6 @@ class BatchRecord:
         # A listing of an object storage may be outdated.
         named |= {page_name(header.generation, page): page for page in header.begun}
         return {named[name]: _json(content) for name, content in self.folder.read(named).items()}
-
-
-def _unlike(one: ExistingImage | None, other: ExistingImage | None) -> bool:
-    """Whether something else is there; a sidecar that is on record lacks what a read one has."""
-    return _described(one) != _described(other)
-
-
-def _is_intent(existing: ExistingImage | None) -> bool:
-    return existing is None or (existing.sidecar is not None and existing.sidecar.state == INTENT)
-
-
-def _described(existing: ExistingImage | None) -> tuple[Any, ...]:
-    if existing is None:
-        return ()
-    sidecar = existing.sidecar
-    return (
-        existing.size,
-        existing.folder,
-        bool(existing.problem),
-        sidecar and (sidecar.state, sidecar.submission.job_id),
-    )
 
 
 def _header_in(content: bytes | None) -> Any:
