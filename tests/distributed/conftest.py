@@ -39,6 +39,15 @@ def storage():
         yield storage
 
 
+@pytest.fixture
+def connected(pictory, storage, monkeypatch):
+    """Connect this process to a Pictory whose jobs end at once, and to the S3 as ``media``."""
+    pictory.reset()
+    pictory.account.seconds = 0
+    monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(requests_per_second=500))
+    monkeypatch.setenv("AIRFLOW_CONN_MEDIA", storage.connection_json(ACCESS_KEY))
+
+
 @pytest.fixture(scope="session")
 def airflow(pictory, storage, tmp_path_factory):
     """Return a healthy Airflow with two schedulers, two triggerers, and two workers of four slots each."""

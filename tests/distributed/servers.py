@@ -74,6 +74,13 @@ class Storage:
         extra = {"endpoint_url": self.url, "region_name": "us-east-1"}
         return json.dumps({"conn_type": "aws", "login": access_key, "password": "a secret", "extra": extra})
 
+    def client(self) -> Any:
+        """Return a client of another library than the provider's."""
+        import boto3
+
+        keys = {"aws_access_key_id": "a-reader", "aws_secret_access_key": "of the bucket"}
+        return boto3.client("s3", endpoint_url=self.url, region_name="us-east-1", **keys)
+
     @property
     def objects(self) -> dict[str, bytes]:
         """The content of the bucket, by key."""
@@ -114,24 +121,11 @@ def s3() -> Iterator[Storage]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        _make_bucket(storage)
+        storage.client().create_bucket(Bucket=storage.bucket)
         yield storage
     finally:
         server.shutdown()
         thread.join()
-
-
-def _make_bucket(storage: Storage) -> None:
-    import boto3
-
-    client = boto3.client(
-        "s3",
-        endpoint_url=storage.url,
-        region_name="us-east-1",
-        aws_access_key_id="the-maker",
-        aws_secret_access_key="of the bucket",
-    )
-    client.create_bucket(Bucket=storage.bucket)
 
 
 @contextmanager

@@ -118,10 +118,7 @@ def headers_of(cloud, name):
 
     key = name.partition("/")[2]
     if cloud.name == "s3":
-        import boto3
-
-        keys = {"aws_access_key_id": "a-reader", "aws_secret_access_key": "a secret", "region_name": "us-east-1"}
-        found = boto3.client("s3", endpoint_url=cloud.url, **keys).head_object(Bucket=servers.BUCKET, Key=key)
+        found = servers.Storage(cloud.url).client().head_object(Bucket=servers.BUCKET, Key=key)
         return Headers(found["ContentType"], found.get("CacheControl"))
     if cloud.name == "gs":
         found = requests.get(f"{cloud.url}/storage/v1/b/{servers.BUCKET}/o/{key.replace('/', '%2F')}", timeout=30)

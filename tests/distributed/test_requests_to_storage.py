@@ -15,19 +15,11 @@ from pictory_provider.services.batch.wave import Wave
 from pictory_provider.storage import objects
 from pictory_provider.storage.files import AlreadyExists, Changed, Content
 from pictory_provider.storage.target import JSON, locate
-from tests.distributed.conftest import ACCESS_KEY
-from tests.provider.batches import Tries, billed
+from tests.provider.batches import Tries, billed, lamps
 from tests.stand_ins import StateStore, TaskInstance, says
 
+pytestmark = pytest.mark.usefixtures("connected")
 ROWS = 200
-
-
-@pytest.fixture(autouse=True)
-def _connections(pictory, storage, monkeypatch):
-    pictory.reset()
-    pictory.account.seconds = 0
-    monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(requests_per_second=500))
-    monkeypatch.setenv("AIRFLOW_CONN_MEDIA", storage.connection_json(ACCESS_KEY))
 
 
 @pytest.fixture
@@ -48,29 +40,25 @@ def batch(name):
     return tries
 
 
-def table(rows):
-    return [f"A lamp, number {number}" for number in range(rows)]
-
-
 def test_a_batch_makes_three_requests_a_picture_and_a_rerun_almost_none(counted, pictory):
-    assert batch("many")(table(ROWS))["saved"] == ROWS
+    assert batch("many")(lamps(ROWS))["saved"] == ROWS
     first = counted()
     assert len(first) <= 3 * ROWS, first
     again = batch("many")
     again.run_id = "the next night"
-    assert again(table(ROWS))["reused"] == ROWS
+    assert again(lamps(ROWS))["reused"] == ROWS
     assert len(counted()) <= 20 + math.ceil(ROWS / 48)
     assert len(pictory.submissions) == ROWS
 
 
 def test_a_folder_of_single_pictures_is_read_once_and_is_then_on_record(counted):
     for number in range(3):
-        single(f"s3://media@pictures/requests/singles/{number:05d}.png", prompt=table(3)[number])
-    assert batch("singles")(table(3))["reused"] == 3
+        single(f"s3://media@pictures/requests/singles/{number:05d}.png", prompt=lamps(3)[number])
+    assert batch("singles")(lamps(3))["reused"] == 3
     counted()
     again = batch("singles")
     again.run_id = "the next night"
-    assert again(table(3))["reused"] == 3
+    assert again(lamps(3))["reused"] == 3
     assert [each for each in counted() if ".png.json" in each] == []
 
 
@@ -119,26 +107,17 @@ def test_in_a_storage_that_ignores_conditions_a_file_that_somebody_puts_there_me
         return saved(self, *arguments)
 
     monkeypatch.setattr(Wave, "submit", submit)
-    batch("ignoring")(table(3))
+    batch("ignoring")(lamps(3))
     assert theirs.files.read(theirs.name).data == b"theirs"
     assert set(billed(pictory).values()) == {1}
 
 
 def head(storage, key):
-    import boto3
-
-    client = boto3.client(
-        "s3",
-        endpoint_url=storage.url,
-        region_name="us-east-1",
-        aws_access_key_id="a-reader",
-        aws_secret_access_key="of the bucket",
-    )
-    return client.head_object(Bucket=storage.bucket, Key=key)
+    return storage.client().head_object(Bucket=storage.bucket, Key=key)
 
 
 def test_every_object_has_the_type_of_its_content(storage):
-    batch("types")(table(2))
+    batch("types")(lamps(2))
     types = {
         key.removeprefix("requests/types/"): head(storage, key)["ContentType"]
         for key in storage.objects
@@ -160,7 +139,7 @@ def test_pictures_are_served_with_the_cache_control_that_was_asked_for_and_nothi
     cache = "public, max-age=31536000, immutable"
     folder = "s3://media@pictures/requests/cache"
     job = single(f"{folder}/single.png", cache_control=cache)
-    Tries(f"{folder}/batch")(table(1), cache_control=cache)
+    Tries(f"{folder}/batch")(lamps(1), cache_control=cache)
     for cached in (cache, None):
         path = f"{folder}/download-{bool(cached)}.png"
         DownloadImageOperator(task_id="save", job_id=job, path=path, cache_control=cached).execute(
@@ -179,7 +158,7 @@ def test_a_cache_control_that_is_no_header_is_refused_before_anything_is_sent(pi
     ):
         single(f"{folder}/single.png", cache_control=value)
     with pytest.raises(PictoryRequestInvalid, match=says("cache_control is")):
-        Tries(folder)(table(1), cache_control=value)
+        Tries(folder)(lamps(1), cache_control=value)
     with pytest.raises(PictoryRequestInvalid, match=says("cache_control is")):
         DownloadImageOperator(task_id="save", job_id="x", path=f"{folder}/a.png", cache_control=value).execute({})
     assert pictory.requests == []

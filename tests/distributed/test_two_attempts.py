@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from itertools import count
 
-import boto3
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
@@ -16,20 +15,12 @@ from pictory_provider.services.batch.state import BatchRecord
 from pictory_provider.storage.files import Changed
 from pictory_provider.storage.objects import ObjectFiles
 from pictory_provider.storage.target import Target
-from tests.distributed.conftest import ACCESS_KEY
 from tests.driver import event_of
 from tests.provider.batches import Tries, billed, lamps
 from tests.stand_ins import StateStore, TaskInstance, says
 
+pytestmark = pytest.mark.usefixtures("connected")
 FOLDERS = count()
-
-
-@pytest.fixture(autouse=True)
-def _connections(pictory, storage, monkeypatch):
-    pictory.reset()
-    pictory.account.seconds = 0
-    monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(requests_per_second=500))
-    monkeypatch.setenv("AIRFLOW_CONN_MEDIA", storage.connection_json(ACCESS_KEY))
 
 
 @pytest.fixture
@@ -102,8 +93,7 @@ def test_a_picture_that_somebody_has_changed_is_bought_again_and_blocks_nothing(
 ):
     tries = attempts(key)
     assert tries(lamps(3))["saved"] == 3
-    keys = {"aws_access_key_id": "x", "aws_secret_access_key": "y", "region_name": "us-east-1"}
-    client = boto3.client("s3", endpoint_url=storage.url, **keys)
+    client = storage.client()
     if what == "is deleted":
         client.delete_object(Bucket="pictures", Key=f"{key}/00001.png")
     else:
