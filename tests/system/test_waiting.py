@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 WAYS = ("poke", "reschedule", "deferrable")
 
@@ -32,11 +33,10 @@ def test_the_log_of_a_failed_wait_names_the_job_and_what_pictory_said(airflow, r
 
     log = airflow.task_log(*runs["outcomes"], "failed_deferrable")
     assert "failed at Pictory: IMAGE_GENERATION_FAILED: The image could not be generated" in log
-    for _ in airflow.until(60):  # the triggerer writes a log of its own, which Airflow adds when it finds it
-        log = airflow.task_log(*runs["outcomes"], "stuck_deferrable")
-        if "Trigger fired event" in log:
-            break
-    assert "Trigger fired event" in log
+    log = airflow.task_log(*runs["outcomes"], "stuck_deferrable")
+    # The first line of the trigger. Its last may be missing: where the triggerer hears of the end first, it writes what
+    # comes later to a log of its own (Airflow 3.3.2, triggerer_job_runner.py, get_logger).
+    assert re.search(r'"event": "trigger [^"]*stuck_deferrable[^"]* starting"', log)
     assert "AirflowSensorTimeout" in log
 
 
