@@ -37,18 +37,28 @@ class GenerateImageBatchOperator(BaseOperator):
 
     At the end the folder has ``metadata.jsonl``, with a line for each picture, and ``failed.jsonl``, with a line
     for each row without one. The XCom ``return_value`` is ``{"of", "to_do", "waiting", "saved", "reused", "owed",
-    "failed", "unknown", "not_bought", "ai_credits_used", "manifest"}``; while the task runs, the XCom ``progress``
-    has all of it but ``manifest``. The XComs ``pictures_0``, ``pictures_1`` and so on have the image records of 50
-    rows each.
+    "failed", "unknown", "not_bought", "skipped", "ai_credits_used", "manifest"}``; while the task runs, the XCom
+    ``progress`` has all of it but ``manifest``. The XComs ``pictures_0``, ``pictures_1`` and so on have the image
+    records of 50 rows each.
 
-    :param requests: a list of prompts or of dicts; or the path of a ``.csv`` or ``.jsonl`` file, local or any URL
-        that ``ObjectStoragePath`` takes. A row's ``prompt``, ``file_name``, ``model``, ``aspect_ratio``, ``style``
-        and ``reference_image_url`` win over the arguments below; its other columns go into the manifest.
-        (templated)
+    :param requests: a list of prompts or of dicts; the rows of a database, with ``column_names``; a data frame, or
+        any other object with ``__arrow_c_stream__``; or the path of a ``.csv``, ``.tsv`` or ``.jsonl`` file, also
+        with ``.gz``, or of an ``.xlsx`` or ``.parquet`` file, local or any URL that ``ObjectStoragePath`` takes.
+        Excel, Parquet and data frames need the extra ``tables``. A row's ``prompt``, ``file_name``, ``model``,
+        ``aspect_ratio``, ``style`` and ``reference_image_url`` win over the arguments below; its other columns go
+        into the manifest. (templated)
     :param path: the folder: an absolute local path, or any URL that ``ObjectStoragePath`` takes. Tasks, runs and
         map indexes that run at the same time need a folder each. (templated)
+    :param column_names: the columns of rows that are tuples or lists, in their order. (templated)
+    :param request_columns: which columns are fields of the request, such as
+        ``{"prompt": "Description", "model": None}``; ``None`` says that no column is. A field that is not named
+        here is taken from the column of its own name. (templated)
+    :param skip_blank: a column; rows with a blank cell in it are left out and counted as ``skipped``. (templated)
+    :param sheet: of an Excel file; by default its first visible one. (templated)
+    :param on_bad_row: ``"fail"`` to buy nothing while a row is bad, or ``"skip"`` to leave bad rows out, list them
+        in ``failed.jsonl`` and count them as failed.
     :param prompt: a pattern over the columns of a row, such as ``"{product} on a wooden table"``; ``{index}`` is
-        the number of the row, from 0. (templated)
+        the number of the row, from 0; ``{row[g:id]}`` names any column. (templated)
     :param file_name: a pattern for the path of a picture, relative to ``path``, such as ``"{sku}.png"``.
         (templated)
     :param reference_image_url: a pattern for the picture to start from, public or private; see
@@ -94,6 +104,10 @@ class GenerateImageBatchOperator(BaseOperator):
         "file_name",
         "reference_image_url",
         "pictory_conn_id",
+        "column_names",
+        "request_columns",
+        "skip_blank",
+        "sheet",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"requests": "json", "prompt": "md"}
     operator_extra_links = (PictoryBatchLink(),)
@@ -104,6 +118,11 @@ class GenerateImageBatchOperator(BaseOperator):
         *,
         requests: Any,
         path: str,
+        column_names: Sequence[str] | None = None,
+        request_columns: dict[str, str | None] | None = None,
+        skip_blank: str | None = None,
+        sheet: str | None = None,
+        on_bad_row: str = "fail",
         prompt: str | None = None,
         file_name: str = "{index:05d}.png",
         reference_image_url: str | None = None,
@@ -128,6 +147,11 @@ class GenerateImageBatchOperator(BaseOperator):
         super().__init__(**kwargs)
         self.requests = requests
         self.path = path
+        self.column_names = column_names
+        self.request_columns = request_columns
+        self.skip_blank = skip_blank
+        self.sheet = sheet
+        self.on_bad_row = on_bad_row
         self.prompt = prompt
         self.file_name = file_name
         self.reference_image_url = reference_image_url

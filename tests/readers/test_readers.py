@@ -20,7 +20,7 @@ from pictory_provider.core.batch.manifest import metadata_lines
 from pictory_provider.core.batch.plan import Plan
 from pictory_provider.core.batch.resume import open_batch
 from pictory_provider.core.batch.rows import RowBuilder
-from pictory_provider.core.batch.tables import records_of
+from pictory_provider.core.tables.inputs import table_of
 from pictory_provider.operators.batch import GenerateImageBatchOperator
 from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.simulator import Simulator
@@ -115,9 +115,9 @@ def long(tmp_path_factory):
         own = {"sku": f"{number:05d}", "price": 1}
         return own if number < ALIKE else {**own, "price": 0.6, "note": f"{number:06d}"}
 
-    table = [row(number) for number in range(ROWS)]
+    listed = [row(number) for number in range(ROWS)]
     prompt = f"The product on a wooden table{', in the light of a studio' * 10}, number {{sku}}"
-    rows = RowBuilder(conn_id="c", prompt=prompt, file_name="{sku}.png").rows(records_of(table))
+    table = RowBuilder(conn_id="c", prompt=prompt, file_name="{sku}.png").build(table_of(listed))
     found = {
         row.file_name: existing(
             state="saved",
@@ -126,9 +126,9 @@ def long(tmp_path_factory):
             size=SIZE,
             ai_credits_used=1 if row.index < ALIKE else 0.6,
         )
-        for row in rows
+        for row in table.rows
     }
-    plan = Plan(open_batch(None, {}, rows, folder="/f", made_by={}, max_tries=2, retries=2), found)
+    plan = Plan(open_batch(None, {}, table, folder="/f", made_by={}, max_tries=2, retries=2), found)
     folder = tmp_path_factory.mktemp("long")
     (folder / "metadata.jsonl").write_text("".join(metadata_lines(plan)), encoding="utf-8")
     return folder

@@ -64,6 +64,10 @@ def from_dict(value: Mapping[str, Any]) -> PictoryError:
     return KINDS.get(str(value.get("kind")), PictoryError)(message)
 
 
+ROW_INVALID = RequestInvalid.__name__
+"""The code of a row that is left out because it cannot be bought as it is."""
+
+
 def code_of(error: BaseException) -> str:
     """Return the code of an error: Pictory's code, or the name of its class."""
     return getattr(error, "code", None) or type(error).__name__

@@ -131,13 +131,17 @@ _FIELDS = (
 )
 
 
+_OPTIONAL = ("unsaved", "token", "skipped")
+"""Fields of the header that are left out if they say nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
     """The record of a batch as a whole.
 
     :param digest: of the table (:func:`pictory_provider.core.batch.rows.digest_of`).
     :param parts: a short digest of each page of the table, to show where two tables differ.
-    :param of: the number of rows in the table.
+    :param of: the number of rows in the table, including those that are left out.
     :param folder: of the batch.
     :param made_by: dag, run, task and map index of the batch's task.
     :param max_tries: Airflow's ``ti.max_tries`` in the last attempt.
@@ -155,6 +159,7 @@ class Header:
         (:func:`pictory_provider.core.batch.breaker.to_dict`).
     :param spending: the spending that is not in the entries; see the top of this module.
     :param token: of the attempt that has the batch: a random text, which no other attempt has.
+    :param skipped: how many rows of the table are left out because a cell is blank.
     :param unsaved: how many pictures in a row could not be fetched or saved, over all attempts
         (:meth:`pictory_provider.core.batch.plan.Plan.failed`).
     """
@@ -176,6 +181,7 @@ class Header:
     spending: dict[str, Any] | None = None
     unsaved: int = 0
     token: str = ""
+    skipped: int = 0
 
     @property
     def table_pages(self) -> int:
@@ -190,7 +196,7 @@ class Header:
     def to_dict(self) -> dict[str, Any]:
         """Return the header as JSON."""
         fields = {name: getattr(self, name) for name in self.__slots__}
-        fields = {name: field for name, field in fields.items() if field or name not in ("unsaved", "token")}
+        fields = {name: field for name, field in fields.items() if field or name not in _OPTIONAL}
         return {"version": VERSION, **fields, "parts": list(self.parts), "begun": list(self.begun)}
 
     @classmethod
@@ -211,7 +217,7 @@ class Header:
         ):
             return None
         fields = {name: field for name, field in value.items() if name in cls.__slots__}
-        fields["unsaved"] = count_or_none(value.get("unsaved")) or 0
+        fields |= {name: count_or_none(value.get(name)) or 0 for name in ("unsaved", "skipped")}
         fields["token"] = _text(value.get("token")) or ""
         try:
             return cls(**{**fields, "parts": tuple(value["parts"]), "begun": tuple(begun)})

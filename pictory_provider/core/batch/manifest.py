@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 from pictory_provider.api.decoding import number_or_none
 from pictory_provider.core.batch.breaker import code_of
 from pictory_provider.core.batch.decision import RowState
+from pictory_provider.core.batch.plan import without_picture
+from pictory_provider.core.batch.rows import BadRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +54,7 @@ _WHAT_TO_DO = {
     RowState.WAITING: "It is paid for. The attempt ended before; a retry or a clear of the task saves it, and "
     "pays nothing for it.",
 }
+_BAD_ROW = "Nothing was spent on it. Correct the row, and clear the task: that buys it."
 _NOT_MARKED = (
     "The existing picture could not be marked, and was not changed. The message says what you can do; clearing "
     "the task alone does not buy another."
@@ -82,19 +85,21 @@ def failed_lines(plan: Plan, ended_by: BaseException | None = None) -> Iterator[
     """
     names = column_names(plan)
     code, message = (None, None) if ended_by is None else _described(ended_by)
-    for row in plan.rows:
-        end = plan.end_of(row)
-        if end.state in (RowState.SAVED, RowState.REUSED):
-            continue
+    for row, end in without_picture(plan):
+        what_to_do = _WHAT_TO_DO[end.state]
+        if end.picture:
+            what_to_do = _NOT_MARKED
+        elif isinstance(row, BadRow):
+            what_to_do = _BAD_ROW
         fields = {
             "index": row.index,
             "line": row.line,
             "job_id": end.job_id,
-            "model": row.request.model,
+            "model": row.model,
             "state": end.state.value,
             "code": end.code or code,
             "message": end.message or message,
-            "what_to_do": _NOT_MARKED if end.picture else _WHAT_TO_DO[end.state],
+            "what_to_do": what_to_do,
         }
         yield _line(row, row.file_name, names, fields)
 
@@ -110,7 +115,8 @@ def refusal_lines(error: BaseException) -> Iterator[str]:
 
 def column_names(plan: Plan) -> dict[str, str]:
     """Return the names of the table's other columns in the manifest, in the order of their first appearance."""
-    columns = dict.fromkeys(column for row in plan.rows for column in row.columns)
+    rows: tuple[Row | BadRow, ...] = (*plan.rows, *plan.bad)
+    columns = dict.fromkeys(column for row in rows for column in row.columns)
     taken = _RESERVED | {column.casefold() for column in columns}
     names = {}
     for column in sorted(columns):  # so that the order of the rows decides no name
@@ -122,9 +128,9 @@ def column_names(plan: Plan) -> dict[str, str]:
     return {column: names[column] for column in columns}
 
 
-def _line(row: Row, file_name: str, names: dict[str, str], fields: dict[str, Any]) -> str:
+def _line(row: Row | BadRow, file_name: str | None, names: dict[str, str], fields: dict[str, Any]) -> str:
     others = {name: row.columns.get(column) for column, name in names.items()}
-    return _as_line({"file_name": file_name, "text": row.request.prompt, **others, **fields})
+    return _as_line({"file_name": file_name, "text": row.prompt, **others, **fields})
 
 
 def _described(error: BaseException) -> tuple[str, str]:

@@ -65,10 +65,10 @@ from pictory_provider.core.ledger import Charge
 from pictory_provider.core.picture_names import spare_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pictory_provider.core.batch.resume import ResumedBatch
-    from pictory_provider.core.batch.rows import Row
+    from pictory_provider.core.batch.rows import BadRow, Row
     from pictory_provider.core.resume import ExistingImage
 
 
@@ -129,13 +129,16 @@ class Plan:
         self.journal = resumed.journal
         self.rows = resumed.rows
         self.of = resumed.of
+        self.bad = resumed.bad
+        self.skipped = resumed.skipped
         self.error: PictoryError | None = None
         self._resubmit = resubmit
         self._max_in_flight = max_in_flight
         self._by_key = {row.key: row for row in self.rows}
         self._numbers = {row.key: number for number, row in enumerate(self.rows)}
         self._ends: dict[str, Decision] = {}
-        self._counts: Counter[RowState] = Counter({RowState.NOT_BOUGHT: resumed.of - len(self.rows)})
+        absent = resumed.of - len(self.rows) - len(self.bad)
+        self._counts: Counter[RowState] = Counter({RowState.NOT_BOUGHT: absent, RowState.FAILED: len(self.bad)})
         self._to_submit: list[int] = []
         self._before: dict[str, Entry | None] = {}
         self._waiting: dict[str, PendingJob] = {}
@@ -486,10 +489,18 @@ def _with_picture(entry: Entry, picture: RowImage) -> Entry:
     )
 
 
+def without_picture(plan: Plan) -> Iterator[tuple[Row | BadRow, Decision]]:
+    """Yield the rows that have no picture, and why, in the order of the table."""
+    ends = ((row, plan.end_of(row)) for row in plan.rows)
+    rows = (each for each in ends if each[1].state not in (RowState.SAVED, RowState.REUSED))
+    bad = ((row, Decision(RowState.FAILED, code=breaker.ROW_INVALID, message=row.problem)) for row in plan.bad)
+    return heapq.merge(rows, bad, key=lambda each: each[0].index)
+
+
 def progress(plan: Plan) -> dict[str, Any]:
     """Return the progress of a batch as JSON.
 
-    Every row is in exactly one count, and the counts add up to ``of``:
+    Every row is in exactly one count, and the counts but ``skipped`` add up to ``of``:
 
     ==============  =====================================================================
     ``to_do``       to be submitted
@@ -500,19 +511,23 @@ def progress(plan: Plan) -> dict[str, Any]:
     ``failed``      refused or failed
     ``unknown``     may or may not have been bought
     ``not_bought``  not bought by this attempt, because submissions were stopped
+    ``skipped``     left out, because the cell of ``skip_blank`` is blank
     ==============  =====================================================================
 
     ``ai_credits_used`` is the sum that Pictory reports for the saved pictures.
     """
-    return as_json(plan.of, plan.counts, plan.pictures)
+    return as_json(plan.of, plan.counts, plan.pictures, skipped=plan.skipped)
 
 
-def as_json(of: int, counts: Mapping[RowState, int], pictures: Iterable[RowImage]) -> dict[str, Any]:
+def as_json(
+    of: int, counts: Mapping[RowState, int], pictures: Iterable[RowImage], *, skipped: int = 0
+) -> dict[str, Any]:
     """Return the progress as JSON."""
     used = math.fsum(picture.file.ai_credits_used or 0.0 for picture in pictures)
     return {
         "of": of,
         **{state.value: counts.get(state, 0) for state in RowState},
+        "skipped": skipped,
         "ai_credits_used": round(used, 2),
     }
 
@@ -520,6 +535,8 @@ def as_json(of: int, counts: Mapping[RowState, int], pictures: Iterable[RowImage
 def line(now: Mapping[str, Any]) -> str:
     """Return a progress in one line for the log. Counts of 0 are left out."""
     counts = [f"{now[state.value]:,} {_WORDS[state]}" for state in RowState if now[state.value]]
+    if now["skipped"]:
+        counts.append(f"{now['skipped']:,} more skipped")
     used = f"{now['ai_credits_used']:g} AI credits used{' for what is saved' if now[RowState.OWED.value] else ''}"
     return f"{counted(now['of'], 'picture')}: {', '.join(counts) or 'none'}; {used}"
 

@@ -50,14 +50,16 @@ from pictory_provider.core.batch.journal import (
     Header,
     Journal,
     page_name,
+    page_of,
     purchases_of,
     spending_to_keep,
 )
-from pictory_provider.core.batch.rows import Row, digest_of, key_of, request_of
+from pictory_provider.core.batch.rows import CheckedTable, Row, digest_of, key_of, request_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from pictory_provider.core.batch.rows import BadRow
     from pictory_provider.core.ledger import Charge
     from pictory_provider.core.resume import ExistingImage
 
@@ -82,7 +84,9 @@ class ResumedBatch:
     """A batch that an attempt may continue. Its journal has to be written before anything is sent.
 
     :param rows: of the table; or of the record, if the attempt continues with the record's rows.
-    :param of: how many rows there are in all.
+    :param of: how many rows there are in all, without those that are skipped.
+    :param bad: rows of the table that cannot be bought and are left out.
+    :param skipped: how many rows of the table are left out because a cell is blank.
     :param error: why nothing may be submitted; to be raised after what is paid for is saved.
     :param warning: the rows that are left behind; for the log.
     """
@@ -91,8 +95,16 @@ class ResumedBatch:
     start: StartKind
     rows: Sequence[Row]
     of: int
+    bad: tuple[BadRow, ...] = ()
+    skipped: int = 0
     error: PictoryError | None = None
     warning: str | None = None
+
+    @classmethod
+    def of_table(cls, journal: Journal, start: StartKind, table: CheckedTable) -> ResumedBatch:
+        """Return a batch that continues with the rows of its table."""
+        of = len(table.rows) + len(table.bad)
+        return cls(journal=journal, start=start, rows=table.rows, of=of, bad=table.bad, skipped=table.skipped)
 
 
 def start_of(
@@ -124,7 +136,7 @@ def start_of(
 def open_batch(
     header: Any,
     pages: Mapping[int, Any],
-    rows: Sequence[Row],
+    table: CheckedTable,
     *,
     folder: str,
     made_by: Mapping[str, Any],
@@ -139,7 +151,7 @@ def open_batch(
 
     :param header: the JSON in the folder; ``None`` for nothing.
     :param pages: see :meth:`Journal.from_pages`; without a header, any existing pages.
-    :param rows: of this attempt's table.
+    :param table: of this attempt.
     :param conn_id: of the Airflow connection; ``None`` adopts no job of a row that has another name now.
     :param is_free: whether nothing exists at a file name.
     :param token: a random text, by which this attempt knows its own header.
@@ -156,11 +168,11 @@ def open_batch(
             "buy all rows that have no picture yet"
         )
     start = start_of(found, made_by=made_by, max_tries=max_tries, retries=retries, is_resumed=is_resumed)
-    table = replace(_header_of(rows, folder, made_by, max_tries, retries), token=token)
+    new = replace(_header_of(table, folder, made_by, max_tries, retries), token=token)
     if found is None:
-        journal = Journal(header=table)
+        journal = Journal(header=new)
         journal.set_header()
-        return ResumedBatch(journal=journal, start=start, rows=rows, of=len(rows))
+        return ResumedBatch.of_table(journal, start, table)
     if start is StartKind.OTHER and not found.has_ended:
         raise StorageFailed.unsent(
             f"{folder} is in use by another batch: {found.owner}. Its last attempt has not recorded that it "
@@ -171,21 +183,22 @@ def open_batch(
     journal = Journal.from_pages(found, pages)
     error: PictoryError | None
     if start in (StartKind.CLEAR, StartKind.OTHER):
-        error = _unreadable(journal, start) if found.digest != table.digest else None
+        error = None if _is_same_table(found, new) else _unreadable(journal, start)
         if error is None:
-            return _begin_anew(journal, start, table, rows, _Renamed(journal, rows, conn_id, is_free))
+            return _begin_anew(journal, start, new, table, _Renamed(journal, table.rows, conn_id, is_free))
     else:
-        error = _difference(found, table)
+        error = _difference(found, new)
     if start is not StartKind.RESUMED:
         tries = found.tries + 1
         journal.set_header(
             tries=tries, max_tries=max_tries, retries=retries, has_ended=False, stopped=None, token=token
         )
     if error is None:
-        return ResumedBatch(journal=journal, start=start, rows=rows, of=len(rows))
+        return ResumedBatch.of_table(journal, start, table)
     on_record = [_row_of(entry) for entry in journal if not journal.is_left_over(entry.key)]
     on_record.sort(key=lambda row: row.index)
-    return ResumedBatch(journal=journal, start=start, rows=on_record, of=found.of, error=error)
+    of = max(len(on_record), found.of - found.skipped)
+    return ResumedBatch(journal=journal, start=start, rows=on_record, of=of, skipped=found.skipped, error=error)
 
 
 def left_over(journal: Journal) -> list[Row]:
@@ -290,13 +303,13 @@ def beside_batch(header: Any, *, path: str, record: str) -> Unavailable | None:
 
 
 def _begin_anew(
-    journal: Journal, start: StartKind, table: Header, rows: Sequence[Row], renamed: _Renamed
+    journal: Journal, start: StartKind, new: Header, table: CheckedTable, renamed: _Renamed
 ) -> ResumedBatch:
     found, tries = journal.header, journal.header.tries + 1
     is_clear = start is StartKind.CLEAR
     begun = set(found.begun) - (journal.missing if is_clear else set())
     header = replace(
-        table,
+        new,
         tries=tries,
         since=tries,
         cleared=tries if is_clear else found.cleared,
@@ -306,14 +319,14 @@ def _begin_anew(
         unsaved=0 if is_clear else found.unsaved,
     )
     bought = purchases_of(journal)
-    resumed = ResumedBatch(journal=journal, start=start, rows=rows, of=len(rows))
-    if found.digest == table.digest:
+    resumed = ResumedBatch.of_table(journal, start, table)
+    if _is_same_table(found, new):
         header = replace(header, spending=spending_to_keep(header, bought))
         journal.set_header(**{name: getattr(header, name) for name in Header.__slots__})
         if is_clear:
             journal.missing = frozenset()
         return resumed
-    keys = {row.key for row in rows}
+    keys = {row.key for row in table.rows}
     owed: list[Entry] = []
     dropped: list[Entry] = []
     gone: list[Charge] = []
@@ -328,7 +341,7 @@ def _begin_anew(
         if is_unknown:
             dropped.append(entry)
     header = replace(header, generation=tries, begun=(), spending=spending_to_keep(header, bought, gone))
-    journal.start_over(header, rows, owed)
+    journal.start_over(header, table.rows, owed)
     for entry in renamed.adopted:
         journal.put(entry)
     return replace(resumed, warning=_left_behind(dropped))
@@ -372,18 +385,26 @@ class _Renamed:
 
 
 def _header_of(
-    rows: Sequence[Row], folder: str, made_by: Mapping[str, Any], max_tries: int, retries: int | None
+    table: CheckedTable, folder: str, made_by: Mapping[str, Any], max_tries: int, retries: int | None
 ) -> Header:
-    pages = [rows[first : first + PAGE_ROWS] for first in range(0, len(rows), PAGE_ROWS)]
+    pages: list[list[Row]] = [[] for _ in range(0, table.size, PAGE_ROWS)]
+    for row in table.rows:
+        pages[page_of(row.index)].append(row)
     return Header(
-        digest=digest_of(rows),
+        digest=digest_of(table.rows),
         parts=tuple(digest_of(page)[:8] for page in pages),
-        of=len(rows),
+        of=table.size,
+        skipped=table.skipped,
         folder=folder,
         made_by=dict(made_by),
         max_tries=max_tries,
         retries=retries,
     )
+
+
+def _is_same_table(found: Header, new: Header) -> bool:
+    """Whether two tables have the same rows on the same pages."""
+    return (found.digest, found.parts) == (new.digest, new.parts)
 
 
 def _difference(found: Header, table: Header) -> RequestInvalid | None:

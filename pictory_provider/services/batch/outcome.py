@@ -31,7 +31,7 @@ from pictory_provider.core.batch.decision import OUTCOME_UNKNOWN, RECORD_UNREADA
 from pictory_provider.core.batch.file_names import FAILED, MANIFEST
 from pictory_provider.core.batch.journal import page_name, page_of
 from pictory_provider.core.batch.manifest import failed_lines, metadata_lines, refusal_lines
-from pictory_provider.core.batch.plan import line, progress
+from pictory_provider.core.batch.plan import line, progress, without_picture
 from pictory_provider.core.evidence import Evidence, matching
 from pictory_provider.exceptions import as_airflow_error
 from pictory_provider.services.batch.state import BatchRecord
@@ -45,8 +45,9 @@ if TYPE_CHECKING:
 
     from pictory_provider.api.connection import ConnectionSettings
     from pictory_provider.client.retrying import Log
+    from pictory_provider.core.batch.decision import Decision
     from pictory_provider.core.batch.plan import Plan
-    from pictory_provider.core.batch.rows import Row
+    from pictory_provider.core.batch.rows import BadRow, Row
 
 SHOWN = 10
 """Rows that an error names. ``failed.jsonl`` names all."""
@@ -100,7 +101,7 @@ def final_error(
     """
     if plan.counts[RowState.UNKNOWN]:
         return _unknown(plan, folder, settings, log)
-    missing = [row for row in plan.rows if plan.end_of(row).state in (RowState.OWED, RowState.FAILED)]
+    missing = [each for each in without_picture(plan) if each[1].state in (RowState.OWED, RowState.FAILED)]
     owed = plan.counts[RowState.OWED]
     # A limit error is not retried and may skip the task, so paid and failed rows come first.
     comes_first = isinstance(plan.error, BudgetExceeded) and (owed or (missing and fail_on_partial_error))
@@ -126,10 +127,12 @@ def is_final(error: BaseException) -> bool:
     return isinstance(as_airflow_error(error) if isinstance(error, PictoryError) else error, AirflowFailException)
 
 
-def _failed(rows: list[Row], plan: Plan, folder: Folder, *, is_strict: bool) -> PictoryError:
+def _failed(
+    rows: list[tuple[Row | BadRow, Decision]], plan: Plan, folder: Folder, *, is_strict: bool
+) -> PictoryError:
     """Return the error of rows that failed. It is one that Airflow retries if a retry may save paid pictures."""
     kind: type[PictoryError] = JobFailed
-    owed = [end for end in map(plan.end_of, rows) if end.state is RowState.OWED]
+    owed = [end for _, end in rows if end.state is RowState.OWED]
     for end in owed:
         known = KINDS.get(str(end.code))
         if known and not is_final(known("")):
@@ -147,7 +150,7 @@ def _failed(rows: list[Row], plan: Plan, folder: Folder, *, is_strict: bool) -> 
     stopped = f" Submissions have stopped, too: {plan.error.message}" if plan.error else ""
     return kind(
         f"{_have(len(rows), plan.of)} no picture ({line(progress(plan))}).{paid} {folder.at(FAILED)} says why, "
-        f"and what to do, for each row.{what_now}{stopped}\n" + _named(rows, plan)
+        f"and what to do, for each row.{what_now}{stopped}\n" + _named(rows)
     )
 
 
@@ -209,13 +212,13 @@ def _unknown(plan: Plan, folder: Folder, settings: ConnectionSettings, log: Log)
     return SubmitOutcomeUnknown.because(why, what_now="\n".join(lines))
 
 
-def _named(rows: list[Row], plan: Plan) -> str:
+def _named(rows: list[tuple[Row | BadRow, Decision]]) -> str:
     """Return a line for each of the first rows, for the end of a text."""
     lines = []
-    for row in rows[:SHOWN]:
-        end = plan.end_of(row)
+    for row, end in rows[:SHOWN]:
         first = str(end.message).partition(". ")[0].rstrip(".")
-        lines.append(f"    {row.label}, {row.file_name}: {end.code}: {first}")
+        file_name = f", {row.file_name}" if row.file_name else ""
+        lines.append(f"    {row.label}{file_name}: {end.code}: {first}")
     if len(rows) > SHOWN:
         lines.append(f"    and {len(rows) - SHOWN:,} more.")
     return "\n".join(lines)

@@ -19,7 +19,7 @@ from pictory_provider.api.models import Job
 from pictory_provider.api.text import counted
 from pictory_provider.api.timing import TIMING
 from pictory_provider.core.batch.decision import RowState
-from pictory_provider.core.batch.plan import PROGRESS_KEY, line, progress, should_report
+from pictory_provider.core.batch.plan import PROGRESS_KEY, line, progress, should_report, without_picture
 from pictory_provider.core.batch.resume import StartKind
 from pictory_provider.core.budget import CostEstimate
 from pictory_provider.core.picture_names import warning_of_kind
@@ -27,8 +27,6 @@ from pictory_provider.storage.download import image_record
 from pictory_provider.telemetry import count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pictory_provider.client.retrying import Log
     from pictory_provider.core.batch.plan import Plan
     from pictory_provider.core.batch.rows import Row
@@ -142,7 +140,7 @@ class ProgressReporter:
     def report_failures(self) -> None:
         """Push why rows have no picture at the end, for Airflow's pages. If this fails, the task does not."""
         try:
-            failures = self._failures(self._plan.rows)
+            failures = self._failures()
             for first in range(0, len(failures), PICTURES):
                 page = FAILURES_KEY.format(page=first // PICTURES)
                 self._ti.xcom_push(key=page, value=failures[first : first + PICTURES])
@@ -156,20 +154,18 @@ class ProgressReporter:
         has = [self._plan.end_of(row).state in (RowState.SAVED, RowState.REUSED) for row in self._plan.rows]
         return [sum(has[first : first + PICTURES]) for first in range(0, len(has), PICTURES)]
 
-    def _failures(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        ends = ((row, self._plan.end_of(row)) for row in rows)
+    def _failures(self) -> list[dict[str, Any]]:
         return [
             {
                 "job_id": end.job_id,
                 "status": end.state.value,
                 "file_name": row.file_name,
-                "prompt": row.request.prompt,
-                "model": row.request.model,
+                "prompt": row.prompt,
+                "model": row.model,
                 "error": end.code,
                 "message": end.message and str(end.message)[:_LONGEST],
             }
-            for row, end in ends
-            if end.state not in (RowState.SAVED, RowState.REUSED)
+            for row, end in without_picture(self._plan)
         ]
 
     def _push(self, now: dict[str, Any]) -> None:

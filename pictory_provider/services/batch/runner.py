@@ -149,7 +149,9 @@ class Batch:
         jobs_event = self._read_event(event) if is_resumed and event is not None else None
         try:
             resumed = self._record.open(
-                self._spec.read_rows(None if is_resumed else self._folder),
+                self._spec.read_table(
+                    Folder(folder) if folder else self._folder, is_resumed=is_resumed, log=self._log
+                ),
                 is_resumed=is_resumed,
                 conn_id=self._spec.conn_id,
                 kept_in=folder,

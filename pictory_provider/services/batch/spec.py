@@ -10,22 +10,29 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pictory_provider.api.checks import check_count, check_header, check_policy, check_seconds
 from pictory_provider.api.errors import RequestInvalid, StorageFailed
 from pictory_provider.core.batch.rows import RowBuilder
-from pictory_provider.core.batch.tables import read_table, records_of, table_path
+from pictory_provider.core.tables.inputs import is_frame, refused, table_of, table_path
 from pictory_provider.services.spending import check_limits
-from pictory_provider.storage.folder import read_file
+from pictory_provider.storage.tables import read_frame, read_table
 
 if TYPE_CHECKING:
-    from pictory_provider.core.batch.rows import Row
+    from pictory_provider.client.retrying import Log
+    from pictory_provider.core.batch.rows import CheckedTable
+    from pictory_provider.core.tables.inputs import InputTable
     from pictory_provider.storage.folder import Folder
 
 
-_OF_ROWS = ("prompt", "file_name", "reference_image_url", "model", "aspect_ratio", "style", "allow_unlisted")
+_OF_ROWS = (
+    *("prompt", "file_name", "reference_image_url", "model", "aspect_ratio", "style", "allow_unlisted"),
+    *("request_columns", "skip_blank", "on_bad_row"),
+)
 
 
 class BatchSpec(NamedTuple):
     """The arguments of one batch.
 
     :param requests: the table, or its path.
+    :param column_names: of rows of a database.
+    :param sheet: of an Excel file.
     :param path: the folder.
     :param rows: makes a request of each row of the table.
     :param conn_id: the Airflow connection.
@@ -38,6 +45,8 @@ class BatchSpec(NamedTuple):
     """
 
     requests: Any
+    column_names: Any
+    sheet: Any
     path: Any
     rows: RowBuilder
     conn_id: str
@@ -61,6 +70,8 @@ class BatchSpec(NamedTuple):
         check_policy(operator.on_unknown_submit)
         return cls(
             requests=operator.requests,
+            column_names=operator.column_names,
+            sheet=operator.sheet,
             path=operator.path,
             rows=RowBuilder(
                 conn_id=operator.pictory_conn_id, **{name: getattr(operator, name) for name in _OF_ROWS}
@@ -78,20 +89,44 @@ class BatchSpec(NamedTuple):
             is_deferrable=operator.deferrable,
         )
 
-    def read_rows(self, folder: Folder | None) -> list[Row] | RequestInvalid | StorageFailed:
+    def read_table(
+        self, folder: Folder, *, is_resumed: bool, log: Log
+    ) -> CheckedTable | RequestInvalid | StorageFailed:
         """Read the table and return its rows, each with a valid request; or the error that names every bad row.
 
         The error is returned and not raised, since what is already paid for is saved even then.
 
-        :param folder: that must be able to take the files; ``None`` to skip that.
+        :param folder: that must be able to take the files. After a deferral it is only asked again if it decides
+            which rows are left out.
+        :param is_resumed: whether this attempt has read the table before.
         """
-        refused = None if folder is None else partial(folder.refused, overwrite=self.overwrite)
+        refused_names = None
+        if not is_resumed or self.rows.on_bad_row == "skip":
+            refused_names = partial(folder.refused, overwrite=self.overwrite)
         try:
-            path = table_path(self.requests)
-            records = records_of(self.requests) if path is None else read_table(path, read_file(path))
-            rows = self.rows.rows(records, refused)
-            if folder is not None:
+            table = self.rows.build(self._input_table(), refused_names)
+            if not is_resumed:
                 folder.check_manifests()
         except (RequestInvalid, StorageFailed) as error:
             return error
-        return rows
+        if not is_resumed:
+            for note in table.notes:
+                log.info("%s", note)
+            for warning in table.warnings:
+                log.warning("%s", warning)
+        return table
+
+    def _input_table(self) -> InputTable:
+        path = table_path(self.requests)
+        if path is None and not is_frame(self.requests):
+            self._check_unused("sheet", "a list has no sheets")
+            return table_of(self.requests, self.column_names)
+        self._check_unused("column_names", "the table names its columns itself")
+        if path is not None:
+            return read_table(path, sheet=self.sheet)
+        self._check_unused("sheet", "a data frame has no sheets")
+        return read_frame(self.requests, is_read_again=self.is_deferrable)
+
+    def _check_unused(self, name: str, why: str) -> None:
+        if getattr(self, name) is not None:
+            raise refused(f"{name}={getattr(self, name)!r} has no effect: {why}", "Leave it out.", field=name)

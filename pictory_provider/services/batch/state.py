@@ -30,6 +30,7 @@ from pictory_provider.core.batch.resume import (
     start_of,
     taken_meanwhile,
 )
+from pictory_provider.core.batch.rows import CheckedTable
 from pictory_provider.storage.files import Changed
 from pictory_provider.storage.folder import Folder
 from pictory_provider.version_compat import task_state_store
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
     from pictory_provider.core.batch.journal import Journal, Write
     from pictory_provider.core.batch.resume import ResumedBatch
-    from pictory_provider.core.batch.rows import Row
     from pictory_provider.core.resume import ExistingImage
     from pictory_provider.core.sidecar import Sidecar
     from pictory_provider.storage.files import Content
@@ -85,7 +85,7 @@ class BatchRecord:
 
     def open(
         self,
-        table: Sequence[Row] | RequestInvalid | StorageFailed,
+        table: CheckedTable | RequestInvalid | StorageFailed,
         *,
         is_resumed: bool,
         conn_id: str | None = None,
@@ -95,7 +95,7 @@ class BatchRecord:
 
         A retry and a resumed attempt use the folder of the attempt before them, and save what is on record there.
 
-        :param table: the rows of this attempt, or the error of the table.
+        :param table: of this attempt, or its error.
         :param is_resumed: whether this is the same attempt after a deferral.
         :param conn_id: the Airflow connection.
         :param kept_in: the folder of this attempt before its deferral.
@@ -128,7 +128,7 @@ class BatchRecord:
         resumed = open_batch(
             existing,
             self._pages(existing),
-            [] if isinstance(table, PictoryError) else table,
+            CheckedTable([]) if isinstance(table, PictoryError) else table,
             folder=folder,
             made_by=self.made_by.to_dict(),
             max_tries=self.max_tries,

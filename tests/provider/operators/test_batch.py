@@ -58,6 +58,7 @@ def test_a_csv_becomes_a_folder_of_pictures_and_a_manifest(fast, one_try, folder
         "failed": 0,
         "unknown": 0,
         "not_bought": 0,
+        "skipped": 0,
         "ai_credits_used": 1.2,
         "manifest": str(folder / "metadata.jsonl"),
     }

@@ -42,17 +42,17 @@ from pictory_provider.core.batch.events import JobsEvent
 from pictory_provider.core.batch.journal import Entry, Header, Journal
 from pictory_provider.core.batch.resume import ResumedBatch, open_batch
 from pictory_provider.core.batch.rows import Row, RowBuilder
-from pictory_provider.core.batch.tables import records_of
 from pictory_provider.core.evidence import Evidence
 from pictory_provider.core.ledger import Charge
 from pictory_provider.core.sidecar import Sidecar
 from pictory_provider.core.submission import Submission, canonical_request
+from tests.pure.core.batch.tables import built
 
 PROMPT = "A lighthouse at dawn"
 OPENING = open_batch(
     None,
     {},
-    RowBuilder(conn_id="c").rows(records_of([PROMPT])),
+    built([PROMPT]),
     folder="/f",
     made_by={},
     max_tries=0,

@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 
 from pictory_provider.api.models import Quota
 from pictory_provider.core.batch.journal import Entry
-from pictory_provider.core.batch.rows import RowBuilder
-from pictory_provider.core.batch.tables import records_of
 from pictory_provider.core.budget import COUNTED_FOR, SENT_WITHIN, Budget, CostEstimate, Limits
 from pictory_provider.core.submission import Submission
+from tests.pure.core.batch.tables import rows_of
 
 if TYPE_CHECKING:
     from pictory_provider.core.ledger import Charge
@@ -185,7 +184,7 @@ def through_a_batch(purchases):
     entries = {}
     for number, purchase in enumerate(purchases):
         model = next(name for name, price in PRICES.items() if price == purchase.price)
-        rows = RowBuilder(conn_id="c").rows(records_of([{"prompt": f"A lamp {number // 2}", "model": model}]))
+        rows = rows_of([{"prompt": f"A lamp {number // 2}", "model": model}])
         before = entries.get(rows[0].key)
         entry = Entry.intent(rows[0], purchase, tried=1, before=before)
         entries[rows[0].key] = Entry.from_dict(rows[0].key, json.loads(json.dumps(entry.to_dict())))

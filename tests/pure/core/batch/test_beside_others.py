@@ -13,6 +13,7 @@ from pictory_provider.core.batch.resume import beside_batch, open_batch, taken_m
 from pictory_provider.core.resume import ExistingImage
 from pictory_provider.core.sidecar import SavedFile, Sidecar
 from pictory_provider.core.submission import Submission
+from tests.pure.core.batch.tables import checked
 
 FILE = SavedFile(size=3, sha256="0" * 64, width=1, height=1, ai_credits_used=2.0, marks=(), saved_at=1.0)
 INTENT = Sidecar(file="a.png", submission=Submission(request={}), made_by=MadeBy("d", "r", "t", -1))
@@ -62,7 +63,7 @@ def test_only_an_intent_may_be_taken_back(seen, found, may_be_left):
 
 
 def header(*, has_ended):
-    batch = open_batch(None, {}, [], folder="/srv", made_by={"dag_id": "d"}, max_tries=1, retries=1)
+    batch = open_batch(None, {}, checked([]), folder="/srv", made_by={"dag_id": "d"}, max_tries=1, retries=1)
     return replace(batch.journal.header, has_ended=has_ended).to_dict()
 
 

@@ -27,10 +27,9 @@ from pictory_provider.core.batch.journal import HEADER, Header, Journal, page_na
 from pictory_provider.core.batch.manifest import failed_lines, metadata_lines
 from pictory_provider.core.batch.plan import MOST_UNKNOWN, WAVE, Plan, SubmitWave, progress
 from pictory_provider.core.batch.resume import open_batch
-from pictory_provider.core.batch.rows import RowBuilder
-from pictory_provider.core.batch.tables import records_of
 from pictory_provider.core.ledger import Charge
 from tests.pure.core.batch.existing import SIZE, existing, row_image
+from tests.pure.core.batch.tables import checked, rows_of
 
 MADE_BY = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": None}
 REFUSALS = {
@@ -45,7 +44,7 @@ ENDS = ("completed", "completed", "completed", "running", "failed", "late", "not
 
 def table(size, first=0, width=5):
     named = [{"sku": f"{number:0{width}d}"} for number in range(first, first + size)]
-    return RowBuilder(conn_id="c", prompt="A lamp {sku}", file_name="{sku}.png").rows(records_of(named))
+    return rows_of(named, prompt="A lamp {sku}", file_name="{sku}.png")
 
 
 class DiedError(BaseException):
@@ -109,7 +108,7 @@ class World:
         resumed = open_batch(
             self.header(),
             self.pages(),
-            rows,
+            checked(rows),
             folder="/f",
             made_by=made_by,
             max_tries=self.max_tries,

@@ -33,18 +33,18 @@ from pictory_provider.core.batch.journal import (
 )
 from pictory_provider.core.batch.plan import WAVE
 from pictory_provider.core.batch.resume import StartKind, check_shared, is_held, left_over, open_batch, start_of
-from pictory_provider.core.batch.rows import RowBuilder, digest_of
-from pictory_provider.core.batch.tables import records_of
+from pictory_provider.core.batch.rows import digest_of
 from pictory_provider.core.budget import Limits
 from pictory_provider.core.ledger import Charge
 from pictory_provider.core.submission import canonicalize
 from tests.pure.core.batch.existing import ANOTHER, SIZE, existing, row_image
+from tests.pure.core.batch.tables import checked, rows_of
 
 MADE_BY = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": None}
 
 
 def table(size, word="lamp"):
-    return RowBuilder(conn_id="c", prompt=f"A {word} {{n}}").rows(records_of([{"n": n} for n in range(size)]))
+    return rows_of([{"n": n} for n in range(size)], prompt=f"A {word} {{n}}")
 
 
 def entry(row, state, **changes):
@@ -56,7 +56,7 @@ def entry(row, state, **changes):
 
 def opened(rows, header=None, pages=(), **more):
     task = {"folder": "/f", "made_by": MADE_BY, "max_tries": 2, "retries": 2, **more}
-    return open_batch(header, dict(pages), rows, **task)
+    return open_batch(header, dict(pages), checked(rows), **task)
 
 
 def record_of(rows, entries=(), **changes):
@@ -776,12 +776,17 @@ def test_a_page_that_was_lost_and_then_cleared_is_not_lost_again_for_the_retry_o
 def test_what_rows_that_are_gone_have_cost_is_forgotten_when_no_limit_needs_it_any_longer():
     header, hours = None, 0
     for night in range(5):
-        rows = RowBuilder(conn_id="c").rows(
-            records_of([f"A lamp of night {night}, number {n}" for n in range(20)])
-        )
+        rows = rows_of([f"A lamp of night {night}, number {n}" for n in range(20)])
         value, pages = (None, {}) if header is None else header
         resumed = open_batch(
-            value, pages, rows, folder="/f", made_by={"run_id": night}, max_tries=0, retries=0, conn_id="c"
+            value,
+            pages,
+            checked(rows),
+            folder="/f",
+            made_by={"run_id": night},
+            max_tries=0,
+            retries=0,
+            conn_id="c",
         )
         journal = resumed.journal
         budget = budget_of(journal, Limits())
@@ -987,8 +992,8 @@ def test_a_folder_is_named_where_it_cannot_be_gone_on_with():
 
 
 def test_a_row_that_is_held_to_the_record_is_that_of_the_record():
-    old = RowBuilder(conn_id="c", prompt="A lamp {n}", style="vintage", reference_image_url="s3://b/{n}.png").rows(
-        records_of([{"n": n} for n in range(3)])
+    old = rows_of(
+        [{"n": n} for n in range(3)], prompt="A lamp {n}", style="vintage", reference_image_url="s3://b/{n}.png"
     )
     header, pages = record_of(old, [entry(old[2], BOUGHT), entry(old[0], BOUGHT)])
     rows = opened(table(3, "desk"), header, pages).rows
@@ -1080,9 +1085,7 @@ def test_a_page_that_is_lost_stays_lost_for_the_retries_of_another_run():
 def named(*names, prompt="A lamp", **others):
     """Return rows of these names; others are rows before them, by their prompts' last words."""
     before = [{"prompt": f"A {word}", "file_name": name} for word, name in others.items()]
-    return RowBuilder(conn_id="c").rows(
-        records_of(before + [{"prompt": prompt, "file_name": name} for name in names])
-    )
+    return rows_of(before + [{"prompt": prompt, "file_name": name} for name in names])
 
 
 def renamed(old, new, *, state=BOUGHT, **more):

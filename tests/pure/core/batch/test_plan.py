@@ -41,18 +41,17 @@ from pictory_provider.core.batch.plan import (
     should_report,
 )
 from pictory_provider.core.batch.resume import open_batch
-from pictory_provider.core.batch.rows import RowBuilder
 from pictory_provider.core.batch.schedule import WAKE_FOR, event_due_at
-from pictory_provider.core.batch.tables import records_of
 from pictory_provider.core.budget import CostEstimate
 from pictory_provider.core.ledger import Charge
 from tests.pure.core.batch.existing import SIZE, existing, row_image
+from tests.pure.core.batch.tables import checked, rows_of
 
 
 def planned(size=20, found=(), requests=None, **more):
-    records = records_of(requests or [{"prompt": f"A lamp {n}", "n": n} for n in range(size)])
-    rows = RowBuilder(conn_id="c", allow_unlisted=True).rows(records)
-    resumed = open_batch(None, {}, rows, folder="/f", made_by={}, max_tries=2, retries=2)
+    requests = requests or [{"prompt": f"A lamp {n}", "n": n} for n in range(size)]
+    rows = rows_of(requests, allow_unlisted=True)
+    resumed = open_batch(None, {}, checked(rows), folder="/f", made_by={}, max_tries=2, retries=2)
     plan = Plan(resumed, {rows[n].file_name: existing for n, existing in dict(found).items()}, **more)
     plan.journal.writes()
     return plan
@@ -336,7 +335,7 @@ def taken_up(plan, *, found=None, rows=None, max_tries=2, is_resumed=False, **mo
     resumed = open_batch(
         json.loads(json.dumps(journal.header.to_dict())),
         {page: json.loads(json.dumps(journal.page(page))) for page in journal.header.begun},
-        plan.rows if rows is None else rows,
+        checked(plan.rows if rows is None else rows),
         folder="/f",
         made_by={},
         max_tries=max_tries,
@@ -413,7 +412,7 @@ def test_a_lost_job_from_before_a_clear_is_unknown_to_the_retry_too():
 def test_a_paid_picture_of_an_old_table_is_saved_next_to_the_new_one_of_that_name():
     plan = planned(2)
     buy_all(plan)
-    new = RowBuilder(conn_id="c").rows(records_of(["Another lamp"]))
+    new = rows_of(["Another lamp"])
     after = later(plan, rows=new, max_tries=3)
     pending_jobs = list(after.pending_jobs.values())
     assert [pending.row.file_name for pending in pending_jobs] == ["00000.job-0.png", "00001.png"]
@@ -478,6 +477,7 @@ def test_progress_counts_every_row_once_and_only_what_this_batch_has_bought_cost
         "failed": 1,
         "unknown": 1,
         "not_bought": 0,
+        "skipped": 0,
         "ai_credits_used": 10.0,
     }
     assert line(progress(plan)) == (
@@ -1068,7 +1068,7 @@ def test_a_wait_is_for_the_oldest_jobs_and_those_of_unknown_time_come_first():
 def test_a_left_over_job_that_this_attempt_could_not_save_is_left_for_the_next():
     plan = planned(2)
     buy_all(plan)
-    new = RowBuilder(conn_id="c").rows(records_of(["Another lamp"]))
+    new = rows_of(["Another lamp"])
     plan = later(plan, rows=new, max_tries=3)
     (row, *_) = (pending.row for pending in plan.pending_jobs.values())
     plan.failed(row, "StorageFailed", "the disk is full", adoptable=True)

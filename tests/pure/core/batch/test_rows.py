@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from pictory_provider.api.errors import RequestInvalid
 from pictory_provider.core.batch.file_names import collisions, problem_of_name
 from pictory_provider.core.batch.rows import RowBuilder, digest_of, request_of
-from pictory_provider.core.batch.tables import InputRow, is_empty, is_nan, read_table, records_of, table_path
 from pictory_provider.core.batch.templates import RowTemplate
 from pictory_provider.core.picture_names import (
     LONGEST_KEY,
@@ -29,6 +28,10 @@ from pictory_provider.core.picture_names import (
     longest_name,
     spare_name,
 )
+from pictory_provider.core.tables.inputs import InputRow, InputTable, is_frame, table_of, table_path
+from pictory_provider.core.tables.text import read_text
+from pictory_provider.core.tables.values import is_empty, is_nan
+from tests.pure.core.batch.tables import built, read_table, records_of, rows_of
 
 
 def values(text, path="t.csv"):
@@ -36,7 +39,7 @@ def values(text, path="t.csv"):
 
 
 def made(requests, **operator):
-    return RowBuilder(conn_id="c", **operator).rows(records_of(requests))
+    return rows_of(requests, **operator)
 
 
 def refusal(requests, **operator):
@@ -56,7 +59,7 @@ def test_a_string_that_ends_like_a_table_is_its_path(path):
 
 @pytest.mark.parametrize(
     "wrong",
-    ["A lamp at dawn", "['A lamp']", "", "a.xlsx", "A lamp\nfor t.csv", {"prompt": "x"}, b"a.csv", 7, None],
+    ["A lamp at dawn", "['A lamp']", "", "a.xls", "A lamp\nfor t.csv", {"prompt": "x"}, b"a.csv", 7, None],
 )
 def test_what_is_neither_a_list_nor_a_tables_path_is_refused(wrong):
     with pytest.raises(RequestInvalid, match="Nothing was sent and nothing was spent"):
@@ -95,15 +98,13 @@ def test_rows_may_come_from_whatever_gives_them():
 
 
 class Frame:
-    """What pandas, polars, pyarrow and DuckDB have in common: its iterator goes through names of columns."""
+    """What data frames have in common: its iterator goes through names of columns."""
 
     def __iter__(self):
         return iter(["sku", "product"])
 
     def __len__(self):
         return 0
-
-    def __arrow_c_stream__(self, requested_schema=None): ...
 
     def __dataframe__(self): ...
 
@@ -114,19 +115,24 @@ class Frame:
         ("to_dict", 'Pass its rows: `df.to_dict("records")`.'),
         ("to_dicts", "Pass its rows: `frame.to_dicts()`."),
         ("to_pylist", "Pass its rows: `table.to_pylist()`."),
-        ("to_df", 'Pass its rows: `relation.to_df().to_dict("records")`.'),
-        ("collect", "Pass its rows: `frame.collect().to_dicts()`."),
+        ("collect", "Pass its result: `frame.collect()`."),
         ("to_list", "Pass `list(...)` of it."),
         ("tolist", "Pass `list(...)` of it."),
-        ("__iter__", "Pass its rows: `pyarrow.table(...).to_pylist()`."),
     ],
 )
-def test_a_data_frame_is_refused_with_how_to_get_its_rows(attribute, way):
+def test_a_data_frame_without_an_arrow_stream_is_refused_with_how_to_get_its_rows(attribute, way):
     frame = type("DataFrame", (Frame,), {attribute: getattr(Frame, attribute, lambda *_: {})})()
     with pytest.raises(RequestInvalid) as caught:
         table_path(frame)
     assert caught.value.message.startswith("requests is of type DataFrame: ")
     assert caught.value.message.endswith(way)
+
+
+def test_an_object_with_an_arrow_stream_is_a_data_frame():
+    frame = type("DataFrame", (Frame,), {"__arrow_c_stream__": lambda *_: None})()
+    assert table_path(frame) is None
+    assert is_frame(frame)
+    assert not is_frame(["A lamp"])
 
 
 class Product(NamedTuple):
@@ -184,18 +190,14 @@ def test_what_gives_rows_in_an_order_is_a_table(requests):
 @pytest.mark.parametrize(
     ("path", "reported"),
     [
-        (
-            "/d/products.xlsx",
-            'is a .xlsx file, which is not read. Nothing was sent.*Save the sheet as "CSV UTF-8"',
-        ),
-        ("s3://b/P.XLS", "is a .xls file"),
-        ("/d/p.parquet", r'pandas.read_parquet\(path\).to_dict\("records"\)'),
-        ("/d/p.feather", "read_feather"),
-        ("/d/p.tsv", "Give it a name that ends in .csv: tabs are accepted as delimiters, too"),
+        ("s3://b/P.XLS", "is a .xls file, which is not read. Nothing was sent.*Save the sheet as .xlsx"),
+        ("/d/p.ods", "Save the sheet as .xlsx"),
+        ("/d/p.feather", "pass the table or the data frame itself"),
+        ("/d/p.txt", "give it a name that ends in .tsv"),
         ("/d/p.ndjson", "Give it a name that ends in .jsonl"),
         ("/d/p.json", "Write one object per line"),
-        ("/d/p.csv.gz", "is a .gz file, which is not read.*Unpack it first"),
-        ("/d/p.zip", "Unpack it first"),
+        ("/d/p.xlsx.gz", "is a .gz file, which is not read.*unpack it first"),
+        ("/d/p.csv.zip", "Unpack it first, or compress it as .gz"),
     ],
 )
 def test_a_file_of_another_kind_is_refused_with_how_to_get_rows_out_of_it(path, reported):
@@ -284,8 +286,19 @@ def test_a_csv_file_that_cannot_be_trusted_is_refused_as_a_whole(text, why):
 def test_a_file_that_is_not_utf_8_is_refused_with_its_line():
     with pytest.raises(RequestInvalid, match="line 2 contains the byte 0xfc"):
         read_table("t.csv", "a\nGr\xfcn\n".encode("latin-1"))
-    with pytest.raises(RequestInvalid, match="is not UTF-8"):
-        read_table("t.csv", "a\nb\n".encode("utf-16"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16_is_read_if_a_byte_order_mark_says_so(encoding):
+    mark = "" if encoding == "utf-16" else "\ufeff"
+    table = read_text("t.csv", f"{mark}sku\tfarbe\n00120\tgr\xfcn\n".encode(encoding))
+    assert [row.values for row in table.rows] == [{"sku": "00120", "farbe": "gr\xfcn"}]
+    assert table.about == "t.csv (tabs between the cells, UTF-16)"
+
+
+def test_half_a_character_of_utf_16_is_refused():
+    with pytest.raises(RequestInvalid, match="begins like UTF-16, and is not"):
+        read_table("t.csv", "a\nb\n".encode("utf-16")[:-1])
 
 
 @pytest.mark.parametrize(
@@ -446,8 +459,9 @@ def test_whatever_the_csv_module_has_written_is_read_as_it_was(rows):
 def test_a_number_in_jsonl_keeps_its_own_text_for_patterns_and_its_value_for_the_manifest():
     records = read_table("t.jsonl", '{"p": 1.50, "n": 1e3, "sku": "00120", "y": true, "z": null}\n')
     assert records[0].values == {"p": 1.5, "n": 1000.0, "sku": "00120", "y": True, "z": None}
+    table = InputTable(records, None, "a file", [])
     maker = RowBuilder(conn_id="c", prompt="It costs {p} and {n}", file_name="{sku}.png")
-    assert maker.rows(records)[0].request.prompt == "It costs 1.50 and 1e3"
+    assert maker.build(table).rows[0].request.prompt == "It costs 1.50 and 1e3"
 
 
 def test_a_line_separator_within_a_json_string_does_not_end_the_line():
@@ -612,9 +626,12 @@ def test_a_table_with_a_column_index_cannot_be_meant_by_a_pattern_with_index():
         (7, "prompt 7 is not a valid pattern: it is not a string."),
         ("{", "write a literal brace twice."),
         ("{}", "a pair of braces has no column name."),
-        ("{a.b}", "{a.b} is not a plain column name."),
-        ("{a!s}", "{a} is not a plain column name."),
-        ("{a:5}", "{a:5} has a format, and only {index} takes one."),
+        ("{a.b}", "{a.b} is not a plain column name; write {row[...]} around the column's name."),
+        ("{a!s}", "{a} is not a plain column name; write {row[...]} around the column's name."),
+        (
+            "{a:5}",
+            "{a:5} has a format, and only {index} takes one; a column with a colon in its name is {row[a:5]}.",
+        ),
         ("{index:x}", "the format in {index:x} is not of the form 05d."),
     ],
 )
@@ -634,7 +651,8 @@ def test_an_index_takes_a_width_of_up_to_two_digits(form):
 
 
 def test_a_pattern_knows_its_columns_once_each():
-    assert RowTemplate("prompt", "{b} {a} {index} {b}").columns == ["b", "a", "index"]
+    assert RowTemplate("prompt", "{b} {a} {index} {b} {row[index]}").columns == ["b", "a", "index"]
+    assert RowTemplate("prompt", "{b} {a} {index} {b}").columns == ["b", "a"]
     assert RowTemplate("prompt", "no column").columns == []
 
 
@@ -697,8 +715,11 @@ def test_a_rows_own_values_win_where_they_are_not_empty_and_are_taken_as_they_ar
 
 
 @pytest.mark.parametrize("column", ["aspectRatio", "Aspect Ratio", "Prompt", "filename", "File-Name", "Style"])
-def test_a_column_that_all_but_says_what_to_draw_is_refused(column):
-    assert f"has a column {column!r}, which would have no effect" in refusal([{"prompt": "A lamp", column: "x"}])
+def test_a_column_whose_name_is_almost_a_fields_is_data_and_a_warning_says_so_once(column):
+    table = built([{"what": "lamp", column: "x"}, {"what": "mug", column: "y"}], prompt="A {what}")
+    assert [row.columns for row in table.rows] == [{"what": "lamp", column: "x"}, {"what": "mug", column: "y"}]
+    (warning,) = table.warnings
+    assert warning.startswith(f"The column {column!r} is only data: it does not set ")
 
 
 @pytest.mark.parametrize(
@@ -900,8 +921,11 @@ def test_a_picture_is_not_called_as_sidecars_are(name, is_one):
 def test_what_the_storage_would_refuse_is_said_with_all_else_that_is_wrong():
     table = [{"sku": "a"}, {"sku": "b:c"}, {"sku": ""}]
     with pytest.raises(RequestInvalid) as caught:
-        RowBuilder(conn_id="c", prompt="A lamp", file_name="{sku}.png").rows(
-            records_of(table), lambda names: {name: "is refused by the disk" for name in names if ":" in name}
+        rows_of(
+            table,
+            lambda names: {name: "is refused by the disk" for name in names if ":" in name},
+            prompt="A lamp",
+            file_name="{sku}.png",
         )
     assert "2 of 3 rows" in caught.value.message
     assert "row 1: file_name 'b:c.png' is refused by the disk." in caught.value.message
@@ -928,7 +952,7 @@ def test_the_same_fault_is_reported_once_for_all_its_rows():
 
 def test_a_row_of_a_file_is_named_with_its_line():
     with pytest.raises(RequestInvalid, match=r"row 1 \(line 4\): prompt has 3 characters"):
-        RowBuilder(conn_id="c").rows(read_table("t.csv", "prompt\nA lamp\n\nabc\n"))
+        RowBuilder(conn_id="c").build(read_text("t.csv", "prompt\nA lamp\n\nabc\n"))
 
 
 def test_an_error_says_which_fields_are_at_fault():
@@ -957,9 +981,9 @@ def test_each_kind_of_bad_row_names_its_field(rows, fields):
 
 def test_what_the_storage_refuses_is_a_fault_of_the_file_name():
     with pytest.raises(RequestInvalid) as caught:
-        RowBuilder(conn_id="c").rows(records_of(["A lamp"]), lambda names: dict.fromkeys(names, "is refused"))
+        rows_of(["A lamp"], lambda names: dict.fromkeys(names, "is refused"))
     assert caught.value.fields == ("requests", "file_name")
-    assert len(RowBuilder(conn_id="c").rows(records_of(["A lamp"]), lambda _: {})) == 1
+    assert len(rows_of(["A lamp"], lambda _: {})) == 1
 
 
 @pytest.mark.parametrize(
@@ -979,8 +1003,8 @@ def test_a_fault_of_many_rows_is_reported_with_as_many_as_there_is_space_for():
 
 def test_a_row_with_two_faults_is_one_bad_row():
     with pytest.raises(RequestInvalid) as caught:
-        RowBuilder(conn_id="c").rows(
-            records_of([{"prompt": "A lamp", "file_name": "a.png"}, {"prompt": "A lamp", "file_name": "A.png"}]),
+        rows_of(
+            [{"prompt": "A lamp", "file_name": "a.png"}, {"prompt": "A lamp", "file_name": "A.png"}],
             lambda names: {name: "is refused" for name in names if name == "A.png"},
         )
     assert caught.value.message.startswith("1 of 2 rows cannot be bought")
@@ -990,7 +1014,7 @@ def test_a_row_with_two_faults_is_one_bad_row():
 def test_a_row_calls_itself_by_its_number_and_by_its_line_if_it_has_one():
     (row,) = made(["A lamp"])
     assert (row.label, row.line) == ("row 0", None)
-    (row,) = RowBuilder(conn_id="c").rows(read_table("t.csv", "prompt\nA lamp\n"))
+    (row,) = RowBuilder(conn_id="c").build(read_text("t.csv", "prompt\nA lamp\n")).rows
     assert (row.label, row.line) == ("row 0 (line 2)", 2)
 
 
@@ -1048,7 +1072,7 @@ def test_a_column_index_is_refused_only_where_a_pattern_of_ones_own_uses_it(file
 
 
 def key(conn_id="c", columns=(), **row):
-    return RowBuilder(conn_id=conn_id).rows(records_of([{"prompt": "A lamp", **row, **dict(columns)}]))[0].key
+    return RowBuilder(conn_id=conn_id).build(table_of([{"prompt": "A lamp", **row, **dict(columns)}])).rows[0].key
 
 
 def test_a_row_is_known_by_what_it_asks_for_and_where_it_goes_and_by_nothing_else():
