@@ -24,7 +24,7 @@ from xml.parsers import expat
 from pictory_provider.api.text import counted, listed, type_of
 from pictory_provider.core.tables.inputs import InputRow, InputTable, column_problem, refused, typed_row
 from pictory_provider.core.tables.text import read_text
-from pictory_provider.core.tables.values import number_text, short
+from pictory_provider.core.tables.values import is_empty, number_text, short
 from pictory_provider.storage.folder import LARGEST_TABLE, read_file
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 """A column that pandas adds for an index without a name."""
 _NOT_CODES = re.compile(r'"[^"]*"|\[[^\]]*\]|\\.')
 """The parts of a number format that are texts, colours and languages."""
+_WORKBOOK = re.compile(r"(?:^|/)workbook[^/]*\.xml$")
+"""The part of an Excel file that names its sheets."""
 _EXCEL_DIGITS = 15
 """Digits of a number that Excel shows and calculates with (Excel specifications and limits)."""
 
@@ -231,10 +233,10 @@ def _read_xlsx(openpyxl: ModuleType, path: str, content: bytes, name: str | None
         sheet = _sheet(path, book, name)
         about = f"{path} (Excel, sheet {sheet.title!r})"
         with archive.open(sheet._worksheet_path.lstrip("/")) as part:  # noqa: SLF001  openpyxl has no public name for it
-            scan = _SheetScan(part, is_calculated=not (book.calculation and book.calculation.fullCalcOnLoad))
+            scan = _SheetScan(part, is_calculated=_is_calculated(archive))
         # The size that the file says a sheet has is often wrong, and rows would be cut to it.
         sheet.reset_dimensions()
-        lines = _lines(sheet)
+        lines = _lines(sheet, scan)
         line, cells = next(lines, (0, ()))
     if not line:
         raise refused(f"{about} is empty: it has no row with column names")
@@ -256,10 +258,31 @@ def _sheet(path: str, book: Any, name: str | None) -> Any:
     return visible
 
 
-def _lines(sheet: Any) -> Iterator[tuple[int, tuple[Any, ...]]]:
+def _is_calculated(archive: zipfile.ZipFile) -> bool:
+    """Whether the results of formulas in a file are valid.
+
+    Programs that write formulas without calculating them ask Excel to do so when it opens the file
+    (``fullCalcOnLoad``, ECMA-376, part 1, 18.2.2), and often write 0 as the result. openpyxl 3.1 says that of
+    every file.
+    """
+    asked: list[str] = []
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        if name.rpartition(":")[2] == "calcPr":
+            asked.append(attributes.get("fullCalcOnLoad", "0"))
+
+    for name in archive.namelist():
+        if _WORKBOOK.search(name):
+            parser = expat.ParserCreate()
+            parser.StartElementHandler = start
+            parser.Parse(archive.read(name), True)
+    return not {"1", "true"} & set(asked)
+
+
+def _lines(sheet: Any, scan: _SheetScan) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """Yield the rows that are not blank, each with its number."""
     for number, cells in enumerate(sheet.iter_rows(), 1):
-        if any(cell.value is not None and str(cell.value).strip() for cell in cells):
+        if scan.problem_in(number) or not all(is_empty(cell.value) for cell in cells):
             yield number, cells
 
 
@@ -347,8 +370,7 @@ class _SheetScan:
     """What a sheet says besides the values of its cells.
 
     :param part: the sheet's XML (ECMA-376, part 1, 18.3.1).
-    :param is_calculated: whether the results of formulas in the file are valid. Programs that write formulas
-        without calculating them ask Excel to do so when it opens the file, and often write 0 as the result.
+    :param is_calculated: whether the results of formulas in the file are valid.
     """
 
     def __init__(self, part: Any, *, is_calculated: bool) -> None:

@@ -4,16 +4,21 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+import xlsxwriter
 from airflow.sdk import DAG, task
 from airflow.sdk.execution_time import comms, task_runner
+from pyarrow import parquet
 
-from pictory_provider.exceptions import PictoryRequestInvalid, PictoryWaitTimeout
+from pictory_provider.exceptions import PictoryJobFailed, PictoryRequestInvalid, PictoryWaitTimeout
 from pictory_provider.operators.pictory import GenerateImageOperator
-from tests.provider.batches import Tries, billed
+from pictory_provider.storage.folder import Folder
+from tests.provider.batches import Tries, billed, lines
 from tests.stand_ins import TaskInstance, says
 
 
@@ -30,8 +35,6 @@ class DataFrame:
 
     def __len__(self):
         return len(self.rows)
-
-    def __arrow_c_stream__(self, requested_schema=None): ...
 
     def __dataframe__(self): ...
 
@@ -185,4 +188,131 @@ def test_a_retry_whose_table_is_wrong_says_that_what_is_paid_for_is_saved(fast, 
     assert "Nothing more was sent, and what is paid for is saved." in text
     assert "Nothing was sent" not in text
     assert one_try.ti.xcoms["progress"]["saved"] == 1
+    assert len(fast.submissions) == 1
+
+
+# Tables of other programs -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize("kind", ["xlsx", "parquet", "tsv.gz", "frame", "rows of a database"])
+def test_a_table_of_any_kind_becomes_pictures(fast, one_try, folder, tmp_path, kind, deferrable):
+    columns, rows = ["sku", "title", "price"], [["00120", "A lamp", 19.9], ["00121", "A mug", 5.0]]
+    frame = pa.table([pa.array(column) for column in zip(*rows, strict=True)], names=columns)
+    requests, arguments = str(tmp_path / f"t.{kind}"), {}
+    if kind == "xlsx":
+        with xlsxwriter.Workbook(requests) as book:
+            sheet = book.add_worksheet()
+            for number, cells in enumerate((columns, *rows)):
+                sheet.write_row(number, 0, cells)
+    elif kind == "parquet":
+        parquet.write_table(frame, requests)
+    elif kind == "tsv.gz":
+        text = "".join("\t".join(map(str, cells)) + "\n" for cells in (columns, *rows))
+        Path(requests).write_bytes(gzip.compress(text.replace("5.0", "5").encode()))
+    elif kind == "frame":
+        requests = frame
+    else:
+        requests, arguments = [tuple(cells) for cells in rows], {"column_names": columns}
+    result = one_try(
+        requests, prompt="{title} for {price} euros", file_name="{sku}.png", deferrable=deferrable, **arguments
+    )
+    assert (result["of"], result["saved"]) == (2, 2)
+    first, second = lines(folder / "metadata.jsonl")
+    assert [first["file_name"], second["file_name"]] == ["00120.png", "00121.png"]
+    assert [first["text"], second["text"]] == ["A lamp for 19.9 euros", "A mug for 5 euros"]
+    assert [first["price"], second["price"]] == (["19.9", "5"] if kind == "tsv.gz" else [19.9, 5])
+    assert len(fast.submissions) == 2
+
+
+def test_a_stream_that_can_be_read_only_once_is_refused_if_the_task_defers(fast, one_try):
+    def stream():
+        table = pa.table({"prompt": ["A lamp", "A mug"]})
+        return pa.RecordBatchReader.from_batches(table.schema, table.to_batches())
+
+    with pytest.raises(PictoryRequestInvalid, match=says("gives its rows only once")):
+        one_try(stream(), deferrable=True)
+    assert fast.submissions == []
+    assert one_try(stream(), deferrable=False)["saved"] == 2
+
+
+@pytest.mark.parametrize("argument", [{"column_names": ["a"]}, {"sheet": "Products"}])
+def test_an_argument_that_the_table_does_not_need_is_refused(fast, one_try, argument):
+    (name,) = argument
+    with pytest.raises(PictoryRequestInvalid, match=f"{name}=.* has no effect"):
+        one_try(pa.table({"prompt": ["A lamp"]}), **argument)
+    assert fast.submissions == []
+
+
+CATALOGUE = (
+    "sku,title,note\n"
+    "1,A lamp,\n"
+    "2,,a variant of the lamp\n"
+    "3,No,too short for a prompt\n"
+    "4,A mug,\n"
+    "5,A bowl,cannot be,parsed\n"
+)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_bad_rows_may_be_left_out_and_are_bought_once_they_are_corrected(fast, folder, tmp_path, deferrable):
+    table = tmp_path / "t.csv"
+    table.write_text(CATALOGUE)
+    arguments = {"prompt": "{title}", "file_name": "{sku}.png", "skip_blank": "title", "on_bad_row": "skip"}
+    one_try = Tries(folder)
+    with pytest.raises(PictoryJobFailed, match=r"2 of 4 rows have no picture") as caught:
+        one_try(str(table), deferrable=deferrable, **arguments)
+    text = str(caught.value)
+    assert "row 2 (line 4), 3.png: RequestInvalid: prompt has 2 characters" in text
+    assert "row 4 (line 6): RequestInvalid: has 4 cells, and the table has 3 columns" in text
+    progress = one_try.ti.xcoms["progress"]
+    assert {name: progress[name] for name in ("of", "saved", "failed", "skipped")} == {
+        "of": 4,
+        "saved": 2,
+        "failed": 2,
+        "skipped": 1,
+    }
+    failed = lines(folder / "failed.jsonl")
+    assert [(line["index"], line["file_name"], line["state"]) for line in failed] == [
+        (2, "3.png", "failed"),
+        (4, None, "failed"),
+    ]
+    assert failed[0]["note"] == "too short for a prompt"
+    assert failed[0]["what_to_do"] == "Nothing was spent on it. Correct the row, and clear the task: that buys it."
+    assert [failure["file_name"] for failure in one_try.ti.xcoms["failures_0"]] == ["3.png", None]
+
+    table.write_text(CATALOGUE.replace("3,No", "3,A nice vase").replace("cannot be,parsed", ""))
+    one_try.clear()
+    result = one_try(str(table), deferrable=deferrable, **arguments)
+    assert (result["saved"], result["reused"], result["failed"], result["skipped"]) == (2, 2, 0, 1)
+    assert billed(fast) == {"A lamp": 1, "A mug": 1, "A nice vase": 1, "A bowl": 1}
+
+
+def test_a_task_may_succeed_without_its_bad_rows(fast, one_try):
+    result = one_try(["A lamp", "No"], on_bad_row="skip", fail_on_partial_error=False)
+    assert (result["of"], result["saved"], result["failed"]) == (2, 1, 1)
+    assert len(fast.submissions) == 1
+
+
+def test_a_name_that_the_disk_refuses_is_left_out_in_every_leg_of_the_task(fast, folder, monkeypatch):
+    refused = Folder.refused
+
+    def refusing(self, names, **kwargs):
+        names = list(names)
+        return refused(self, names, **kwargs) | {name: "is refused by the disk" for name in names if ":" in name}
+
+    monkeypatch.setattr(Folder, "refused", refusing)
+    rows = [{"prompt": "A lamp", "file_name": "a:b.png"}, {"prompt": "A mug", "file_name": "c.png"}]
+    result = Tries(folder)(rows, on_bad_row="skip", fail_on_partial_error=False, deferrable=True)
+    assert (result["saved"], result["failed"]) == (1, 1)
+    assert billed(fast) == {"A mug": 1}
+
+
+def test_the_log_says_what_was_read(fast, one_try, tmp_path, caplog):
+    (tmp_path / "t.csv").write_text("sku;title;Style\n1;A lamp;vintage\n", encoding="utf-8-sig")
+    with caplog.at_level("INFO"):
+        one_try(str(tmp_path / "t.csv"), prompt="{title}")
+    assert "Read 1 row with 3 columns from " in caplog.text
+    assert "(semicolons between the cells, UTF-8 with a byte order mark)." in caplog.text
+    assert "The column 'Style' is only data: it does not set style" in caplog.text
     assert len(fast.submissions) == 1

@@ -29,7 +29,7 @@ from pictory_provider.core.batch.plan import MOST_UNKNOWN, WAVE, Plan, SubmitWav
 from pictory_provider.core.batch.resume import open_batch
 from pictory_provider.core.ledger import Charge
 from tests.pure.core.batch.existing import SIZE, existing, row_image
-from tests.pure.core.batch.tables import checked, rows_of
+from tests.pure.core.batch.tables import built, checked, rows_of
 
 MADE_BY = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": None}
 REFUSALS = {
@@ -45,6 +45,19 @@ ENDS = ("completed", "completed", "completed", "running", "failed", "late", "not
 def table(size, first=0, width=5):
     named = [{"sku": f"{number:0{width}d}"} for number in range(first, first + size)]
     return rows_of(named, prompt="A lamp {sku}", file_name="{sku}.png")
+
+
+def table_with_gaps(size, gaps):
+    """Return the table of :func:`table` with rows between that are left out.
+
+    :param gaps: of each row, what stands before it: ``blank`` and ``bad`` rows.
+    """
+    listed = []
+    for number in range(size):
+        before = gaps[number] if number < len(gaps) else []
+        listed += [{"sku": "" if kind == "blank" else "a/../b"} for kind in before]
+        listed.append({"sku": f"{number:05d}"})
+    return built(listed, prompt="A lamp {sku}", file_name="{sku}.png", skip_blank="sku", on_bad_row="skip")
 
 
 class DiedError(BaseException):
@@ -108,7 +121,7 @@ class World:
         resumed = open_batch(
             self.header(),
             self.pages(),
-            checked(rows),
+            checked(rows) if isinstance(rows, list) else rows,
             folder="/f",
             made_by=made_by,
             max_tries=self.max_tries,
@@ -161,7 +174,7 @@ class World:
                     self.write(plan)
             self.check(plan)
         lines = [*metadata_lines(plan), *failed_lines(plan)]
-        assert len(lines) == len(plan.rows)
+        assert len(lines) == len(plan.rows) + len(plan.bad)
         self.step()
         plan.journal.set_header(has_ended=True)
         self.write(plan)
@@ -206,7 +219,7 @@ class World:
         now = progress(plan)
         assert sum(now[place.value] for place in RowState) == now["of"] == plan.of
         assert Counter(plan.end_of(row).state for row in plan.rows) + Counter(
-            {RowState.NOT_BOUGHT: plan.of - len(plan.rows)}
+            {RowState.NOT_BOUGHT: plan.of - len(plan.rows) - len(plan.bad), RowState.FAILED: len(plan.bad)}
         ) == Counter(dict(plan.counts))
         assert all(count >= 0 for count in plan.counts.values())
 
@@ -293,6 +306,45 @@ def test_overwrite_buys_once_a_clear_and_not_once_an_attempt(size, deaths, answe
             world.try_once(rows, dies_after=steps, overwrite=True)
     unknown = world.unknown_keys()
     assert all(times <= 1 + clears for key, times in world.bought().items() if key not in unknown)
+
+
+gaps = st.lists(st.lists(st.sampled_from(["blank", "bad"]), max_size=60), max_size=3)
+
+
+@slow
+@given(size=sizes, ends=ends, tries=st.lists(st.tuples(gaps, st.integers(0, 260)), min_size=1, max_size=4))
+def test_rows_that_are_left_out_change_nothing_for_the_others_even_if_they_move_them_to_another_page(
+    size, ends, tries
+):
+    world = World(ends=ends)
+    in_doubt = set()
+    for before, steps in tries:
+        world.max_tries += 1
+        in_doubt |= world.unknown_keys()
+        world.try_once(table_with_gaps(size, before), dies_after=steps)
+        world.try_once(table_with_gaps(size, before), dies_after=steps)
+    in_doubt |= world.unknown_keys()
+    world.ends = iter(())
+    world.max_tries += 1
+    last = table_with_gaps(size, tries[0][0])
+    _, is_done = world.try_once(last)
+    assert is_done
+    now = progress(world.last)
+    assert (now["saved"] + now["reused"], now["failed"], now["skipped"]) == (size, len(last.bad), last.skipped)
+    failed = Counter(world.jobs[job] for job in world.settled)
+    assert all(times <= 1 + failed[key] for key, times in world.bought().items() if key not in in_doubt)
+    assert {world.jobs[job] for job in world.owed()} <= in_doubt
+
+
+def test_a_row_that_moves_to_an_earlier_page_gets_its_paid_picture_under_its_own_name():
+    world = World(ends=["late"] * 8)
+    world.try_once(table_with_gaps(1, [["blank"] * 60]))
+    assert len(world.owed()) == 1
+    world.ends = iter(())
+    world.max_tries += 1
+    world.try_once(table_with_gaps(1, []))
+    assert list(world.files) == ["00000.png"]
+    assert len(world.accepted) == 1
 
 
 def test_overwrite_buys_everything_anew_after_a_clear_and_nothing_at_a_retry():
