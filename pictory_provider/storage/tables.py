@@ -147,7 +147,7 @@ def _errors_of(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise refused(
-            f"{what} cannot be read: {type(error).__name__}: {error}",
+            f"{what} cannot be decoded: {type(error).__name__}: {error}",
             "Is the file complete, and of the format that its name says?",
         ) from error
 
@@ -169,7 +169,7 @@ def _read_parquet(pyarrow: ModuleType, path: str, content: bytes) -> InputTable:
 def _arrow_rows(pyarrow: ModuleType, what: str, schema: Any, batches: Iterable[Any]) -> Iterator[InputRow]:
     columns = _arrow_columns(schema)
     if problem := column_problem(columns):
-        raise refused(f"{what} {problem}: its columns are {', '.join(map(repr, columns))}")
+        raise refused(f"{what} {problem}: it has the columns {', '.join(map(repr, columns))}")
     batches = iter(batches)
     while True:
         with _errors_of(what):

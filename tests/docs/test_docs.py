@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import gzip
 import inspect
 import itertools
 import json
@@ -17,11 +18,14 @@ import subprocess
 import sys
 import threading
 import tomllib
+import zipfile
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
+import openpyxl
+import pyarrow as pa
 import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow.sdk import DAG, ObjectStoragePath
@@ -44,7 +48,7 @@ from pictory_provider.services import evidence
 from pictory_provider.services.batch.runner import Batch
 from pictory_provider.services.batch.state import BatchRecord
 from pictory_provider.simulator import Simulator
-from pictory_provider.storage import folder
+from pictory_provider.storage import folder, tables
 from pictory_provider.storage.files import LocalFiles
 from pictory_provider.storage.target import Target
 from tests.certificates import self_signed
@@ -596,12 +600,30 @@ def batches(pictory, tmp_path):
         (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
         return str(tmp_path / name)
 
+    def spreadsheet(*rows):
+        book = openpyxl.Workbook()
+        book.active.title = "First"
+        for cells in rows:
+            book.active.append(cells)
+        book.save(tmp_path / "s.xlsx")
+        return str(tmp_path / "s.xlsx")
+
+    def hidden():
+        """Return a file whose only sheet is hidden, which no library writes."""
+        with zipfile.ZipFile(spreadsheet(["prompt"])) as old, zipfile.ZipFile(tmp_path / "h.xlsx", "w") as new:
+            for part in old.infolist():
+                new.writestr(part, old.read(part).replace(b'state="visible"', b'state="hidden"'))
+        return str(tmp_path / "h.xlsx")
+
+    def without(module):
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
     def stop():
         batch([PROMPT])
 
     yield lambda: batch(None)
     yield lambda: batch("None")
-    yield lambda: batch("/srv/products.xlsx")
+    yield lambda: batch("/srv/products.ods")
     yield lambda: batch("/srv/nowhere.csv")
     yield lambda: with_attribute(folder, "LARGEST_TABLE", 3, lambda: batch(table("prompt\n")))
     yield lambda: batch(table(b"prompt\n\xff\n"))
@@ -611,6 +633,24 @@ def batches(pictory, tmp_path):
     yield lambda: batch(table("sep=\na\n1\n"))
     yield lambda: batch(table("Products of May\nsku,name\n1,mug\n"))
     yield lambda: batch(table('a,b\n1,"2\n'))
+    yield lambda: with_attribute(tables, "import_module", without, lambda: batch("/srv/products.xlsx"))
+    yield lambda: batch(table("prompt\n", "t.xlsx"))
+    yield lambda: batch(table(b"\x1f\x8b", "t.csv.gz"))
+    yield lambda: with_attribute(
+        tables, "LARGEST_TABLE", 3, lambda: batch(table(gzip.compress(b"1234"), "t.csv.gz"))
+    )
+    yield lambda: batch(table(b"\xd0\xcf\x11\xe0", "t.xlsx"))
+    yield lambda: batch(spreadsheet(["prompt"]), sheet="Second")
+    yield lambda: batch(hidden())
+    yield lambda: batch(spreadsheet([]))
+    yield lambda: batch(spreadsheet(["a", "a"]))
+    yield lambda: batch(spreadsheet(["Products"], ["sku", "title"]))
+    yield lambda: batch(pa.table([["1"], ["2"]], names=["a", "a"]))
+    yield lambda: batch(pa.table({"prompt": [PROMPT]}), sheet="First")
+    yield lambda: batch([(PROMPT,)], column_names="prompt")
+    yield lambda: batch([PROMPT], request_columns={"title": "prompt"})
+    yield lambda: batch([PROMPT], skip_blank="title")
+    yield lambda: batch([PROMPT], on_bad_row="warn")
     yield lambda: batch(["four", PROMPT])
     yield lambda: batch([PROMPT], file_name="{a.b}.png")
     yield lambda: batch([PROMPT], prompt="{name} on a table")

@@ -20,16 +20,20 @@ from pictory_provider.core.batch.manifest import metadata_lines
 from pictory_provider.core.batch.plan import Plan
 from pictory_provider.core.batch.resume import open_batch
 from pictory_provider.core.batch.rows import RowBuilder
-from pictory_provider.core.tables.inputs import table_of
+from pictory_provider.core.batch.templates import RowTemplate
+from pictory_provider.core.tables.inputs import InputRow, table_of
+from pictory_provider.core.tables.values import is_empty
 from pictory_provider.operators.batch import GenerateImageBatchOperator
 from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.simulator import Simulator
+from pictory_provider.storage.tables import read_table
 from tests.pure.core.batch.existing import SIZE, existing
 from tests.stand_ins import StateStore, TaskInstance
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(__file__).with_name("programs.py")
-READERS = ("datasets", "pandas", "duckdb", "pillow", "polars", "webdataset")
+WRITERS = Path(__file__).with_name("writers.py")
+READERS = ("datasets", "pandas", "duckdb", "openpyxl", "pillow", "polars", "webdataset", "xlsxwriter")
 CSV = (
     "sku,product,colour,image,old_file_name,note\n"
     '00120,Müsli bowl,blue,Photo 7,bowl-7.jpg,"round, with a ""lip"""\n'
@@ -43,13 +47,20 @@ ROWS, ALIKE = 25_000, 24_000
 
 
 @pytest.fixture(scope="module")
-def read(tmp_path_factory):
-    """Return a function that runs a program in a folder, in an environment with the readers, but not this project."""
+def python(tmp_path_factory):
+    """Return the Python of an environment with other programs, but without this project."""
     folder = tmp_path_factory.mktemp("readers")
     uv, python = Path(sys.executable).with_name("uv"), folder / "venv" / "bin" / "python"
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
     pinned = ("--constraint", ROOT / "constraints.txt")
     subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *pinned, *READERS], check=True)
+    return python
+
+
+@pytest.fixture(scope="module")
+def read(python):
+    """Return a function that runs a program in a folder, in that environment."""
+    folder = python.parents[2]
     env = os.environ | {"HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1"}
     with subprocess.Popen(
         [python, PROGRAMS], cwd=folder, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
@@ -194,3 +205,54 @@ def test_webdataset_takes_pictures_whose_names_are_alike_up_to_the_first_dot_for
     (sample,) = read("with_webdataset", singles)
     assert sample["__key__"] == "v1"
     assert {"2.png", "2.png.json", "3.png", "3.png.json"} < set(sample)
+
+
+# Tables that other programs write ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def written(python, tmp_path_factory):
+    """Return a folder with one table in many formats, and the rows of the data frames of those who wrote it."""
+    folder = tmp_path_factory.mktemp("written")
+    done = subprocess.run(
+        [python, WRITERS], cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True
+    )
+    return folder, json.loads(done.stdout)
+
+
+FORMATS = (
+    *("pandas.csv", "pandas-german.csv", "pandas-utf-16.csv", "pandas.tsv", "pandas.csv.gz", "pandas.jsonl"),
+    *("pandas-openpyxl.xlsx", "pandas-xlsxwriter.xlsx", "pandas.parquet", "openpyxl.xlsx"),
+    *("polars.csv", "polars.tsv", "polars.jsonl", "polars.xlsx", "polars.parquet"),
+    *("duckdb.csv", "duckdb.csv.gz", "duckdb.jsonl", "duckdb.parquet"),
+)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_table_that_another_program_has_written_is_read_as_people_read_it(written, name):
+    first, second = read_table(str(written[0] / name)).rows
+    check(first, second, has_types=name.endswith((".xlsx", ".parquet")), name=name)
+
+
+def test_every_file_that_was_written_is_read(written):
+    assert sorted(file.name for file in written[0].iterdir()) == sorted(FORMATS)
+
+
+def test_data_frames_are_read_as_people_read_them(written):
+    for name, rows in written[1].items():
+        check(*(InputRow(**row) for row in rows), has_types=True, name=name)
+
+
+def check(first, second, *, has_types, name):
+    shown = RowTemplate("prompt", "{sku}: {title}, {price} euros, {pieces} pieces").render(first, 0)
+    price = {"pandas-german.csv": "19,9", "DuckDB with decimals": "19.90"}.get(name, "19.9")
+    # pandas makes floats of whole numbers if one is missing, and text formats have no other type to tell.
+    in_text = {"pandas-german.csv": "3,0"}.get(name, "3" if name.startswith("polars") else "3.0")
+    pieces = "3" if has_types else in_text
+    assert shown == f'00120: Müslischale "groß"; blau, matt, {price} euros, {pieces} pieces', name
+    since = RowTemplate("prompt", "{since}").render(first, 0)
+    assert since.startswith("2026-11-29"), name
+    assert is_empty(second.values["pieces"]), name
+    assert is_empty(second.values["since"]), name
+    if has_types:
+        assert first.values["price"] == 19.9, name

@@ -4,9 +4,13 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import xlsxwriter
 
 from demo.stack import AirflowStack
 from pictory_provider.simulator import Simulator, painting
@@ -50,8 +54,41 @@ def limited():
         yield pictory
 
 
+EXPORT = """\
+Handle,Title,Body (HTML),Vendor,Variant SKU,Image Src,Colour (product.metafields.custom.colour)
+tea-cup,Tea cup,"<p>Holds 250&nbsp;ml.</p>\n<ul><li>Dishwasher-safe</li></ul>",Example,TC-1,,sea green
+tea-cup,,,,TC-2,,
+bread-board,Bread board,<p>Oiled oak &amp; steel</p>,Example,BB-1,,oak
+"""
+"""A shop's export: a product with two variants, HTML, and a metafield."""
+
+
 @pytest.fixture(scope="session")
-def airflow(simulator, crowd, limited, pictures, tmp_path_factory):
+def shop(tmp_path_factory):
+    """Return a folder with a shop's tables: an export, a spreadsheet and a database."""
+    folder = tmp_path_factory.mktemp("shop")
+    (folder / "products_export.csv").write_text(EXPORT, encoding="utf-8-sig")
+    with xlsxwriter.Workbook(folder / "Artikel.xlsx") as book:
+        book.add_worksheet("Notizen").write(0, 0, "Stand 2026")
+        sheet = book.add_worksheet("Artikel")
+        sheet.write_row(0, 0, ["Art.-Nr.", "Bezeichnung", "model", "Farbe", "Stil"])
+        sheet.write_row(1, 0, ["00120", "Müslischale", "T-120", "Blau", "futuristic"])
+        sheet.write_row(2, 0, ["00121", "Käsebrett", "K-9", "Eiche", ""])
+        sheet.write_row(3, 0, ["00122", "Tasse", "T-7", "", ""])
+    with closing(sqlite3.connect(folder / "shop.db")) as database:
+        database.execute("CREATE TABLE products (sku TEXT PRIMARY KEY, title TEXT, price DECIMAL, picture TEXT)")
+        rows = [
+            ("00120", "A salt shaker", 19.9, None),
+            ("00121", "A pepper mill", 5, None),
+            ("1", "Old", 1, "old.png"),
+        ]
+        database.executemany("INSERT INTO products VALUES (?, ?, ?, ?)", rows)
+        database.commit()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def airflow(simulator, crowd, limited, pictures, shop, tmp_path_factory):
     """Return a healthy Airflow that knows the example DAGs, the recipes and those of ``tests/system/dags``.
 
     Its workers keep Airflow's default heartbeat of 5 s, under which an event that comes too soon after
@@ -65,6 +102,11 @@ def airflow(simulator, crowd, limited, pictures, tmp_path_factory):
         "AIRFLOW_CONN_PICTORY_DEFAULT": simulator.connection_json(),
         "AIRFLOW_CONN_PICTORY_CROWD": crowd.connection_json(),
         "AIRFLOW_CONN_PICTORY_LIMITED": limited.connection_json(credits_per_day=20),
+        "AIRFLOW_CONN_PICTORY_STAGING": crowd.connection_json(),
+        "AIRFLOW_CONN_PICTORY_PRODUCTION": simulator.connection_json(),
+        "AIRFLOW_CONN_SHOP": json.dumps({"conn_type": "sqlite", "host": f"{shop}/shop.db"}),
+        "AIRFLOW_VAR_PICTORY_SHOP_EXPORT": f"{shop}/products_export.csv",
+        "AIRFLOW_VAR_PICTORY_SPREADSHEET": f"{shop}/Artikel.xlsx",
         "AIRFLOW_CONN_PICTORY_SPENT": simulator.connection_json(credits_per_month=1),
         "AIRFLOW_VAR_PICTORY_PICTURES": str(pictures),
         "AIRFLOW_VAR_PICTORY_BACKUP": (pictures / "gallery").as_uri(),
@@ -97,6 +139,7 @@ def runs(airflow):
             {"products": ROWS_ONE_OF_WHICH_FAILS},
         ),
         "rows of a batch, all well": ("recipe_which_rows_failed", {"products": ROWS_ALL_WELL}),
+        "production": ("recipe_two_accounts", {"environment": "production"}),
         "spent": ("recipe_monthly_budget", {"connection": "pictory_spent"}),
         "publish": ("pictory_publish_cover", {}),
         "sixty": ("system_batch", {}),
@@ -176,6 +219,10 @@ RECIPES = (
     "variations",
     "approve_before_paying",
     "monthly_budget",
+    "from_a_query",
+    "shop_export",
+    "spreadsheet",
+    "two_accounts",
 )
 
 ROWS_ONE_OF_WHICH_FAILS = [

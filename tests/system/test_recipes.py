@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from PIL import Image
@@ -109,6 +112,60 @@ def test_a_series_is_guided_by_one_reference_image(airflow, runs, pictures, simu
 def test_a_product_is_shown_in_other_places(airflow, runs, pictures):
     assert set(airflow.finish(*runs["variations"]).values()) == {"success"}
     assert set(saved(pictures, "variations")) == {"kitchen.png", "garden.png", "studio.png"}
+
+
+def test_the_rows_of_a_query_have_pictures_whose_paths_are_in_the_table(airflow, runs, pictures, shop):
+    assert set(airflow.finish(*runs["from_a_query"]).values()) == {"success"}
+    assert set(saved(pictures, "query")) == {"00120.png", "00121.png"}
+    with closing(sqlite3.connect(shop / "shop.db")) as database:
+        paths = dict(database.execute("SELECT sku, picture FROM products"))
+    assert paths.pop("1") == "old.png"
+    assert {sku: Path(path).relative_to(pictures) for sku, path in paths.items()} == {
+        "00120": Path("query/00120.png"),
+        "00121": Path("query/00121.png"),
+    }
+    rows = [json.loads(line) for line in (pictures / "query" / "metadata.jsonl").read_text().splitlines()]
+    assert [(row["sku"], row["price"]) for row in rows] == [("00120", 19.9), ("00121", 5)]
+
+
+def test_every_product_of_a_shops_export_has_one_picture_and_a_line_in_the_import(
+    airflow, runs, pictures, simulator
+):
+    assert set(airflow.finish(*runs["shop_export"]).values()) == {"success"}
+    assert set(saved(pictures, "shop")) == {"tea-cup.png", "bread-board.png"}
+    assert airflow.xcom(*runs["shop_export"], "pictures")["skipped"] == 1
+    prompts = {request.body["prompt"] for request in simulator.submissions}
+    assert {
+        "Tea cup, sea green. Holds 250 ml. Dishwasher-safe",
+        "Bread board, oak. Oiled oak & steel",
+    } <= prompts
+    with (pictures / "shop" / "import.csv").open(newline="", encoding="utf-8") as file:
+        lines = list(csv.reader(file))
+    assert lines[0] == ["Handle", "Image Src", "Image Position", "Image Alt Text"]
+    assert lines[1] == ["tea-cup", "https://cdn.example.com/shop/tea-cup.png", "1", "Tea cup"]
+
+
+def test_the_good_rows_of_a_german_spreadsheet_have_pictures_and_the_bad_one_is_listed(
+    airflow, runs, pictures, simulator
+):
+    assert airflow.finish(*runs["spreadsheet"]) == {"pictures": "failed"}
+    assert set(saved(pictures, "spreadsheet")) == {"00120.png", "00121.png"}
+    asked = [r.body for r in simulator.submissions if r.body["prompt"].endswith(", studio light")]
+    assert {(body["prompt"], body["model"], body.get("style")) for body in asked} >= {
+        ("Müslischale, T-120, in Blau, studio light", "flux-schnell", "futuristic"),
+        ("Käsebrett, K-9, in Eiche, studio light", "flux-schnell", None),
+    }
+    (failed,) = map(json.loads, (pictures / "spreadsheet" / "failed.jsonl").read_text().splitlines())
+    assert (failed["line"], failed["file_name"], failed["state"]) == (4, "00122.png", "failed")
+    assert "uses {Farbe}, which is empty here" in failed["message"]
+
+
+def test_each_environment_has_its_own_account_and_its_own_pictures(airflow, runs, pictures, simulator, crowd):
+    boat = "A paper boat on a calm lake, morning light"
+    for environment, run, account in (("staging", "two_accounts", crowd), ("production", "production", simulator)):
+        assert set(airflow.finish(*runs[run]).values()) == {"success"}
+        assert set(saved(pictures, environment)) == {"cover.png"}
+        assert [r.body["prompt"] for r in account.submissions].count(boat) == 1
 
 
 def test_nothing_is_bought_before_a_person_agrees(airflow, runs, simulator, agreed):

@@ -308,11 +308,11 @@ def test_a_name_that_the_disk_refuses_is_left_out_in_every_leg_of_the_task(fast,
     assert billed(fast) == {"A mug": 1}
 
 
-def test_the_log_says_what_was_read(fast, one_try, tmp_path, caplog):
+def test_the_log_says_what_was_read(fast, one_try, tmp_path, capsys):
     (tmp_path / "t.csv").write_text("sku;title;Style\n1;A lamp;vintage\n", encoding="utf-8-sig")
-    with caplog.at_level("INFO"):
-        one_try(str(tmp_path / "t.csv"), prompt="{title}")
-    assert "Read 1 row with 3 columns from " in caplog.text
-    assert "(semicolons between the cells, UTF-8 with a byte order mark)." in caplog.text
-    assert "The column 'Style' is only data: it does not set style" in caplog.text
+    one_try(str(tmp_path / "t.csv"), prompt="{title}")
+    log = capsys.readouterr().out
+    assert "Read 1 row with 3 columns from " in log
+    assert "(semicolons between the cells, UTF-8 with a byte order mark)." in log
+    assert "The column 'Style' is only data: it does not set style" in log
     assert len(fast.submissions) == 1

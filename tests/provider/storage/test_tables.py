@@ -354,8 +354,8 @@ def test_what_is_no_excel_file_is_refused(refusal, monkeypatch):
     assert "is protected by a password, or is an .xls file" in refusal(
         "t.xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
     )
-    assert "cannot be read: BadZipFile" in refusal("t.xlsx", b"sku\n1\n")
-    assert "cannot be read" in refusal("t.xlsx", rows(["a"])[:-30])
+    assert "cannot be decoded: BadZipFile" in refusal("t.xlsx", b"sku\n1\n")
+    assert "cannot be decoded" in refusal("t.xlsx", rows(["a"])[:-30])
     content = rows(["a"])
     monkeypatch.setattr(tables, "_LARGEST_SHEET", 100)
     assert "has more than 100 bytes when it is unpacked" in refusal("t.xlsx", content)
@@ -367,7 +367,7 @@ def test_a_sheet_that_declares_entities_is_refused(refusal):
         SHEET,
         lambda data: data.replace(b"<worksheet", b'<!DOCTYPE x [<!ENTITY e "e">]><worksheet', 1),
     )
-    assert "cannot be read" in refusal("t.xlsx", content)
+    assert "cannot be decoded" in refusal("t.xlsx", content)
 
 
 # Parquet and data frames --------------------------------------------------------------------------------
@@ -444,15 +444,15 @@ def test_two_columns_of_one_name_are_refused(refusal):
 
 def test_a_damaged_file_is_refused(refusal):
     content = to_parquet(TABLE)
-    assert "cannot be read" in refusal("t.parquet", content[:-8])
-    assert "cannot be read" in refusal(
+    assert "cannot be decoded" in refusal("t.parquet", content[:-8])
+    assert "cannot be decoded" in refusal(
         "t.parquet", b"PAR1" + content[4:100] + bytes(len(content) - 104) + content[-4:]
     )
 
 
 def test_a_value_that_python_cannot_represent_is_refused_with_its_column():
     table = pa.table({"at": pa.array([10**15], pa.timestamp("s"))})
-    with pytest.raises(RequestInvalid, match="The column 'at' of requests, a Table, cannot be read"):
+    with pytest.raises(RequestInvalid, match="The column 'at' of requests, a Table, cannot be decoded"):
         Read(read_frame(table, is_read_again=False))
 
 
