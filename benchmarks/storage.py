@@ -6,13 +6,15 @@
 alternately with both commits, in emulators of three clouds that are 30 ms away. The emulator, the simulator and
 the task run in separate processes. The task's CPU is measured while it executes, after a batch of one picture.
 
-``python -m benchmarks.storage --rows 100000`` begins a batch of that many rows of a CSV file, and kills its
-process after 200 purchases. It measures the time until the first one, and by how much the process has grown.
+``python -m benchmarks.storage --rows 100000`` begins a batch of that many rows of a CSV file, or of an Excel or
+Parquet file with ``--table``, and kills its process after 200 purchases. It measures the time until the first one,
+and by how much the process has grown.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import statistics
@@ -25,7 +27,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+import pyarrow as pa
 import requests
+import xlsxwriter
+from pyarrow import parquet
 
 from benchmarks.batch import simulator
 from benchmarks.large import ONE_PICTURE
@@ -189,7 +194,23 @@ def measure(tree: Path, cloud: str, pictures: int) -> Cost:
     return Cost(fresh / pictures, again, single, done["wall"], done["cpu"] / pictures)
 
 
-def large(rows: int) -> tuple[float, float]:
+def write_table(path: Path, rows: int) -> None:
+    """Write a table of three columns in the format of the path's suffix."""
+    columns = ("sku", "prompt", "colour")
+    cells = ((f"{number:06d}", f"A mug, hand-made, number {number}", "blue") for number in range(rows))
+    if path.suffix == ".csv":
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows((columns, *cells))
+    elif path.suffix == ".parquet":
+        parquet.write_table(pa.table([pa.array(c) for c in zip(*cells, strict=True)], columns), path)
+    else:
+        with xlsxwriter.Workbook(path, {"constant_memory": True}) as book:
+            sheet = book.add_worksheet()
+            for number, row in enumerate((columns, *cells)):
+                sheet.write_row(number, 0, row)
+
+
+def large(rows: int, suffix: str) -> tuple[float, float]:
     """Begin a batch of many rows into an empty folder of S3, and kill it after :data:`PURCHASES`.
 
     :return: the seconds until the first purchase, and by how many MiB its process grew.
@@ -200,9 +221,8 @@ def large(rows: int) -> tuple[float, float]:
         simulator("-c", ONE_PICTURE, "--seconds", "0", "--credits", str(10 * rows)) as connection,
         task_process(ROOT, "s3", server.first, connection) as task,
     ):
-        table = Path(folder) / "table.csv"
-        lines = (f'{number:06d},"A mug, hand-made, number {number}",blue\n' for number in range(rows))
-        table.write_text("sku,prompt,colour\n" + "".join(lines))
+        table = Path(folder) / f"table.{suffix}"
+        write_table(table, rows)
         host = json.loads(connection)["host"].removesuffix("/pictoryapis")
         before, begun = _memory(task.pid, "VmRSS"), time.time()
         order = {"kind": "batch", "run_id": "first", "path": "s3://media@pictures/mugs", "requests": str(table)}
@@ -233,12 +253,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", action="append", choices=CLOUDS, help="default: all")
     parser.add_argument("--rows", type=int, help="begin a batch of this many rows instead")
+    parser.add_argument("--table", choices=("csv", "xlsx", "parquet"), default="csv", help="of these rows")
     options = parser.parse_args()
     if options.rows:
-        seconds, grown = large(options.rows)
+        seconds, grown = large(options.rows, options.table)
         print(
-            f"{options.rows:,} rows: the first purchase after {seconds:.1f} s; after {PURCHASES} purchases the "
-            f"process had grown by {grown:.0f} MiB."
+            f"{options.rows:,} rows, {options.table}: the first purchase after {seconds:.1f} s; after {PURCHASES} "
+            f"purchases the process had grown by {grown:.0f} MiB."
         )
         return 0
     with tempfile.TemporaryDirectory() as folder:
