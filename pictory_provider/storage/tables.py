@@ -98,11 +98,18 @@ def read_frame(frame: Any, *, is_read_again: bool) -> InputTable:
 
 
 def _once_more(pyarrow: ModuleType, frame: Any, name: str, rows: Iterator[InputRow]) -> Iterator[InputRow]:
-    """Yield the rows, and check that the frame could give them again: a stream that is used up is simply empty."""
+    """Yield the rows, and check that the frame could give them again.
+
+    A stream that is used up is empty (pyarrow 26), or raises an error (nanoarrow 0.9, arro3 0.9).
+    """
     number = 0
     for number, row in enumerate(rows, 1):  # noqa: B007
         yield row
-    if number and not any(batch.num_rows for batch in pyarrow.RecordBatchReader.from_stream(frame)):
+    try:
+        is_empty_now = not any(batch.num_rows for batch in pyarrow.RecordBatchReader.from_stream(frame))
+    except Exception:
+        is_empty_now = True
+    if number and is_empty_now:
         raise refused(
             f"requests is of type {name}, which gives its rows only once, and a task that defers reads them again",
             "Pass a table: `reader.read_all()`. Or set deferrable=False.",

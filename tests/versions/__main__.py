@@ -27,7 +27,7 @@ OF_MAKE_TEST = "3.3.2"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PRE_RELEASES = {"3.4.0b2": ("apache-airflow-core==3.4.0b2", "apache-airflow-task-sdk==1.4.0b2")}
 """Further requirements of a pre-release, because pre-releases are installed only if they are named."""
-TOOLS = ("pytest", "pytest-mock", "pytest-xdist", "hypothesis", "psutil", "playwright")
+TOOLS = ("pytest", "pytest-mock", "pytest-xdist", "hypothesis", "psutil", "playwright", "xlsxwriter")
 
 TESTED = ("tests", "dags", "demo", "docs/costs.md", "pyproject.toml")
 FOLDERS = ("tests/pure", "tests/provider", "tests/versions")
@@ -47,6 +47,7 @@ OF_DECISIONS = (
     "tests/provider/operators/test_marking.py",
     "tests/provider/operators/test_names_of_other_kinds.py",
     "tests/provider/operators/test_paid_and_saved.py",
+    "tests/provider/storage/test_tables.py",
     "tests/provider/triggers/test_parity.py",
 )
 """These take long and depend little on Airflow. With ``--quick`` they run only with the oldest dependencies."""
@@ -126,7 +127,7 @@ def available(wanted: Environment, wheel: Path, folder: Path) -> Environment:
         uv("python", "find", wanted.python)
     except subprocess.CalledProcessError:
         file = folder / f"{wanted.airflow}-{wanted.python}.in"
-        file.write_text("\n".join((*wanted.requirements, f"{wheel}[simulator]")))
+        file.write_text("\n".join((*wanted.requirements, f"{wheel}[simulator,tables]")))
         only_wheels = ("--only-binary", ":all:", "--python-version", wanted.python)
         try:
             uv("pip", "compile", *wanted.as_of, *only_wheels, "--output-file", file.with_suffix(".txt"), file)
@@ -173,8 +174,10 @@ def create(environment: Environment, wheel: Path, folder: Path) -> Path:
             ROOT / "pyproject.toml",
             "--extra",
             "simulator",
+            "--extra",
+            "tables",
         )
-    uv(*install, *environment.requirements, f"{wheel}[simulator]", *TOOLS)
+    uv(*install, *environment.requirements, f"{wheel}[simulator,tables]", *TOOLS)
     return folder / "bin" / "python"
 
 

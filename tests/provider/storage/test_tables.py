@@ -462,6 +462,19 @@ def test_one_column_is_not_a_table(column):
         Read(read_frame(column, is_read_again=False))
 
 
+class Once:
+    """A stream that raises an error when it is used up, as those of nanoarrow and arro3 do."""
+
+    def __init__(self):
+        self.table = TABLE
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        table, self.table = self.table, None
+        if table is None:
+            raise RuntimeError("array stream is released")
+        return table.__arrow_c_stream__(requested_schema)
+
+
 def test_a_stream_is_read_once_and_refused_if_it_may_be_read_again():
     def stream():
         return pa.RecordBatchReader.from_batches(TABLE.schema, TABLE.to_batches())
@@ -469,6 +482,8 @@ def test_a_stream_is_read_once_and_refused_if_it_may_be_read_again():
     assert Read(read_frame(stream(), is_read_again=False)).rows == [EXPECTED]
     with pytest.raises(RequestInvalid, match="gives its rows only once, and a task that defers reads them again"):
         Read(read_frame(stream(), is_read_again=True))
+    with pytest.raises(RequestInvalid, match="gives its rows only once"):
+        Read(read_frame(Once(), is_read_again=True))
     empty = pa.RecordBatchReader.from_batches(TABLE.schema, [])
     assert Read(read_frame(empty, is_read_again=True)).rows == []
 
