@@ -8,7 +8,7 @@
 # make test-pure         the tests that need no Airflow
 # make test-browser      Airflow's pages in a headless Chromium
 # make test-newcomer     the quickstart, in an empty environment
-# make test-readers      a batch's folder, read by datasets, DuckDB, pandas, polars and WebDataset
+# make test-readers      a batch's folder and tables, with datasets, DuckDB, pandas, polars and others
 # make test-faults       the long runs: kills, lost replies, two triggerers
 # make test-faults-lines, test-faults-batches, test-faults-others      its three parts
 # make test-distributed  200 pictures on Celery, Redis and PostgreSQL

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Tests that other programs can read the folder of a batch, in an environment without this project.
+"""Tests that other programs can read the folder of a batch, and that a batch can read their tables.
 
 They read it as the docs show (``programs.py``), also with 25,000 rows: most readers take the type of a column from
 its first rows.
