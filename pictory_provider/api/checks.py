@@ -218,6 +218,21 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise RequestInvalid.unsent(f"{name} is {value!r}; it takes one of {', '.join(choices)}", fields=[name])
 
 
+CHANGED = "changed"
+"""The value of ``overwrite`` that replaces pictures of other requests only."""
+
+
+def check_overwrite(overwrite: object) -> None:
+    """Check the argument ``overwrite`` of a task that generates pictures.
+
+    :raises RequestInvalid: says what is supported.
+    """
+    if overwrite is not True and overwrite is not False and overwrite != CHANGED:
+        raise RequestInvalid.unsent(
+            f"overwrite is {overwrite!r}; it takes True, False or {CHANGED!r}", fields=["overwrite"]
+        )
+
+
 def check_policy(on_unknown_submit: object) -> None:
     """Check ``on_unknown_submit``, as :func:`check_choice`."""
     check_choice("on_unknown_submit", on_unknown_submit, UNKNOWN_SUBMIT_POLICIES)

@@ -32,7 +32,9 @@ any other request, ``bought``                     polls that job: submits if it 
 any other request, ``saved``                      refuses, and shows both requests
 ================================================  =====================================================
 
-With ``overwrite``, whatever is refused because of the picture or the request is submitted and replaced.
+With ``overwrite``, whatever is refused because of the picture or the request is submitted and replaced. With
+``overwrite="changed"``, only the picture of another request whose sidecar is ``saved`` is. The sidecar of the new
+submission has the digest of the picture that it replaces, so a later attempt knows that it may be replaced.
 """
 
 from __future__ import annotations
@@ -66,6 +68,10 @@ _COMES_BACK_WITHIN = 86_400.0
 """Seconds within which a task that has submitted and not saved may be retried."""
 _OTHER_WAYS = (
     "Choose another path, for example one with the run in it, or set overwrite=True to buy and replace it."
+)
+_CHANGED_WAYS = (
+    'Choose another path, for example one with the run in it; or set overwrite="changed", which buys and replaces '
+    "pictures of other requests, or overwrite=True, which buys and replaces any."
 )
 _OTHER_PICTURE = "the picture there is not the one that its sidecar describes"
 
@@ -101,6 +107,11 @@ class ExistingImage(NamedTuple):
         return self.sidecar is not None and self.sidecar.saved is not None and self.sidecar.saved.size == self.size
 
     @property
+    def is_free(self) -> bool:
+        """Whether there is no picture, or only one that the sidecar's purchase is to replace."""
+        return self.size is None or (self.sidecar is not None and bool(self.sidecar.replaces))
+
+    @property
     def described(self) -> str:
         """A description that follows a colon."""
         size = None if self.size is None else counted(self.size, "byte")
@@ -130,6 +141,8 @@ class GenerationSpec(NamedTuple):
     :param request: returns the request that decides the picture
         (:func:`~pictory_provider.core.submission.canonical_request`). It is called only if another picture has to
         be compared with it.
+    :param overwrite: submit again what exists, once, and once more after each clear.
+    :param replaces_changed: submit if the existing picture is of another request.
     :param now: epoch seconds.
     :param has_only_sidecar: whether the sidecar is a task's only record, as before Airflow 3.3.
     """
@@ -141,6 +154,7 @@ class GenerationSpec(NamedTuple):
     max_tries: int
     retries: int | None
     overwrite: bool = False
+    replaces_changed: bool = False
     now: float = 0.0
     has_only_sidecar: bool = False
 
@@ -209,7 +223,9 @@ def decide_at_path(existing: ExistingImage, on_record: Any, spec: GenerationSpec
             return Reuse(own, is_own=False)
         return _check_existing(PollFirst(found, found.job_id, begins_anew=True), existing, spec)
     otherwise = _as_another(existing, spec)
-    return step if isinstance(otherwise, Submit) and isinstance(step, Submit) else otherwise
+    if isinstance(otherwise, Submit) and isinstance(step, Submit):
+        return step._replace(replaces=otherwise.replaces)
+    return otherwise
 
 
 def next_step_at(
@@ -223,11 +239,11 @@ def next_step_at(
     if existing.problem:
         return _unreadable(existing, None)
     if existing.sidecar and existing.sidecar.submission.job_id in settled:
-        if existing.size is None or spec.overwrite:
+        if existing.is_free or spec.overwrite:
             return submit
         return _refused("its job gave no picture, and another file is there", existing, _OTHER_WAYS)
     step = _as_another(existing, spec)
-    return submit if isinstance(step, Submit) else step
+    return submit._replace(replaces=step.replaces) if isinstance(step, Submit) else step
 
 
 def _own(existing: ExistingImage, spec: GenerationSpec) -> Sidecar | None:
@@ -263,7 +279,7 @@ def _check_existing(step: Step, existing: ExistingImage, spec: GenerationSpec) -
     if not isinstance(step, PollFirst):
         return step
     own = _own(existing, spec)
-    may_replace = existing.size is None or spec.overwrite
+    may_replace = existing.is_free or spec.overwrite
     if own and own.saved and not may_replace and not existing.has_its_picture:
         return _refused(_OTHER_PICTURE, existing, _ways(own))
     if existing.sidecar is not None:
@@ -315,11 +331,13 @@ def _as_another(existing: ExistingImage, spec: GenerationSpec) -> Step:
         if existing.has_its_picture:
             return Reuse(sidecar, is_own=False)
         return _refused(_OTHER_PICTURE, existing, _ways(sidecar))
+    if spec.replaces_changed and sidecar.saved and existing.has_its_picture:
+        return Submit(replaces=sidecar.saved.sha256)
     why = f"it is taken by another request. This task requests {describe_request(spec.request())}"
     known = MODELS.get(str(spec.request().get("model")))
     price = f" Either of these costs {format_credits(known.credits)} AI credits as listed." if known else ""
-    taken = _refused(why, existing, f"{_OTHER_WAYS}{price}")
-    return poll._replace(if_alive=taken) if is_bought and existing.size is None else taken
+    taken = _refused(why, existing, f"{_CHANGED_WAYS if existing.has_its_picture else _OTHER_WAYS}{price}")
+    return poll._replace(if_alive=taken) if is_bought and existing.is_free else taken
 
 
 def _left_behind(poll: PollFirst, sidecar: Sidecar, existing: ExistingImage, spec: GenerationSpec) -> Step:

@@ -123,6 +123,9 @@ class Sidecar:
         other record.
     :param may_be: while it is not ``saved``, what the existing file may be: the picture as it was, or as it was to
         become when it was marked. Its digest shows which.
+    :param replaces: while it is not ``saved``, the digests of pictures of other requests that may be at its path,
+        and that its picture replaces (``overwrite="changed"``). Version 0.1.0 does not know it, and saves the
+        picture under another name.
     """
 
     file: str
@@ -131,6 +134,7 @@ class Sidecar:
     saved: SavedFile | None = None
     keeps_spending: bool = False
     may_be: tuple[SavedFile, ...] = ()
+    replaces: tuple[str, ...] = ()
 
     def as_saved(self, size: int | None, digest: Callable[[], str]) -> Sidecar:
         """Return it with the existing picture, if that is one of :attr:`may_be`, which stays.
@@ -179,6 +183,8 @@ class Sidecar:
             fields |= {"credits_before": bought.credits_before, **spending}
             if self.may_be:
                 fields["may_be"] = [each.to_dict() for each in self.may_be]
+            if self.replaces:
+                fields["replaces"] = list(self.replaces)
         else:
             fields |= saved.to_dict() | (spending if self.keeps_spending else {})
         # Half a surrogate pair, which UTF-8 cannot encode, stays a JSON escape.
@@ -218,6 +224,7 @@ class Sidecar:
             saved=SavedFile.from_dict(value) if state == SAVED else None,
             keeps_spending=state == SAVED and any(name in value for name in _OF_SPENDING),
             may_be=_may_be(value.get("may_be")) if state == BOUGHT else (),
+            replaces=_digests(value.get("replaces")) if state != SAVED else (),
         )
 
 
@@ -240,6 +247,10 @@ def _may_be(value: Any) -> tuple[SavedFile, ...]:
         with suppress(Unreadable):
             found.append(SavedFile.from_dict(each if isinstance(each, dict) else {}))
     return tuple(found)
+
+
+def _digests(value: Any) -> tuple[str, ...]:
+    return tuple(each for each in value if isinstance(each, str)) if isinstance(value, list) else ()
 
 
 def _written(at: float | None) -> str | None:

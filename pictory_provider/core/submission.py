@@ -222,9 +222,11 @@ class Submit(NamedTuple):
     """Submit a paid request.
 
     :param warning: the submission that this leaves behind; for the log.
+    :param replaces: the digest of the saved picture of another request that the new one replaces.
     """
 
     warning: str | None = None
+    replaces: str | None = None
 
 
 class PollFirst(NamedTuple):

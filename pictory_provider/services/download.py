@@ -53,6 +53,11 @@ def download_image(
         raise RequestInvalid(
             "Pass either job_id or url, and not both. Nothing was downloaded.", fields=["job_id", "url"]
         )
+    if not isinstance(overwrite, bool):
+        raise RequestInvalid(
+            f"overwrite is {overwrite!r}; to download, it takes True or False. Nothing was downloaded.",
+            fields=["overwrite"],
+        )
     target = Target(path, cache_control=check_header("cache_control", cache_control))
     if warning := warning_of_kind([str(path).rpartition("/")[2]]):
         log.warning("%s", warning)

@@ -127,6 +127,7 @@ class Generation:
         lazy_request: LazyRequest,
         *,
         overwrite: bool = False,
+        replaces_changed: bool = False,
         on_unknown_submit: str = "fail",
         max_credits: float | None = None,
         ends_at: float | None = None,
@@ -134,6 +135,7 @@ class Generation:
         """Return the job of this task, an earlier attempt's or a new one; ``None`` if the picture exists already.
 
         :param overwrite: submit although a picture exists, once, and once more after each clear.
+        :param replaces_changed: submit if the existing picture is of another request.
         :param on_unknown_submit: ``fail`` or ``resubmit``.
         :param max_credits: the most AI credits that this task may spend; ``None`` for no limit.
         :param ends_at: seconds of the monotonic clock; nothing is submitted after that.
@@ -153,7 +155,7 @@ class Generation:
                 request = lazy_request.request()
             return request
 
-        spec = self._spec(identity, overwrite, get_request)
+        spec = self._spec(identity, get_request, overwrite=overwrite, replaces_changed=replaces_changed)
         may_resubmit = on_unknown_submit == "resubmit"
         step = self._first_step(client, spec)
         found = record.latest
@@ -166,8 +168,9 @@ class Generation:
             if isinstance(step, Submit):
                 self._warn(step.warning)
                 if self.target:
-                    self._warn(self.target.check(overwrite=overwrite))
-                record.prepare_intent(spec.fingerprint, canonical_request(get_request()))
+                    self._warn(self.target.check(overwrite=spec.overwrite or step.replaces is not None))
+                request_now = canonical_request(get_request())
+                record.prepare_intent(spec.fingerprint, request_now, replaces=step.replaces)
                 record.note_credits(credits_used(client.settings, log=self._log))
                 try:
                     job_id = submit(
@@ -308,7 +311,12 @@ class Generation:
             self._log.warning("%s", warning)
 
     def _spec(
-        self, identity: dict[str, Any], overwrite: bool, get_request: Callable[[], ImageRequest]
+        self,
+        identity: dict[str, Any],
+        get_request: Callable[[], ImageRequest],
+        *,
+        overwrite: bool,
+        replaces_changed: bool,
     ) -> GenerationSpec:
         record = self.record
         return GenerationSpec(
@@ -319,6 +327,7 @@ class Generation:
             max_tries=record.max_tries,
             retries=record.retries,
             overwrite=overwrite,
+            replaces_changed=replaces_changed,
             now=time.time(),
             has_only_sidecar=not record.has_store,
         )

@@ -17,7 +17,7 @@ from pictory_provider.storage.paths import occupied
 from pictory_provider.storage.target import too_large
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from pictory_provider.api.models import Job
     from pictory_provider.client.retrying import Log
@@ -67,6 +67,7 @@ def save_picture(
     overwrite: bool,
     max_bytes: int,
     mark_ai_generated: bool = False,
+    replaces: Collection[str] = (),
     otherwise: Target | None = None,
     before: Callable[[Received], object] | None = None,
     is_new: bool = False,
@@ -75,6 +76,7 @@ def save_picture(
     """Download, check and save a finished job's picture. Pictory is not asked for the job.
 
     :param mark_ai_generated: mark the file as made by AI (:mod:`pictory_provider.media.mark`).
+    :param replaces: digests of files that are replaced without ``overwrite``.
     :param otherwise: where to save it if another file exists at ``target``; that file is left as it is.
     :param before: called with the received picture right before it is moved to its path.
     :param is_new: whether no earlier attempt may have saved this picture without its mark.
@@ -93,13 +95,13 @@ def save_picture(
             if announced.isdigit() and int(announced) > max_bytes:
                 raise too_large(max_bytes)
             with target.receive(pieces, max_bytes=max_bytes) as received:
-                unmarked = None if is_new else received.sha256
+                may_replace = {*replaces} if is_new else {*replaces, received.sha256}
                 if mark_ai_generated:
                     _mark(target, received, log)
                 if before:
                     before(received)
                 actual = target
-                if not _is_placed(target, received, unmarked, overwrite=overwrite):
+                if not _is_placed(target, received, may_replace, overwrite=overwrite):
                     actual = _spare(target, otherwise, job, log)
                     actual.place(received, overwrite=True)
                 if surprises := received.picture.surprises(job, actual.path):
@@ -144,15 +146,15 @@ def image_record(job: Job, path: str, file: SavedFile, *, mark_ai_generated: boo
     return image
 
 
-def _is_placed(target: Target, received: Received, unmarked: str | None, *, overwrite: bool) -> bool:
+def _is_placed(target: Target, received: Received, may_replace: Collection[str], *, overwrite: bool) -> bool:
     """Move a picture to its path; return ``False`` if another file exists there.
 
-    :param unmarked: its digest before it was marked, if the file may be of an earlier attempt.
+    :param may_replace: digests of files that it replaces: of the same picture without its mark, if an earlier
+        attempt ended before it marked it, and of a picture that it was bought to replace.
     """
     return target.place(received, overwrite=overwrite) or (
-        # The existing file is the same picture without the mark: an earlier attempt ended before it marked it.
-        unmarked not in (None, received.sha256)
-        and target.digest() == unmarked
+        bool({*may_replace} - {received.sha256})
+        and target.digest() in may_replace
         and target.place(received, overwrite=True)
     )
 

@@ -227,6 +227,7 @@ class PictureTarget:
             job,
             target.target,
             overwrite=overwrite,
+            replaces=purchase.replaces,
             max_bytes=DEFAULT_MAX_BYTES,
             mark_ai_generated=mark_ai_generated,
             otherwise=spare.target,
@@ -237,7 +238,7 @@ class PictureTarget:
         if not is_here:
             target = spare
             target.inspect()
-        _write_saved(target, replace(purchase, file=target.name, may_be=(), saved=saved.file))
+        _write_saved(target, replace(purchase, file=target.name, may_be=(), replaces=(), saved=saved.file))
         if not is_here and existing.sidecar and _is_same_purchase(existing.sidecar, purchase):
             self.restore_sidecar(None)  # the file at this path is of a writer without sidecars
         return saved._replace(sidecar_version=target.sidecar_version)
@@ -392,7 +393,7 @@ def _write_saved(target: PictureTarget, sidecar: Sidecar) -> bool:
 
 def _is_of_unsaved(sidecar: Sidecar | None, purchase: Sidecar) -> bool:
     """Return whether a sidecar is of this purchase, and no picture of it has ever been at its path."""
-    if sidecar is None or sidecar.saved or sidecar.may_be:
+    if sidecar is None or sidecar.saved or sidecar.may_be or sidecar.replaces:
         return False
     return sidecar.submission.job_id == purchase.submission.job_id
 

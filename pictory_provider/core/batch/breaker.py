@@ -105,14 +105,19 @@ def places_taken(
         lines.append(f"\n    and {len(refused) - _SHOWN:,} more.")
     names = "file name" if len(refused) == 1 else "file names"
     besides = f", {len(missing):,} of them without a picture so far" if missing else ""
+    few = f"which buys {_cost([*refused, *missing])}{besides}"
+    ways = [
+        f"move the existing files away, each picture with its .json, or rename these pictures, and clear, {few}",
+        f"set overwrite=True and clear the task, which buys {_cost(rows)}, to replace them all",
+    ]
+    if all(decisions[row.key].is_changed for row in refused):
+        ways.insert(0, f'set overwrite="changed" and clear the task, {few}, and replaces the pictures')
+    numbered = [f"({number}) {way}" for number, way in enumerate(ways, 1)]
     return RequestInvalid(
         f"The {names} of {len(refused):,} of {counted(len(rows), 'row')} {'is' if len(refused) == 1 else 'are'} "
         "taken by something else, such as the picture of another request. Nothing more was sent, and what was "
-        "paid for is saved. There are two solutions, with their listed cost: (1) move the existing files away, "
-        "each picture with its .json, or give these pictures other names, and clear the task, which buys "
-        f"{_cost([*refused, *missing])}{besides}; (2) set overwrite=True and clear the task, which buys "
-        f"{_cost(rows)}, to replace them all. A folder, and a sidecar that cannot be read, are never replaced: "
-        "move them away." + "".join(lines),
+        f"paid for is saved. There are {len(ways)} solutions, with their listed cost: {'; '.join(numbered)}. A "
+        "folder, and a sidecar that cannot be read, are never replaced: move them away." + "".join(lines),
         fields=["path", "file_name"],
     )
 

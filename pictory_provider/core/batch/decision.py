@@ -26,6 +26,8 @@ nothing, or a settled row        a sidecar: this very request    adopted; with `
 nothing, or a settled row        a sidecar: an intent            unknown: another task submits it now, or its
                                                                  outcome is lost
 nothing, or a settled row        a sidecar that cannot be read   refused, with ``overwrite`` too
+nothing, or a settled row        the picture of another request  refused; with ``overwrite`` submitted, also if
+                                                                 only changed pictures are replaced
 nothing, or a settled row        any other file                  refused; with ``overwrite`` submitted
 nothing, or a settled row        a folder there, or at its       refused, with ``overwrite`` too
                                  sidecar's name
@@ -37,7 +39,7 @@ A *settled* row failed or was saved earlier, or was unknown before a user's clea
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pictory_provider.core.batch.journal import BOUGHT, FAILED, INTENT, SAVED, UNKNOWN, page_of
 from pictory_provider.core.batch.resume import unreadable_pages
@@ -101,6 +103,7 @@ class Decision(NamedTuple):
     :param code: of the error of a row that failed, is unknown, or is refused.
     :param message: of the same error.
     :param is_refused: whether the existing file may not be replaced without ``overwrite``.
+    :param is_changed: whether the existing picture is of another request: ``overwrite="changed"`` replaces it.
     """
 
     state: RowState
@@ -110,17 +113,25 @@ class Decision(NamedTuple):
     code: str | None = None
     message: str | None = None
     is_refused: bool = False
+    is_changed: bool = False
 
 
 SUBMIT = Decision(RowState.TO_DO)
 
 
 def decide(
-    row: Row, journal: Journal, existing: ExistingImage | None, *, overwrite: bool, resubmit: bool
+    row: Row,
+    journal: Journal,
+    existing: ExistingImage | None,
+    *,
+    overwrite: bool,
+    replaces_changed: bool = False,
+    resubmit: bool,
 ) -> Decision:
     """Decide what to do with a row. The table is at the top of this module.
 
     :param existing: what exists at its file name; ``None`` for nothing.
+    :param replaces_changed: submit it if the existing picture is of another request.
     :param resubmit: submit again if the outcome is unknown, accepting that this may pay twice.
     """
     entry, header = journal.get(row.key), journal.header
@@ -132,7 +143,32 @@ def decide(
         by_record = None
     else:
         by_record = SUBMIT if resubmit and may_resubmit(entry, header) else is_unknown(entry)
-    return by_record or _by_folder(row, existing, overwrite=overwrite)
+    if by_record:
+        return by_record
+    found = _by_folder(row, existing, overwrite=overwrite)
+    if not found.is_refused or existing is None or not replaced(row.canonical_request, existing):
+        return found
+    sidecar = existing.sidecar
+    # One that is not saved may be of a task that is still running, unless this batch has bought it.
+    is_own = sidecar is not None and any(entry.job_id == sidecar.submission.job_id for entry in journal)
+    if not existing.has_its_picture and not is_own:
+        return found
+    return SUBMIT._replace(is_changed=True) if replaces_changed else found._replace(is_changed=True)
+
+
+def replaced(request: dict[str, Any], existing: ExistingImage) -> tuple[str, ...]:
+    """Return the digests of existing pictures of other requests, which a picture of this one may replace.
+
+    They are that of the saved picture, or of those that a picture was to replace that is bought and not saved.
+
+    :param request: of :attr:`~pictory_provider.core.batch.rows.Row.canonical_request`.
+    """
+    sidecar = existing.sidecar
+    if sidecar is None or existing.problem or is_same_request(sidecar.submission.request, request):
+        return ()
+    if sidecar.saved is None:
+        return sidecar.replaces
+    return (sidecar.saved.sha256,) if existing.has_its_picture else ()
 
 
 def _by_job(entry: Entry, header: Header, existing: ExistingImage | None, *, overwrite: bool) -> Decision | None:

@@ -113,6 +113,7 @@ class Plan:
     :param resumed: the batch as this attempt has found it.
     :param found: what exists at the rows' file names, by file name.
     :param overwrite: submit again what already exists, once, and once more after each clear.
+    :param replaces_changed: submit rows whose existing picture is of another request.
     :param resubmit: submit again, once per attempt, rows with an unknown outcome.
     :param max_in_flight: most jobs at Pictory at the same time.
     """
@@ -123,6 +124,7 @@ class Plan:
         found: Mapping[str, ExistingImage],
         *,
         overwrite: bool = False,
+        replaces_changed: bool = False,
         resubmit: bool = False,
         max_in_flight: int = MAX_IN_FLIGHT,
     ) -> None:
@@ -144,7 +146,15 @@ class Plan:
         self._waiting: dict[str, PendingJob] = {}
         for row in self.rows:
             existing = found.get(row.file_name)
-            self._begin(row, decide(row, self.journal, existing, overwrite=overwrite, resubmit=resubmit))
+            decision = decide(
+                row,
+                self.journal,
+                existing,
+                overwrite=overwrite,
+                replaces_changed=replaces_changed,
+                resubmit=resubmit,
+            )
+            self._begin(row, decision)
         self._add_left_over()
         stopped = self.journal.header.stopped
         if resumed.error or stopped:

@@ -164,6 +164,7 @@ class Batch:
             resumed,
             existing,
             overwrite=self._spec.overwrite,
+            replaces_changed=self._spec.replaces_changed,
             resubmit=self._spec.resubmit,
             max_in_flight=self._spec.max_in_flight,
         )

@@ -7,11 +7,12 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pictory_provider.api.errors import ImageInvalid, PictoryError, StorageFailed
 from pictory_provider.api.text import counted
-from pictory_provider.core.batch.decision import RowImage
+from pictory_provider.core.batch.decision import RowImage, replaced
 from pictory_provider.core.sidecar import Sidecar
 from pictory_provider.core.submission import Submission, canonicalize, fingerprint, unknown_job
 from pictory_provider.media.xmp import says_ai
@@ -70,9 +71,15 @@ class PictureSaver:
     def begin(self, pending: PendingJob, job: Job, client: SyncClient) -> Future[Saved]:
         """Begin to save the picture of a completed job."""
         # A job that is left over from another table may replace nothing.
-        overwrite = self._spec.overwrite and not self._plan.journal.is_left_over(pending.row.key)
+        is_left_over = self._plan.journal.is_left_over(pending.row.key)
         return self._pool.submit(
-            self._save, pending.row.file_name, job, self._sidecar(pending), client, overwrite=overwrite
+            self._save,
+            pending.row.file_name,
+            job,
+            self._sidecar(pending),
+            client,
+            overwrite=self._spec.overwrite and not is_left_over,
+            replaces_changed=self._spec.replaces_changed and not is_left_over,
         )
 
     def picture(self, pending: PendingJob, saved: Saved) -> RowImage:
@@ -150,7 +157,16 @@ class PictureSaver:
             file = file._replace(ai_credits_used=picture.file.ai_credits_used)
         self._plan.changed(row, picture._replace(file=file, sidecar_version=saved.sidecar_version))
 
-    def _save(self, file_name: str, job: Job, bought: Sidecar, client: SyncClient, *, overwrite: bool) -> Saved:
+    def _save(
+        self,
+        file_name: str,
+        job: Job,
+        bought: Sidecar,
+        client: SyncClient,
+        *,
+        overwrite: bool,
+        replaces_changed: bool,
+    ) -> Saved:
         """Save the picture of a completed job, in a thread.
 
         :param bought: the sidecar of its submission.
@@ -161,7 +177,9 @@ class PictureSaver:
             existing = target.inspect()
             is_gone = existing.sidecar is not None and existing.sidecar.saved is not None and existing.size is None
             is_of_another = existing.sidecar is None or existing.sidecar.submission.job_id != job.job_id
-            if is_of_another and not existing.problem and (overwrite or is_gone):
+            if replaces_changed:
+                bought = replace(bought, replaces=replaced(bought.submission.request or {}, existing))
+            if is_of_another and not existing.problem and (overwrite or is_gone or bought.replaces):
                 # A sidecar must never describe a picture of another job.
                 target.write_sidecar(bought)
         return target.save(

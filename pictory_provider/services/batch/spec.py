@@ -7,7 +7,14 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pictory_provider.api.checks import check_count, check_header, check_policy, check_seconds
+from pictory_provider.api.checks import (
+    CHANGED,
+    check_count,
+    check_header,
+    check_overwrite,
+    check_policy,
+    check_seconds,
+)
 from pictory_provider.api.errors import RequestInvalid, StorageFailed
 from pictory_provider.core.batch.rows import RowBuilder
 from pictory_provider.core.tables.inputs import is_frame, refused, table_of, table_path
@@ -41,6 +48,8 @@ class BatchSpec(NamedTuple):
     :param max_in_flight: the most jobs at Pictory at the same time.
     :param max_credits: the most AI credits that the task may spend; ``None`` for no limit.
     :param resubmit: submit a row of unknown outcome again, at most once per attempt.
+    :param overwrite: submit all rows, once, and once more after each clear.
+    :param replaces_changed: submit rows whose existing picture is of another request.
     :param is_deferrable: wait in the triggerer, without a worker.
     """
 
@@ -53,6 +62,7 @@ class BatchSpec(NamedTuple):
     poll_interval: float
     timeout: float
     overwrite: bool
+    replaces_changed: bool
     mark_ai_generated: bool
     cache_control: str | None
     max_in_flight: int
@@ -68,6 +78,7 @@ class BatchSpec(NamedTuple):
         :raises RequestInvalid: names the argument that is wrong.
         """
         check_policy(operator.on_unknown_submit)
+        check_overwrite(operator.overwrite)
         return cls(
             requests=operator.requests,
             column_names=operator.column_names,
@@ -79,7 +90,8 @@ class BatchSpec(NamedTuple):
             conn_id=operator.pictory_conn_id,
             poll_interval=check_seconds("poll_interval", operator.poll_interval),
             timeout=check_seconds("timeout", operator.timeout),
-            overwrite=operator.overwrite,
+            overwrite=operator.overwrite is True,
+            replaces_changed=operator.overwrite == CHANGED,
             mark_ai_generated=operator.mark_ai_generated,
             cache_control=check_header("cache_control", operator.cache_control),
             max_in_flight=check_count("max_in_flight", operator.max_in_flight),

@@ -136,7 +136,12 @@ def test_a_changed_row_is_reported_with_the_cost_of_each_solution(fast, one_try)
     assert text.startswith(
         "The file name of 1 of 5 rows is taken by something else, such as the picture of another request."
     )
-    assert "which buys 2 rows for 1.2 AI credits, 1 of them without a picture so far;" in text
+    few = "which buys 2 rows for 1.2 AI credits, 1 of them without a picture so far"
+    assert f'(1) set overwrite="changed" and clear the task, {few}, and replaces the pictures;' in text
+    assert (
+        f"(2) move the existing files away, each picture with its .json, or rename these pictures, and clear, {few};"
+        in text
+    )
     assert (
         "set overwrite=True and clear the task, which buys 5 rows for 3 AI credits, to replace them all." in text
     )
@@ -144,17 +149,17 @@ def test_a_changed_row_is_reported_with_the_cost_of_each_solution(fast, one_try)
     assert len(fast.submissions) == 4
 
 
-@pytest.mark.parametrize("way", ["the file is moved away", "overwrite"])
+@pytest.mark.parametrize("way", ["changed", "the file is moved away", "overwrite"])
 def test_each_solution_for_a_changed_row_costs_what_its_text_says(fast, one_try, folder, way):
     night, rows, arguments, text = corrected_catalogue(one_try)
     costs = re.findall(r"which buys (\d) rows for (\S+) AI credits", text)
-    if way == "overwrite":
-        result = night(rows, **arguments, overwrite=True)
+    if way != "the file is moved away":
+        result = night(rows, **arguments, overwrite=True if way == "overwrite" else "changed")
     else:
         for path in Path(folder).glob("2.png*"):
             path.unlink()
         result = night(rows, **arguments)
-    assert (str(result["saved"]), f"{result['ai_credits_used']:g}") == costs[way == "overwrite"]
+    assert (str(result["saved"]), f"{result['ai_credits_used']:g}") == costs[2 if way == "overwrite" else 0]
     assert len(fast.submissions) == 4 + result["saved"]
 
 

@@ -211,14 +211,14 @@ BUYS = Submit("the job of before has failed")
 def test_right_before_a_purchase_what_exists_by_then_is_checked_once_more(overwrite):
     again = spec(overwrite=overwrite)
     others = sidecar(made_by=ANOTHER, job_id="of another")
-    assert next_step_at(existing(), again, BUYS) is BUYS
-    assert next_step_at(existing(sidecar("bought")), again, BUYS, {"j"}) is BUYS
+    assert next_step_at(existing(), again, BUYS) == BUYS
+    assert next_step_at(existing(sidecar("bought")), again, BUYS, {"j"}) == BUYS
     taken = next_step_at(existing(others, SIZE), again, BUYS, {"j"})
-    assert taken is BUYS if overwrite else taken == Reuse(others, is_own=False)
+    assert taken == BUYS if overwrite else taken == Reuse(others, is_own=False)
     assert isinstance(next_step_at(existing(sidecar("intent", made_by=ANOTHER)), again, BUYS), Unavailable)
     assert isinstance(next_step_at(existing(problem="it is not JSON"), again, BUYS), RequestInvalid)
     left = next_step_at(existing(sidecar("bought"), SIZE), again, BUYS, {"j"})
-    assert left is BUYS if overwrite else isinstance(left, RequestInvalid)
+    assert left == BUYS if overwrite else isinstance(left, RequestInvalid)
 
 
 def test_what_another_task_has_bought_and_not_saved_is_named_when_it_is_left_behind():

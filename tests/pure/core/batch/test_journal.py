@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pictory_provider.api.errors import RequestInvalid, StorageFailed, SubmitOutcomeUnknown, Unavailable
 from pictory_provider.api.models import Quota
-from pictory_provider.core.batch.decision import Decision, RowState, decide
+from pictory_provider.core.batch.decision import SUBMIT, Decision, RowState, decide
 from pictory_provider.core.batch.journal import (
     BOUGHT,
     FAILED,
@@ -583,7 +583,7 @@ def test_a_worker_that_does_not_see_the_journal_that_is_known_buys_nothing():
 # What becomes of a row -----------------------------------------------------------------------------------
 
 
-def decided(one=None, found=None, *, header=None, overwrite=False, resubmit=False):
+def decided(one=None, found=None, *, header=None, overwrite=False, replaces_changed=False, resubmit=False):
     """Decide for a row in the fifth attempt; the fourth followed another run's, the third a clear."""
     row = table(1)[0]
     journal = Journal(header=replace(opened([row]).journal.header, tries=5, since=4, cleared=3, **(header or {})))
@@ -592,7 +592,7 @@ def decided(one=None, found=None, *, header=None, overwrite=False, resubmit=Fals
         journal.put(entry(row, state, tried=tried, **(more[0] if more else {})))
     if found:
         found = existing(**{"request": row.canonical_request, **found})
-    return decide(row, journal, found, overwrite=overwrite, resubmit=resubmit)
+    return decide(row, journal, found, overwrite=overwrite, replaces_changed=replaces_changed, resubmit=resubmit)
 
 
 WHOLE = {"state": "saved", "job_id": "j", "size": SIZE}
@@ -717,7 +717,14 @@ def test_what_is_decided_of_a_row_says_its_job_its_picture_and_why(one, found, d
     ],
 )
 def test_what_nobody_may_replace_unasked_is_refused_with_what_exists(found, code, message):
-    assert decided(None, found) == Decision(RowState.NOT_BOUGHT, code=code, message=message, is_refused=True)
+    decision = decided(None, found)
+    is_changed = message.startswith("the picture of another request")
+    assert decision == Decision(
+        RowState.NOT_BOUGHT, code=code, message=message, is_refused=True, is_changed=is_changed
+    )
+    # With overwrite="changed" that is replaced, and nothing else.
+    changed = decided(None, found, replaces_changed=True)
+    assert changed == (SUBMIT._replace(is_changed=True) if is_changed else decision)
 
 
 def test_what_is_only_not_known_is_not_a_refusal():

@@ -1035,7 +1035,7 @@ def test_what_is_on_record_of_a_row_follows_what_became_of_it():
         ("unknown", None, None, "Pictory does not know job-2", False, 2.0),
         ("failed", None, "BAD", "bad words", False, None),
     ]
-    assert plan.end_of(two) == (RowState.OWED, "job-1", None, None, "WaitTimeout", "still running", False)
+    assert plan.end_of(two) == (RowState.OWED, "job-1", None, None, "WaitTimeout", "still running", False, False)
     assert plan.pictures == [row_image("job-0")]
 
 
