@@ -249,6 +249,19 @@ class Budget:
             left=max(0.0, round(min(each.left for each in over), 6)),
         )
 
+    def affordable(self, estimate: CostEstimate, now: float) -> int:
+        """Return how many pictures of an estimate all limits allow, from its beginning.
+
+        :param estimate: each model has a listed price.
+        """
+        left = min((each.left for each in self.headroom(now)), default=math.inf) + _LEAST
+        spent = 0.0
+        for number, request in enumerate(estimate.requests):
+            spent += request.credits or 0.0
+            if spent > left:
+                return number
+        return len(estimate.requests)
+
     def until_anew(self, limits: Iterable[str], now: float) -> float:
         """Return the seconds until exceeded limits begin anew, if the day or month has just begun.
 

@@ -80,8 +80,10 @@ class GenerateImageBatchOperator(BaseOperator):
     :param max_credits: the most AI credits that the task may spend, retries included. The listed price of all that
         is missing is compared with it before the first submission, and that of each wave before the wave; a clear
         resets what was spent.
-    :param on_budget: what to do if a limit of this task or of the connection has stopped submissions: ``"fail"``,
-        without a retry, or ``"skip"``. Before that, the task saves what it has bought.
+    :param on_budget: what to do if a limit of this task or of the connection leaves too little for all that is
+        missing: ``"fail"``, without a retry, or ``"skip"``, and buy nothing; or ``"partial"``, to buy as many rows
+        as the limits allow, from the top of the table, count the others as ``not_bought``, and succeed. Rows that
+        have failed before come last.
     :param fail_on_partial_error: fail the task if a row has failed, after all other rows are saved. With ``False``
         the task still fails and is retried while a retry may save pictures that are paid for.
     :param deferrable: wait in the triggerer, without a worker slot.

@@ -29,32 +29,37 @@ from pictory_provider.api.errors import (
 from pictory_provider.api.text import counted
 from pictory_provider.client import calls
 from pictory_provider.client.retrying import read
-from pictory_provider.core.budget import next_month
+from pictory_provider.core.budget import CostEstimate, next_month
 from pictory_provider.core.ledger import months_of
 from pictory_provider.telemetry import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pictory_provider.client.calls import Call
     from pictory_provider.client.retrying import Log
     from pictory_provider.client.sync import SyncClient
-    from pictory_provider.core.budget import Budget, CostEstimate
+    from pictory_provider.core.budget import Budget
     from pictory_provider.core.ledger import Charge
 
 T = TypeVar("T")
 
 BUDGET_POLICIES = ("fail", "skip")
+PARTIAL = "partial"
+"""The policy of a batch that buys as much as the limits allow, and ends well."""
 _OF_LEDGER = "credits_per_day or credits_per_month"
 
 
-def check_limits(max_credits: object, on_budget: object) -> float | None:
+def check_limits(
+    max_credits: object, on_budget: object, policies: Sequence[str] = BUDGET_POLICIES
+) -> float | None:
     """Check a task's arguments ``max_credits`` and ``on_budget``.
 
+    :param policies: what ``on_budget`` may be.
     :return: ``max_credits`` in AI credits; ``None`` for no limit.
     :raises RequestInvalid: says what is supported.
     """
-    check_choice("on_budget", on_budget, BUDGET_POLICIES)
+    check_choice("on_budget", on_budget, policies)
     if max_credits is None:
         return None
     if not is_number(max_credits) or max_credits < 0:
@@ -83,6 +88,52 @@ def check(
     client: SyncClient, budget: Budget, estimate: CostEstimate, *, log: Log, tags: Mapping[str, str] | None = None
 ) -> None:
     """Check the limits as :func:`reserve` does, and charge nothing."""
+    refusal = _refusal(client, budget, estimate, log=log)
+    if refusal is not None:
+        _count_refused(estimate, tags)
+        raise refusal
+
+
+def reserve_partly(
+    client: SyncClient, budget: Budget, estimate: CostEstimate, *, log: Log, tags: Mapping[str, str] | None = None
+) -> tuple[list[Charge], BudgetExceeded | None]:
+    """Charge as many pictures of an estimate as the limits allow, from its beginning.
+
+    :return: their charges, and why no more are allowed.
+    :raises RequestInvalid: as :func:`reserve`.
+    :raises Unavailable: as :func:`reserve`.
+    """
+    with budget.lock:
+        number, refusal = affordable(client, budget, estimate, log=log, tags=tags)
+        now = time.time()
+        return [budget.spend(request.credits, now) for request in estimate.requests[:number]], refusal
+
+
+def affordable(
+    client: SyncClient, budget: Budget, estimate: CostEstimate, *, log: Log, tags: Mapping[str, str] | None = None
+) -> tuple[int, BudgetExceeded | None]:
+    """Return how many pictures of an estimate the limits allow, from its beginning, and why no more.
+
+    Nothing is charged.
+
+    :raises RequestInvalid: as :func:`reserve`.
+    :raises Unavailable: as :func:`reserve`.
+    """
+    refusal = _refusal(client, budget, estimate, log=log)
+    if refusal is None:
+        return len(estimate.requests), None
+    if not isinstance(refusal, BudgetExceeded):
+        raise refusal
+    number = budget.affordable(estimate, time.time())
+    _count_refused(CostEstimate(estimate.requests[number:]), tags)
+    return number, refusal
+
+
+def _refusal(client: SyncClient, budget: Budget, estimate: CostEstimate, *, log: Log) -> PictoryError | None:
+    """Ask the account, and return the error if a limit leaves too little.
+
+    If a day or a month is about to begin, this waits for it.
+    """
 
     def refused() -> PictoryError | None:
         if estimate.price is not None:
@@ -99,10 +150,12 @@ def check(
         )
         time.sleep(wait)
         refusal = refused()
-    if refusal is not None:
-        if estimate.price is not None:
-            count("pictory.credits_refused", count=estimate.price, tags={**(tags or {}), "model": estimate.model})
-        raise refusal
+    return refusal
+
+
+def _count_refused(estimate: CostEstimate, tags: Mapping[str, str] | None) -> None:
+    if estimate.price is not None:
+        count("pictory.credits_refused", count=estimate.price, tags={**(tags or {}), "model": estimate.model})
 
 
 def ask_account(client: SyncClient, budget: Budget, *, log: Log) -> None:

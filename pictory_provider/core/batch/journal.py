@@ -435,6 +435,10 @@ class Journal:
         home = self._home.get(key)
         return None if home is None else self._pages[home][key]
 
+    def home_of(self, key: str) -> int:
+        """Return the page that a row's entry is on."""
+        return self._home[key]
+
     def is_left_over(self, key: str) -> bool:
         """Whether a row is on a page after those of the table: it is a row of an earlier table."""
         return self._home[key] >= self.header.table_pages

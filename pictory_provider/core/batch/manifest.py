@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from pictory_provider.api.decoding import number_or_none
 from pictory_provider.core.batch.breaker import code_of
 from pictory_provider.core.batch.decision import RowState
-from pictory_provider.core.batch.plan import without_picture
+from pictory_provider.core.batch.plan import OVER_LIMIT, without_picture
 from pictory_provider.core.batch.rows import BadRow
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ _WHAT_TO_DO = {
     "pays nothing for it.",
 }
 _BAD_ROW = "Nothing was spent on it. Correct the row, and clear the task: that buys it."
+_LATER = "Nothing was spent on it. The next run, or a clear of the task, buys it as far as the limits allow."
 _NOT_MARKED = (
     "The existing picture could not be marked, and was not changed. The message says what you can do; clearing "
     "the task alone does not buy another."
@@ -89,7 +90,9 @@ def failed_lines(plan: Plan, ended_by: BaseException | None = None) -> Iterator[
         what_to_do = _WHAT_TO_DO[end.state]
         if end.picture:
             what_to_do = _NOT_MARKED
-        elif isinstance(row, BadRow):
+        elif end.code == OVER_LIMIT:
+            what_to_do = _LATER
+        elif isinstance(row, BadRow) and end.state is RowState.FAILED:
             what_to_do = _BAD_ROW
         fields = {
             "index": row.index,

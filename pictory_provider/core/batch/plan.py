@@ -34,6 +34,7 @@ import heapq
 import math
 from collections import Counter
 from dataclasses import replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pictory_provider.api.errors import (
@@ -60,7 +61,8 @@ from pictory_provider.core.batch.decision import (
 )
 from pictory_provider.core.batch.file_names import same
 from pictory_provider.core.batch.journal import BOUGHT, FAILED, INTENT, SAVED, UNKNOWN, Entry, page_of
-from pictory_provider.core.batch.resume import left_over
+from pictory_provider.core.batch.resume import left_over, row_of
+from pictory_provider.core.batch.rows import BadRow
 from pictory_provider.core.ledger import Charge
 from pictory_provider.core.picture_names import spare_name
 
@@ -68,7 +70,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pictory_provider.core.batch.resume import ResumedBatch
-    from pictory_provider.core.batch.rows import BadRow, Row
+    from pictory_provider.core.batch.rows import Row
     from pictory_provider.core.resume import ExistingImage
 
 
@@ -103,6 +105,8 @@ MAX_IN_FLIGHT = 200
 """Default of the most jobs at Pictory at the same time."""
 MOST_WAITED_FOR = 1_000
 """Jobs that one trigger waits for: MySQL stores 64 kB of its arguments."""
+OVER_LIMIT = "OVER_LIMIT"
+"""The code of rows that were not bought because a limit leaves too little, and that a later attempt may buy."""
 PROGRESS_KEY = "progress"
 """The XCom of :func:`progress`."""
 
@@ -140,8 +144,11 @@ class Plan:
         self._numbers = {row.key: number for number, row in enumerate(self.rows)}
         self._ends: dict[str, Decision] = {}
         absent = resumed.of - len(self.rows) - len(self.bad)
-        self._counts: Counter[RowState] = Counter({RowState.NOT_BOUGHT: absent, RowState.FAILED: len(self.bad)})
-        self._to_submit: list[int] = []
+        self._counts: Counter[RowState] = Counter({RowState.NOT_BOUGHT: absent})
+        self._left_over = (
+            {same(entry.file_name): entry.key for entry in left_over(self.journal)} if self.bad else {}
+        )
+        self._to_submit: list[tuple[bool, int]] = []
         self._before: dict[str, Entry | None] = {}
         self._waiting: dict[str, PendingJob] = {}
         for row in self.rows:
@@ -165,27 +172,34 @@ class Plan:
     @property
     def counts(self) -> Mapping[RowState, int]:
         """How many rows are in each state. The counts add up to :attr:`of`."""
-        return self._counts
-
-    @property
-    def pictures(self) -> list[RowImage]:
-        """The pictures that this batch has bought and saved, without those that it reuses."""
-        ends = self._ends.values()
-        return [end.picture for end in ends if end.state is RowState.SAVED and end.picture is not None]
+        return self._counts + Counter(self.end_of(row).state for row in self.bad)
 
     @property
     def missing(self) -> list[Row]:
-        """The rows that are still to be submitted."""
-        return [self.rows[number] for number in self._to_submit]
+        """The rows that are still to be submitted, in this order: those that have failed before come last."""
+        return [self.rows[number] for _, number in sorted(self._to_submit)]
 
-    @property
-    def to_buy(self) -> list[Row]:
-        """The rows that this attempt may submit: those to be submitted, and those whose jobs may fail."""
-        return [row for row in self.rows if self._ends[row.key].state in (RowState.TO_DO, RowState.WAITING)]
+    def end_of(self, row: Row | BadRow) -> Decision:
+        """Return the state of a row, and why.
 
-    def end_of(self, row: Row) -> Decision:
-        """Return the state of a row, and why."""
-        return self._ends[row.key]
+        A bad row whose file name has a picture on record that is or may be paid for is owed, or unknown.
+        """
+        if not isinstance(row, BadRow):
+            return self._ends[row.key]
+        entry = self.entry_of(row)
+        if entry is not None and entry.state in (INTENT, UNKNOWN):
+            return is_unknown(entry)
+        if entry is not None and entry.is_owed:
+            why = f"it was paid for, and cannot be saved while the row is bad: {row.problem}"
+            return failed(replace(entry, adoptable=True, code=breaker.ROW_INVALID, message=why))
+        return Decision(RowState.FAILED, code=breaker.ROW_INVALID, message=row.problem)
+
+    def entry_of(self, row: Row | BadRow) -> Entry | None:
+        """Return what is on record of a row; of a bad row, what is on record for its file name."""
+        if not isinstance(row, BadRow):
+            return self.journal.get(row.key)
+        key = self._left_over.get(same(row.file_name or ""))
+        return None if key is None else self.journal.get(key)
 
     @property
     def pending_jobs(self) -> Mapping[str, PendingJob]:
@@ -256,7 +270,7 @@ class Plan:
         announced = [row for row in rows if row.key in self._before]
         for row in announced:
             self._put_back(row)
-        self._to_submit = sorted({*self._to_submit, *(self._numbers[row.key] for row in announced)})
+        self._to_submit = sorted({*self._to_submit, *map(self._rank, announced)})
         if self.error:
             self._stop(self.error)
         return bool(announced)
@@ -289,9 +303,19 @@ class Plan:
     def withdraw(self, row: Row) -> None:
         """Restore a row's entry, since its paid request was certainly not accepted, or never sent."""
         self._put_back(row)
-        heapq.heappush(self._to_submit, self._numbers[row.key])
+        heapq.heappush(self._to_submit, self._rank(row))
         if self.error:
             self._stop(self.error)
+
+    def set_aside(self, after: int, error: PictoryError) -> None:
+        """Do not submit the rows that are missing, but for the first ones, in this attempt. It may end well.
+
+        :param after: how many of :attr:`missing` stay.
+        :param error: why.
+        """
+        for row in self.missing[after:]:
+            self._end_unsubmitted(row, OVER_LIMIT, error.message)
+        self._to_submit = sorted(self._to_submit)[:after]
 
     def saved(self, row: Row, picture: RowImage) -> None:
         """Note that a row's picture is saved, with its sidecar."""
@@ -373,21 +397,22 @@ class Plan:
 
     def _stop(self, error: PictoryError) -> None:
         self.error = self.error or error
-        for number in self._to_submit:
-            row = self.rows[number]
-            entry = self.journal.get(row.key)
-            if entry is not None and entry.state in (INTENT, UNKNOWN):
-                self._end(row, is_unknown(entry))
-            else:
-                code, message = breaker.code_of(self.error), self.error.message
-                self._end(row, Decision(RowState.NOT_BOUGHT, code=code, message=message))
+        for row in self.missing:
+            self._end_unsubmitted(row, breaker.code_of(self.error), self.error.message)
         self._to_submit = []
+
+    def _end_unsubmitted(self, row: Row, code: str, message: str) -> None:
+        entry = self.journal.get(row.key)
+        if entry is not None and entry.state in (INTENT, UNKNOWN):
+            self._end(row, is_unknown(entry))
+        else:
+            self._end(row, Decision(RowState.NOT_BOUGHT, code=code, message=message))
 
     def _begin(self, row: Row, decision: Decision) -> None:
         self._ends[row.key] = decision
         self._counts[decision.state] += 1
         if decision.state is RowState.TO_DO:
-            heapq.heappush(self._to_submit, self._numbers[row.key])
+            heapq.heappush(self._to_submit, self._rank(row))
         entry = self.journal.get(row.key)
         if decision.picture is not None and decision.state in (RowState.SAVED, RowState.REUSED):
             self._record_picture(row, entry, decision)
@@ -433,8 +458,10 @@ class Plan:
     def _add_left_over(self) -> None:
         """Add the pending jobs of an earlier table, so that their paid pictures are saved too."""
         names = {same(row.file_name) for row in self.rows}
-        for row in left_over(self.journal):
-            entry = self._entry(row)
+        for entry in left_over(self.journal):
+            if not entry.is_owed:
+                continue
+            row = row_of(entry)
             assert entry.job_id is not None
             if entry.state == FAILED and entry.tried >= self.journal.header.tries:
                 continue
@@ -462,12 +489,17 @@ class Plan:
 
     def _submit_again(self, row: Row) -> None:
         self._end(row, SUBMIT)
-        heapq.heappush(self._to_submit, self._numbers[row.key])
+        heapq.heappush(self._to_submit, self._rank(row))
+
+    def _rank(self, row: Row) -> tuple[bool, int]:
+        """Return what orders the rows that are to be submitted: those that have failed before come last."""
+        entry = self.journal.get(row.key)
+        return entry is not None and entry.state == FAILED, self._numbers[row.key]
 
     def _wave(self, size: int) -> tuple[Row, ...]:
-        numbers = heapq.nsmallest(size, self._to_submit)
-        page = page_of(self.rows[numbers[0]].index)
-        return tuple(self.rows[number] for number in numbers if page_of(self.rows[number].index) == page)
+        rows = [self.rows[number] for _, number in heapq.nsmallest(size, self._to_submit)]
+        page = page_of(rows[0].index)
+        return tuple(takewhile(lambda row: page_of(row.index) == page, rows))
 
     def _unknown_now(self) -> int:
         """Return how many rows this attempt has left unknown."""
@@ -503,7 +535,7 @@ def without_picture(plan: Plan) -> Iterator[tuple[Row | BadRow, Decision]]:
     """Yield the rows that have no picture, and why, in the order of the table."""
     ends = ((row, plan.end_of(row)) for row in plan.rows)
     rows = (each for each in ends if each[1].state not in (RowState.SAVED, RowState.REUSED))
-    bad = ((row, Decision(RowState.FAILED, code=breaker.ROW_INVALID, message=row.problem)) for row in plan.bad)
+    bad = ((row, plan.end_of(row)) for row in plan.bad)
     return heapq.merge(rows, bad, key=lambda each: each[0].index)
 
 
@@ -526,7 +558,18 @@ def progress(plan: Plan) -> dict[str, Any]:
 
     ``ai_credits_used`` is the sum that Pictory reports for the saved pictures.
     """
-    return as_json(plan.of, plan.counts, plan.pictures, skipped=plan.skipped)
+    return as_json(plan.of, plan.counts, pictures_of(plan), skipped=plan.skipped)
+
+
+def may_be_bought(plan: Plan) -> list[Row]:
+    """Return the rows that this attempt may submit: those to be submitted, and those whose jobs may fail."""
+    return [row for row in plan.rows if plan.end_of(row).state in (RowState.TO_DO, RowState.WAITING)]
+
+
+def pictures_of(plan: Plan) -> list[RowImage]:
+    """Return the pictures that a batch has bought and saved, without those that it reuses."""
+    ends = (plan.end_of(row) for row in plan.rows)
+    return [end.picture for end in ends if end.state is RowState.SAVED and end.picture is not None]
 
 
 def as_json(

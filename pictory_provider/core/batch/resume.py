@@ -195,15 +195,16 @@ def open_batch(
         )
     if error is None:
         return ResumedBatch.of_table(journal, start, table)
-    on_record = [_row_of(entry) for entry in journal if not journal.is_left_over(entry.key)]
+    on_record = [row_of(entry) for entry in journal if not journal.is_left_over(entry.key)]
     on_record.sort(key=lambda row: row.index)
     of = max(len(on_record), found.of - found.skipped)
     return ResumedBatch(journal=journal, start=start, rows=on_record, of=of, skipped=found.skipped, error=error)
 
 
-def left_over(journal: Journal) -> list[Row]:
-    """Return the rows of an earlier table whose pictures are paid for and not saved."""
-    return [_row_of(entry) for entry in journal if journal.is_left_over(entry.key) and entry.is_owed]
+def left_over(journal: Journal) -> list[Entry]:
+    """Return the entries of rows of an earlier table whose pictures are, or may be, paid for and are not saved."""
+    entries = (entry for entry in journal if journal.is_left_over(entry.key))
+    return [entry for entry in entries if entry.is_owed or entry.state in (INTENT, UNKNOWN)]
 
 
 def check_shared(stored: Any, existing: Any, folder: str) -> None:
@@ -318,6 +319,10 @@ def _begin_anew(
         spending=found.spending,
         unsaved=0 if is_clear else found.unsaved,
     )
+    if is_clear:
+        for entry in left_over(journal):
+            if not entry.is_owed:  # no attempt has reported it, so this clear does not settle it
+                journal.put(replace(entry, tried=tries))
     bought = purchases_of(journal)
     resumed = ResumedBatch.of_table(journal, start, table)
     if _is_same_table(found, new):
@@ -326,25 +331,35 @@ def _begin_anew(
         if is_clear:
             journal.missing = frozenset()
         return resumed
-    keys = {row.key for row in table.rows}
-    owed: list[Entry] = []
-    dropped: list[Entry] = []
-    gone: list[Charge] = []
-    for entry in (entry for entry in journal if entry.key not in keys):
-        is_unknown = entry.state in (INTENT, UNKNOWN)
-        if entry.is_owed and renamed.adopt(entry):
-            continue
-        if entry.is_owed or (is_unknown and not is_clear):
-            owed.append(entry)
-            continue
-        gone += entry.purchases
-        if is_unknown:
-            dropped.append(entry)
+    owed, left_behind, gone = _sorted_out(journal, {row.key for row in table.rows}, renamed)
     header = replace(header, generation=tries, begun=(), spending=spending_to_keep(header, bought, gone))
     journal.start_over(header, table.rows, owed)
     for entry in renamed.adopted:
         journal.put(entry)
-    return replace(resumed, warning=_left_behind(dropped))
+    return replace(resumed, warning=_left_behind(left_behind) if is_clear else None)
+
+
+def _sorted_out(
+    journal: Journal, keys: set[str], renamed: _Renamed
+) -> tuple[list[Entry], list[Entry], list[Charge]]:
+    """Return the entries of rows that a new table does not have, as far as they still matter.
+
+    :param keys: of the new table's rows.
+    :return: those that are, or may be, paid for and not saved; of these, those of which it is unknown; and the
+        charges of all others.
+    """
+    owed: list[Entry] = []
+    unknown: list[Entry] = []
+    gone: list[Charge] = []
+    for entry in (entry for entry in journal if entry.key not in keys):
+        if entry.state in (INTENT, UNKNOWN):
+            owed.append(entry)
+            unknown.append(entry)
+        elif not entry.is_owed:
+            gone += entry.purchases
+        elif not renamed.adopt(entry):
+            owed.append(entry)
+    return owed, unknown, gone
 
 
 class _Renamed:
@@ -449,17 +464,17 @@ def unreadable_pages(journal: Journal, pages: set[int] | frozenset[int]) -> str:
     return listed([f"{header.folder}/{page_name(header.generation, page)}" for page in sorted(pages)], _SHOWN)
 
 
-def _left_behind(dropped: Sequence[Entry]) -> str | None:
-    if not dropped:
+def _left_behind(entries: Sequence[Entry]) -> str | None:
+    if not entries:
         return None
     return (
-        f"The task was cleared with a new table, which no longer has {counted(len(dropped), 'row')} that may or "
-        f"may not have been paid for: {listed([entry.file_name for entry in dropped], _SHOWN)}. They are left "
-        "behind."
+        f"The task was cleared with a new table, which no longer has {counted(len(entries), 'row')} that may or "
+        f"may not have been paid for: {listed([entry.file_name for entry in entries], _SHOWN)}. They are left "
+        "behind, and stay unknown if they come back."
     )
 
 
-def _row_of(entry: Entry) -> Row:
+def row_of(entry: Entry) -> Row:
     """Return the row of an entry, without its other columns, which are not on record."""
     return Row(
         index=entry.index,

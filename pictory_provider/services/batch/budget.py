@@ -11,14 +11,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from pictory_provider.api.errors import PictoryError
+from pictory_provider.api.text import counted
 from pictory_provider.core.batch.decision import RowState
 from pictory_provider.core.batch.journal import budget_of
 from pictory_provider.core.budget import CostEstimate, Limits
-from pictory_provider.services.spending import check, reserve
+from pictory_provider.services.spending import affordable, check, reserve, reserve_partly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from pictory_provider.api.errors import BudgetExceeded
     from pictory_provider.client.retrying import Log
     from pictory_provider.client.throttle import PacedClient
     from pictory_provider.core.batch.plan import Plan
@@ -33,30 +35,46 @@ class BatchBudget:
     """The budget of a batch on this worker.
 
     :param max_credits: the most AI credits that the task may spend; ``None`` for no limit.
+    :param is_partial: buy as many rows as the limits allow, from the top of the table, and none of the others.
     :param dag_id: tag of the metric.
     """
 
-    def __init__(self, plan: Plan, max_credits: float | None, *, dag_id: str | None, log: Log) -> None:
+    def __init__(
+        self, plan: Plan, max_credits: float | None, *, is_partial: bool = False, dag_id: str | None, log: Log
+    ) -> None:
         self._plan = plan
+        self._is_partial = is_partial
         self._max_credits = max_credits
         self._tags = {"dag_id": str(dag_id)}
         self._log = log
         self._budget: Budget | None = None
 
     def check(self, client: PacedClient) -> None:
-        """Stop submissions if all that is missing costs too much."""
-        if self._plan.counts[RowState.TO_DO]:
+        """Stop submissions if all that is missing costs too much, or set aside what costs too much."""
+        if not self._plan.counts[RowState.TO_DO]:
+            return
+        if not self._is_partial:
             self._within_limits(check, client, self._plan.missing)
+        elif found := self._within_limits(affordable, client, self._plan.missing):
+            number, refusal = found
+            self._set_aside(number, refusal)
 
     def reserve(self, client: PacedClient, wave: Sequence[Row]) -> list[Charge] | None:
-        """Charge a wave to the budget; ``None`` if it may not be sent.
+        """Charge a wave to the budget, or as many rows from its beginning as may be sent; ``None`` for none.
 
         Each wave is checked, because other tasks may have spent credits meanwhile, and because more may be
         missing: an adopted job may fail, and a row whose reply was lost may be submitted again.
 
         :return: the charges of its rows, for :meth:`settle` and the record.
         """
-        return self._within_limits(reserve, client, wave)
+        if not self._is_partial:
+            return self._within_limits(reserve, client, wave)
+        found = self._within_limits(reserve_partly, client, wave)
+        if found is None:
+            return None
+        purchases, refusal = found
+        self._set_aside(len(purchases), refusal)
+        return purchases or None
 
     def settle(self, wave: Iterable[Row], purchases: Iterable[Charge]) -> None:
         """Refund the charges of rows that were not bought."""
@@ -64,6 +82,17 @@ class BatchBudget:
             entry = self._plan.journal.get(row.key)
             if self._budget and not (entry and entry.purchases[-1:] == (purchase,)):
                 self._budget.refund(purchase)
+
+    def _set_aside(self, after: int, refusal: BudgetExceeded | None) -> None:
+        if refusal is None:
+            return
+        left = len(self._plan.missing) - after
+        self._log.warning(
+            "%s not bought in this attempt, because a limit leaves too little: %s",
+            counted(left, "picture is", "pictures are"),
+            refusal.message,
+        )
+        self._plan.set_aside(after, refusal)
 
     def _within_limits(self, check: Callable[..., T], client: PacedClient, rows: Iterable[Row]) -> T | None:
         try:

@@ -13,7 +13,6 @@ also if it is refused before it begins. Only an attempt whose worker was lost le
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -24,18 +23,16 @@ from pictory_provider.api.errors import (
     JobFailed,
     PictoryError,
     RequestInvalid,
-    SubmitOutcomeUnknown,
 )
-from pictory_provider.api.text import counted
-from pictory_provider.core.batch.decision import OUTCOME_UNKNOWN, RECORD_UNREADABLE, RowState
+from pictory_provider.api.text import counted, listed
+from pictory_provider.core.batch.decision import RowState
 from pictory_provider.core.batch.file_names import FAILED, MANIFEST
-from pictory_provider.core.batch.journal import page_name, page_of
 from pictory_provider.core.batch.manifest import failed_lines, metadata_lines, refusal_lines
 from pictory_provider.core.batch.plan import line, progress, without_picture
-from pictory_provider.core.evidence import Evidence, matching
+from pictory_provider.core.batch.resume import left_over
 from pictory_provider.exceptions import as_airflow_error
 from pictory_provider.services.batch.state import BatchRecord
-from pictory_provider.services.evidence import read_account
+from pictory_provider.services.batch.unknown import SHOWN, unknown_outcome
 from pictory_provider.storage.folder import Folder
 
 if TYPE_CHECKING:
@@ -48,9 +45,6 @@ if TYPE_CHECKING:
     from pictory_provider.core.batch.decision import Decision
     from pictory_provider.core.batch.plan import Plan
     from pictory_provider.core.batch.rows import BadRow, Row
-
-SHOWN = 10
-"""Rows that an error names. ``failed.jsonl`` names all."""
 
 
 def write_manifest(plan: Plan, folder: Folder) -> str:
@@ -100,13 +94,21 @@ def final_error(
         pictures.
     """
     if plan.counts[RowState.UNKNOWN]:
-        return _unknown(plan, folder, settings, log)
+        return unknown_outcome(plan, folder, settings, log)
     missing = [each for each in without_picture(plan) if each[1].state in (RowState.OWED, RowState.FAILED)]
+    gone = [entry.file_name for entry in left_over(plan.journal)]
     owed = plan.counts[RowState.OWED]
     # A limit error is not retried and may skip the task, so paid and failed rows come first.
     comes_first = isinstance(plan.error, BudgetExceeded) and (owed or (missing and fail_on_partial_error))
     if plan.error and not comes_first:
         return _with_more(plan.error, plan, folder)
+    if gone:
+        log.warning(
+            "%s of an earlier table, or of rows that are left out, may be paid for and not saved: %s. A retry or "
+            "a clear saves what is ready by then, for free.",
+            counted(len(gone), "picture", "pictures"),
+            listed(gone, SHOWN),
+        )
     if not missing:
         return None
     if fail_on_partial_error or plan.error or (owed and not is_last_try):
@@ -168,48 +170,6 @@ def _with_more(error: PictoryError, plan: Plan, folder: Folder) -> PictoryError:
         f"could be saved are saved. {folder.at(FAILED)} lists what is missing."
     )
     return error.with_message(text)
-
-
-def _unknown(plan: Plan, folder: Folder, settings: ConnectionSettings, log: Log) -> SubmitOutcomeUnknown:
-    """Return the error of rows whose outcome is unknown, with the evidence about each."""
-    rows = [row for row in plan.rows if plan.end_of(row).state is RowState.UNKNOWN]
-    entries = {row.key: plan.journal.get(row.key) for row in rows}
-    since = {key: entry.intended_at if entry else None for key, entry in entries.items()}
-    oldest = min((at for at in since.values() if at), default=None)
-    used, images, is_whole = read_account(settings, oldest, log=log)
-    evidence = Evidence(since=None, credits_before=None, credits_now=used, matches=None)
-    lines = [f"The batch: {line(progress(plan))}."]
-    if used is not None:
-        lines.append(f"AI credits used by the whole account now: {used:,.10g}.")
-    for row in rows[:SHOWN]:
-        at = since[row.key]
-        matches = matching(images, row.request, at)
-        of_row = replace(evidence, since=at, matches=matches if matches or is_whole else None)
-        lines.append(f"    {row.label}, {row.file_name}: {plan.end_of(row).message}. {of_row.gallery()}")
-        if ways := of_row.how_to_save():
-            lines += ways.splitlines()[1:]
-    if len(rows) > SHOWN:
-        lines.append(f"    and {len(rows) - SHOWN:,} more; all are listed in {folder.at(FAILED)}.")
-    first_steps = []
-    if any(entries[row.key] is None and plan.end_of(row).code == OUTCOME_UNKNOWN for row in rows):
-        first_steps.append("check the tasks that the sidecars with `intent` name, and delete these sidecars")
-    if any(plan.end_of(row).code == RECORD_UNREADABLE for row in rows):
-        first_steps.append("correct or delete the pages of the record that cannot be read")
-    to_buy = "To buy these rows again, and all others without a picture,"
-    lines.append(f"{to_buy} {'; '.join((*first_steps, 'then clear' if first_steps else 'clear'))} the task.")
-    if first := next((row for row in rows if entries[row.key] is not None), None):
-        page = folder.at(page_name(plan.journal.header.generation, page_of(first.index)))
-        lines.append(
-            "If you have found a jobId, adopt the job: put the jobId into the row's record before you clear the "
-            f"task, in {page}, for {first.file_name}:"
-        )
-        lines.append(f'    "{first.key}": {{..., "jobId": "<its jobId>"}}')
-    if plan.error:
-        lines.append(f"Submissions have stopped, too: {plan.error.message}")
-    reasons = {str(plan.end_of(row).message) for row in rows}
-    reason = next(iter(reasons)) if len(reasons) == 1 else "the reasons are below"
-    why = f"{len(rows):,} of {counted(plan.of, 'row')} ({reason})"
-    return SubmitOutcomeUnknown.because(why, what_now="\n".join(lines))
 
 
 def _named(rows: list[tuple[Row | BadRow, Decision]]) -> str:

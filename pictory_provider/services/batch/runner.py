@@ -20,7 +20,7 @@ from pictory_provider.api.errors import PictoryError
 from pictory_provider.api.text import counted, wrap_sentences
 from pictory_provider.client.throttle import PacedClient, ThreadRateLimiter
 from pictory_provider.core.batch import events
-from pictory_provider.core.batch.plan import WAVE, Plan, SubmitWave, Wait, line
+from pictory_provider.core.batch.plan import WAVE, Plan, SubmitWave, Wait, line, may_be_bought
 from pictory_provider.core.log_throttle import SampledLog
 from pictory_provider.services.batch.budget import BatchBudget
 from pictory_provider.services.batch.collector import JobCollector
@@ -175,10 +175,10 @@ class Batch:
             if is_marking and each.sidecar and each.may_lack_mark
         }
         taken = frozenset(existing)
-        wanted = {row.file_name for row in plan.to_buy}
+        wanted = {row.file_name for row in may_be_bought(plan)}
         seen = {name: each for name, each in existing.items() if name in wanted}
         del existing
-        budget = BatchBudget(plan, self._spec.max_credits, dag_id=self._record.made_by.dag_id, log=self._log)
+        budget = self._budget(plan)
         self._record.write(plan.journal)
         try:
             if not is_resumed:
@@ -219,6 +219,11 @@ class Batch:
     def _folder(self) -> Folder:
         return self._record.folder
 
+    def _budget(self, plan: Plan) -> BatchBudget:
+        spec = self._spec
+        dag_id = self._record.made_by.dag_id
+        return BatchBudget(plan, spec.max_credits, is_partial=spec.is_partial, dag_id=dag_id, log=self._log)
+
     def _read_event(self, event: dict[str, Any]) -> events.JobsEvent | None:
         jobs_event = events.read(event)
         if jobs_event is None:
@@ -242,8 +247,9 @@ class Batch:
             if isinstance(step, SubmitWave):
                 purchases = budget.reserve(collector.client, step.rows)
                 if purchases is not None:
-                    self._wave(plan, collector).submit(step, purchases)
-                    budget.settle(step.rows, purchases)
+                    wave = SubmitWave(step.rows[: len(purchases)])
+                    self._wave(plan, collector).submit(wave, purchases)
+                    budget.settle(wave.rows, purchases)
                 if plan.error and not has_stopped:
                     has_stopped = True
                     self._log.warning("Submissions have stopped: %s", plan.error.message)

@@ -18,7 +18,7 @@ from pictory_provider.api.checks import (
 from pictory_provider.api.errors import RequestInvalid, StorageFailed
 from pictory_provider.core.batch.rows import RowBuilder
 from pictory_provider.core.tables.inputs import is_frame, refused, table_of, table_path
-from pictory_provider.services.spending import check_limits
+from pictory_provider.services.spending import BUDGET_POLICIES, PARTIAL, check_limits
 from pictory_provider.storage.tables import read_frame, read_table
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class BatchSpec(NamedTuple):
     :param timeout: seconds from the submission of a job to its deadline.
     :param max_in_flight: the most jobs at Pictory at the same time.
     :param max_credits: the most AI credits that the task may spend; ``None`` for no limit.
+    :param is_partial: buy as many rows as the limits allow, from the top, and end well.
     :param resubmit: submit a row of unknown outcome again, at most once per attempt.
     :param overwrite: submit all rows, once, and once more after each clear.
     :param replaces_changed: submit rows whose existing picture is of another request.
@@ -67,6 +68,7 @@ class BatchSpec(NamedTuple):
     cache_control: str | None
     max_in_flight: int
     max_credits: float | None
+    is_partial: bool
     fail_on_partial_error: bool
     resubmit: bool
     is_deferrable: bool
@@ -95,7 +97,8 @@ class BatchSpec(NamedTuple):
             mark_ai_generated=operator.mark_ai_generated,
             cache_control=check_header("cache_control", operator.cache_control),
             max_in_flight=check_count("max_in_flight", operator.max_in_flight),
-            max_credits=check_limits(operator.max_credits, operator.on_budget),
+            max_credits=check_limits(operator.max_credits, operator.on_budget, (*BUDGET_POLICIES, PARTIAL)),
+            is_partial=operator.on_budget == PARTIAL,
             fail_on_partial_error=operator.fail_on_partial_error,
             resubmit=operator.on_unknown_submit == "resubmit",
             is_deferrable=operator.deferrable,

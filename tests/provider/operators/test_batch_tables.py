@@ -15,7 +15,13 @@ from airflow.sdk import DAG, task
 from airflow.sdk.execution_time import comms, task_runner
 from pyarrow import parquet
 
-from pictory_provider.exceptions import PictoryJobFailed, PictoryRequestInvalid, PictoryWaitTimeout
+from pictory_provider.exceptions import (
+    PictoryJobFailed,
+    PictoryRequestInvalid,
+    PictorySubmitOutcomeUnknown,
+    PictoryUnavailable,
+    PictoryWaitTimeout,
+)
 from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.storage.folder import Folder
 from tests.provider.batches import Tries, billed, lines
@@ -321,3 +327,50 @@ def test_the_log_says_what_was_read(fast, one_try, tmp_path, capsys):
     assert "(semicolons between the cells, UTF-8 with a byte order mark)." in log
     assert "The column 'Style' is only data: it does not set style" in log
     assert len(fast.submissions) == 1
+
+
+# Rows that are left out, and what is on record of them -----------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [{"on_bad_row": "skip"}, {"skip_blank": "t"}])
+def test_a_row_that_may_be_paid_for_is_not_bought_again_because_it_was_left_out_in_between(fast, folder, how):
+    arguments = {"prompt": "{t}", "file_name": "{s}.png", **how}
+    fast.script("submit", "drop-after")
+    with pytest.raises(PictorySubmitOutcomeUnknown):
+        Tries(folder)([{"s": "a", "t": "A lamp"}], **arguments)
+    second = Tries(folder).of_another_run("second")
+    without = [{"s": "a", "t": ""}, {"s": "b", "t": "A mug"}]
+    if "on_bad_row" in how:
+        with pytest.raises(PictorySubmitOutcomeUnknown, match="correct the bad rows among them"):
+            second(without, **arguments)
+        (failed,) = lines(folder / "failed.jsonl")
+        assert (failed["file_name"], failed["state"]) == ("a.png", "unknown")
+        assert "Nothing was spent" not in failed["what_to_do"]
+    else:
+        assert second(without, **arguments)["skipped"] == 1
+    second.clear()
+    with pytest.raises(PictorySubmitOutcomeUnknown):
+        second([{"s": "a", "t": "A lamp"}, {"s": "b", "t": "A mug"}], **arguments)
+    assert billed(fast) == {"A lamp": 1, "A mug": 1}
+    second.clear()  # after it was reported
+    second([{"s": "a", "t": "A lamp"}, {"s": "b", "t": "A mug"}], **arguments)
+    assert billed(fast) == {"A lamp": 2, "A mug": 1}
+
+
+def test_a_row_that_is_paid_for_and_bad_now_is_owed(fast, folder, timing):
+    timing(read_budget=0.05, backoff_first=0.01)
+    arguments = {"prompt": "{t}", "file_name": "{s}.png", "on_bad_row": "skip", "fail_on_partial_error": False}
+    one_try = Tries(folder)
+    fast.script("picture", "server-error", times=-1)
+    with pytest.raises(PictoryUnavailable):
+        one_try([{"s": "a", "t": "A lamp"}], **arguments)
+    one_try.clear()
+    with pytest.raises(PictoryUnavailable):
+        one_try([{"s": "a", "t": ""}, {"s": "b", "t": "A mug"}], **arguments)
+    (first, *_) = lines(folder / "failed.jsonl")
+    assert (first["file_name"], first["state"]) == ("a.png", "owed")
+    assert "pays nothing for it" in first["what_to_do"]
+    fast.clear_faults()
+    one_try.clear()
+    assert one_try([{"s": "a", "t": "A lamp"}, {"s": "b", "t": "A mug"}], **arguments)["saved"] == 2
+    assert billed(fast) == {"A lamp": 1, "A mug": 1}

@@ -66,8 +66,8 @@ class TestAfterAJobThatFailed:
     def test_of_many_that_start_at_the_same_time_one_buys(self, pictory, failed, path, monkeypatch):
         together, look = threading.Barrier(8), SubmissionState.prepare_intent
 
-        def at_once(self, fingerprint, request):
-            look(self, fingerprint, request)
+        def at_once(self, fingerprint, request, **kwargs):
+            look(self, fingerprint, request, **kwargs)
             if fingerprint:
                 together.wait(20)
 

@@ -510,9 +510,31 @@ def test_a_clear_with_a_new_table_keeps_what_was_paid_for_and_says_what_it_leave
     assert resumed.error is None
     assert "2 rows that may or may not have been paid for: 00001.png, 00002.png" in resumed.warning
     assert resumed.journal.get(old[0].key).job_id == "j"
-    assert left_over(resumed.journal) == []
+    assert [entry.key for entry in left_over(resumed.journal)] == [old[1].key, old[2].key]
     resumed = opened(new, header, pages, max_tries=3)
-    assert [row.key for row in left_over(resumed.journal)] == [old[0].key]
+    assert [entry.key for entry in left_over(resumed.journal)] == [row.key for row in old[:3]]
+
+
+def test_a_clear_settles_what_is_unknown_only_if_the_attempt_before_has_reported_it():
+    old = table(2)
+    header, pages = record_of(old, [entry(old[0], UNKNOWN)], has_ended=True)
+    other = {"made_by": {**MADE_BY, "run_id": "s"}}
+    journal = opened(old[1:], header, pages, **other).journal  # another run whose table leaves the row out
+
+    def written():
+        journal.set_header(has_ended=True)
+        journal.writes()
+        begun = journal.header.begun
+        return journal.header.to_dict(), {page: journal.page(page) for page in begun}
+
+    for rows, max_tries, state in (
+        (old[1:], 3, None),  # a clear with the same table
+        (old, 4, RowState.UNKNOWN),  # a clear with the row, which no attempt has reported
+        (old, 5, RowState.TO_DO),  # a clear after it was reported
+    ):
+        journal = opened(rows, *written(), max_tries=max_tries, **other).journal
+        if state:
+            assert decide(old[0], journal, None, overwrite=False, resubmit=False).state is state
 
 
 def test_a_new_table_is_not_bought_while_a_page_of_the_old_one_cannot_be_read():
@@ -1065,7 +1087,7 @@ def test_another_run_with_a_new_table_leaves_what_is_unknown_on_record():
     assert resumed.warning is None
     assert {one.key: one.state for one in resumed.journal} == {old[0].key: UNKNOWN, old[1].key: BOUGHT}
     assert resumed.journal.is_left_over(old[0].key)
-    assert [row.key for row in left_over(resumed.journal)] == [old[1].key]
+    assert [entry.key for entry in left_over(resumed.journal)] == [old[0].key, old[1].key]
 
 
 def test_a_page_that_is_lost_is_not_an_obstacle_for_the_new_table_of_a_clear_and_one_for_that_of_another_run():
@@ -1148,7 +1170,8 @@ def test_each_job_is_taken_once_and_each_row_takes_one():
 
 @pytest.mark.parametrize("state", [SAVED, FAILED, INTENT, UNKNOWN])
 def test_only_a_picture_that_is_owed_is_taken_under_another_name(state):
-    assert list(renamed(named("a.png"), named("b.png"), state=state)) == []
+    journal = renamed(named("a.png"), named("b.png"), state=state)
+    assert [entry.file_name for entry in journal] == (["a.png"] if state in (INTENT, UNKNOWN) else [])
 
 
 def test_a_row_that_is_on_record_itself_takes_no_other_job():

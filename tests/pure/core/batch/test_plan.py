@@ -37,6 +37,7 @@ from pictory_provider.core.batch.plan import (
     SubmitWave,
     Wait,
     line,
+    pictures_of,
     progress,
     should_report,
 )
@@ -1036,7 +1037,7 @@ def test_what_is_on_record_of_a_row_follows_what_became_of_it():
         ("failed", None, "BAD", "bad words", False, None),
     ]
     assert plan.end_of(two) == (RowState.OWED, "job-1", None, None, "WaitTimeout", "still running", False, False)
-    assert plan.pictures == [row_image("job-0")]
+    assert pictures_of(plan) == [row_image("job-0")]
 
 
 def test_the_first_reason_to_stop_stays_on_record():
