@@ -113,8 +113,8 @@ class RequestInvalid(PictoryError):
     :param code: Pictory's error code, such as ``INVALID_REQUEST_BODY``.
     """
 
-    bad_rows: Sequence[tuple[int, int | None, str]] = ()
-    """For a table: each bad row's index, from 0, its line in the file, and what is wrong with it."""
+    bad_rows: Sequence[Any] = ()
+    """For a table: its bad rows (:class:`pictory_provider.core.batch.rows.BadRow`)."""
 
     def __init__(
         self, message: str, *, fields: Sequence[str] = (), status: int | None = None, code: str | None = None

@@ -21,6 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 from xml.parsers import expat
 
+from pictory_provider.api.decoding import parse_json
 from pictory_provider.api.text import counted, listed, type_of
 from pictory_provider.core.tables.inputs import InputRow, InputTable, column_problem, refused, typed_row
 from pictory_provider.core.tables.text import read_text
@@ -36,6 +37,8 @@ _ENCRYPTED = b"\xd0\xcf\x11\xe0"
 """How an Excel file begins that is protected by a password, or is of the format before 2007 (.xls)."""
 _LARGEST_SHEET = 8 * LARGEST_TABLE
 """Bytes of an Excel file after it is unpacked."""
+_FILE_HINT = "Is the file complete, and of the format that its name says?"
+_FRAME_HINT = "Give each of its columns one plain type, or pass its rows as dicts."
 _SHOWN = 5
 _BATCH = 1_000
 """Rows that are decoded at the same time."""
@@ -43,6 +46,14 @@ _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 """A column that pandas adds for an index without a name."""
 _NOT_CODES = re.compile(r'"[^"]*"|\[[^\]]*\]|\\.')
 """The parts of a number format that are texts, colours and languages."""
+_PADDING = re.compile(r"\[\$[^\]]*\]|_.")
+"""The parts of a number format that are a language, and space as wide as a character."""
+_ESCAPED = re.compile(r"_x(?!005[Ff])([0-9A-Fa-f]{4})_")
+"""A character that XML cannot have, such as ``_x000D_`` for a carriage return (ECMA-376, part 1, 22.9.2.19)."""
+_EAST_ASIAN_DATES = {*range(27, 37), *range(50, 59)}
+"""Built-in number formats of dates and times that openpyxl takes for numbers (ECMA-376, part 1, 18.8.30)."""
+_MOST_ROWS, _MOST_COLUMNS = 1_048_576, 16_384
+"""Of a sheet (Excel specifications and limits)."""
 _WORKBOOK = re.compile(r"(?:^|/)workbook[^/]*\.xml$")
 """The part of an Excel file that names its sheets."""
 _EXCEL_DIGITS = 15
@@ -81,7 +92,7 @@ def read_frame(frame: Any, *, is_read_again: bool) -> InputTable:
     """
     name = type_of(frame).removeprefix("of type ")
     pyarrow = _library("pyarrow", f"a {name}")
-    with _errors_of(f"requests, a {name},"):
+    with _errors_of(f"requests, a {name},", _FRAME_HINT):
         try:
             reader = pyarrow.RecordBatchReader.from_stream(frame)
         except pyarrow.ArrowInvalid as error:
@@ -91,7 +102,7 @@ def read_frame(frame: Any, *, is_read_again: bool) -> InputTable:
                 f"requests is of type {name}, which has values and no columns: {short(frame)}",
                 "Pass `list(...)` of it.",
             ) from error
-    rows = _arrow_rows(pyarrow, f"requests, a {name},", reader.schema, reader)
+    rows = _arrow_rows(pyarrow, f"requests, a {name},", reader.schema, reader, hint=_FRAME_HINT)
     if is_read_again:
         rows = _once_more(pyarrow, frame, name, rows)
     return InputTable(rows, _arrow_columns(reader.schema), f"a {name}", _left_out(reader.schema))
@@ -144,7 +155,7 @@ def _unpacked(path: str, content: bytes) -> bytes:
 
 
 @contextmanager
-def _errors_of(what: str) -> Iterator[None]:
+def _errors_of(what: str, hint: str = _FILE_HINT) -> Iterator[None]:
     """Turn the errors of a library into one that names the table."""
     from pictory_provider.api.errors import PictoryError
 
@@ -153,10 +164,7 @@ def _errors_of(what: str) -> Iterator[None]:
     except PictoryError:
         raise
     except Exception as error:
-        raise refused(
-            f"{what} cannot be decoded: {type(error).__name__}: {error}",
-            "Is the file complete, and of the format that its name says?",
-        ) from error
+        raise refused(f"{what} cannot be decoded: {type(error).__name__}: {error}", hint) from error
 
 
 # Arrow --------------------------------------------------------------------------------------------------
@@ -165,36 +173,42 @@ def _errors_of(what: str) -> Iterator[None]:
 def _read_parquet(pyarrow: ModuleType, path: str, content: bytes) -> InputTable:
     parquet = _library("pyarrow.parquet", path)
     with _errors_of(path):
-        file = parquet.ParquetFile(pyarrow.BufferReader(content))
+        # Timestamps of Spark and Impala (INT96) overflow as nanoseconds before 1677 and after 2262.
+        file = parquet.ParquetFile(pyarrow.BufferReader(content), coerce_int96_timestamp_unit="us")
         schema = file.schema_arrow
+        groups = (file.metadata.row_group(number) for number in range(file.num_row_groups))
+        if sum(group.total_byte_size for group in groups) > LARGEST_TABLE:
+            raise refused(f"{path} has more than {LARGEST_TABLE:,} bytes when it is unpacked")
     batches = file.iter_batches(batch_size=_BATCH)
     return InputTable(
         _arrow_rows(pyarrow, path, schema, batches), _arrow_columns(schema), f"{path} (Parquet)", _left_out(schema)
     )
 
 
-def _arrow_rows(pyarrow: ModuleType, what: str, schema: Any, batches: Iterable[Any]) -> Iterator[InputRow]:
+def _arrow_rows(
+    pyarrow: ModuleType, what: str, schema: Any, batches: Iterable[Any], *, hint: str = _FILE_HINT
+) -> Iterator[InputRow]:
     columns = _arrow_columns(schema)
     if problem := column_problem(columns):
         raise refused(f"{what} {problem}: it has the columns {', '.join(map(repr, columns))}")
     batches = iter(batches)
     while True:
-        with _errors_of(what):
+        with _errors_of(what, hint):
             batch = next(batches, None)
         if batch is None:
             return
         for first in range(0, batch.num_rows, _BATCH):
             part = batch.slice(first, _BATCH)
             names = part.schema.names
-            cells = [_cells(pyarrow, what, name, part.column(names.index(name))) for name in columns]
+            cells = [_cells(pyarrow, part.column(names.index(name))) for name in columns]
             for row in zip(*cells, strict=True):
                 yield typed_row(columns, row)
 
 
-def _cells(pyarrow: ModuleType, what: str, name: str, column: Any) -> list[Any]:
-    """Return the values of a column as Python objects."""
+def _cells(pyarrow: ModuleType, column: Any) -> list[Any]:
+    """Return the values of a column as Python objects; one that has none becomes :class:`_Unreadable`."""
     types, kind = pyarrow.types, column.type
-    with _errors_of(f"The column {name!r} of {what}"):
+    try:
         if types.is_float16(kind) or types.is_float32(kind):
             # As text it has the digits that people write: 0.1, not 0.10000000149011612.
             texts = column.cast(pyarrow.string()).to_pylist()
@@ -203,7 +217,28 @@ def _cells(pyarrow: ModuleType, what: str, name: str, column: Any) -> list[Any]:
             column = column.cast(pyarrow.timestamp("us", kind.tz), safe=False)
         elif types.is_duration(kind) and kind.unit == "ns":
             column = column.cast(pyarrow.duration("us"), safe=False)
+        elif str(kind).startswith("extension<pandas."):  # its numbers mean something else to people
+            return [None if value is None else _Unreadable(str(kind)) for value in column.to_pylist()]
         return list(column.to_pylist())
+    except Exception:
+        return [_value_of(scalar, kind) for scalar in column]
+
+
+def _value_of(scalar: Any, kind: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except Exception:
+        return _Unreadable(str(kind))
+
+
+class _Unreadable:
+    """A value that Python cannot represent, such as an infinite date."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def __repr__(self) -> str:
+        return f"a value of type {self._kind}"
 
 
 def _arrow_columns(schema: Any) -> list[str]:
@@ -211,15 +246,32 @@ def _arrow_columns(schema: Any) -> list[str]:
 
 
 def _is_binary(field: Any) -> bool:
-    return "binary" in str(field.type)
+    kind = str(field.type)
+    return kind in ("binary", "large_binary", "binary_view") or kind.startswith("fixed_size_binary[")
 
 
 def _left_out(schema: Any) -> list[str]:
-    names = [repr(field.name) for field in schema if _is_binary(field)]
-    if not names:
+    notes = []
+    if names := [repr(field.name) for field in schema if _is_binary(field)]:
+        is_left_out = counted(len(names), "column is", "columns are")
+        notes.append(f"{is_left_out} left out, because the values are bytes: {listed(names, _SHOWN)}.")
+    notes += [
+        f"The index {index['name']!r} of the pandas data frame is no column, because its values are a range. To "
+        "use it, call reset_index()."
+        for index in _index_of_pandas(schema)
+        if isinstance(index, dict) and index.get("name")
+    ]
+    return notes
+
+
+def _index_of_pandas(schema: Any) -> list[Any]:
+    """Return how pandas describes its index: the name of a column, or a range."""
+    described = (schema.metadata or {}).get(b"pandas")
+    try:
+        found = parse_json(described)["index_columns"] if described else []
+    except (ValueError, KeyError, TypeError):
         return []
-    is_left_out = counted(len(names), "column is", "columns are")
-    return [f"{is_left_out} left out, because the values are bytes: {listed(names, _SHOWN)}."]
+    return found if isinstance(found, list) else []
 
 
 # Excel --------------------------------------------------------------------------------------------------
@@ -253,6 +305,11 @@ def _read_xlsx(openpyxl: ModuleType, path: str, content: bytes, name: str | None
 
 def _sheet(path: str, book: Any, name: str | None) -> Any:
     sheets = book.worksheets
+    if not sheets:
+        raise refused(
+            f"{path}: none of its sheets can be read",
+            'If it is a "Strict Open XML Spreadsheet", save it as an "Excel Workbook" (.xlsx).',
+        )
     titles = ", ".join(repr(sheet.title) for sheet in sheets)
     if name is not None:
         for sheet in sheets:
@@ -297,7 +354,7 @@ def _header(about: str, line: int, cells: Sequence[Any], scan: _SheetScan) -> li
     values = [_value(cell)[0] for cell in cells]
     texts = [_value(cell)[1] or str(value) for cell, value in zip(cells, values, strict=True)]
     names = ["" if value is None else text.strip() for value, text in zip(values, texts, strict=True)]
-    while not names[-1]:
+    while names and not names[-1]:
         names.pop()
     problem = column_problem(names)
     if merged := scan.merged_in(line):
@@ -330,16 +387,13 @@ def _xlsx_rows(
                 f"{columns[-1]!r}"
             )
             first = first or problem
-        if problem is not None:
-            yield InputRow({}, line, problem=problem)
-            continue
-        has_good_rows = True
+        has_good_rows = has_good_rows or problem is None
         values, texts = {}, {}
         for name, cell in zip(columns, cells, strict=False):
             values[name], text = _value(cell)
             if text is not None:
                 texts[name] = text
-        yield InputRow(dict.fromkeys(columns) | values, line, texts or None)
+        yield InputRow(dict.fromkeys(columns) | values, line, texts or None, problem)
     if first and not has_good_rows:
         raise refused(
             f"{about} has {counted(width, 'column')} by its first row, {', '.join(map(repr, columns))}, and its "
@@ -356,21 +410,31 @@ def _problem(cell: Any) -> str | None:
 def _value(cell: Any) -> tuple[Any, str | None]:
     """Return the value of a cell as JSON, and its text for patterns."""
     value = cell.value
-    if isinstance(value, bool) or value is None or isinstance(value, str):
+    if isinstance(value, str):
+        return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), value), None
+    if isinstance(value, bool) or value is None:
         return value, None
+    has_time = re.search("[hs]", _NOT_CODES.sub("", cell.number_format), re.IGNORECASE)
+    if isinstance(value, (int, float)) and cell.style_array.numFmtId in _EAST_ASIAN_DATES:
+        has_time = None if float(value).is_integer() else has_time
+        value = _library("openpyxl.utils.datetime", "a date").from_excel(value, cell.parent.parent.epoch)
     if isinstance(value, (int, float)):
-        number = value if isinstance(value, int) else float(f"{value:.{_EXCEL_DIGITS}g}")
-        number = int(number) if float(number).is_integer() else number
-        if isinstance(number, int) and number >= 0 and re.fullmatch("00+", cell.number_format):
-            code = str(number).zfill(len(cell.number_format))  # as the sheet shows it, such as 00120
-            return code, code
-        return number, number_text(number)
-    if isinstance(value, datetime) and not re.search(
-        "[hs]", _NOT_CODES.sub("", cell.number_format), re.IGNORECASE
-    ):
+        return _number(value, cell.number_format)
+    if isinstance(value, datetime) and not has_time:
         value = value.date()
     row = typed_row(["value"], [value])
     return row.values["value"], (row.texts or {}).get("value")
+
+
+def _number(value: float, number_format: str) -> tuple[Any, str]:
+    """Return a number as the sheet shows it: with 15 digits, and as text if its format pads it with zeros."""
+    number = value if isinstance(value, int) else float(f"{value:.{_EXCEL_DIGITS}g}")
+    number = int(number) if float(number).is_integer() else number
+    zeros = _PADDING.sub("", number_format.partition(";")[0])
+    if isinstance(number, int) and number >= 0 and re.fullmatch("00+", zeros):
+        code = str(number).zfill(len(zeros))
+        return code, code
+    return number, number_text(number)
 
 
 class _SheetScan:
@@ -382,7 +446,7 @@ class _SheetScan:
 
     def __init__(self, part: Any, *, is_calculated: bool) -> None:
         self._is_calculated = is_calculated
-        self._hidden = self._line = 0
+        self._hidden = self._line = self._column = 0
         self._merged: list[str] = []
         self._problems: dict[int, str] = {}
         self._cell = ""
@@ -418,6 +482,7 @@ class _SheetScan:
         tag = name.rpartition(":")[2]
         if tag == "c":
             self._cell = attributes.get("r", f"row {self._line}")
+            self._check_order(attributes.get("r"))
             self._is_text = attributes.get("t") == "str"
             self._is_formula = self._has_result = False
         elif tag == "f":
@@ -426,10 +491,24 @@ class _SheetScan:
             self._is_value = True
             self._has_result = self._is_text  # the result of a formula may be an empty text
         elif tag == "row":
-            self._line = int(attributes.get("r", self._line + 1))
+            line = int(attributes.get("r", self._line + 1))
+            if not self._line < line <= _MOST_ROWS:
+                raise ValueError(f"its row {line:,} comes after row {self._line:,}")
+            self._line, self._column = line, 0
             self._is_hidden = attributes.get("hidden") in ("1", "true")
         elif tag == "mergeCell":
             self._merged.append(attributes.get("ref", ""))
+
+    def _check_order(self, cell: str | None) -> None:
+        """Raise if a cell is not to the right of the one before: openpyxl would leave cells out."""
+        column = self._column + 1
+        if cell is not None:
+            column = 0
+            for letter in cell.rstrip("0123456789"):
+                column = column * 26 + ord(letter.upper()) - ord("A") + 1
+        if not self._column < column <= _MOST_COLUMNS:
+            raise ValueError(f"the cells of its row {self._line:,} are not in order, at {cell}")
+        self._column = column
 
     def _text(self, text: str) -> None:
         if self._is_value and text:
@@ -444,8 +523,9 @@ class _SheetScan:
         elif tag == "c" and self._is_formula and not (self._has_result and self._is_calculated):
             self._problems.setdefault(
                 self._line,
-                f"has a formula in {self._cell} whose result was not calculated: open the file in a spreadsheet "
-                "program and save it",
+                f"has a formula in {self._cell} whose result is missing or not reliable, because the program that "
+                "wrote the file did not calculate it: recalculate the file in a spreadsheet program (LibreOffice: "
+                "Ctrl+Shift+F9) and save it, or write values",
             )
 
 

@@ -608,11 +608,11 @@ def batches(pictory, tmp_path):
         book.save(tmp_path / "s.xlsx")
         return str(tmp_path / "s.xlsx")
 
-    def hidden():
-        """Return a file whose only sheet is hidden, which no library writes."""
+    def hidden(what=b'state="visible"', by=b'state="hidden"'):
+        """Return a file whose only sheet is hidden, or missing, which no library writes."""
         with zipfile.ZipFile(spreadsheet(["prompt"])) as old, zipfile.ZipFile(tmp_path / "h.xlsx", "w") as new:
             for part in old.infolist():
-                new.writestr(part, old.read(part).replace(b'state="visible"', b'state="hidden"'))
+                new.writestr(part, re.sub(what, by, old.read(part)))
         return str(tmp_path / "h.xlsx")
 
     def without(module):
@@ -632,6 +632,8 @@ def batches(pictory, tmp_path):
     yield lambda: batch(table("price, EUR;name\n1,50;mug\n"))
     yield lambda: batch(table("sep=\na\n1\n"))
     yield lambda: batch(table("Products of May\nsku,name\n1,mug\n"))
+    yield lambda: batch(table("Products, 2026\nsku;name;n\n1;mug;2\n"))
+    yield lambda: batch(hidden(rb"<sheets>.*</sheets>", b"<sheets/>"))
     yield lambda: batch(table('a,b\n1,"2\n'))
     yield lambda: with_attribute(tables, "import_module", without, lambda: batch("/srv/products.xlsx"))
     yield lambda: batch(table("prompt\n", "t.xlsx"))

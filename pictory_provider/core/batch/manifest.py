@@ -30,7 +30,7 @@ from pictory_provider.core.batch.plan import OVER_LIMIT, without_picture
 from pictory_provider.core.batch.rows import BadRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pictory_provider.core.batch.plan import Plan
     from pictory_provider.core.batch.rows import Row
@@ -110,15 +110,20 @@ def failed_lines(plan: Plan, ended_by: BaseException | None = None) -> Iterator[
 def refusal_lines(error: BaseException) -> Iterator[str]:
     """Yield the lines of ``failed.jsonl`` of an attempt that was refused: one per bad row, or a single one."""
     code, message = _described(error)
-    bad_rows = getattr(error, "bad_rows", ()) or [(None, None, message)]
-    for index, line, problem in bad_rows:
-        values = {"state": REFUSED, "index": index, "line": line, "code": code, "message": problem}
-        yield _as_line(dict.fromkeys(("file_name", "text", *_FAILURE)) | values | {"what_to_do": _AFTER_REFUSAL})
+    rows: Sequence[BadRow] = getattr(error, "bad_rows", ()) or [BadRow(None, None, None, message, {})]
+    names = _column_names(rows)
+    for row in rows:
+        values = {"index": row.index, "line": row.line, "state": REFUSED, "code": code, "message": row.problem}
+        fields = dict.fromkeys(_FAILURE) | values | {"what_to_do": _AFTER_REFUSAL}
+        yield _line(row, row.file_name, names, fields)
 
 
 def column_names(plan: Plan) -> dict[str, str]:
     """Return the names of the table's other columns in the manifest, in the order of their first appearance."""
-    rows: tuple[Row | BadRow, ...] = (*plan.rows, *plan.bad)
+    return _column_names((*plan.rows, *plan.bad))
+
+
+def _column_names(rows: Sequence[Row | BadRow]) -> dict[str, str]:
     columns = dict.fromkeys(column for row in rows for column in row.columns)
     taken = _RESERVED | {column.casefold() for column in columns}
     names = {}

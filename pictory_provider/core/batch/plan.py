@@ -536,7 +536,7 @@ def without_picture(plan: Plan) -> Iterator[tuple[Row | BadRow, Decision]]:
     ends = ((row, plan.end_of(row)) for row in plan.rows)
     rows = (each for each in ends if each[1].state not in (RowState.SAVED, RowState.REUSED))
     bad = ((row, plan.end_of(row)) for row in plan.bad)
-    return heapq.merge(rows, bad, key=lambda each: each[0].index)
+    return heapq.merge(rows, bad, key=lambda each: each[0].index or 0)
 
 
 def progress(plan: Plan) -> dict[str, Any]:

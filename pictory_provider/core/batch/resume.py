@@ -441,7 +441,8 @@ def _difference(found: Header, table: Header) -> RequestInvalid | None:
     return RequestInvalid(
         f"This attempt's batch differs from that of the attempt before: {'; '.join(what)}. Nothing more was "
         "bought, and what was paid for is saved. Either the table was changed meanwhile, or a template renders "
-        "differently in every attempt. Clear the task to buy what the new table requests and has no picture yet.",
+        "differently in every attempt, or other rows are left out now than before. Clear the task to buy what the "
+        "new table requests and has no picture yet.",
         fields=["requests"],
     )
 

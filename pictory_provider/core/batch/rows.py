@@ -134,14 +134,14 @@ def request_of(canonical: Mapping[str, Any]) -> ImageRequest:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that cannot be bought as it is.
+    """A row that cannot be bought as it is; without an index, the table as a whole.
 
     :param file_name: relative to the folder; ``None`` if it has none.
     :param problem: what is wrong with it.
     :param columns: as in :class:`Row`; empty if the row cannot be read.
     """
 
-    index: int
+    index: int | None
     line: int | None
     file_name: str | None
     problem: str
@@ -152,7 +152,7 @@ class BadRow:
     @property
     def label(self) -> str:
         """The row's name in texts."""
-        return label_of(self.index, self.line)
+        return "the table" if self.index is None else label_of(self.index, self.line)
 
 
 class CheckedTable(NamedTuple):
@@ -230,7 +230,8 @@ class RowBuilder:
         reading.check_names(refused_names)
         if reading.problems and (self.on_bad_row == "fail" or not reading.rows):
             raise reading.bad_rows()
-        reading.check_used()
+        if not reading.problems:
+            reading.check_used()
         return reading.result()
 
     def patterns(self) -> dict[str, RowTemplate]:
@@ -357,6 +358,9 @@ class _Reading:
             return
         file_name = None
         try:
+            if record.problem and record.values:
+                with suppress(RequestInvalid, ValueError):
+                    file_name = self._file_name({}, record, index)
             if found := record.problem or self._ambiguous_index(record):
                 raise ValueError(found)
             own = {f: record.values[c] for f, c in self._own.items() if not is_empty(record.values.get(c))}
@@ -413,14 +417,7 @@ class _Reading:
                 fields=["reference_image_url"],
             )
         builder = self._builder
-        request = ImageRequest(
-            prompt=own["prompt"],
-            model=own.get("model", builder.model),
-            aspect_ratio=own.get("aspect_ratio", builder.aspect_ratio),
-            style=own.get("style", builder.style),
-            reference_image_url=reference,
-            allow_unlisted=builder.allow_unlisted,
-        )
+        request = self._request(own, reference)
         return Row(
             index=index,
             line=record.line,
@@ -429,6 +426,26 @@ class _Reading:
             key=key_of(builder.conn_id, _canonical(request), file_name),
             columns=self._data(record),
         )
+
+    def _request(self, own: Mapping[str, Any], reference: str | None) -> ImageRequest:
+        builder = self._builder
+        try:
+            return ImageRequest(
+                prompt=own["prompt"],
+                model=own.get("model", builder.model),
+                aspect_ratio=own.get("aspect_ratio", builder.aspect_ratio),
+                style=own.get("style", builder.style),
+                reference_image_url=reference,
+                allow_unlisted=builder.allow_unlisted,
+            )
+        except RequestInvalid as error:
+            for field in ("model", "style", "aspect_ratio"):
+                if field in own and field in error.fields:
+                    raise error.with_message(
+                        f"{error.with_money('').message} It is the value of the column {self._own[field]!r}. If "
+                        f"that column is only data, set request_columns={{{field!r}: None}}."
+                    ) from None
+            raise
 
     def _data(self, record: InputRow) -> dict[str, Any]:
         """Return the columns that are not fields of the request."""
@@ -487,11 +504,12 @@ def _bad_rows(
         lines.append(f"    and {counted(left, 'more bad row')}.")
     error = RequestInvalid.unsent(
         f"{len(bad):,} of {counted(size, 'row')} cannot be bought as {'it is' if len(bad) == 1 else 'they are'}",
-        "Correct the table and clear the task; rows are counted from 0.\n" + "\n".join(lines),
+        'Correct the table and clear the task; rows are counted from 0. on_bad_row="skip" buys the other rows, '
+        "and skip_blank leaves out rows with a blank cell.\n" + "\n".join(lines),
         fields=["requests", *fields],
     )
     in_order = sorted((index, problem) for problem, rows in problems.items() for index in rows)
-    error.bad_rows = [(index, bad[index].line, problem) for index, problem in in_order]
+    error.bad_rows = [replace(bad[index], problem=problem) for index, problem in in_order]
     return error
 
 

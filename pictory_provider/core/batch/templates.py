@@ -88,8 +88,8 @@ class RowTemplate:
         return "".join(texts)
 
     def _cell(self, record: InputRow, column: str) -> str:
-        plain = f"{{{column}}}"
-        uses = f"{self.field}={self.text!r} uses {plain if plain in self.text else _ROW + column + _END}"
+        in_brackets = _ROW + column + _END
+        uses = f"{self.field}={self.text!r} uses {in_brackets if in_brackets in self.text else f'{{{column}}}'}"
         if column not in record.values:
             names = [repr(name) for name in record.values]
             more = [f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -109,7 +110,7 @@ def table_path(requests: object) -> str | None:
 
 def is_frame(requests: object) -> bool:
     """Whether an object is a data frame, or another table that exports its rows as an Arrow stream."""
-    return hasattr(type(requests), _ARROW_STREAM)
+    return hasattr(requests, _ARROW_STREAM)
 
 
 def _not_a_path(requests: str) -> RequestInvalid:
@@ -187,7 +188,7 @@ def typed_row(names: Sequence[str], cells: Iterable[Any], line: int | None = Non
 
 def column_problem(names: Sequence[str]) -> str | None:
     """Return why a table cannot have columns of these names: ``has ...``; ``None`` if it can."""
-    doubled = min((name for name in names if names.count(name) > 1), default="")
+    doubled = min((name for name, times in Counter(names).items() if times > 1), default="")
     if not doubled and "" not in names:
         return None
     return f"has two columns named {doubled!r}" if doubled else "has a column without a name"

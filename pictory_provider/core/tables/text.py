@@ -90,6 +90,20 @@ class Dialect:
             return False, fit
         return rows == fit, fit
 
+    def with_delimiter(self, delimiter: str) -> Dialect:
+        """Return the same text with another delimiter."""
+        return Dialect(self._text, delimiter, self.why, skipped=self._skipped)
+
+    def widths(self) -> list[int]:
+        """Return the number of cells of each row below the first, and below a second line of a title."""
+        try:
+            rows = [cells for _, cells in self.rows()][1:]
+        except csv.Error:
+            return []
+        if any(sum(1 for cell in cells if cell.strip()) < 2 for cells in rows[:2]):
+            rows = rows[1:]
+        return [len(cells) for cells in rows]
+
     def problem_of(self, columns: list[str], cells: list[str], *, is_first: bool) -> str | None:
         """Return why a row does not fit the header; ``None`` if it does.
 
@@ -216,7 +230,11 @@ def _decoded(path: str, content: bytes) -> tuple[str, str]:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         what = f"{path} is not UTF-8: line {line} contains the byte 0x{content[error.start]:02x}"
-        raise refused(what, 'Save the table as UTF-8; a spreadsheet calls it "CSV UTF-8".') from None
+        raise refused(
+            what,
+            'Save the table as UTF-8; a spreadsheet calls it "CSV UTF-8". A file of Windows-1252, which '
+            "some programs write in Western Europe, is converted by: iconv -f cp1252 -t utf-8",
+        ) from None
 
 
 def _csv_columns(path: str, dialect: Dialect) -> tuple[list[str], Iterator[InputRow]]:
@@ -229,7 +247,23 @@ def _csv_columns(path: str, dialect: Dialect) -> tuple[list[str], Iterator[Input
     if first is None:
         raise refused(f"{path} is empty: it has no line with column names")
     columns = _columns(path, first[1])
+    if len(columns) == 1:
+        _check_title(path, dialect, columns[0])
     return columns, _csv_rows(path, dialect, columns, lines)
+
+
+def _check_title(path: str, dialect: Dialect, title: str) -> None:
+    """Raise if the first line is a title above a table: it has one cell, and every line below it has several."""
+    for delimiter, name in _NAMES.items():
+        below = dialect.with_delimiter(delimiter)
+        numbers = below.widths()
+        if len(numbers) > 1 and len(set(numbers)) == 1 and numbers[0] > 1:
+            raise refused(
+                f"The first line of {path} has one cell, {title!r}, and the {counted(len(numbers), 'line')} below "
+                f"it {numbers[0]} each, if {name} separate them: the first line looks like a title",
+                "Delete the lines above the names of the columns. If the table really has one column, write "
+                "`sep=,` into an extra first line, and its cells in quotes.",
+            )
 
 
 def _csv_rows(

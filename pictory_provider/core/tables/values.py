@@ -112,8 +112,8 @@ def _decimal(value: Decimal) -> tuple[Any, str | None]:
     if value.is_infinite() or abs(value.adjusted()) > _MOST_DIGITS:
         return value, None
     text = format(value, "f")
-    if value == value.to_integral_value() and "." not in text:
-        return int(value), text
+    if "." not in text:
+        return (int(value) if len(text) <= _EXACT_DIGITS else text), text
     return (float(value) if len(value.as_tuple().digits) <= _EXACT_DIGITS else text), text
 
 

@@ -6,7 +6,7 @@ import { CONFIG, FAILED, FINISHED, NOT_FAILED, PAGE, ROOT, Unreadable, enc, keyO
 
 // With one of these errors and without a recorded job, a task has bought nothing.
 export const BOUGHT_NOTHING = new Set(["PictoryRequestInvalid", "PictoryAuthenticationError", "PictoryBudgetExceeded", "PictoryUnavailable",
-  "PictoryRateLimited"]);
+  "PictoryRateLimited", "RequestInvalid"]); // the last is that of a row of a batch
 
 export const isText = (value) => typeof value === "string" && value !== "";
 export const number = (value) => (typeof value === "number" && Number.isFinite(value) ? value : null);

@@ -30,6 +30,7 @@ from pictory_provider.core.batch.file_names import FAILED, MANIFEST
 from pictory_provider.core.batch.manifest import failed_lines, metadata_lines, refusal_lines
 from pictory_provider.core.batch.plan import line, progress, without_picture
 from pictory_provider.core.batch.resume import left_over
+from pictory_provider.core.batch.rows import BadRow
 from pictory_provider.exceptions import as_airflow_error
 from pictory_provider.services.batch.state import BatchRecord
 from pictory_provider.services.batch.unknown import SHOWN, unknown_outcome
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from pictory_provider.client.retrying import Log
     from pictory_provider.core.batch.decision import Decision
     from pictory_provider.core.batch.plan import Plan
-    from pictory_provider.core.batch.rows import BadRow, Row
+    from pictory_provider.core.batch.rows import Row
 
 
 def write_manifest(plan: Plan, folder: Folder) -> str:
@@ -133,7 +134,8 @@ def _failed(
     rows: list[tuple[Row | BadRow, Decision]], plan: Plan, folder: Folder, *, is_strict: bool
 ) -> PictoryError:
     """Return the error of rows that failed. It is one that Airflow retries if a retry may save paid pictures."""
-    kind: type[PictoryError] = JobFailed
+    bad = [row for row, end in rows if isinstance(row, BadRow) and end.state is RowState.FAILED]
+    kind: type[PictoryError] = RequestInvalid if len(bad) == len(rows) else JobFailed
     owed = [end for _, end in rows if end.state is RowState.OWED]
     for end in owed:
         known = KINDS.get(str(end.code))
@@ -147,6 +149,8 @@ def _failed(
             "could not be saved. A retry or a clear saves what is ready by then, for free."
         )
     what_now = " To buy what has failed, clear the task." if len(rows) > len(owed) else ""
+    if bad:
+        what_now = f" Correct the {counted(len(bad), 'bad row')} first.{what_now}"
     if is_strict:
         what_now += " To let the task succeed without them, set fail_on_partial_error=False."
     stopped = f" Submissions have stopped, too: {plan.error.message}" if plan.error else ""

@@ -16,7 +16,6 @@ from airflow.sdk.execution_time import comms, task_runner
 from pyarrow import parquet
 
 from pictory_provider.exceptions import (
-    PictoryJobFailed,
     PictoryRequestInvalid,
     PictorySubmitOutcomeUnknown,
     PictoryUnavailable,
@@ -271,9 +270,10 @@ def test_bad_rows_may_be_left_out_and_are_bought_once_they_are_corrected(fast, f
     table.write_text(CATALOGUE)
     arguments = {"prompt": "{title}", "file_name": "{sku}.png", "skip_blank": "title", "on_bad_row": "skip"}
     one_try = Tries(folder)
-    with pytest.raises(PictoryJobFailed, match=r"2 of 4 rows have no picture") as caught:
+    with pytest.raises(PictoryRequestInvalid, match=r"2 of 4 rows have no picture") as caught:
         one_try(str(table), deferrable=deferrable, **arguments)
     text = str(caught.value)
+    assert "Correct the 2 bad rows first. To buy what has failed, clear the task." in " ".join(text.split())
     assert "row 2 (line 4), 3.png: RequestInvalid: prompt has 2 characters" in text
     assert "row 4 (line 6): RequestInvalid: has 4 cells, and the table has 3 columns" in text
     progress = one_try.ti.xcoms["progress"]

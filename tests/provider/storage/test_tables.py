@@ -279,13 +279,14 @@ def test_a_formula_without_a_result_and_an_error_are_bad_rows_with_the_name_of_t
         sheet.write_column(1, 0, ["1", "2", "3"])
         sheet.write_formula(1, 1, "=1+1", None, 2)
         sheet.write_formula(2, 1, "=1/0", None, "#DIV/0!")
-        sheet.write_formula(3, 1, "=1+2", None, 3)
+        sheet.write_formula(3, 1, "=1+2", None, 333)
 
-    content = edited(sheet(write), SHEET, lambda data: data.replace(b"<v>3</v>", b"<v></v>"))
+    content = edited(sheet(write), SHEET, lambda data: data.replace(b"<v>333</v>", b"<v></v>"))
     good, error, formula = read("t.xlsx", content).rows
     assert good.values == {"sku": "1", "n": 2}
     assert error.problem == "has the error #DIV/0! in B3"
-    assert formula.problem.startswith("has a formula in B4 whose result was not calculated: open the file in a")
+    assert formula.problem.startswith("has a formula in B4 whose result is missing or not reliable")
+    assert (error.values, formula.values) == ({"sku": "2", "n": "#DIV/0!"}, {"sku": "3", "n": None})
 
 
 @pytest.mark.parametrize("library", ["xlsxwriter", "openpyxl"])
@@ -303,7 +304,7 @@ def test_the_results_in_a_file_that_was_never_calculated_are_not_believed(read, 
         book.save(file)
     good, formula = read("t.xlsx", file.getvalue()).rows
     assert good.values == {"n": 7}
-    assert "has a formula in A3 whose result was not calculated" in formula.problem
+    assert "has a formula in A3 whose result is missing or not reliable" in formula.problem
 
 
 @pytest.mark.parametrize(
@@ -450,10 +451,11 @@ def test_a_damaged_file_is_refused(refusal):
     )
 
 
-def test_a_value_that_python_cannot_represent_is_refused_with_its_column():
-    table = pa.table({"at": pa.array([10**15], pa.timestamp("s"))})
-    with pytest.raises(RequestInvalid, match="The column 'at' of requests, a Table, cannot be decoded"):
-        Read(read_frame(table, is_read_again=False))
+def test_a_value_that_python_cannot_represent_is_a_bad_row_and_the_others_are_not():
+    table = pa.table({"at": pa.array([10**15, 0], pa.timestamp("s")), "n": [1, 2]})
+    bad, good = Read(read_frame(table, is_read_again=False)).rows
+    assert bad.problem.startswith("column 'at' contains a value of type timestamp[s], of type _Unreadable")
+    assert good.values == {"at": "1970-01-01T00:00:00", "n": 2}
 
 
 @pytest.mark.parametrize("column", [pa.chunked_array([[1, 2]])])
@@ -502,3 +504,105 @@ def test_a_missing_library_is_named_with_what_to_install(refusal, monkeypatch, n
 def test_a_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(RequestInvalid, match="does not exist"):
         read_table(str(tmp_path / "t.parquet"))
+
+
+# What was found by trial ----------------------------------------------------------------------------------
+
+
+def with_sheet(data):
+    return edited(rows(["a", "b"]), SHEET, lambda _: data.encode())
+
+
+ROWS = '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>{}</sheetData></worksheet>'
+
+
+def text_cell(at, text):
+    return f'<c r="{at}" t="inlineStr"><is><t>{text}</t></is></c>'
+
+
+@pytest.mark.parametrize(
+    ("lines", "reported"),
+    [
+        (
+            [("1", text_cell("A1", "sku")), ("2", text_cell("B2", "x") + text_cell("A2", "1"))],
+            "are not in order, at A2",
+        ),
+        ([("1", text_cell("A1", "sku")), ("3", text_cell("A3", "1")), ("2", "")], "its row 2 comes after row 3"),
+        ([("1", text_cell("A1", "sku")), ("2", text_cell("A2", "1")), ("2", "")], "its row 2 comes after row 2"),
+        (
+            [("1", text_cell("A1", "sku")), ("20000000", text_cell("A20000000", "1"))],
+            "its row 20,000,000 comes after",
+        ),
+        ([("1", text_cell("A1", "sku")), ("2", text_cell("XFE2", "1"))], "are not in order, at XFE2"),
+    ],
+)
+def test_a_sheet_of_which_cells_would_be_left_out_is_refused(refusal, lines, reported):
+    data = ROWS.format("".join(f'<row r="{number}">{cells}</row>' for number, cells in lines))
+    assert reported in refusal("t.xlsx", with_sheet(data))
+
+
+def test_rows_and_cells_without_places_are_read_in_order(read):
+    cells = "".join(f'<c t="inlineStr"><is><t>{text}</t></is></c>' for text in ("sku", "title"))
+    data = ROWS.format(f"<row>{cells}</row><row>{cells}</row>")
+    assert read("t.xlsx", with_sheet(data)).values == [{"sku": "sku", "title": "title"}]
+
+
+def test_a_first_row_of_a_formula_alone_is_a_bad_header(refusal):
+    data = ROWS.format('<row r="1"><c r="A1"><f>B1</f></c></row><row r="2">' + text_cell("A2", "sku") + "</row>")
+    assert "has a bad header: has a formula in A1" in refusal("t.xlsx", with_sheet(data))
+
+
+def test_characters_that_xml_cannot_have_are_decoded(read):
+    assert read("t.xlsx", rows(["a"], ["A lamp\r\nwith feet"])).values == [{"a": "A lamp\r\nwith feet"}]
+
+
+@pytest.mark.parametrize("code", ["[$-407]00000", "00000;@", "00000_)"])
+def test_a_format_of_zeros_may_have_a_language_and_space(read, code):
+    def write(sheet, book):
+        sheet.write(0, 0, "sku")
+        sheet.write_number(1, 0, 120, book.add_format({"num_format": code}))
+
+    assert read("t.xlsx", sheet(write)).values == [{"sku": "00120"}]
+
+
+def test_built_in_dates_of_east_asia_are_dates(read):
+    def write(sheet, book):
+        sheet.write(0, 0, "on")
+        sheet.write_number(1, 0, 46355, book.add_format({"num_format": 31}))
+
+    assert read("t.xlsx", sheet(write)).values == [{"on": "2026-11-29"}]
+
+
+def test_a_strict_file_is_refused_with_how_to_save_it(refusal):
+    content = edited(
+        rows(["a"]), "xl/workbook.xml", lambda data: re.sub(rb"<sheets>.*</sheets>", b"<sheets/>", data)
+    )
+    assert "none of its sheets can be read" in refusal("t.xlsx", content)
+
+
+def test_timestamps_of_spark_are_not_limited_to_nanoseconds(read):
+    table = pa.table({"at": pa.array([datetime(9999, 12, 31), datetime(1500, 1, 1)])})
+    content = to_parquet(table, use_deprecated_int96_timestamps=True)
+    assert [row["at"] for row in read("t.parquet", content).values] == [
+        "9999-12-31T00:00:00",
+        "1500-01-01T00:00:00",
+    ]
+
+
+def test_a_parquet_file_that_is_too_large_when_it_is_unpacked_is_refused(refusal, monkeypatch):
+    content = to_parquet(pa.table({"a": ["x" * 100_000]}), compression="zstd", use_dictionary=False)
+    monkeypatch.setattr(tables, "LARGEST_TABLE", 50_000)
+    assert "has more than 50,000 bytes when it is unpacked" in refusal("t.parquet", content)
+
+
+def test_a_struct_with_a_field_of_bytes_in_its_name_is_kept():
+    table = pa.table({"box": [{"binary_size": 1}]})
+    assert Read(read_frame(table, is_read_again=False)).values == [{"box": {"binary_size": 1}}]
+
+
+def test_a_range_as_index_of_pandas_is_said_to_be_no_column():
+    described = b'{"index_columns": [{"kind": "range", "name": "sku", "start": 0, "stop": 2, "step": 1}]}'
+    table = pa.table({"title": ["A lamp", "A mug"]}).replace_schema_metadata({b"pandas": described})
+    (note,) = Read(read_frame(table, is_read_again=False)).notes
+    assert note.startswith("The index 'sku' of the pandas data frame is no column")
+    assert "reset_index()" in note

@@ -426,7 +426,7 @@ def test_a_line_that_differs_is_shown_with_what_parts_the_cells_and_the_next_one
     assert short.problem == "has 1 cell, and the table has 2 columns"
 
 
-@pytest.mark.parametrize("text", ["Products of May\nsku,name\n1,mug\n", "Products, 2026\nsku;name;n\n1;mug;2\n"])
+@pytest.mark.parametrize("text", ["Products, 2026\nsku;name;n\n\n1;mug;2\n"])
 def test_a_title_above_the_header_is_reported_with_the_first_line_that_differs(text):
     with pytest.raises(RequestInvalid) as caught:
         values(text)
@@ -1172,3 +1172,30 @@ def test_a_pattern_that_no_row_uses_is_refused(requests, operator, reported):
 )
 def test_a_pattern_that_one_row_uses_and_a_default_stay(requests, operator):
     assert len(made(requests, **operator)) == len(requests)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Catalogue of autumn;;;\nsku;name;price;stock\n00120;mug;19,90;3\n00121;pot;5,00;1\n",
+        "List;\nsku;name\n1;mug\n2;pot\n",
+        "Products 2026,,\nLamps,,\nsku,title,price\n1,a lamp,5\n2,a mug,7\n",
+        "List\nsku;name\n1;mug\n",
+    ],
+)
+def test_a_title_above_a_csv_table_is_reported_as_a_title(text):
+    with pytest.raises(RequestInvalid, match="the first line looks like a title"):
+        read_table("t.csv", text)
+
+
+@pytest.mark.parametrize("text", ["prompt\nA lamp, red\nA mug\n", "prompt\n", "prompt\nA lamp\n", "a\n1;2\n"])
+def test_one_column_is_no_title(text):
+    read_text("t.csv", text)
+
+
+def test_a_value_of_a_column_that_pictory_does_not_know_is_refused_with_how_to_make_it_data():
+    text = refusal([{"prompt": "A lamp", "model": "T-120"}])
+    assert (
+        "It is the value of the column 'model'. If that column is only data, set request_columns={'model': None}."
+        in text
+    )
