@@ -233,6 +233,19 @@ def check_overwrite(overwrite: object) -> None:
         )
 
 
+def check_switch(name: str, value: object) -> bool:
+    """Return the value of an argument that is true or false, also if a template has rendered it to text.
+
+    An empty text is refused, because a template that finds nothing says neither.
+
+    :raises RequestInvalid: says what is supported.
+    """
+    switch = {"true": True, "false": False}.get(str(value).strip().lower())
+    if switch is None:
+        raise RequestInvalid.unsent(f"{name} is {value!r}; it takes True or False", fields=[name])
+    return switch
+
+
 def check_policy(on_unknown_submit: object) -> None:
     """Check ``on_unknown_submit``, as :func:`check_choice`."""
     check_choice("on_unknown_submit", on_unknown_submit, UNKNOWN_SUBMIT_POLICIES)

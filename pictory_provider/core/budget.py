@@ -144,6 +144,49 @@ class Headroom(NamedTuple):
         return f"{format_credits(max(0.0, self.left))} {self.why}"
 
 
+class PurchasePlan(NamedTuple):
+    """What a task would do. The counts but ``skipped`` add up to ``of``.
+
+    :param to_buy: pictures that it would buy.
+    :param reused: that exist.
+    :param adopted: whose jobs are on record.
+    :param refused: whose places are taken by something else.
+    :param failed: of rows that are bad, or have failed in this attempt's table.
+    :param owed: that are paid for and could not be saved.
+    :param unknown: of which it is unknown whether they were bought.
+    :param not_bought: that a limit or another error prevents.
+    :param skipped: rows that are left out.
+    :param price: of those to buy, in AI credits; ``None`` if a model has no listed price.
+    :param limits: what each limit leaves.
+    """
+
+    of: int
+    to_buy: int = 0
+    reused: int = 0
+    adopted: int = 0
+    refused: int = 0
+    failed: int = 0
+    owed: int = 0
+    unknown: int = 0
+    not_bought: int = 0
+    skipped: int = 0
+    price: float | None = 0.0
+    limits: tuple[Headroom, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON. Writing is not tried for a plan."""
+        limits = [{"limit": each.limit, "left": round(max(0.0, each.left), 6)} for each in self.limits]
+        return {**self._asdict(), "limits": limits, "is_writing_tried": False}
+
+    def __str__(self) -> str:
+        """Return a line for the log. Counts of 0 are left out."""
+        names = ("reused", "adopted", "refused", "failed", "owed", "unknown", "not_bought", "skipped")
+        counts = [f"{count:,} {name.replace('_', ' ')}" for name in names if (count := getattr(self, name))]
+        to_buy = f"{self.to_buy:,} to buy for {format_credits(self.price)} AI credits as listed"
+        pictures = "1 picture" if self.of == 1 else f"{self.of:,} pictures"
+        return f"The plan for {pictures}: {', '.join([to_buy, *counts])}"
+
+
 class Budget:
     """The spending limits of one task, and what counts against them.
 

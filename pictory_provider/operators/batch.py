@@ -84,6 +84,8 @@ class GenerateImageBatchOperator(BaseOperator):
         missing: ``"fail"``, without a retry, or ``"skip"``, and buy nothing; or ``"partial"``, to buy as many rows
         as the limits allow, from the top of the table, count the others as ``not_bought``, and succeed. Rows that
         have failed before come last.
+    :param plan_only: check everything, limits included, and buy nothing and write nothing: the XCom ``plan`` says
+        what the task would do, and the task is skipped, or fails as it would. (templated)
     :param fail_on_partial_error: fail the task if a row has failed, after all other rows are saved. With ``False``
         the task still fails and is retried while a retry may save pictures that are paid for.
     :param deferrable: wait in the triggerer, without a worker slot.
@@ -111,6 +113,7 @@ class GenerateImageBatchOperator(BaseOperator):
         "request_columns",
         "skip_blank",
         "sheet",
+        "plan_only",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"requests": "json", "prompt": "md"}
     operator_extra_links = (PictoryBatchLink(),)
@@ -140,6 +143,7 @@ class GenerateImageBatchOperator(BaseOperator):
         max_in_flight: int = 200,
         max_credits: float | None = None,
         on_budget: str = "fail",
+        plan_only: bool | str = False,
         fail_on_partial_error: bool = True,
         deferrable: bool = True,
         poll_interval: float | timedelta = DEFAULT_POLL_INTERVAL,
@@ -169,6 +173,7 @@ class GenerateImageBatchOperator(BaseOperator):
         self.max_in_flight = max_in_flight
         self.max_credits = max_credits
         self.on_budget = on_budget
+        self.plan_only = plan_only
         self.fail_on_partial_error = fail_on_partial_error
         self.deferrable = deferrable
         self.poll_interval = poll_interval
@@ -221,10 +226,10 @@ class GenerateImageBatchOperator(BaseOperator):
         event: dict[str, Any] | None = None,
         folder: str | None = None,
     ) -> dict[str, Any]:
-        from pictory_provider.api.errors import RequestInvalid
         from pictory_provider.exceptions import airflow_errors
         from pictory_provider.hooks.pictory import PictoryHook
-        from pictory_provider.services.batch.outcome import write_refusal
+        from pictory_provider.services.batch.outcome import refusal_reported
+        from pictory_provider.services.batch.preview import preview
         from pictory_provider.services.batch.runner import Batch, PendingJobs
         from pictory_provider.services.batch.spec import BatchSpec
         from pictory_provider.services.spending import skipped
@@ -234,11 +239,8 @@ class GenerateImageBatchOperator(BaseOperator):
 
         ends_at = deadline(self.execution_timeout)
         with skipped(self.on_budget), airflow_errors(self.pictory_conn_id, log=self.log):
-            try:
+            with refusal_reported(self, context):
                 spec = BatchSpec.from_operator(self)
-            except RequestInvalid as error:
-                write_refusal(self.path, context, error, retries=self.retries, log=self.log)
-                raise
             if not is_resumed:
                 warn_of_short_interval(self, "poll_interval", spec.poll_interval)
                 warn_of_xcoms(self.path, self.log)
@@ -248,6 +250,8 @@ class GenerateImageBatchOperator(BaseOperator):
                     hook.close()  # so that get_conn() reads the connection again
                     return hook.get_conn().settings
 
+                if spec.is_plan:
+                    preview(spec, context, settings(), retries=self.retries, log=self.log)
                 with Batch(spec, context, settings, retries=self.retries, ends_at=ends_at, log=self.log) as batch:
                     self._batch = batch
                     try:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from pictory_provider.api.models import DEFAULT_MODEL
 from pictory_provider.operators.download import DownloadImageOperator, PictureOperator
@@ -93,6 +93,8 @@ class GenerateImageOperator(PictureOperator):
         with it before anything is sent; a clear resets what was spent.
     :param on_budget: what to do if a limit of this task or of the connection leaves too little: ``"fail"``,
         without a retry, or ``"skip"``.
+    :param plan_only: check everything, limits included, and buy nothing and write nothing: the XCom ``plan`` says
+        what the task would do, and the task is skipped, or fails as it would. (templated)
     :param wait_for_completion: end the task when the picture is ready, and not when the job is accepted.
     :param deferrable: wait in the triggerer, without a worker slot.
     :param poll_interval: seconds, or a duration, between two polls of the job. The first poll comes sooner: when a
@@ -123,6 +125,7 @@ class GenerateImageOperator(PictureOperator):
         "webhook",
         "path",
         "pictory_conn_id",
+        "plan_only",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"prompt": "md"}
 
@@ -143,6 +146,7 @@ class GenerateImageOperator(PictureOperator):
         allow_unlisted: bool = False,
         max_credits: float | None = None,
         on_budget: str = "fail",
+        plan_only: bool | str = False,
         wait_for_completion: bool = False,
         deferrable: bool = True,
         poll_interval: float | timedelta = DEFAULT_POLL_INTERVAL,
@@ -166,6 +170,7 @@ class GenerateImageOperator(PictureOperator):
         self.allow_unlisted = allow_unlisted
         self.max_credits = max_credits
         self.on_budget = on_budget
+        self.plan_only = plan_only
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
         self.poll_interval = poll_interval
@@ -180,7 +185,13 @@ class GenerateImageOperator(PictureOperator):
 
         :return: the jobId.
         """
-        from pictory_provider.api.checks import CHANGED, check_overwrite, check_policy, check_seconds
+        from pictory_provider.api.checks import (
+            CHANGED,
+            check_overwrite,
+            check_policy,
+            check_seconds,
+            check_switch,
+        )
         from pictory_provider.api.models import first_poll_of
         from pictory_provider.exceptions import airflow_errors
         from pictory_provider.services.spending import check_limits, skipped
@@ -195,9 +206,12 @@ class GenerateImageOperator(PictureOperator):
             check_policy(self.on_unknown_submit)
             check_overwrite(self.overwrite)
             max_credits = check_limits(self.max_credits, self.on_budget)
+            is_plan = check_switch("plan_only", self.plan_only)
             check_result_use(self, context)
             generation = self._generation_of(context, self.path)
         warn_of_xcoms(self.path, self.log)
+        if is_plan:
+            return self._plan(context, generation, lazy_request, max_credits)
         ends_at = deadline(self.execution_timeout)
         if self.durable and not generation.record.is_possible:
             self.log.warning(
@@ -325,6 +339,26 @@ class GenerateImageOperator(PictureOperator):
             log=self.log,
         )
         return self._generation
+
+    def _plan(
+        self, context: Context, generation: Generation, lazy_request: LazyRequest, max_credits: float | None
+    ) -> NoReturn:
+        """Push the plan, and end the task as it would end, or skip it."""
+        from pictory_provider.api.checks import CHANGED
+        from pictory_provider.exceptions import airflow_errors
+        from pictory_provider.hooks.pictory import PictoryHook
+        from pictory_provider.services.spending import conclude_plan, skipped
+
+        conn_id = self.pictory_conn_id
+        with skipped(self.on_budget), airflow_errors(conn_id, log=self.log), PictoryHook(conn_id) as hook:
+            plan, error = generation.plan(
+                hook.get_conn(),
+                lazy_request,
+                overwrite=self.overwrite is True,
+                replaces_changed=self.overwrite == CHANGED,
+                max_credits=max_credits,
+            )
+            conclude_plan(context, plan, error, log=self.log)
 
     def _finish(self, context: Context, generation: Generation, hook: PictoryHook, job: Job) -> str:
         from pictory_provider.telemetry import report_lineage

@@ -25,7 +25,7 @@ from pictory_provider.api.errors import (
 )
 from pictory_provider.api.text import counted
 from pictory_provider.client.retrying import get_job
-from pictory_provider.core.budget import Budget, Limits
+from pictory_provider.core.budget import Budget, Limits, PurchasePlan
 from pictory_provider.core.evidence import (
     PAID_AND_LOST,
     failed_after_submission,
@@ -51,7 +51,7 @@ from pictory_provider.core.submission import (
     fingerprint,
 )
 from pictory_provider.exceptions import airflow_errors, failure
-from pictory_provider.services.submit import submit
+from pictory_provider.services.submit import check_submission, submit
 from pictory_provider.storage.pictures import PictureTarget
 from pictory_provider.telemetry import count
 
@@ -117,6 +117,7 @@ class Generation:
         self._cache_control = cache_control
         self.target = None if path is None else PictureTarget(path, cache_control=cache_control)
         self._existing: Reuse | None = None
+        self._is_plan = False
         self._log = log
         if self.target:
             self.record.use_sidecar(self.target)
@@ -145,25 +146,11 @@ class Generation:
         from pictory_provider.services.evidence import credits_used  # not needed when a DAG file is parsed
 
         record, identity = self.record, lazy_request.identity
-        request: ImageRequest | None = None
-
-        def get_request() -> ImageRequest:
-            nonlocal request
-            if request is None:
-                # This may call a user's function. If that fails, the error is not about an earlier job.
-                record.prepare_intent(None, identity)
-                request = lazy_request.request()
-            return request
-
+        get_request = self._once(lazy_request)
         spec = self._spec(identity, get_request, overwrite=overwrite, replaces_changed=replaces_changed)
         may_resubmit = on_unknown_submit == "resubmit"
         step = self._first_step(client, spec)
-        found = record.latest
-        budget = Budget(
-            Limits.from_settings(client.settings, per_task=max_credits),
-            own=found.purchases,
-            this_task=0.0 if record.was_cleared else found.credits_since_clear,
-        )
+        budget = self._budget(client, max_credits)
         while not isinstance(step, (Adopt, Reuse)):
             if isinstance(step, Submit):
                 self._warn(step.warning)
@@ -198,6 +185,45 @@ class Generation:
             return None
         self.job_id = step.job_id
         return step
+
+    def plan(
+        self,
+        client: SyncClient,
+        lazy_request: LazyRequest,
+        *,
+        overwrite: bool = False,
+        replaces_changed: bool = False,
+        max_credits: float | None = None,
+    ) -> tuple[PurchasePlan, PictoryError | None]:
+        """Return what :meth:`obtain` would do with these arguments, and the error that it would raise.
+
+        Nothing that costs is sent, and nothing is written.
+        """
+        self._is_plan = True
+        identity = lazy_request.identity
+        get_request = self._once(lazy_request)
+        spec = self._spec(identity, get_request, overwrite=overwrite, replaces_changed=replaces_changed)
+        step = self._first_step(client, spec)
+        if isinstance(step, Reuse):
+            return PurchasePlan(of=1, reused=1), None
+        if isinstance(step, Adopt):
+            return PurchasePlan(of=1, adopted=1), None
+        if isinstance(step, SubmitOutcomeUnknown):
+            return PurchasePlan(of=1, unknown=1), self._with_evidence(client, identity, step)
+        if not isinstance(step, Submit):
+            return PurchasePlan(of=1, refused=1), step
+        if self.target:
+            overwrite = overwrite or step.replaces is not None
+            try:
+                self._warn(self.target.check(overwrite=overwrite, is_trying=False))
+            except RequestInvalid as error:
+                return PurchasePlan(of=1, refused=1), error
+        budget = self._budget(client, max_credits)
+        exceeded = check_submission(client, get_request(), budget, log=self._log)
+        limits = tuple(budget.headroom(time.time()))
+        if exceeded is not None:
+            return PurchasePlan(of=1, not_bought=1, limits=limits), exceeded
+        return PurchasePlan(of=1, to_buy=1, price=get_request().credits, limits=limits), None
 
     def save(self, client: SyncClient, job: Job, *, overwrite: bool, mark_ai_generated: bool) -> dict[str, Any]:
         """Save the picture of a completed job, and return its image record."""
@@ -332,6 +358,28 @@ class Generation:
             has_only_sidecar=not record.has_store,
         )
 
+    def _once(self, lazy_request: LazyRequest) -> Callable[[], ImageRequest]:
+        """Return a function that makes the request at its first call."""
+        request: ImageRequest | None = None
+
+        def get_request() -> ImageRequest:
+            nonlocal request
+            if request is None:
+                # This may call a user's function. If that fails, the error is not about an earlier job.
+                self.record.prepare_intent(None, lazy_request.identity)
+                request = lazy_request.request()
+            return request
+
+        return get_request
+
+    def _budget(self, client: SyncClient, max_credits: float | None) -> Budget:
+        found = self.record.latest
+        return Budget(
+            Limits.from_settings(client.settings, per_task=max_credits),
+            own=found.purchases,
+            this_task=0.0 if self.record.was_cleared else found.credits_since_clear,
+        )
+
     def _first_step(self, client: SyncClient, spec: GenerationSpec) -> Submit | Adopt | Reuse | PictoryError:
         value = self._read_store()
         step: Step
@@ -353,6 +401,8 @@ class Generation:
             if isinstance(result, Submit) and self.target:
                 settled.add(job_id)
                 result = next_step_at(self.record.existing_image(), spec, result, settled)
+        if self._is_plan:
+            return result
         if isinstance(result, SubmitOutcomeUnknown):
             count("pictory.submit_outcome_unknown")
         if isinstance(result, Adopt):

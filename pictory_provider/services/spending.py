@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
@@ -36,15 +36,19 @@ from pictory_provider.telemetry import count
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from airflow.providers.common.compat.sdk import Context
+
     from pictory_provider.client.calls import Call
     from pictory_provider.client.retrying import Log
     from pictory_provider.client.sync import SyncClient
-    from pictory_provider.core.budget import Budget
+    from pictory_provider.core.budget import Budget, PurchasePlan
     from pictory_provider.core.ledger import Charge
 
 T = TypeVar("T")
 
 BUDGET_POLICIES = ("fail", "skip")
+PLAN_KEY = "plan"
+"""The XCom of a plan (:class:`~pictory_provider.core.budget.PurchasePlan`)."""
 PARTIAL = "partial"
 """The policy of a batch that buys as much as the limits allow, and ends well."""
 _OF_LEDGER = "credits_per_day or credits_per_month"
@@ -156,6 +160,21 @@ def _refusal(client: SyncClient, budget: Budget, estimate: CostEstimate, *, log:
 def _count_refused(estimate: CostEstimate, tags: Mapping[str, str] | None) -> None:
     if estimate.price is not None:
         count("pictory.credits_refused", count=estimate.price, tags={**(tags or {}), "model": estimate.model})
+
+
+def conclude_plan(context: Context, plan: PurchasePlan, error: PictoryError | None, *, log: Log) -> NoReturn:
+    """Push a plan to XCom, log it, and end the task.
+
+    :param error: that the task would fail with; ``None`` if it would succeed.
+    :raises AirflowSkipException: without an error, so that no task runs on pictures that do not exist.
+    """
+    context["ti"].xcom_push(key=PLAN_KEY, value=plan.to_dict())
+    log.info("%s. Nothing was bought or written, and it was not tried whether files can be written.", plan)
+    for each in plan.limits:
+        log.info("The limit %s leaves %s.", each.limit, each)
+    if error is not None:
+        raise error
+    raise AirflowSkipException(f"{plan}. Nothing was bought, because plan_only is on.")
 
 
 def ask_account(client: SyncClient, budget: Budget, *, log: Log) -> None:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Protocol
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from pictory_provider.api import endpoints, responses, retry
-from pictory_provider.api.errors import PictoryError, SubmitOutcomeUnknown
+from pictory_provider.api.errors import BudgetExceeded, PictoryError, SubmitOutcomeUnknown
 from pictory_provider.api.retry import SubmitOutcome
 from pictory_provider.client.retrying import retry_call
 from pictory_provider.core.budget import Budget, CostEstimate, Limits, format_credits
 from pictory_provider.core.evidence import failed_after_submission
 from pictory_provider.exceptions import failure
-from pictory_provider.services.spending import reserve
+from pictory_provider.services.spending import affordable, reserve
 from pictory_provider.telemetry import count
 
 if TYPE_CHECKING:
@@ -121,6 +121,20 @@ def submit(
     if request.credits is not None:
         count("pictory.credits_bought", count=request.credits, tags=metric_tags)
     return job_id
+
+
+def check_submission(
+    client: SyncClient, request: ImageRequest, budget: Budget, *, log: Log
+) -> BudgetExceeded | None:
+    """Check a request and its limits as :func:`submit` does, and submit nothing.
+
+    :return: the error if a limit leaves too little.
+    :raises PictoryError: as :func:`submit`.
+    """
+    from pictory_provider.storage.signing import readable
+
+    readable(request)
+    return affordable(client, budget, CostEstimate((request,)), log=log)[1]
 
 
 class Submitter:

@@ -135,14 +135,16 @@ class Folder:
         """
         return PictureTarget(self.at(name), cache_control=cache_control)
 
-    def refused(self, names: Iterable[str], *, overwrite: bool) -> dict[str, str]:
+    def refused(self, names: Iterable[str], *, overwrite: bool, is_trying: bool = True) -> dict[str, str]:
         """Return the pictures that could not be saved in the folder, and why, by their names.
 
         :param overwrite: whether existing files are to be replaced.
+        :param is_trying: whether to create files on a disk, and remove them.
         :raises StorageFailed: if nothing can be saved in it.
         """
         paths = {self.at(name): name for name in names}
-        return {paths[path]: problem for path, problem in refused_pictures(paths, overwrite=overwrite).items()}
+        refused = refused_pictures(paths, overwrite=overwrite, is_trying=is_trying)
+        return {paths[path]: problem for path, problem in refused.items()}
 
     def names(self, below: str) -> list[str]:
         """Return the names of the files directly in a subfolder.

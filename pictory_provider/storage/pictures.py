@@ -85,17 +85,18 @@ class PictureTarget:
         """The picture's name, without its folder."""
         return self.path.rpartition("/")[2]
 
-    def check(self, *, overwrite: bool) -> str | None:
+    def check(self, *, overwrite: bool, is_trying: bool = True) -> str | None:
         """Refuse a path to which no picture could be saved, before one is paid for.
 
         :param overwrite: whether an existing file is to be replaced.
+        :param is_trying: whether to create a file on a disk, and remove it.
         :return: a warning about the name, if it promises another kind of file.
         :raises RequestInvalid: says why.
         :raises StorageFailed: if nothing can be saved there now.
         """
         from pictory_provider.storage.preflight import refused_pictures
 
-        for problem in refused_pictures([self.path], overwrite=overwrite).values():
+        for problem in refused_pictures([self.path], overwrite=overwrite, is_trying=is_trying).values():
             raise refused_path(self.path, problem)
         return warning_of_kind([self.name])
 

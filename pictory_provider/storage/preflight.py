@@ -63,11 +63,12 @@ class _Home(NamedTuple):
     problem: str | None = None
 
 
-def refused_pictures(paths: Iterable[str], *, overwrite: bool = False) -> dict[str, str]:
+def refused_pictures(paths: Iterable[str], *, overwrite: bool = False, is_trying: bool = True) -> dict[str, str]:
     """Return the pictures that could not be saved, and why.
 
     :param paths: absolute local paths, or URLs for ``ObjectStoragePath``.
     :param overwrite: whether existing files are to be replaced. Otherwise they are not tested.
+    :param is_trying: whether to create files on a disk, and remove them.
     :return: by path, a text that follows it.
     :raises RequestInvalid: for an invalid path.
     :raises StorageFailed: if a local folder cannot be written now, for example on a full disk, or if a storage
@@ -75,7 +76,7 @@ def refused_pictures(paths: Iterable[str], *, overwrite: bool = False) -> dict[s
     """
     check = _Check(overwrite=overwrite)
     refused = {path: problem for path in paths if (problem := check.problem(path)) is not None}
-    for folder, names in check.to_try.items():
+    for folder, names in check.to_try.items() if is_trying else ():
         try:
             refused |= _refused_by_disk(folder, names)
         except StorageFailed as error:

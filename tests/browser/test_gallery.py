@@ -155,6 +155,19 @@ def test_the_page_in_the_navigation_shows_the_account_and_the_newest_runs(galler
     pictures_of(page).locator(".run").first.wait_for()
 
 
+def test_the_tab_of_a_plan_says_what_would_be_bought(gallery, seen_by, simulator):
+    before = len(simulator.submissions)
+    run_id = gallery.trigger("browser_plan")
+    assert set(gallery.finish("browser_plan", run_id).values()) == {"skipped"}
+    page = seen_by()
+    page.goto(f"{gallery.url}/dags/browser_plan/runs/{quote(run_id, safe='')}/plugin/pictory-run")
+    frame = pictures_of(page)
+    assert "Plan: 2 of 2 to buy for 4 credits listed · 1 skipped" in frame.locator(".batch").inner_text()
+    card = frame.locator(".card", has=frame.locator(".name:text-is('one')")).inner_text()
+    assert "The plan for 1 picture: 1 to buy for 2 AI credits as listed" in card
+    assert len(simulator.submissions) == before
+
+
 def test_the_page_shows_five_accounts_and_names_the_others(gallery, seen_by, run, simulator):
     ids = [f"pictory_{number}" for number in range(6)]
     for conn_id in ids:

@@ -5,7 +5,8 @@
 import { FAILED, FINISHED, PAGE, Unreadable, keyOf, xcom } from "./airflow.js";
 import { applyFailure, applyRecord, applyUnreadable, blank, isText, itemCache, labelOf, number } from "./items.js";
 
-const COUNTS = ["of", "to_do", "waiting", "saved", "reused", "owed", "failed", "unknown", "not_bought"];
+const COUNTS = ["of", "to_do", "waiting", "saved", "reused", "owed", "failed", "unknown", "not_bought", "skipped"];
+const PLANNED = ["of", "to_buy", "reused", "adopted", "refused", "failed", "owed", "unknown", "not_bought", "skipped"];
 const MOST = 1e7;
 
 const isCount = (value) => Number.isInteger(value) && value >= 0 && value <= MOST;
@@ -20,6 +21,12 @@ function counts(progress) {
   };
 }
 
+/** The plan of a batch that was only planned. */
+function planned(plan) {
+  if (!plan || typeof plan !== "object") return null;
+  return { ...Object.fromEntries(PLANNED.map((name) => [name, isCount(plan[name]) ? plan[name] : 0])), price: number(plan.price) };
+}
+
 const batchPages = new Map();
 
 /** Load the progress of a batch, why it failed, and the number of its pictures. */
@@ -27,12 +34,13 @@ export async function loadBatch(ti) {
   const stamp = [ti.state, ti.try_number, ti.end_date].join();
   const before = itemCache.get(keyOf(ti));
   if (before && before.stamp === stamp && FINISHED.has(ti.state)) return before.item;
-  const batch = { key: keyOf(ti), ti, task: labelOf(ti), progress: null, parts: [], slots: 0 };
+  const batch = { key: keyOf(ti), ti, task: labelOf(ti), progress: null, plan: null, parts: [], slots: 0 };
   try {
     batch.progress = counts(await xcom(ti, "progress"));
     batch.parts = partsOf(batch, null);
     batch.parts = partsOf(batch, await pagesOf(batch));
     if ([...FAILED, "skipped"].includes(ti.state)) {
+      if (!batch.progress) batch.plan = planned(await xcom(ti, "plan"));
       const failure = await xcom(ti, "pictory_failure");
       if (failure || ti.state !== "skipped") applyFailure(batch, failure);
     }

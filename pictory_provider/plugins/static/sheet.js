@@ -117,7 +117,7 @@ function heading(text) {
 
 const batchHeads = new Map();
 function batchHead(batch) {
-  const signature = JSON.stringify([batch.progress, batch.ti.state, batch.why]);
+  const signature = JSON.stringify([batch.progress, batch.plan, batch.ti.state, batch.why]);
   const cached = batchHeads.get(batch.key);
   if (cached && cached.signature === signature) return cached.node;
   const node = progressOf(batch);
@@ -142,6 +142,14 @@ async function whyEmpty(scope, run, isOurs) {
   }
   if (run.state !== "success") return ["No pictures yet", "None of its tasks that generate pictures has started.", HINT];
   return ["No pictures yet", scope.task !== undefined && !isOurs ? "This task has none, or has not run." : "No task of this run has one.", HINT];
+}
+
+/** The text for a batch that was only planned. */
+function planOf(plan) {
+  const words = [["reused", "reused"], ["adopted", "adopted"], ["refused", "refused"], ["failed", "failed"], ["owed", "owed"], ["unknown", "unknown"],
+    ["not_bought", "not bought"], ["skipped", "skipped"]].map(([name, word]) => (plan[name] ? `${plan[name].toLocaleString("en")} ${word}` : null));
+  const price = plan.price === null ? "at an unknown price" : `for ${inCredits(plan.price)} listed`;
+  return [`Plan: ${plan.to_buy.toLocaleString("en")} of ${plan.of.toLocaleString("en")} to buy ${price}`, ...words].filter(Boolean).join(" · ");
 }
 
 /** The text for a batch that has published no counts. */
@@ -203,9 +211,10 @@ function progressOf(batch) {
     now.owed ? `${now.owed.toLocaleString("en")} owed` : null,
     now.unknown ? `${now.unknown.toLocaleString("en")} unknown` : null,
     now.not_bought ? `${now.not_bought.toLocaleString("en")} not bought` : null,
+    now.skipped ? `${now.skipped.toLocaleString("en")} skipped` : null,
     number(now.ai_credits_used) !== null ? inCredits(now.ai_credits_used) : null,
   ];
-  const text = batch.progress ? words.filter(Boolean).join(" · ") : withoutCounts(batch);
+  const text = batch.progress ? words.filter(Boolean).join(" · ") : batch.plan ? planOf(batch.plan) : withoutCounts(batch);
   return el("div.batch", {}, el("h2", {}, batch.task), bar, el("p.count", {}, text),
     batch.why ? el("p.why", { title: batch.why }, batch.summary && !batch.isUnread ? batch.summary : batch.why) : null);
 }

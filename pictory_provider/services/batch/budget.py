@@ -8,14 +8,15 @@ resumed run or a later attempt if Pictory's ledger does not show it yet.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+import time
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from pictory_provider.api.errors import PictoryError
 from pictory_provider.api.text import counted
 from pictory_provider.core.batch.decision import RowState
 from pictory_provider.core.batch.journal import budget_of
 from pictory_provider.core.budget import CostEstimate, Limits
-from pictory_provider.services.spending import affordable, check, reserve, reserve_partly
+from pictory_provider.services.spending import affordable, ask_account, check, reserve, reserve_partly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from pictory_provider.client.throttle import PacedClient
     from pictory_provider.core.batch.plan import Plan
     from pictory_provider.core.batch.rows import Row
-    from pictory_provider.core.budget import Budget
+    from pictory_provider.core.budget import Budget, Headroom
     from pictory_provider.core.ledger import Charge
+    from pictory_provider.services.batch.spec import BatchSpec
 
 T = TypeVar("T")
 
@@ -49,6 +51,11 @@ class BatchBudget:
         self._log = log
         self._budget: Budget | None = None
 
+    @classmethod
+    def from_spec(cls, spec: BatchSpec, plan: Plan, *, dag_id: str | None, log: Log) -> Self:
+        """Return the budget of a batch."""
+        return cls(plan, spec.max_credits, is_partial=spec.is_partial, dag_id=dag_id, log=log)
+
     def check(self, client: PacedClient) -> None:
         """Stop submissions if all that is missing costs too much, or set aside what costs too much."""
         if not self._plan.counts[RowState.TO_DO]:
@@ -58,6 +65,13 @@ class BatchBudget:
         elif found := self._within_limits(affordable, client, self._plan.missing):
             number, refusal = found
             self._set_aside(number, refusal)
+
+    def headroom(self, client: PacedClient) -> tuple[Headroom, ...]:
+        """Return what each limit leaves."""
+        budget = self._budget_of(client)
+        if budget.limits.are_set:
+            ask_account(client, budget, log=self._log)
+        return tuple(budget.headroom(time.time()))
 
     def reserve(self, client: PacedClient, wave: Sequence[Row]) -> list[Charge] | None:
         """Charge a wave to the budget, or as many rows from its beginning as may be sent; ``None`` for none.

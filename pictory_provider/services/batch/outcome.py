@@ -12,11 +12,12 @@ also if it is refused before it begins. Only an attempt whose worker was lost le
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from pictory_provider.api.checks import check_switch
 from pictory_provider.api.errors import (
     KINDS,
     BudgetExceeded,
@@ -37,7 +38,7 @@ from pictory_provider.services.batch.unknown import SHOWN, unknown_outcome
 from pictory_provider.storage.folder import Folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -56,10 +57,21 @@ def write_manifest(plan: Plan, folder: Folder) -> str:
     return manifest.path
 
 
-def write_refusal(path: Any, context: Context, error: PictoryError, *, retries: int | None, log: Log) -> None:
-    """Write into ``failed.jsonl`` that the arguments were refused, if ``path`` is a folder that can be written."""
-    with suppress(RequestInvalid):
-        report_refusal(BatchRecord(Folder(path), context, retries=retries), error, log=log)
+@contextmanager
+def refusal_reported(operator: Any, context: Context) -> Iterator[None]:
+    """Write into ``failed.jsonl`` that the arguments were refused, if ``path`` is a folder that can be written.
+
+    A plan writes nothing.
+    """
+    is_plan = check_switch("plan_only", operator.plan_only)
+    try:
+        yield
+    except RequestInvalid as error:
+        if not is_plan:
+            with suppress(RequestInvalid):
+                record = BatchRecord(Folder(operator.path), context, retries=operator.retries)
+                report_refusal(record, error, log=operator.log)
+        raise
 
 
 def report_refusal(record: BatchRecord, error: PictoryError, *, log: Log) -> None:

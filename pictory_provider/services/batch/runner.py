@@ -20,7 +20,7 @@ from pictory_provider.api.errors import PictoryError
 from pictory_provider.api.text import counted, wrap_sentences
 from pictory_provider.client.throttle import PacedClient, ThreadRateLimiter
 from pictory_provider.core.batch import events
-from pictory_provider.core.batch.plan import WAVE, Plan, SubmitWave, Wait, line, may_be_bought
+from pictory_provider.core.batch.plan import WAVE, SubmitWave, Wait, line, may_be_bought
 from pictory_provider.core.log_throttle import SampledLog
 from pictory_provider.services.batch.budget import BatchBudget
 from pictory_provider.services.batch.collector import JobCollector
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from pictory_provider.api.connection import ConnectionSettings
+    from pictory_provider.core.batch.plan import Plan
     from pictory_provider.services.batch.spec import BatchSpec
 
 _KILLED = (
@@ -160,14 +161,7 @@ class Batch:
             report_refusal(self._record, error, log=self._log)
             raise
         existing = self._record.existing(resumed, is_marking=self._spec.mark_ai_generated)
-        plan = Plan(
-            resumed,
-            existing,
-            overwrite=self._spec.overwrite,
-            replaces_changed=self._spec.replaces_changed,
-            resubmit=self._spec.resubmit,
-            max_in_flight=self._spec.max_in_flight,
-        )
+        plan = self._spec.plan(resumed, existing)
         is_marking = self._spec.mark_ai_generated
         unmarked = {
             name: each.sidecar
@@ -178,7 +172,7 @@ class Batch:
         wanted = {row.file_name for row in may_be_bought(plan)}
         seen = {name: each for name, each in existing.items() if name in wanted}
         del existing
-        budget = self._budget(plan)
+        budget = BatchBudget.from_spec(self._spec, plan, dag_id=self._record.made_by.dag_id, log=self._log)
         self._record.write(plan.journal)
         try:
             if not is_resumed:
@@ -218,11 +212,6 @@ class Batch:
     @property
     def _folder(self) -> Folder:
         return self._record.folder
-
-    def _budget(self, plan: Plan) -> BatchBudget:
-        spec = self._spec
-        dag_id = self._record.made_by.dag_id
-        return BatchBudget(plan, spec.max_credits, is_partial=spec.is_partial, dag_id=dag_id, log=self._log)
 
     def _read_event(self, event: dict[str, Any]) -> events.JobsEvent | None:
         jobs_event = events.read(event)

@@ -14,16 +14,22 @@ from pictory_provider.api.checks import (
     check_overwrite,
     check_policy,
     check_seconds,
+    check_switch,
 )
 from pictory_provider.api.errors import RequestInvalid, StorageFailed
+from pictory_provider.core.batch.plan import Plan
 from pictory_provider.core.batch.rows import RowBuilder
 from pictory_provider.core.tables.inputs import is_frame, refused, table_of, table_path
 from pictory_provider.services.spending import BUDGET_POLICIES, PARTIAL, check_limits
 from pictory_provider.storage.tables import read_frame, read_table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pictory_provider.client.retrying import Log
+    from pictory_provider.core.batch.resume import ResumedBatch
     from pictory_provider.core.batch.rows import CheckedTable
+    from pictory_provider.core.resume import ExistingImage
     from pictory_provider.core.tables.inputs import InputTable
     from pictory_provider.storage.folder import Folder
 
@@ -52,6 +58,7 @@ class BatchSpec(NamedTuple):
     :param overwrite: submit all rows, once, and once more after each clear.
     :param replaces_changed: submit rows whose existing picture is of another request.
     :param is_deferrable: wait in the triggerer, without a worker.
+    :param is_plan: only say what would be bought.
     """
 
     requests: Any
@@ -72,6 +79,7 @@ class BatchSpec(NamedTuple):
     fail_on_partial_error: bool
     resubmit: bool
     is_deferrable: bool
+    is_plan: bool
 
     @classmethod
     def from_operator(cls, operator: Any) -> BatchSpec:
@@ -102,10 +110,11 @@ class BatchSpec(NamedTuple):
             fail_on_partial_error=operator.fail_on_partial_error,
             resubmit=operator.on_unknown_submit == "resubmit",
             is_deferrable=operator.deferrable,
+            is_plan=check_switch("plan_only", operator.plan_only),
         )
 
     def read_table(
-        self, folder: Folder, *, is_resumed: bool, log: Log
+        self, folder: Folder, *, is_resumed: bool, is_trying: bool = True, log: Log
     ) -> CheckedTable | RequestInvalid | StorageFailed:
         """Read the table and return its rows, each with a valid request; or the error that names every bad row.
 
@@ -114,10 +123,11 @@ class BatchSpec(NamedTuple):
         :param folder: that must be able to take the files. After a deferral it is only asked again if it decides
             which rows are left out.
         :param is_resumed: whether this attempt has read the table before.
+        :param is_trying: whether to create files in the folder, and remove them, to see whether it takes them.
         """
         refused_names = None
         if not is_resumed or self.rows.on_bad_row == "skip":
-            refused_names = partial(folder.refused, overwrite=self.overwrite)
+            refused_names = partial(folder.refused, overwrite=self.overwrite, is_trying=is_trying)
         try:
             table = self.rows.build(self._input_table(), refused_names)
             if not is_resumed:
@@ -130,6 +140,20 @@ class BatchSpec(NamedTuple):
             for warning in table.warnings:
                 log.warning("%s", warning)
         return table
+
+    def plan(self, resumed: ResumedBatch, existing: Mapping[str, ExistingImage]) -> Plan:
+        """Return the plan of an attempt.
+
+        :param existing: what exists at the rows' file names.
+        """
+        return Plan(
+            resumed,
+            existing,
+            overwrite=self.overwrite,
+            replaces_changed=self.replaces_changed,
+            resubmit=self.resubmit,
+            max_in_flight=self.max_in_flight,
+        )
 
     def _input_table(self) -> InputTable:
         path = table_path(self.requests)

@@ -89,3 +89,13 @@ with DAG(dag_id="browser_in_progress", schedule=None):
 
 with DAG(dag_id="browser_nothing", schedule=None):
     PictoryJobSensor(task_id="wait", job_id="None")
+
+with DAG(dag_id="browser_plan", schedule=None):
+    GenerateImageOperator(task_id="one", prompt="A planned picture", path=f"{FOLDER}/planned.png", plan_only=True)
+    GenerateImageBatchOperator(
+        task_id="many",
+        requests=[{"prompt": "A planned bicycle"}, {"prompt": "A planned kite"}, {"prompt": ""}],
+        path=f"{FOLDER}/planned",
+        skip_blank="prompt",
+        plan_only=True,
+    )
