@@ -39,6 +39,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pictory_provider.api.errors import BudgetExceeded, PictoryError, RequestInvalid, Unavailable
+from pictory_provider.api.text import counted
 from pictory_provider.core.ledger import (
     CLOCKS_DIFFER,
     Charge,
@@ -183,8 +184,7 @@ class PurchasePlan(NamedTuple):
         names = ("reused", "adopted", "refused", "failed", "owed", "unknown", "not_bought", "skipped")
         counts = [f"{count:,} {name.replace('_', ' ')}" for name in names if (count := getattr(self, name))]
         to_buy = f"{self.to_buy:,} to buy for {format_credits(self.price)} AI credits as listed"
-        pictures = "1 picture" if self.of == 1 else f"{self.of:,} pictures"
-        return f"The plan for {pictures}: {', '.join([to_buy, *counts])}"
+        return f"The plan for {counted(self.of, 'picture')}: {', '.join([to_buy, *counts])}"
 
 
 class Budget:

@@ -48,7 +48,7 @@ from pictory_provider.services import evidence
 from pictory_provider.services.batch.runner import Batch
 from pictory_provider.services.batch.state import BatchRecord
 from pictory_provider.simulator import Simulator
-from pictory_provider.storage import folder, tables
+from pictory_provider.storage import folder, preflight, tables
 from pictory_provider.storage.files import LocalFiles
 from pictory_provider.storage.target import Target
 from tests.certificates import self_signed
@@ -653,6 +653,18 @@ def batches(pictory, tmp_path):
     yield lambda: batch([PROMPT], request_columns={"title": "prompt"})
     yield lambda: batch([PROMPT], skip_blank="title")
     yield lambda: batch([PROMPT], on_bad_row="warn")
+    yield lambda: (
+        Tries(tmp_path / "kept")([PROMPT]),
+        with_attribute(
+            preflight._Check,
+            "_why_not_replaceable",
+            lambda *_: "it is immutable",
+            lambda: Tries(tmp_path / "kept").of_another_run("b")([f"{PROMPT} again"], overwrite="changed"),
+        ),
+    )
+    yield lambda: batch([PROMPT], overwrite="yes")
+    yield lambda: batch([PROMPT], plan_only="")
+    yield lambda: batch([PROMPT, "four"], on_bad_row="skip", plan_only=True)
     yield lambda: batch(["four", PROMPT])
     yield lambda: batch([PROMPT], file_name="{a.b}.png")
     yield lambda: batch([PROMPT], prompt="{name} on a table")

@@ -156,12 +156,13 @@ def runs(airflow):
 @pytest.fixture(scope="session")
 def next_runs(airflow, runs):
     """Return the ids of runs that come after those of :func:`runs`, started together."""
-    for first in ("picture_for_every_row", "catalogue", "keep_the_look", "variations"):
+    for first in ("picture_for_every_row", "catalogue", "keep_the_look", "variations", "a_few_each_night"):
         airflow.finish(*runs[first])
     wanted = {
         "picture_for_every_row": ("recipe_picture_for_every_row", {"rows": NEXT_ROWS}),
         "catalogue": ("recipe_catalogue", {}),
         "gallery": ("recipe_back_up_the_gallery", {}),
+        "a_few_each_night": ("recipe_a_few_each_night", {}),
     }
     return {name: (dag_id, airflow.trigger(dag_id, **conf)) for name, (dag_id, conf) in wanted.items()}
 
@@ -223,6 +224,7 @@ RECIPES = (
     "shop_export",
     "spreadsheet",
     "two_accounts",
+    "a_few_each_night",
 )
 
 ROWS_ONE_OF_WHICH_FAILS = [

@@ -85,6 +85,14 @@ def test_a_catalogue_has_its_pictures_and_a_manifest_and_the_next_run_buys_nothi
     assert asked.count("an enamel mug in blue, on a wooden table, studio light") == 1
 
 
+def test_a_long_table_is_worked_off_with_a_limit_for_each_run(airflow, runs, next_runs, pictures):
+    assert set(airflow.finish(*runs["a_few_each_night"]).values()) == {"success"}
+    assert airflow.xcom(*runs["a_few_each_night"], "report") == "5 of 8 have a picture, 3 are left"
+    assert set(airflow.finish(*next_runs["a_few_each_night"]).values()) == {"success"}
+    assert airflow.xcom(*next_runs["a_few_each_night"], "report") == "8 of 8 have a picture, 0 are left"
+    assert len(saved(pictures, "a_few_each_night")) == 8
+
+
 def test_every_article_has_a_cover_of_the_prompt_that_a_function_wrote(airflow, runs, pictures, simulator):
     assert set(airflow.finish(*runs["covers_for_articles"]).values()) == {"success"}
     assert saved(pictures, "articles") == {"tea.png": (720, 1280), "rain.png": (720, 1280)}

@@ -157,11 +157,14 @@ class Batch:
                 conn_id=self._spec.conn_id,
                 kept_in=folder,
             )
+            existing = self._record.existing(resumed, is_marking=self._spec.mark_ai_generated)
+            plan = self._spec.plan(resumed, existing)
+            if not is_resumed:
+                changed = [row.file_name for row in plan.missing if plan.end_of(row).is_changed]
+                self._record.check_replaceable(changed)
         except PictoryError as error:
             report_refusal(self._record, error, log=self._log)
             raise
-        existing = self._record.existing(resumed, is_marking=self._spec.mark_ai_generated)
-        plan = self._spec.plan(resumed, existing)
         is_marking = self._spec.mark_ai_generated
         unmarked = {
             name: each.sidecar

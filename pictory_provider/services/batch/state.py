@@ -18,6 +18,7 @@ from uuid import uuid4
 
 from pictory_provider.api.decoding import parse_json
 from pictory_provider.api.errors import PictoryError, RequestInvalid, StorageFailed
+from pictory_provider.api.text import counted, listed
 from pictory_provider.api.timing import TIMING
 from pictory_provider.core.attempt import MadeBy
 from pictory_provider.core.batch.file_names import HEADER, RECORD_FOLDER
@@ -168,6 +169,21 @@ class BatchRecord:
         saved = (entry.file_name for entry in journal if entry.state == SAVED and entry.file_name in keys)
         unseen = [name for name in saved if name not in existing or not existing[name].has_its_picture]
         return existing | self.folder.look(unseen)
+
+    def check_replaceable(self, names: Sequence[str]) -> None:
+        """Check that existing pictures can be replaced, before others are bought for their names.
+
+        :raises RequestInvalid: says which cannot be, and why.
+        :raises StorageFailed: if that cannot be found out.
+        """
+        refused = self.folder.refused(names, overwrite=True) if names else {}
+        if refused:
+            what = [f"{name!r} {problem}" for name, problem in refused.items()]
+            raise RequestInvalid.unsent(
+                f"{counted(len(what), 'picture')} in {self.folder.path} cannot be replaced: {listed(what, 3)}",
+                "Correct that, or give these rows other names, and clear the task.",
+                fields=["path"],
+            )
 
     def check_unchanged(self, names: Iterable[str], seen: Mapping[str, ExistingImage]) -> None:
         """Check that nobody has begun to use these file names, after the header was written.

@@ -315,3 +315,17 @@ def test_a_prompt_that_is_corrected_again_before_the_first_correction_was_saved_
     assert billed(pictory) == {OLD: 1, NEW: 1, "A lighthouse at night": 1}
     kept = [name for name in files(folder) if name.endswith(".png") and name != "a.png"]
     assert len(kept) == 1, "the first correction is paid for, and kept beside it"
+
+
+def test_a_picture_that_cannot_be_replaced_is_found_before_anything_is_bought(pictory, folder, monkeypatch):
+    Tries(folder)(catalogue(a=OLD, b="A mug"), file_name="{sku}.png")
+    monkeypatch.setattr(
+        "pictory_provider.storage.preflight._Check._why_not_replaceable",
+        lambda _, path: "is immutable" if str(path).endswith("a.png") else None,
+    )
+    second = Tries(folder).of_another_run("second")
+    with pytest.raises(PictoryRequestInvalid, match=says("1 picture in .* cannot be replaced: 'a.png' ")):
+        second(catalogue(a=NEW, b="A mug", c="A pot"), file_name="{sku}.png", overwrite="changed")
+    assert billed(pictory) == {OLD: 1, "A mug": 1}
+    (line,) = lines(folder / "failed.jsonl")
+    assert line["state"] == "refused"

@@ -204,6 +204,30 @@ FOLDERS = itertools.count()
 KINDS = st.sampled_from(["same", "changed", "new", "bad", "blank", "foreign"])
 
 
+def changed(kinds, before, models, folder):
+    """Return the table of the next run.
+
+    :param folder: where a file of another program may be; ``None`` for nowhere.
+    """
+    rows = {row["file_name"]: row for row in before}
+    table = []
+    for n, kind in enumerate(kinds):
+        row = rows.get(f"{n}.png") or {
+            "prompt": f"A mug, number {n}",
+            "file_name": f"{n}.png",
+            "model": models[n % 3],
+        }
+        if kind == "changed":
+            row = {**row, "prompt": f"A corrected lamp {n}"}
+        elif kind in ("bad", "blank"):
+            row = {**row, "prompt": "ab" if kind == "bad" else ""}
+        elif kind == "foreign" and folder:
+            folder.mkdir(exist_ok=True)
+            (folder / f"{n}.png").write_bytes(b"mine")
+        table.append(row)
+    return table
+
+
 @settings(
     max_examples=25,
     phases=[Phase.explicit, Phase.generate],
@@ -240,22 +264,7 @@ def test_what_is_planned_is_what_is_then_bought_to_the_credit(
         with suppress(AirflowException):
             first(before)
         fast.clear_faults()
-    rows = {row["file_name"]: row for row in before}
-    table = []
-    for n, kind in enumerate(kinds):
-        row = rows.get(f"{n}.png") or {
-            "prompt": f"A mug, number {n}",
-            "file_name": f"{n}.png",
-            "model": models[n % 3],
-        }
-        if kind == "changed":
-            row = {**row, "prompt": f"A corrected lamp {n}"}
-        elif kind in ("bad", "blank"):
-            row = {**row, "prompt": "ab" if kind == "bad" else ""}
-        elif kind == "foreign" and ended:
-            folder.mkdir(exist_ok=True)
-            (folder / f"{n}.png").write_bytes(b"mine")
-        table.append(row)
+    table = changed(kinds, before, models, folder if ended else None)
     arguments = {
         "max_credits": max_credits,
         "on_budget": on_budget,
