@@ -5,26 +5,20 @@
 import { FAILED, FINISHED, PAGE, Unreadable, keyOf, xcom } from "./airflow.js";
 import { applyFailure, applyRecord, applyUnreadable, blank, isText, itemCache, labelOf, number } from "./items.js";
 
-const COUNTS = ["of", "to_do", "waiting", "saved", "reused", "owed", "failed", "unknown", "not_bought", "skipped"];
-const PLANNED = ["of", "to_buy", "reused", "adopted", "refused", "failed", "owed", "unknown", "not_bought", "skipped"];
+const COUNTS = ["of", "to_do", "waiting", "saved", "reused", "owed", "failed", "unknown", "not_bought", "skipped", "to_buy", "adopted", "refused"];
 const MOST = 1e7;
 
 const isCount = (value) => Number.isInteger(value) && value >= 0 && value <= MOST;
 
-/** The counts of a batch. An invalid count is 0, since an XCom can be edited. */
+/** The counts of a batch, or of its plan. An invalid count is 0, since an XCom can be edited. */
 function counts(progress) {
   if (!progress || typeof progress !== "object") return null;
   const credits = number(progress.ai_credits_used);
   return {
     ...Object.fromEntries(COUNTS.map((name) => [name, isCount(progress[name]) ? progress[name] : 0])),
     ai_credits_used: credits !== null && credits >= 0 && credits <= 1e9 ? credits : 0,
+    price: number(progress.price),
   };
-}
-
-/** The plan of a batch that was only planned. */
-function planned(plan) {
-  if (!plan || typeof plan !== "object") return null;
-  return { ...Object.fromEntries(PLANNED.map((name) => [name, isCount(plan[name]) ? plan[name] : 0])), price: number(plan.price) };
 }
 
 const batchPages = new Map();
@@ -40,7 +34,7 @@ export async function loadBatch(ti) {
     batch.parts = partsOf(batch, null);
     batch.parts = partsOf(batch, await pagesOf(batch));
     if ([...FAILED, "skipped"].includes(ti.state)) {
-      if (!batch.progress) batch.plan = planned(await xcom(ti, "plan"));
+      if (!batch.progress) batch.plan = counts(await xcom(ti, "plan"));
       const failure = await xcom(ti, "pictory_failure");
       if (failure || ti.state !== "skipped") applyFailure(batch, failure);
     }

@@ -144,12 +144,17 @@ async function whyEmpty(scope, run, isOurs) {
   return ["No pictures yet", scope.task !== undefined && !isOurs ? "This task has none, or has not run." : "No task of this run has one.", HINT];
 }
 
+const WORDS = [["waiting", "in progress"], ["to_do", "to do"], ["reused"], ["adopted"], ["refused"], ["failed"], ["owed"], ["unknown"], ["not_bought", "not bought"], ["skipped"]];
+
+/** The counts of a batch in words, without those of 0. */
+function wordsOf(first, counts) {
+  return [first, ...WORDS.map(([name, word]) => (counts[name] ? `${counts[name].toLocaleString("en")} ${word || name}` : null))];
+}
+
 /** The text for a batch that was only planned. */
 function planOf(plan) {
-  const words = [["reused", "reused"], ["adopted", "adopted"], ["refused", "refused"], ["failed", "failed"], ["owed", "owed"], ["unknown", "unknown"],
-    ["not_bought", "not bought"], ["skipped", "skipped"]].map(([name, word]) => (plan[name] ? `${plan[name].toLocaleString("en")} ${word}` : null));
   const price = plan.price === null ? "at an unknown price" : `for ${inCredits(plan.price)} listed`;
-  return [`Plan: ${plan.to_buy.toLocaleString("en")} of ${plan.of.toLocaleString("en")} to buy ${price}`, ...words].filter(Boolean).join(" · ");
+  return wordsOf(`Plan: ${plan.to_buy.toLocaleString("en")} of ${plan.of.toLocaleString("en")} to buy ${price}`, plan);
 }
 
 /** The text for a batch that has published no counts. */
@@ -202,19 +207,9 @@ function progressOf(batch) {
     part.style.width = `${now.of ? (100 * count) / now.of : 0}%`;
     bar.append(part);
   }
-  const words = [
-    `${has.toLocaleString("en")} of ${(now.of || 0).toLocaleString("en")}`,
-    now.waiting ? `${now.waiting.toLocaleString("en")} in progress` : null,
-    now.to_do ? `${now.to_do.toLocaleString("en")} to do` : null,
-    now.reused ? `${now.reused.toLocaleString("en")} reused` : null,
-    now.failed ? `${now.failed.toLocaleString("en")} failed` : null,
-    now.owed ? `${now.owed.toLocaleString("en")} owed` : null,
-    now.unknown ? `${now.unknown.toLocaleString("en")} unknown` : null,
-    now.not_bought ? `${now.not_bought.toLocaleString("en")} not bought` : null,
-    now.skipped ? `${now.skipped.toLocaleString("en")} skipped` : null,
-    number(now.ai_credits_used) !== null ? inCredits(now.ai_credits_used) : null,
-  ];
-  const text = batch.progress ? words.filter(Boolean).join(" · ") : batch.plan ? planOf(batch.plan) : withoutCounts(batch);
+  const words = batch.plan ? planOf(batch.plan) : wordsOf(`${has.toLocaleString("en")} of ${(now.of || 0).toLocaleString("en")}`, now);
+  if (number(now.ai_credits_used) !== null) words.push(inCredits(now.ai_credits_used));
+  const text = batch.progress || batch.plan ? words.filter(Boolean).join(" · ") : withoutCounts(batch);
   return el("div.batch", {}, el("h2", {}, batch.task), bar, el("p.count", {}, text),
     batch.why ? el("p.why", { title: batch.why }, batch.summary && !batch.isUnread ? batch.summary : batch.why) : null);
 }
