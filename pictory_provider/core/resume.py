@@ -34,7 +34,7 @@ any other request, ``saved``                      refuses, and shows both reques
 
 With ``overwrite``, whatever is refused because of the picture or the request is submitted and replaced. With
 ``overwrite="changed"``, only the picture of another request whose sidecar is ``saved`` is. The sidecar of the new
-submission has the digest of the picture that it replaces, so a later attempt knows that it may be replaced.
+submission contains that sidecar: if its job gives no picture, the old one is what exists at the path.
 """
 
 from __future__ import annotations
@@ -107,9 +107,16 @@ class ExistingImage(NamedTuple):
         return self.sidecar is not None and self.sidecar.saved is not None and self.sidecar.saved.size == self.size
 
     @property
+    def replaced(self) -> ExistingImage | None:
+        """What existed before a submission that has not replaced it yet; ``None`` if that is not there."""
+        old = self.sidecar.replaces if self.sidecar else None
+        before = None if old is None else self._replace(sidecar=old, sidecar_version=None)
+        return before if before and before.has_its_picture else None
+
+    @property
     def is_free(self) -> bool:
-        """Whether there is no picture, or only one that the sidecar's purchase is to replace."""
-        return self.size is None or (self.sidecar is not None and bool(self.sidecar.replaces))
+        """Whether there is no picture, or only one that the sidecar's submission is to replace."""
+        return self.size is None or self.replaced is not None
 
     @property
     def described(self) -> str:
@@ -239,7 +246,10 @@ def next_step_at(
     if existing.problem:
         return _unreadable(existing, None)
     if existing.sidecar and existing.sidecar.submission.job_id in settled:
-        if existing.is_free or spec.overwrite:
+        if existing.replaced and not spec.overwrite:
+            step = _as_another(existing.replaced, spec)
+            return submit._replace(replaces=step.replaces) if isinstance(step, Submit) else step
+        if existing.size is None or spec.overwrite:
             return submit
         return _refused("its job gave no picture, and another file is there", existing, _OTHER_WAYS)
     step = _as_another(existing, spec)
@@ -311,7 +321,7 @@ def _as_another(existing: ExistingImage, spec: GenerationSpec) -> Step:
         return _refused("a file is there, without a sidecar that says what it is", existing, _OTHER_WAYS)
     is_own = _own(existing, spec) is not None
     if sidecar.state == INTENT:
-        return Submit() if is_own else _intent_of_another(sidecar, existing, spec.made_by)
+        return _at_intent(sidecar, existing, spec)
     is_bought = sidecar.state == BOUGHT
     if spec.overwrite and (is_own or not is_bought):
         return Submit()
@@ -332,12 +342,21 @@ def _as_another(existing: ExistingImage, spec: GenerationSpec) -> Step:
             return Reuse(sidecar, is_own=False)
         return _refused(_OTHER_PICTURE, existing, _ways(sidecar))
     if spec.replaces_changed and sidecar.saved and existing.has_its_picture:
-        return Submit(replaces=sidecar.saved.sha256)
+        return Submit(replaces=sidecar)
     why = f"it is taken by another request. This task requests {describe_request(spec.request())}"
     known = MODELS.get(str(spec.request().get("model")))
     price = f" Either of these costs {format_credits(known.credits)} AI credits as listed." if known else ""
     taken = _refused(why, existing, f"{_CHANGED_WAYS if existing.has_its_picture else _OTHER_WAYS}{price}")
     return poll._replace(if_alive=taken) if is_bought and existing.is_free else taken
+
+
+def _at_intent(sidecar: Sidecar, existing: ExistingImage, spec: GenerationSpec) -> Step:
+    """Decide at the sidecar of an intent. This task's own is settled: a user was told."""
+    if _own(existing, spec) is None:
+        return _intent_of_another(sidecar, existing, spec.made_by)
+    if existing.replaced and not spec.overwrite:
+        return _as_another(existing.replaced, spec)
+    return Submit()
 
 
 def _left_behind(poll: PollFirst, sidecar: Sidecar, existing: ExistingImage, spec: GenerationSpec) -> Step:
@@ -352,7 +371,7 @@ def _left_behind(poll: PollFirst, sidecar: Sidecar, existing: ExistingImage, spe
                 f"A picture for {existing.path!r} is bought and not saved yet, by {sidecar.made_by}, and its "
                 "sidecar is the only record of that purchase",
                 f"Once it is saved, a retry of this task buys and replaces it. If that task will not run again, "
-                f"delete {existing.path}{SIDECAR_SUFFIX} and clear this task.",
+                f"{sidecar.how_to_drop(existing.path)} and clear this task.",
             )
         )
     return Submit(f"Job {poll.job_id} of {sidecar.made_by} is left behind: its picture was not saved.")
@@ -362,7 +381,7 @@ def _gone(sidecar: Sidecar, existing: ExistingImage) -> RequestInvalid:
     return RequestInvalid(
         f"The sidecar {existing.path}{SIDECAR_SUFFIX} names job {sidecar.submission.job_id}, bought by "
         f"{sidecar.made_by}. Pictory no longer has that job, or it belongs to another account. {NOTHING_SPENT} To "
-        "buy the picture, delete the sidecar, and clear the task.",
+        f"buy the picture, {sidecar.how_to_drop(existing.path)} and clear the task.",
         fields=["path"],
     )
 
@@ -390,12 +409,13 @@ def _unreadable(existing: ExistingImage, on_record: Submission | None) -> Reques
 
 def _intent_of_another(sidecar: Sidecar, existing: ExistingImage, made_by: MadeBy) -> Unavailable:
     is_replaced = sidecar.made_by.is_replaced_by(made_by)
+    what_now = sidecar.how_to_drop(existing.path)
     note = " (the loop iteration that a clear replaced with this one)" if is_replaced else ""
     return Unavailable(
         f"A picture for {existing.path!r} is being bought by another task, or its outcome is not known: "
         f"{sidecar.made_by}{note} has recorded its intent in the sidecar, and no jobId yet. {NOTHING_SPENT} A "
         "retry uses that picture once it is saved. If that task has ended, check its log; to let this task buy "
-        f"the picture, delete {existing.path}{SIDECAR_SUFFIX} and clear this task."
+        f"the picture, {what_now} and clear this task."
     )
 
 

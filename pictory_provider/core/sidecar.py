@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pictory_provider.api.decoding import parse_json
 from pictory_provider.core.attempt import MadeBy
+from pictory_provider.core.picture_names import SIDECAR_SUFFIX
 from pictory_provider.core.submission import Submission, canonicalize
 
 if TYPE_CHECKING:
@@ -123,9 +124,9 @@ class Sidecar:
         other record.
     :param may_be: while it is not ``saved``, what the existing file may be: the picture as it was, or as it was to
         become when it was marked. Its digest shows which.
-    :param replaces: while it is not ``saved``, the digests of pictures of other requests that may be at its path,
-        and that its picture replaces (``overwrite="changed"``). Version 0.1.0 does not know it, and saves the
-        picture under another name.
+    :param replaces: while it is not ``saved``, the sidecar of the saved picture of another request that is still
+        at its path, and that its picture replaces (``overwrite="changed"``). Version 0.1.0 does not know it, and
+        saves the picture under another name.
     """
 
     file: str
@@ -134,7 +135,7 @@ class Sidecar:
     saved: SavedFile | None = None
     keeps_spending: bool = False
     may_be: tuple[SavedFile, ...] = ()
-    replaces: tuple[str, ...] = ()
+    replaces: Sidecar | None = None
 
     def as_saved(self, size: int | None, digest: Callable[[], str]) -> Sidecar:
         """Return it with the existing picture, if that is one of :attr:`may_be`, which stays.
@@ -160,8 +161,25 @@ class Sidecar:
         """The digest of the request."""
         return request_sha256(canonicalize(self.submission.request or {}))
 
+    def how_to_drop(self, path: str) -> str:
+        """Return what a user does to drop this record of a submission, so that its picture can be bought again.
+
+        :param path: of the picture.
+        """
+        beside = f"{path}{SIDECAR_SUFFIX}"
+        if self.replaces is None:
+            return f"delete {beside}"
+        return f"replace the content of {beside} by its field `replaces`, which describes the picture there,"
+
     def to_json(self) -> bytes:
         """Return the file: JSON in UTF-8."""
+        # Half a surrogate pair, which UTF-8 cannot encode, stays a JSON escape.
+        return (json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n").encode(
+            "utf-8", "backslashreplace"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON."""
         bought, saved = self.submission, self.saved
         fields: dict[str, Any] = {
             "version": VERSION,
@@ -184,11 +202,10 @@ class Sidecar:
             if self.may_be:
                 fields["may_be"] = [each.to_dict() for each in self.may_be]
             if self.replaces:
-                fields["replaces"] = list(self.replaces)
+                fields["replaces"] = self.replaces.to_dict()
         else:
             fields |= saved.to_dict() | (spending if self.keeps_spending else {})
-        # Half a surrogate pair, which UTF-8 cannot encode, stays a JSON escape.
-        return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+        return fields
 
     @classmethod
     def from_json(cls, content: str | bytes) -> Sidecar:
@@ -200,6 +217,14 @@ class Sidecar:
             value = parse_json(content)
         except ValueError as error:
             raise Unreadable(f"it is not JSON ({error})") from None
+        return cls.from_dict(value)
+
+    @classmethod
+    def from_dict(cls, value: Any) -> Sidecar:
+        """Read the JSON of the file.
+
+        :raises Unreadable: says why.
+        """
         if not isinstance(value, dict):
             raise Unreadable(f"it contains {type(value).__name__}, not an object")
         if type(value.get("version")) is not int or value["version"] != VERSION:
@@ -224,7 +249,7 @@ class Sidecar:
             saved=SavedFile.from_dict(value) if state == SAVED else None,
             keeps_spending=state == SAVED and any(name in value for name in _OF_SPENDING),
             may_be=_may_be(value.get("may_be")) if state == BOUGHT else (),
-            replaces=_digests(value.get("replaces")) if state != SAVED else (),
+            replaces=_replaced(value.get("replaces")) if state != SAVED else None,
         )
 
 
@@ -249,8 +274,13 @@ def _may_be(value: Any) -> tuple[SavedFile, ...]:
     return tuple(found)
 
 
-def _digests(value: Any) -> tuple[str, ...]:
-    return tuple(each for each in value if isinstance(each, str)) if isinstance(value, list) else ()
+def _replaced(value: Any) -> Sidecar | None:
+    """Read the sidecar of the picture that is to be replaced. What cannot be read replaces nothing."""
+    if not isinstance(value, dict) or value.get("state") != SAVED:
+        return None
+    with suppress(Unreadable):
+        return Sidecar.from_dict(value)
+    return None
 
 
 def _written(at: float | None) -> str | None:

@@ -67,6 +67,8 @@ from pictory_provider.core.ledger import Charge, price_of, purchases_from_dict, 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pictory_provider.core.sidecar import Sidecar
+
 KEY = "pictory_submission"
 """The key of the record in the task state store."""
 VERSION = 1
@@ -222,11 +224,11 @@ class Submit(NamedTuple):
     """Submit a paid request.
 
     :param warning: the submission that this leaves behind; for the log.
-    :param replaces: the digest of the saved picture of another request that the new one replaces.
+    :param replaces: the sidecar of the saved picture of another request that the new one replaces.
     """
 
     warning: str | None = None
-    replaces: str | None = None
+    replaces: Sidecar | None = None
 
 
 class PollFirst(NamedTuple):

@@ -356,6 +356,7 @@ class GenerateImageOperator(PictureOperator):
                 lazy_request,
                 overwrite=self.overwrite is True,
                 replaces_changed=self.overwrite == CHANGED,
+                on_unknown_submit=self.on_unknown_submit,
                 max_credits=max_credits,
             )
             conclude_plan(context, plan, error, log=self.log)

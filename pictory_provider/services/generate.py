@@ -193,6 +193,7 @@ class Generation:
         *,
         overwrite: bool = False,
         replaces_changed: bool = False,
+        on_unknown_submit: str = "fail",
         max_credits: float | None = None,
     ) -> tuple[PurchasePlan, PictoryError | None]:
         """Return what :meth:`obtain` would do with these arguments, and the error that it would raise.
@@ -204,6 +205,8 @@ class Generation:
         get_request = self._once(lazy_request)
         spec = self._spec(identity, get_request, overwrite=overwrite, replaces_changed=replaces_changed)
         step = self._first_step(client, spec)
+        if isinstance(step, SubmitOutcomeUnknown) and on_unknown_submit == "resubmit":
+            step = self._poll_until_decided(client, spec, self._resubmit(step, spec))
         if isinstance(step, Reuse):
             return PurchasePlan(of=1, reused=1), None
         if isinstance(step, Adopt):

@@ -95,7 +95,7 @@ class _SidecarBackend:
         """The sidecar as it was last read, of any task."""
         self._has_written = False
         self._replaced: bytes | None = None
-        self.replaces: str | None = None
+        self.replaces: Sidecar | None = None
 
     def inspect(self) -> ExistingImage:
         existing = self.target.inspect()
@@ -109,13 +109,12 @@ class _SidecarBackend:
 
     def of(self, submission: Submission) -> Sidecar:
         last = self.last_sidecar
-        replaces = dict.fromkeys((*(last.replaces if last else ()), *([self.replaces] if self.replaces else ())))
         return Sidecar(
             file=self.target.name,
             submission=submission,
             made_by=self._made_by,
             keeps_spending=self._has_only_sidecar,
-            replaces=tuple(replaces),
+            replaces=self.replaces or (last.replaces if last else None),
         )
 
     def write(self, submission: Submission, *, is_intent: bool = False) -> bool:
@@ -260,11 +259,11 @@ class SubmissionState:
         return existing
 
     def prepare_intent(
-        self, fingerprint: str | None, request: dict[str, Any], *, replaces: str | None = None
+        self, fingerprint: str | None, request: dict[str, Any], *, replaces: Sidecar | None = None
     ) -> None:
         """Set :attr:`latest` to a submission that is not sent yet. It carries over what the task has spent.
 
-        :param replaces: the digest of the picture of another request that its picture is to replace.
+        :param replaces: the sidecar of the picture of another request that its picture is to replace.
         """
         if self._sidecar:
             self._sidecar.replaces = replaces

@@ -10,6 +10,7 @@ follows from it. Both files are written in an order that keeps the sidecar true 
 from __future__ import annotations
 
 import hashlib
+import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -203,12 +204,13 @@ class PictureTarget:
             saved = self._save_unseen(client, job, purchase, mark_ai_generated=mark_ai_generated, log=log)
             if saved is not None:
                 return saved
-        existing = self.inspect(with_picture=overwrite)
+        existing = self.inspect(with_picture=overwrite or purchase.replaces is not None)
         if not overwrite and not _is_of_unsaved(existing.sidecar, purchase):
             existing = self.inspect()
         spare = PictureTarget(spare_name(self.path, job.job_id), cache_control=self._cache_control)
         target = self
-        if existing.problem or not _is_same_purchase(existing.sidecar, purchase):
+        is_replacing = purchase.replaces is not None and existing.sidecar == purchase.replaces
+        if existing.problem or not (is_replacing or _is_same_purchase(existing.sidecar, purchase)):
             log.warning(
                 "%s now belongs to another task: %s. The picture of job %s is saved to %s instead.",
                 self.path,
@@ -221,14 +223,16 @@ class PictureTarget:
             # Another task may have bought it: its sidecar stays.
             purchase = replace(existing.sidecar, keeps_spending=purchase.keeps_spending)
         before = None
-        if overwrite and target is self and existing.sidecar and existing.sidecar.saved:
+        if is_replacing and target is self:
+            before = self._before_changing(job, purchase)
+        elif overwrite and target is self and existing.sidecar and existing.sidecar.saved:
             before = self._before_replacing(existing.sidecar, existing.sidecar.saved)
         saved = save_picture(
             client,
             job,
             target.target,
             overwrite=overwrite,
-            replaces=purchase.replaces,
+            replaces=[purchase.replaces.saved.sha256] if purchase.replaces and purchase.replaces.saved else [],
             max_bytes=DEFAULT_MAX_BYTES,
             mark_ai_generated=mark_ai_generated,
             otherwise=spare.target,
@@ -239,7 +243,7 @@ class PictureTarget:
         if not is_here:
             target = spare
             target.inspect()
-        _write_saved(target, replace(purchase, file=target.name, may_be=(), replaces=(), saved=saved.file))
+        _write_saved(target, replace(purchase, file=target.name, may_be=(), replaces=None, saved=saved.file))
         if not is_here and existing.sidecar and _is_same_purchase(existing.sidecar, purchase):
             self.restore_sidecar(None)  # the file at this path is of a writer without sidecars
         return saved._replace(sidecar_version=target.sidecar_version)
@@ -294,6 +298,8 @@ class PictureTarget:
 
         saved, job_id = sidecar.saved, sidecar.submission.job_id
         assert saved is not None
+        if self._is_of_replacement():  # whose job gave no picture
+            self.write_sidecar(sidecar)
         if mark_ai_generated and saved.may_lack_mark:
             try:
                 saved = self._mark(sidecar, saved, log)
@@ -303,6 +309,12 @@ class PictureTarget:
             self.write_sidecar(replace(sidecar, may_be=()))
         job = Job(job_id=job_id or "", status="completed")
         return Saved(image_record(job, self.path, saved, mark_ai_generated=mark_ai_generated), saved)
+
+    def _is_of_replacement(self) -> bool:
+        """Whether the sidecar that was last read is of a submission that has not replaced the picture yet."""
+        with suppress(Unreadable):
+            return Sidecar.from_json(self.last_sidecar or b"").replaces is not None
+        return False
 
     def _mark(self, sidecar: Sidecar, saved: SavedFile, log: Log) -> SavedFile:
         """Mark the saved picture, and return the description of the file afterwards."""
@@ -322,6 +334,18 @@ class PictureTarget:
 
         def before(received: Received) -> None:
             self.write_sidecar(replace(sidecar, saved=None, may_be=(saved, _replacement(received, saved))))
+
+        return before
+
+    def _before_changing(self, job: Job, purchase: Sidecar) -> Callable[[Received], object]:
+        """Return the function to call right before the picture of another request is replaced.
+
+        It writes the sidecar of the new purchase, with the sidecar of the old picture and the new one's digest.
+        """
+
+        def before(received: Received) -> None:
+            new = received.as_saved_file(ai_credits_used=job.ai_credits_used, saved_at=time.time())
+            self.write_sidecar(replace(purchase, may_be=(new,)))
 
         return before
 

@@ -761,6 +761,7 @@ def test_the_sidecar_of_the_docs_can_be_read_and_its_digest_made_by_hand():
         "shown_before",
         "used_before",  # which are there until the picture is saved
         "may_be",  # while it is replaced
+        "replaces",  # until it is
         "digital_source_type",  # of a file that says something of its origin
     }
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from pictory_provider.core.batch.journal import Entry, Header, Journal
     from pictory_provider.core.batch.rows import Row
     from pictory_provider.core.resume import ExistingImage
-    from pictory_provider.core.sidecar import SavedFile
+    from pictory_provider.core.sidecar import SavedFile, Sidecar
 
 
 OUTCOME_UNKNOWN, RECORD_UNREADABLE = "SUBMIT_OUTCOME_UNKNOWN", "RECORD_UNREADABLE"
@@ -145,30 +145,28 @@ def decide(
         by_record = SUBMIT if resubmit and may_resubmit(entry, header) else is_unknown(entry)
     if by_record:
         return by_record
+    if existing and existing.sidecar and existing.replaced:
+        # It was about to be replaced by a job that this batch knows to have come to nothing, or whose picture goes
+        # elsewhere. Another one's may be of a task that is still running.
+        of_job = [each for each in journal if each.job_id == existing.sidecar.submission.job_id]
+        if of_job and not any(each.key == row.key and each.is_owed for each in of_job):
+            existing = existing.replaced
     found = _by_folder(row, existing, overwrite=overwrite)
-    if not found.is_refused or existing is None or not replaced(row.canonical_request, existing):
-        return found
-    sidecar = existing.sidecar
-    # One that is not saved may be of a task that is still running, unless this batch has bought it.
-    is_own = sidecar is not None and any(entry.job_id == sidecar.submission.job_id for entry in journal)
-    if not existing.has_its_picture and not is_own:
+    if not found.is_refused or existing is None or replaced(row.canonical_request, existing) is None:
         return found
     return SUBMIT._replace(is_changed=True) if replaces_changed else found._replace(is_changed=True)
 
 
-def replaced(request: dict[str, Any], existing: ExistingImage) -> tuple[str, ...]:
-    """Return the digests of existing pictures of other requests, which a picture of this one may replace.
-
-    They are that of the saved picture, or of those that a picture was to replace that is bought and not saved.
+def replaced(request: dict[str, Any], existing: ExistingImage) -> Sidecar | None:
+    """Return the sidecar of an existing picture of another request, which a picture of this one may replace.
 
     :param request: of :attr:`~pictory_provider.core.batch.rows.Row.canonical_request`.
     """
+    existing = existing.replaced or existing
     sidecar = existing.sidecar
-    if sidecar is None or existing.problem or is_same_request(sidecar.submission.request, request):
-        return ()
-    if sidecar.saved is None:
-        return sidecar.replaces
-    return (sidecar.saved.sha256,) if existing.has_its_picture else ()
+    if sidecar is None or existing.problem or not existing.has_its_picture:
+        return None
+    return None if is_same_request(sidecar.submission.request, request) else sidecar
 
 
 def _by_job(entry: Entry, header: Header, existing: ExistingImage | None, *, overwrite: bool) -> Decision | None:

@@ -169,7 +169,7 @@ class Batch:
         unmarked = {
             name: each.sidecar
             for name, each in existing.items()
-            if is_marking and each.sidecar and each.may_lack_mark
+            if each.sidecar and each.may_lack_mark and (is_marking or each.sidecar.may_be)
         }
         taken = frozenset(existing)
         wanted = {row.file_name for row in may_be_bought(plan)}

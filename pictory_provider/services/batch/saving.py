@@ -79,7 +79,9 @@ class PictureSaver:
             self._sidecar(pending),
             client,
             overwrite=self._spec.overwrite and not is_left_over,
-            replaces_changed=self._spec.replaces_changed and not is_left_over,
+            # One that is left over keeps its name if no row has that now. Then it replaces what it was bought for.
+            replaces_changed=self._spec.replaces_changed and (not is_left_over or self._has_own_name(pending)),
+            is_seen=is_left_over or pending.row.file_name in self._taken,
         )
 
     def picture(self, pending: PendingJob, saved: Saved) -> RowImage:
@@ -103,13 +105,13 @@ class PictureSaver:
             sidecar = target.inspect().sidecar
             if sidecar and not sidecar.saved and sidecar.submission.job_id == job_id:
                 message += (
-                    f". The sidecar {target.sidecar_path} names this job: delete the sidecar before you clear the "
-                    "task to buy again"
+                    f". The sidecar {target.sidecar_path} names this job: before you clear the task to buy again, "
+                    f"{sidecar.how_to_drop(target.path)}".removesuffix(",")
                 )
         return message
 
     def mark(self, unmarked: Mapping[str, Sidecar], client: SyncClient) -> None:
-        """Mark pictures that exist already and may not say that a model made them.
+        """Mark pictures that exist already and may not say that a model made them, and correct their sidecars.
 
         A picture that cannot be marked because it is damaged or cannot be read fails its row, and no other.
 
@@ -121,7 +123,7 @@ class PictureSaver:
             for row, picture in pictures
             if picture and not says_ai(picture.file.digital_source_type) and row.file_name not in unmarked
         ]
-        if unmarkable:
+        if unmarkable and self._spec.mark_ai_generated:
             self._log.warning(
                 "%s without saying that AI made it, and cannot be made to: not a PNG, or one that says something "
                 "else of its origin. The first is %s.",
@@ -141,7 +143,7 @@ class PictureSaver:
 
     def _mark(self, target: PictureTarget, sidecar: Sidecar, client: SyncClient) -> Saved:
         target.inspect()
-        return target.reuse(client, sidecar, mark_ai_generated=True, log=self._quiet)
+        return target.reuse(client, sidecar, mark_ai_generated=self._spec.mark_ai_generated, log=self._quiet)
 
     def _after_marking(self, row: Row, future: Future[Saved]) -> None:
         saved, picture = result_of(future), self._plan.end_of(row).picture
@@ -166,20 +168,24 @@ class PictureSaver:
         *,
         overwrite: bool,
         replaces_changed: bool,
+        is_seen: bool,
     ) -> Saved:
         """Save the picture of a completed job, in a thread.
 
         :param bought: the sidecar of its submission.
+        :param is_seen: whether something may exist at its path. The folder is not searched for what is left over.
         """
         target = self._folder.target(file_name, cache_control=self._spec.cache_control)
-        is_new = file_name not in self._taken and not overwrite
+        is_new = not is_seen and not overwrite
         if not is_new:
             existing = target.inspect()
             is_gone = existing.sidecar is not None and existing.sidecar.saved is not None and existing.size is None
             is_of_another = existing.sidecar is None or existing.sidecar.submission.job_id != job.job_id
-            if replaces_changed:
+            if replaces_changed and is_of_another and not overwrite:
                 bought = replace(bought, replaces=replaced(bought.submission.request or {}, existing))
-            if is_of_another and not existing.problem and (overwrite or is_gone or bought.replaces):
+                if bought.replaces and existing.replaced:  # of a job that has come to nothing
+                    target.write_sidecar(bought)
+            if is_of_another and not existing.problem and (overwrite or is_gone):
                 # A sidecar must never describe a picture of another job.
                 target.write_sidecar(bought)
         return target.save(
@@ -191,6 +197,10 @@ class PictureSaver:
             is_new=is_new,
             log=self._quiet,
         )
+
+    def _has_own_name(self, pending: PendingJob) -> bool:
+        entry = self._plan.journal.get(pending.row.key)
+        return entry is not None and entry.file_name == pending.row.file_name
 
     def _sidecar(self, pending: PendingJob) -> Sidecar:
         """Return the sidecar of a row's submission."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from contextlib import suppress
@@ -17,11 +18,14 @@ from pictory_provider.exceptions import (
     PictoryImageInvalid,
     PictoryJobFailed,
     PictoryRequestInvalid,
+    PictoryStorageFailed,
+    PictorySubmitOutcomeUnknown,
     PictoryUnavailable,
+    PictoryWaitTimeout,
 )
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
 from pictory_provider.services.batch.saving import PictureSaver
-from pictory_provider.storage import download
+from pictory_provider.storage import download, pictures
 from pictory_provider.storage.pictures import PictureTarget
 from tests.driver import Runs
 from tests.provider.batches import Tries, billed, files, lines
@@ -104,6 +108,50 @@ def test_a_job_that_fails_leaves_the_old_picture_and_the_next_run_buys_the_new_o
     for run, prompt in (("third", NEW), ("fourth", "A lighthouse at night")):
         assert try_of(run, prompt=prompt)["path"] == str(path)
     assert billed(pictory) == {OLD: 1, NEW: 2, "A lighthouse at night": 1}
+    assert files(path.parent) == ["a.png", "a.png.json"]
+
+
+@pytest.mark.parametrize("prompt", [NEW, OLD])
+def test_after_a_failed_correction_the_old_picture_is_what_exists(pictory, try_of, path, prompt):
+    old = try_of("first")
+    pictory.plan("failed")
+    with pytest.raises(PictoryJobFailed):
+        try_of("second", prompt=NEW)
+    if prompt == OLD:
+        again = try_of("third", prompt=OLD)
+        assert (again["reused"], again["job_id"]) == (True, old["job_id"])
+        assert sidecar(path)["job_id"] == old["job_id"]
+    else:
+        with pytest.raises(PictoryRequestInvalid, match=says("it is taken by another request")):
+            try_of("third", prompt=NEW, overwrite=False)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == old["sha256"]
+    assert billed(pictory) == {OLD: 1, NEW: 1}
+
+
+def test_a_file_that_took_the_old_pictures_place_after_a_failed_correction_is_not_replaced(pictory, try_of, path):
+    try_of("first")
+    pictory.plan("failed")
+    with pytest.raises(PictoryJobFailed):
+        try_of("second", prompt=NEW)
+    path.write_bytes(b"mine")
+    for run in ("third", "fourth"):
+        with pytest.raises(PictoryRequestInvalid, match=says("another file is there")):
+            try_of(run, prompt=NEW)
+    assert path.read_bytes() == b"mine"
+    assert billed(pictory) == {OLD: 1, NEW: 1}
+
+
+def test_an_unknown_correction_of_another_task_can_be_dropped_as_the_error_says(pictory, try_of, path):
+    try_of("first")
+    pictory.script("submit", "drop-after")
+    with pytest.raises(PictorySubmitOutcomeUnknown):
+        try_of("second", prompt=NEW)
+    beside = Path(f"{path}.json")
+    with pytest.raises(PictoryUnavailable, match=says(f"replace the content of {beside} by its field `replaces`")):
+        try_of("third", prompt=NEW)
+    beside.write_text(json.dumps(sidecar(path)["replaces"]))
+    assert try_of("third", clears=1, prompt=NEW)["path"] == str(path)
+    assert billed(pictory) == {OLD: 1, NEW: 2}
     assert files(path.parent) == ["a.png", "a.png.json"]
 
 
@@ -315,6 +363,70 @@ def test_a_prompt_that_is_corrected_again_before_the_first_correction_was_saved_
     assert billed(pictory) == {OLD: 1, NEW: 1, "A lighthouse at night": 1}
     kept = [name for name in files(folder) if name.endswith(".png") and name != "a.png"]
     assert len(kept) == 1, "the first correction is paid for, and kept beside it"
+
+
+@pytest.mark.parametrize("way", ["out of the table", "a bad row"])
+@pytest.mark.parametrize("trouble", ["not fetched", "still running"])
+def test_a_correction_whose_row_is_gone_for_a_night_is_saved_in_its_place(pictory, folder, way, trouble):
+    arguments = {"file_name": "{sku}.png", "overwrite": "changed"}
+    Tries(folder)(catalogue(a=OLD, b="A mug"), **arguments)
+    second = Tries(folder).of_another_run("second")
+    second.try_number = 2  # the last one
+    if trouble == "not fetched":
+        pictory.script("picture", "server-error", times=-1)
+    else:
+        pictory.plan("stuck")
+    with pytest.raises((PictoryUnavailable, PictoryWaitTimeout)):
+        second(catalogue(a=NEW, b="A mug"), timeout=0.3, **arguments)
+    pictory.clear_faults()
+    for job in pictory.account.jobs.values():
+        job.fate = "completed"
+    gone = catalogue(b="A mug") if way == "out of the table" else catalogue(a="x", b="A mug")
+    Tries(folder).of_another_run("third")(gone, on_bad_row="skip", fail_on_partial_error=False, **arguments)
+    result = Tries(folder).of_another_run("fourth")(catalogue(a=NEW, b="A mug"), **arguments)
+    assert result["reused"] == 2
+    assert billed(pictory) == {OLD: 1, NEW: 1, "A mug": 1}
+    assert files(folder) == ["a.png", "a.png.json", "b.png", "b.png.json", "failed.jsonl", "metadata.jsonl"]
+
+
+def test_a_correction_whose_job_pictory_no_longer_has_is_bought_again_and_saved_in_its_place(pictory, folder):
+    arguments = {"file_name": "{sku}.png", "overwrite": "changed"}
+    Tries(folder)(catalogue(a=OLD), **arguments)
+    pictory.script("picture", "server-error", times=-1)
+    second = Tries(folder).of_another_run("second")
+    second.try_number = 2  # the last one
+    with pytest.raises(PictoryUnavailable):
+        second(catalogue(a=NEW), **arguments)
+    pictory.clear_faults()
+    for job in pictory.account.jobs.values():
+        job.is_cleaned = job.body["prompt"] == NEW
+    for run, counted in (("third", "saved"), ("fourth", "reused"), ("fifth", "reused")):
+        attempts = Tries(folder).of_another_run(run)
+        attempts.try_number = 2  # the last one
+        assert attempts(catalogue(a=NEW), **arguments)[counted] == 1
+    assert billed(pictory) == {OLD: 1, NEW: 2}
+    assert files(folder) == ["a.png", "a.png.json", "failed.jsonl", "metadata.jsonl"]
+
+
+def test_a_correction_that_was_placed_and_not_recorded_is_replaced_by_the_next_one(pictory, folder, monkeypatch):
+    arguments = {"file_name": "{sku}.png", "overwrite": "changed"}
+    Tries(folder)(catalogue(a=OLD), **arguments)
+    second = Tries(folder).of_another_run("second")
+
+    def killed(*_):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "_write_saved", killed)
+        with pytest.raises(PictoryStorageFailed):
+            second(catalogue(a=NEW), **arguments)
+    second.clear()
+    for attempts in (second, Tries(folder).of_another_run("third"), Tries(folder).of_another_run("fourth")):
+        attempts(catalogue(a="A lighthouse at night"), **arguments)
+    (line,) = lines(folder / "metadata.jsonl")
+    assert (line["file_name"], line["text"]) == ("a.png", "A lighthouse at night")
+    assert sidecar(folder / "a.png")["sha256"] == line["sha256"]
+    assert billed(pictory) == {OLD: 1, NEW: 1, "A lighthouse at night": 1}
 
 
 def test_a_picture_that_cannot_be_replaced_is_found_before_anything_is_bought(pictory, folder, monkeypatch):

@@ -85,7 +85,9 @@ def test_a_task_that_finds_anothers_job_gone_names_its_sidecar_and_the_solution(
     only_bought(beside)
     fast.account.jobs.clear()
     other = cover(run_id="other", has_store=has_store)
-    with pytest.raises(PictoryRequestInvalid, match=says(f"The sidecar {beside} names job .* delete the sidecar")):
+    with pytest.raises(
+        PictoryRequestInvalid, match=says(f"The sidecar {beside} names job .* delete {beside} and clear")
+    ):
         other()
     beside.unlink()
     other.clear()

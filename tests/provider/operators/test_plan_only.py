@@ -129,6 +129,19 @@ def test_a_plan_of_a_job_on_record_adopts_and_of_an_unknown_outcome_fails(fast, 
     assert state_of(tmp_path, other, fast) == before
 
 
+def test_a_plan_that_may_submit_an_unknown_request_again_counts_it(fast, runs, tmp_path):
+    attempts = Attempts(runs)
+    fast.script("submit", "drop-after")
+    with pytest.raises(PictorySubmitOutcomeUnknown):
+        attempts()
+    before = state_of(tmp_path, attempts, fast)
+    found, error = plan(attempts, on_unknown_submit="resubmit")
+    assert (found["to_buy"], found["unknown"], error) == (1, 0, None)
+    assert state_of(tmp_path, attempts, fast) == before
+    attempts(on_unknown_submit="resubmit")
+    assert billed(fast) == {PROMPT: 2}
+
+
 def test_a_plan_of_a_decorated_task_calls_its_function(fast, tmp_path):
     called = []
 

@@ -145,7 +145,7 @@ def test_where_pictory_does_not_have_another_tasks_job_nothing_is_bought(answer)
     step = decide_at_path(existing(sidecar("bought", made_by=ANOTHER)), None, spec())
     refused = after_poll(step, answer, NOW)
     assert isinstance(refused, RequestInvalid)
-    assert "delete the sidecar" in refused.message
+    assert "delete /srv/a.png.json and clear the task" in refused.message
 
 
 def test_another_tasks_job_may_be_missing_in_its_first_minute():

@@ -361,6 +361,22 @@ def test_what_cannot_be_read_of_that_is_left_out(may_be):
     assert Sidecar.from_json(json.dumps(bought)).may_be == ()
 
 
+def test_the_sidecar_of_a_picture_that_is_to_be_replaced_is_kept_until_then():
+    old = replace(SIDECAR, file="old.png")
+    bought = replace(SIDECAR, saved=None, replaces=old)
+    assert Sidecar.from_json(bought.to_json()) == bought
+    assert b"replaces" not in replace(bought, saved=SAVED).to_json()
+    assert Sidecar.from_json(old.to_json()).replaces is None
+
+
+@pytest.mark.parametrize(
+    "replaces", [7, [], "x", {}, {"state": "saved"}, json.loads(replace(SIDECAR, saved=None).to_json())]
+)
+def test_what_cannot_be_read_of_a_replaced_one_or_is_not_saved_replaces_nothing(replaces):
+    bought = {**json.loads(replace(SIDECAR, saved=None).to_json()), "replaces": replaces}
+    assert Sidecar.from_json(json.dumps(bought)).replaces is None
+
+
 def test_a_time_that_no_calendar_has_is_not_known():
     odd = replace(SIDECAR, submission=replace(BOUGHT, intended_at=1e30, submitted_at=float("nan")))
     assert Sidecar.from_json(odd.to_json()).submission.intended_at is None
