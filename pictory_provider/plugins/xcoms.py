@@ -26,19 +26,20 @@ from pictory_provider.storage.paths import xcom_folder
 
 log = logging.getLogger(__name__)
 
-FILES = r"image|return_value|pictures_[0-9]{1,6}"
-KEYS = rf"^({FILES}|failures_[0-9]{{1,6}}|progress|pictory_request|pictory_failure|pictory_pages)$"
-"""The XComs that the pages read."""
 HAS_REGIONS = hasattr(XComModel, "region_id")  # Airflow 3.4 and later
 _RECORD = {"job_id", "status", "url"}
 _FIELDS = {
     "image": _RECORD,
     "return_value": _RECORD,
     "progress": {"of", "ai_credits_used"},
+    "plan": {"of", "to_buy"},
     "pictory_request": {"job_id", "is_waited_for"},
     "pictory_failure": {"error", "message"},
     "pictory_pages": {"pictures", "failures"},
 }
+FILES = r"image|return_value|pictures_[0-9]{1,6}"
+KEYS = rf"^({FILES}|failures_[0-9]{{1,6}}|{'|'.join(_FIELDS)})$"
+"""The XComs that the pages read."""
 _FIELDS_OF_LISTS = {"pictures": _RECORD, "failures": {"status", "message"}}
 
 

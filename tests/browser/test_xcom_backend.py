@@ -161,3 +161,10 @@ def test_a_batch_that_failed_before_any_picture_says_so_and_why(gallery, open_ta
     assert "It failed before any picture." in text
     assert "1 of 1 row cannot be bought as it is." in text
     assert "Nothing was begun" not in text
+
+
+def test_a_plan_is_read_from_the_backend(gallery, open_tab):
+    run_id = gallery.trigger("browser_planned")
+    gallery.finish("browser_planned", run_id)
+    frame, _ = open_tab("browser_planned", run_id)
+    assert "Plan: 1 of 1 to buy for 2 credits listed" in frame.locator(".batch").inner_text()

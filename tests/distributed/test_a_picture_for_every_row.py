@@ -139,7 +139,7 @@ def test_every_picture_is_saved_under_its_row(storage, run):
 
 
 def test_the_storage_was_used_with_the_access_key_of_the_connection(storage, run):
-    assert storage.access_keys == {"the-maker", ACCESS_KEY}
+    assert storage.access_keys == {"a-reader", ACCESS_KEY}
 
 
 def test_pictory_has_refused_requests(run):

@@ -38,3 +38,6 @@ with DAG(dag_id="browser_failed_before", schedule=None):
 
 with DAG(dag_id="browser_bad_table", schedule=None):
     GenerateImageBatchOperator(task_id="batch", requests=["no"], path=f"{FOLDER}/bad")
+
+with DAG(dag_id="browser_planned", schedule=None):
+    GenerateImageBatchOperator(task_id="batch", requests=["A bicycle"], path=f"{FOLDER}/planned", plan_only=True)

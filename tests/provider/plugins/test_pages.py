@@ -328,6 +328,16 @@ def test_a_picture_of_a_loop_belongs_to_its_iteration(web, named, monkeypatch):
         assert web.client.get(FILE.replace("/-1/", f"/{odd}/")).status_code == 422
 
 
+def test_each_xcom_that_the_pages_read_can_be_read_through_a_backend(web, monkeypatch):
+    scripts = "".join(script.read_text() for script in SCRIPTS)
+    keys = {found[1].replace("${page}", "0") for found in re.findall(r"xcom\([\w.]+, ([\"`])(.+?)\1\)", scripts)}
+    assert {"progress", "plan", "failures_0", "pictory_request"} <= keys
+    monkeypatch.setattr(web.module.xcoms, "is_default_backend", lambda: False)
+    monkeypatch.setattr(web.module.xcoms, "read_xcom", lambda **which: {"key": which["key"]})
+    for key in keys | {"image", "return_value"}:
+        assert web.client.get(f"/xcom/covers/run%2B1/group.generate/-1/{key}").json() == {"value": {"key": key}}
+
+
 def test_a_cached_picture_is_not_sent_again(web, named):
     web.allow()
     etag = web.client.get(FILE).headers["etag"]
