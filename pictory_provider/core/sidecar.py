@@ -169,7 +169,7 @@ class Sidecar:
         beside = f"{path}{SIDECAR_SUFFIX}"
         if self.replaces is None:
             return f"delete {beside}"
-        return f"replace the content of {beside} by its field `replaces`, which describes the picture there,"
+        return f"replace the content of {beside} by its field `replaces` (the picture that is there)"
 
     def to_json(self) -> bytes:
         """Return the file: JSON in UTF-8."""

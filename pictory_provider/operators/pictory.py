@@ -205,13 +205,18 @@ class GenerateImageOperator(PictureOperator):
             timeout = check_seconds("timeout", self.timeout)
             check_policy(self.on_unknown_submit)
             check_overwrite(self.overwrite)
-            max_credits = check_limits(self.max_credits, self.on_budget)
+            choices: dict[str, Any] = {
+                "overwrite": self.overwrite is True,
+                "replaces_changed": self.overwrite == CHANGED,
+                "on_unknown_submit": self.on_unknown_submit,
+                "max_credits": check_limits(self.max_credits, self.on_budget),
+            }
             is_plan = check_switch("plan_only", self.plan_only)
             check_result_use(self, context)
             generation = self._generation_of(context, self.path)
         warn_of_xcoms(self.path, self.log)
         if is_plan:
-            return self._plan(context, generation, lazy_request, max_credits)
+            return self._plan(context, generation, lazy_request, choices)
         ends_at = deadline(self.execution_timeout)
         if self.durable and not generation.record.is_possible:
             self.log.warning(
@@ -224,15 +229,7 @@ class GenerateImageOperator(PictureOperator):
         from pictory_provider.hooks.pictory import PictoryHook
 
         with skipped(self.on_budget), generation.guarded(), PictoryHook(self.pictory_conn_id) as hook:
-            job = generation.obtain(
-                hook.get_conn(),
-                lazy_request,
-                overwrite=self.overwrite is True,
-                replaces_changed=self.overwrite == CHANGED,
-                on_unknown_submit=self.on_unknown_submit,
-                max_credits=max_credits,
-                ends_at=ends_at,
-            )
+            job = generation.obtain(hook.get_conn(), lazy_request, **choices, ends_at=ends_at)
             generation.record.publish(str(generation.job_id), as_result=self.do_xcom_push)
             waits = bool(self.wait_for_completion or generation.target)
             push_request_xcom(context, generation.record.latest, is_waited_for=waits)
@@ -341,24 +338,19 @@ class GenerateImageOperator(PictureOperator):
         return self._generation
 
     def _plan(
-        self, context: Context, generation: Generation, lazy_request: LazyRequest, max_credits: float | None
+        self, context: Context, generation: Generation, lazy_request: LazyRequest, choices: dict[str, Any]
     ) -> NoReturn:
-        """Push the plan, and end the task as it would end, or skip it."""
-        from pictory_provider.api.checks import CHANGED
+        """Push the plan, and end the task as it would end, or skip it.
+
+        :param choices: the arguments of :meth:`Generation.plan`.
+        """
         from pictory_provider.exceptions import airflow_errors
         from pictory_provider.hooks.pictory import PictoryHook
         from pictory_provider.services.spending import conclude_plan, skipped
 
         conn_id = self.pictory_conn_id
         with skipped(self.on_budget), airflow_errors(conn_id, log=self.log), PictoryHook(conn_id) as hook:
-            plan, error = generation.plan(
-                hook.get_conn(),
-                lazy_request,
-                overwrite=self.overwrite is True,
-                replaces_changed=self.overwrite == CHANGED,
-                on_unknown_submit=self.on_unknown_submit,
-                max_credits=max_credits,
-            )
+            plan, error = generation.plan(hook.get_conn(), lazy_request, **choices)
             conclude_plan(context, plan, error, log=self.log)
 
     def _finish(self, context: Context, generation: Generation, hook: PictoryHook, job: Job) -> str:

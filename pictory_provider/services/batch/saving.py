@@ -106,7 +106,7 @@ class PictureSaver:
             if sidecar and not sidecar.saved and sidecar.submission.job_id == job_id:
                 message += (
                     f". The sidecar {target.sidecar_path} names this job: before you clear the task to buy again, "
-                    f"{sidecar.how_to_drop(target.path)}".removesuffix(",")
+                    f"{sidecar.how_to_drop(target.path)}"
                 )
         return message
 
