@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from datetime import date, datetime, time, timedelta
+from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -122,6 +122,4 @@ def _nested(value: Any) -> Any:
         return {name: _nested(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
         return [_nested(one) for one in value]
-    if value is None or isinstance(value, (str, bool, int, float)) or type(value).__name__ == "ndarray":
-        return value
-    return to_json(value)[0] if isinstance(value, (Decimal, date, datetime, time, timedelta, UUID)) else value
+    return to_json(value)[0] if isinstance(value, (Decimal, date, time, timedelta, UUID)) else value
