@@ -19,6 +19,8 @@ from pictory_provider.api.text import counted, type_of
 _QUERY = re.compile(r"(\b[a-z0-9+.-]+(?::|%3a)(?:/|%2f){2}[^\s\"'<>?]*?)(?:\?|%3f)[^\s\"'<>]+", re.IGNORECASE)
 PROMPT_MIN = 5
 PROMPT_MAX = 5_000
+MOST_CANDIDATES = 8
+"""Pictures of one request that a task makes."""
 """The shortest and the longest prompt, in characters."""
 
 
@@ -187,6 +189,18 @@ def check_count(name: str, value: object) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise RequestInvalid.unsent(f"{name} is {value!r}; it takes a whole number from 1 on", fields=[name])
+    return value
+
+
+def check_candidates(value: object) -> int:
+    """Return how many pictures of one request a task makes.
+
+    :raises RequestInvalid: for anything but a whole number from 1 to :data:`MOST_CANDIDATES`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_CANDIDATES:
+        raise RequestInvalid.unsent(
+            f"candidates is {value!r}; it takes a whole number from 1 to {MOST_CANDIDATES}", fields=["candidates"]
+        )
     return value
 
 

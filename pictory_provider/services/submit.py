@@ -124,17 +124,18 @@ def submit(
 
 
 def check_submission(
-    client: SyncClient, request: ImageRequest, budget: Budget, *, log: Log
+    client: SyncClient, request: ImageRequest, budget: Budget, *, number: int = 1, log: Log
 ) -> BudgetExceeded | None:
     """Check a request and its limits as :func:`submit` does, and submit nothing.
 
+    :param number: how many pictures of it are to be bought.
     :return: the error if a limit leaves too little.
     :raises PictoryError: as :func:`submit`.
     """
     from pictory_provider.storage.signing import readable
 
     readable(request)
-    return affordable(client, budget, CostEstimate((request,)), log=log)[1]
+    return affordable(client, budget, CostEstimate((request,) * number), log=log)[1]
 
 
 class Submitter:
