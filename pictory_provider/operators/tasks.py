@@ -254,18 +254,20 @@ class CandidatesTask:
             )
             if saved and target:
                 report_lineage(hook, saved, target.uri)
+        images = candidates.records()
+        if images:
+            self._context["ti"].xcom_push(key=IMAGES_KEY, value=images)
         if error := candidates.error():
             raise error
-        self._publish(candidates.records())
+        self._publish(images)
         return [str(job_id) for job_id in candidates.job_ids]
 
     def _publish(self, images: list[dict[str, Any]]) -> None:
-        """Push the image records to XCom and to the outlets' events, and record that the attempt has ended."""
-        operator, context = self._operator, self._context
+        """Report the pictures to the outlets' events and to OpenLineage, and record that the attempt has ended."""
+        operator = self._operator
         operator.image_url = next((image["url"] for image in images if image.get("url")), None)
         operator.set_lineage(self._candidates.reference, [image["path"] for image in images])
-        context["ti"].xcom_push(key=IMAGES_KEY, value=images)
-        report_assets(context, operator.outlets, {"images": images})
+        report_assets(self._context, operator.outlets, {"images": images})
         for generation in self.generations:
             generation.record.end()
 

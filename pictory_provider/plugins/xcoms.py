@@ -37,10 +37,10 @@ _FIELDS = {
     "pictory_failure": {"error", "message"},
     "pictory_pages": {"pictures", "failures"},
 }
-FILES = r"image|return_value|pictures_[0-9]{1,6}"
+FILES = r"images?|return_value|pictures_[0-9]{1,6}"
 KEYS = rf"^({FILES}|failures_[0-9]{{1,6}}|{'|'.join(_FIELDS)})$"
 """The XComs that the pages read."""
-_FIELDS_OF_LISTS = {"pictures": _RECORD, "failures": {"status", "message"}}
+_FIELDS_OF_LISTS = {"images": _RECORD, "pictures": _RECORD, "failures": {"status", "message"}}
 
 
 class Missing(Exception):

@@ -3,7 +3,7 @@
 //
 // The rows of a batch as items, and its progress.
 import { FAILED, FINISHED, PAGE, Unreadable, keyOf, xcom } from "./airflow.js";
-import { applyFailure, applyRecord, applyUnreadable, blank, isText, itemCache, labelOf, number } from "./items.js";
+import { applyFailure, applySaved, applyUnreadable, blank, isText, itemCache, labelOf, number } from "./items.js";
 
 const COUNTS = ["of", "to_do", "waiting", "saved", "reused", "owed", "failed", "unknown", "not_bought", "skipped", "to_buy", "adopted", "refused"];
 const MOST = 1e7;
@@ -116,11 +116,6 @@ function rowOf(batch, page, name, put) {
   item.prompt = item.model = null;
   put(item);
   return item;
-}
-
-function applySaved(item, record, key) {
-  applyRecord(item, record, key);
-  item.name = item.path && item.path.split("/").pop();
 }
 
 /** Write the outcome of a row without a picture into an item. */

@@ -48,7 +48,7 @@ function ratioOf(text) {
 }
 
 /** Write an image record into an item. */
-export function applyRecord(item, record, key) {
+function applyRecord(item, record, key) {
   item.job = isText(record.job_id) ? record.job_id : item.job;
   item.prompt = isText(record.prompt) ? record.prompt : item.prompt;
   item.model = isText(record.model) ? record.model : item.model;
@@ -68,12 +68,20 @@ export function applyRecord(item, record, key) {
   return item;
 }
 
+/** Do the same for one of several pictures, which has the name of its file. */
+export function applySaved(item, record, key) {
+  applyRecord(item, record, key);
+  return Object.assign(item, { name: item.path && item.path.split("/").pop() });
+}
+
 function applyRequest(item, request) {
   if (!request || typeof request !== "object") return;
   item.job = isText(request.job_id) ? request.job_id : item.job;
   item.prompt = isText(request.prompt) ? request.prompt : item.prompt;
   item.model = isText(request.model) ? request.model : item.model;
-  item.listed = number(request.credits);
+  const { candidates } = request;
+  item.listed = number(request.credits) === null ? null : request.credits * (number(candidates) || 1);
+  if (candidates > 1) item.generating = `Generating ${candidates} candidates`;
   item.ratio = ratioOf(request.aspectRatio) || item.ratio;
   if (number(request.submitted_at)) item.since = request.submitted_at * 1000;
 }
@@ -138,23 +146,35 @@ async function readXcoms(item, ti) {
     const isRecord = record && typeof record === "object" && !Array.isArray(record);
     applyRequest(item, request);
     if (isRecord) applyRecord(item, record, key);
-    else item.state = "submitted";
+    else item.state = kind === "generate" && hasPath && (await readCandidates(item)) ? "done" : "submitted";
   } else if (["failed", "up_for_retry", "skipped"].includes(ti.state)) {
     const failure = await xcom(ti, "pictory_failure");
     applyFailure(item, failure);
     if (failure) for (const [to, from] of [["prompt", "prompt"], ["model", "model"], ["job", "job_id"]]) item[to] ??= isText(failure[from]) && failure[from] !== "None" ? failure[from] : null;
     const mayHaveBought = kind === "generate" && ti.state !== "skipped" && !BOUGHT_NOTHING.has(item.error);
     if (mayHaveBought || (kind === "generate" && !item.prompt)) applyRequest(item, await xcom(ti, "pictory_request"));
+    if (item.generating) await readCandidates(item);
     if (ti.state === "skipped" && !failure) item.state = "none";
     if (ti.state === "up_for_retry") item.summary = `${item.summary} Airflow retries it.`;
   } else {
     if (kind === "generate") applyRequest(item, await xcom(ti, "pictory_request"));
     isRequestKnown = item.job !== null;
     item.since ??= Date.parse(ti.start_date) || null;
-    item.summary = isRequestKnown ? "Generating" : "Submitting";
+    item.summary = isRequestKnown ? item.generating || "Generating" : "Submitting";
   }
   return isRequestKnown;
 }
+
+/** Read the candidates of a task, each as an item of its own; return whether there are any. */
+async function readCandidates(item) {
+  const images = await xcom(item.ti, "images");
+  const records = Array.isArray(images) ? images.filter((one) => one && typeof one === "object") : [];
+  item.candidates = records.map((record, at) => applySaved({ ...item, key: JSON.stringify([item.key, at]), why: null }, record, "images"));
+  return records.length > 0;
+}
+
+/** The items to show for one task: both itself and its candidates if it has failed. */
+export const shownOf = (item) => (item.state === "done" && item.candidates) || [item, ...(item.candidates || [])];
 
 /** Find the tasks of a run that wait for jobs or save pictures, by job. */
 export async function relatedTasks(scope, jobs) {
@@ -204,7 +224,7 @@ export async function singleItems(scope, isRunning, offset = 0) {
   const isOfTask = scope.task !== undefined;
   const page = await fetchFailedFirst(scope, isOfTask ? null : ["generate"], offset);
   const ours = page.all.filter((ti) => ["generate", "wait", "save"].includes(kinds.get(ti.operator)));
-  let items = await Promise.all(ours.map(loadItem));
+  let items = (await Promise.all(ours.map(loadItem))).flatMap(shownOf);
   const open = items.filter((item) => item.state === "submitted" && kinds.get(item.ti.operator) === "generate");
   const mayHaveOthers = !isOfTask && page.total <= PAGE;
   if (open.length || mayHaveOthers) {
@@ -219,7 +239,8 @@ export async function singleItems(scope, isRunning, offset = 0) {
   }
   if (isOfTask) await Promise.all(items.map((item) => addPrompt(item, scope)));
   items = failedFirst(items.filter((item) => item.state !== "none"));
-  return { items, total: isOfTask ? items.length : Math.max(page.total, items.length), isOurs: ours.length > 0 };
+  const total = page.total > PAGE ? page.total : Math.min(PAGE, Math.max(page.total, items.length));
+  return { items, total: isOfTask ? Math.min(PAGE, items.length) : total, isOurs: ours.length > 0 };
 }
 
 const failedFirst = (items) => [...items.filter((item) => item.state === "failed"), ...items.filter((item) => item.state !== "failed")];

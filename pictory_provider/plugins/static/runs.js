@@ -6,7 +6,7 @@ import { PAGE, ROOT, enc, kinds, taskInstances } from "./airflow.js";
 import { loadBatch, loadFirst } from "./batches.js";
 import { gridOf } from "./cards.js";
 import { HINT, body, message, pager } from "./frame.js";
-import { relatedTasks, isText, loadItem, mergeRelated } from "./items.js";
+import { relatedTasks, isText, loadItem, mergeRelated, shownOf } from "./items.js";
 import { arrange, el, moment } from "./parts.js";
 
 const STRIP = 6; // pictures of each run in the list
@@ -69,7 +69,7 @@ async function stripOf(tasks) {
       const batch = await loadBatch(ti);
       batches.push(batch);
       items.push(...(await loadFirst(batch, STRIP - items.length)));
-    } else items.push(await loadItem(ti));
+    } else items.push(...shownOf(await loadItem(ti)).slice(0, STRIP - items.length));
   }
   const open = items.filter((item) => item.state === "submitted");
   if (open.length) {

@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipExc
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from pictory_provider.core.picture_names import candidate_name
 from pictory_provider.decorators.pictory import DecoratedImageOperator
 from pictory_provider.exceptions import (
     PictoryBudgetExceeded,
@@ -255,11 +256,13 @@ def changed(kinds, before, models, folder):
     overwrite=st.sampled_from([False, True, "changed"]),
     on_bad_row=st.sampled_from(["fail", "skip"]),
     ended=st.booleans(),
+    candidates=st.sampled_from([(1, 1), (1, 3), (2, 2), (2, 3), (3, 2)]),
     trouble=st.sampled_from([None, None, ("picture", "server-error", -1), ("submit", "drop-after", 1)]),
 )
 def test_what_is_planned_is_what_is_then_bought_to_the_credit(
-    fast, tmp_path, kinds, seed, max_credits, on_budget, overwrite, on_bad_row, ended, trouble
+    fast, tmp_path, kinds, seed, max_credits, on_budget, overwrite, on_bad_row, ended, candidates, trouble
 ):
+    had, candidates = candidates
     chance = random.Random(seed)
     fast.reset()
     folder = tmp_path / str(next(FOLDERS))
@@ -275,7 +278,7 @@ def test_what_is_planned_is_what_is_then_bought_to_the_credit(
         first = Tries(folder)
         first.try_number = first.max_tries  # its last try
         with suppress(AirflowException):
-            first(before)
+            first(before, candidates=had)
         fast.clear_faults()
     table = changed(kinds, before, models, folder if ended else None)
     arguments = {
@@ -285,6 +288,7 @@ def test_what_is_planned_is_what_is_then_bought_to_the_credit(
         "on_bad_row": on_bad_row,
         "skip_blank": "prompt",
         "max_in_flight": 4,
+        "candidates": candidates,
     }
     attempts = Tries(folder).of_another_run("second")
     was = state_of(folder, attempts, fast)
@@ -306,6 +310,11 @@ def test_what_is_planned_is_what_is_then_bought_to_the_credit(
     assert (error is None) == (planned_error is None), (error, planned_error)
     if error is not None:
         assert type(error) is type(planned_error)
+    elif candidates > 1 and bought:
+        prompts = {submission.body["prompt"] for submission in fast.submissions[submitted:]}
+        for row in (row for row in table if row["prompt"] in prompts):
+            made = [folder / candidate_name(row["file_name"], n) for n in range(1, candidates + 1)]
+            assert all(file.exists() for file in made)
 
 
 # As much as the limits allow ----------------------------------------------------------------------------
