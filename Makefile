@@ -113,6 +113,7 @@ format: .venv/.installed
 
 docs-update: .venv/.installed
 	@$(BIN)/python -m tests.docs.snippets
+	@$(BIN)/python -m tests.docs.configuration
 	@$(BIN)/python -m tests.tools.layers
 
 docs: site

@@ -62,8 +62,11 @@ def problems(project: dict[str, Any], version: str, changelog: str, tags: list[s
 
 
 def run(*command: str | Path, **options: Any) -> str:
-    """Run a program, and return what it prints."""
-    return subprocess.run([*map(str, command)], check=True, stdout=subprocess.PIPE, text=True, **options).stdout
+    """Run a program, and return what it prints; end with its errors if it fails."""
+    done = subprocess.run([*map(str, command)], check=False, capture_output=True, text=True, **options)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, command[:3]))} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
 
 
 def build(folder: Path, epoch: str) -> list[Path]:
@@ -88,9 +91,8 @@ def install(wheel: Path, folder: Path, resolution: str) -> Path:
     wanted = ("--resolution", resolution, "--requirements", ROOT / "pyproject.toml", wheel)
     run(BIN / "uv", "pip", "install", "--quiet", "--python", python, *wanted)
     env = os.environ | {"AIRFLOW_HOME": str(folder / "airflow")}
-    print(
-        f"{resolution}:", run(python, "-W", "ignore", "-c", IMPORTS, cwd=folder, env=env).strip().splitlines()[-1]
-    )
+    imported = run(python, "-W", "ignore", "-c", IMPORTS, cwd=folder, env=env)
+    print(f"{resolution}:", imported.splitlines()[-1])
     return python
 
 
@@ -113,11 +115,8 @@ def main() -> int:
         folder = Path(name)
         epoch, commit = run("git", "log", "-1", "--format=%ct %H", cwd=ROOT).split()
         once, again = (build(folder / number, epoch) for number in ("1", "a-longer-name"))
-        differing = [
-            file.name for file, other in zip(once, again, strict=True) if file.read_bytes() != other.read_bytes()
-        ]
-        if differing:
-            print("Two builds of one commit differ:", *differing)
+        if digests(once) != digests(again):
+            print("Two builds of one commit differ:", *digests(once), *digests(again), sep="\n  ")
             return 1
         print("Two builds of", commit, "in different folders are the same, byte for byte.")
         run(BIN / "twine", "check", "--strict", *once)
@@ -127,8 +126,9 @@ def main() -> int:
         named = folder / "pyproject.toml"
         named.write_text(text.replace('dynamic = ["version"]', f'version = "{version}"'))
         sbom = folder / f"{wheel.name.partition('-py3')[0]}.cdx.json"
-        run(BIN / "cyclonedx-py", "environment", "--pyproject", named, "--mc-type", "library", "--output-reproducible",
-            "--output-file", sbom, python, env=os.environ | {"SOURCE_DATE_EPOCH": epoch})  # fmt: skip
+        options = ("--pyproject", named, "--mc-type", "library", "--output-reproducible", "--output-file", sbom)
+        env = os.environ | {"SOURCE_DATE_EPOCH": epoch}
+        run(BIN / "cyclonedx-py", "environment", *options, python, env=env)
         out = ROOT / "dist" / ("rehearsal" if rehearses else version)
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
@@ -138,9 +138,8 @@ def main() -> int:
     if rehearses:
         print("This was a rehearsal: do not publish these files.")
     else:
-        print(f"""Nothing was uploaded. To publish, as CONTRIBUTING.md describes:
-  git tag --sign v{version} {commit} && git push origin v{version}
-The workflow of the tag builds the same files, publishes them as a trusted publisher, and attests them.""")
+        print("Nothing was uploaded. Next, as CONTRIBUTING.md describes:")
+        print(f"  git tag v{version} {commit} && git push origin v{version}")
     return 0
 
 

@@ -34,6 +34,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from pictory_provider import exceptions
 from pictory_provider.api.errors import StorageFailed
+from pictory_provider.api.extra import FIELDS
 from pictory_provider.api.models import MODELS, STYLES, ImageOptions, ImageRequest
 from pictory_provider.api.timing import Timing
 from pictory_provider.client.sync import SyncClient
@@ -52,6 +53,7 @@ from pictory_provider.storage import folder, preflight, tables
 from pictory_provider.storage.files import LocalFiles
 from pictory_provider.storage.target import Target
 from tests.certificates import self_signed
+from tests.docs import configuration
 from tests.docs.snippets import PAGES, QUOTATION, ROOT, quoted
 from tests.provider.batches import Tries
 from tests.stand_ins import StateStore, TaskInstance
@@ -177,6 +179,11 @@ def test_every_quotation_is_what_the_file_says(page):
     assert page.read_text() == quoted(page.read_text()), "run `make docs-update`"
 
 
+def test_the_configuration_reference_is_that_of_the_code():
+    assert configuration.PAGE.read_text() == configuration.page(), "run `make docs-update`"
+    assert tuple(CONNECTION_FIELDS) == FIELDS
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page):
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
@@ -272,14 +279,18 @@ def test_the_metadata_claims_what_the_matrix_tries_and_no_more():
     assert {place.python for place in matrix.SOME} == set(pythons)
 
 
-def test_every_promise_stands_beside_a_test_that_exists():
-    page = (ROOT / "docs" / "reliability.md").read_text()
+@pytest.mark.parametrize(
+    ("page", "title"), [("reliability", "Guarantees and their tests"), ("security", "Threats and their tests")]
+)
+def test_every_promise_stands_beside_a_test_that_exists(page, title):
+    page = (ROOT / "docs" / f"{page}.md").read_text()
     named = re.findall(r"`(tests/\S+\.py)::(\w+)`", page)
     assert len(named) > 20
     assert [(file, test) for file, test in named if f"def {test}(" not in (ROOT / file).read_text()] == []
     promises = [line for line in page.splitlines() if line.startswith("| ") and "`tests/" in line]
-    section = page.split("\n## Guarantees and their tests\n")[1].split("\n## ")[0]
-    assert len(promises) == section.count("\n| ") - section.count("| tested by |")
+    section = page.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    without = section.count("| tested by |") + section.count(" | [the guarantees about money](")
+    assert len(promises) == section.count("\n| ") - without
 
 
 def heading_of(text: str) -> str:
