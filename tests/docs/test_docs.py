@@ -293,6 +293,16 @@ def test_every_promise_stands_beside_a_test_that_exists(page, title):
     assert len(promises) == section.count("\n| ") - without
 
 
+def test_every_finding_is_listed_with_its_versions_and_a_test_that_exists():
+    page = (ROOT / "findings" / "README.md").read_text()
+    rows = re.findall(r"^\| \[`(\S+)`\]\(\1\) \| (.+?) \| .+ \| `(tests/\S+\.py)::(\w+)` \|$", page, re.MULTILINE)
+    assert [script for script, *_ in rows] == sorted(file.name for file in (ROOT / "findings").glob("*.sh"))
+    for script, versions, file, test in rows:
+        text = (ROOT / "findings" / script).read_text()
+        assert [version for version in re.findall(r"\d[\w.]+", versions) if version not in text] == [], script
+        assert f"def {test}(" in (ROOT / file).read_text(), script
+
+
 def heading_of(text: str) -> str:
     """Return the heading of an error text; there must be exactly one."""
     fitting = [h for h in HEADINGS if re.match(".*?".join(re.escape(part) for part in h.split("…")), text)]
