@@ -127,7 +127,7 @@ site: .venv/.installed
 screenshots: .venv/.installed
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group screenshots
 	@$(BIN)/python docs/screenshots.py
-	@PICTORY_SCREENSHOTS=1 $(BIN)/python -m pytest tests/browser
+	@PICTORY_SCREENSHOTS=1 $(BIN)/python -m pytest tests/browser/test_errors.py
 
 bench: .venv/.installed
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group bench

@@ -22,6 +22,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 SHIPPED = "pictory_provider"
+SHOWN = {"docs/images/gallery*.png": "plugins/static", "docs/images/connection*.png": "provider_info.py"}
+"""What the screenshots show, in the package."""
 _INVENTED = re.compile(
     r"//(localhost|127\.|([\w.-]*\.)?example\.|[^/]*$)|/(owner|user|org|your-|placeholder)|[<>{}]"
 )
@@ -38,7 +40,7 @@ print(len(modules), "modules can be imported with Airflow", importlib.metadata.v
 """
 
 
-def problems(project: dict[str, Any], version: str, changelog: str, tags: list[str]) -> list[str]:
+def problems(project: dict[str, Any], version: str, *, readme: str, changelog: str, tags: list[str]) -> list[str]:
     """Return what stops a release.
 
     :param project: the table ``[project]`` of ``pyproject.toml``.
@@ -51,6 +53,11 @@ def problems(project: dict[str, Any], version: str, changelog: str, tags: list[s
     for name, url in urls.items():
         if not url.startswith("https://") or _INVENTED.search(url.lower()):
             found.append(f"[project.urls] {name} = {url!r} is a placeholder: write the real address.")
+    if "readme" in project and re.search(r"\]\((?!https://|#)", readme):
+        found.append(
+            "README.md has relative links, which are dead on the package index: "
+            "let hatch-fancy-pypi-readme make them absolute."
+        )
     (newest,) = re.findall(r"^## (.+)$", changelog, re.MULTILINE)[:1]
     if newest.split()[0] != version:
         found.append(
@@ -67,6 +74,11 @@ def run(*command: str | Path, **options: Any) -> str:
     if done.returncode:
         raise SystemExit(f"{' '.join(map(str, command[:3]))} failed:\n{done.stdout}{done.stderr}")
     return done.stdout
+
+
+def last_change(path: str) -> int:
+    """Return the time of the last commit that changed a path."""
+    return int(run("git", "log", "-1", "--format=%ct", "--", path, cwd=ROOT))
 
 
 def build(folder: Path, epoch: str) -> list[Path]:
@@ -103,10 +115,20 @@ def main() -> int:
     rehearses = parser.parse_args().rehearse
     text = (ROOT / "pyproject.toml").read_text()
     (version,) = re.findall(r'__version__ = "(.+)"', (ROOT / SHIPPED / "__init__.py").read_text())
-    tags = run("git", "tag", cwd=ROOT).split()
-    found = problems(tomllib.loads(text)["project"], version, (ROOT / "CHANGELOG.md").read_text(), tags)
+    found = problems(
+        tomllib.loads(text)["project"],
+        version,
+        readme=(ROOT / "README.md").read_text(),
+        changelog=(ROOT / "CHANGELOG.md").read_text(),
+        tags=run("git", "tag", cwd=ROOT).split(),
+    )
     if run("git", "status", "--porcelain", cwd=ROOT):
         found.append("The work tree has changes that are not committed: they would not be in the release.")
+    found += [
+        f"{pictures} are older than {SHIPPED}/{source}: run `make screenshots`, and look at them."
+        for pictures, source in SHOWN.items()
+        if last_change(pictures) < last_change(f"{SHIPPED}/{source}")
+    ]
     if found:
         print("This cannot be released:", *found, sep="\n- ")
         if not rehearses:

@@ -787,6 +787,23 @@ def test_the_sidecar_of_the_docs_can_be_read_and_its_digest_made_by_hand():
     }
 
 
+def test_every_picture_of_the_docs_is_shown():
+    shown = {target for page in PAGES for target in re.findall(r"images/([\w/.-]+)", page.read_text())}
+    images = ROOT / "docs" / "images"
+    assert {str(file.relative_to(images)) for file in images.rglob("*.*")} == shown
+
+
+def test_the_pages_agree_on_how_long_a_command_takes():
+    told: dict[str, list[str]] = {}
+    for page in PAGES:
+        for text in re.split(r"\bmake (?=[a-z])", page.read_text())[1:]:
+            if found := re.search(r"\bin ((?:[\w-]+ ){1,3}(?:minute|hour)s?)\b", text):
+                told.setdefault(re.match(r"[\w-]+", text)[0], []).append(found[1])
+    assert {command for command, times in told.items() if len(times) > 1} == {"demo", "test"}
+    assert {command: set(times) for command, times in told.items() if len(set(times)) > 1} == {}
+    assert int(re.search(r"^Done in (\d+) s", (ROOT / "README.md").read_text(), re.MULTILINE)[1]) <= 60
+
+
 def test_make_help_names_every_target():
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)[1].split()) - {"help"}

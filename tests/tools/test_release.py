@@ -31,7 +31,9 @@ CHANGELOG = "# Changelog\n\n## 0.2.0\n\nText.\n\n## 0.1.0\n"
 
 
 def test_a_release_with_an_address_and_a_new_version_may_go_on(problems):
-    assert problems(ADDRESS, "0.2.0", CHANGELOG, ["v0.1.0"]) == []
+    readme = "[one](https://pypi.org/), [two](#two)"
+    project = ADDRESS | {"readme": "README.md"}
+    assert problems(project, "0.2.0", readme=readme, changelog=CHANGELOG, tags=["v0.1.0"]) == []
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,7 @@ def test_a_release_with_an_address_and_a_new_version_may_go_on(problems):
     ],
 )
 def test_a_release_without_a_real_address_is_stopped(problems, project):
-    (problem,) = problems(project, "0.2.0", CHANGELOG, [])
+    (problem,) = problems(project, "0.2.0", readme="", changelog=CHANGELOG, tags=[])
     assert "[project.urls]" in problem
 
 
@@ -64,8 +66,16 @@ def test_a_release_without_a_real_address_is_stopped(problems, project):
     ],
 )
 def test_a_release_of_another_version_than_the_change_logs_is_stopped(problems, version, changelog, tags, text):
-    (problem,) = problems(ADDRESS, version, changelog, tags)
+    (problem,) = problems(ADDRESS, version, readme="", changelog=changelog, tags=tags)
     assert text in problem
+
+
+def test_a_page_of_the_package_index_with_dead_links_is_stopped(problems):
+    readme = "[a page](docs/index.md)"
+    (problem,) = problems(ADDRESS | {"readme": "README.md"}, "0.2.0", readme=readme, changelog=CHANGELOG, tags=[])
+    assert "relative links" in problem
+    project = ADDRESS | {"dynamic": ["readme"]}
+    assert problems(project, "0.2.0", readme=readme, changelog=CHANGELOG, tags=[]) == []
 
 
 def test_the_project_has_no_address_yet_so_the_program_stops_before_it_builds_anything():
