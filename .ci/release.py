@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "pictory_provider"
 BIN = Path(sys.executable).parent
-SHIPPED = "pictory_provider"
 SHOWN = {"docs/images/gallery*.png": "plugins/static", "docs/images/connection*.png": "provider_info.py"}
 """What the screenshots show, in the package."""
-_INVENTED = re.compile(
+PLACEHOLDER = re.compile(
     r"//(localhost|127\.|([\w.-]*\.)?example\.|[^/]*$)|/(owner|user|org|your-|placeholder)|[<>{}]"
 )
 IMPORTS = """
-import importlib, importlib.metadata, sys
+import importlib, importlib.metadata
 modules = [
     ".".join(file.with_suffix("").parts).removesuffix(".__init__")
     for file in importlib.metadata.files("airflow-provider-pictory")
@@ -51,7 +51,7 @@ def problems(project: dict[str, Any], version: str, *, readme: str, changelog: s
     if not urls:
         found.append("pyproject.toml has no [project.urls]: add the address of the repository, as Source.")
     for name, url in urls.items():
-        if not url.startswith("https://") or _INVENTED.search(url.lower()):
+        if not url.startswith("https://") or PLACEHOLDER.search(url.lower()):
             found.append(f"[project.urls] {name} = {url!r} is a placeholder: write the real address.")
     if "readme" in project and re.search(r"\]\((?!https://|#)", readme):
         found.append(
@@ -114,7 +114,7 @@ def main() -> int:
     parser.add_argument("--rehearse", action="store_true", help="go on if something stops a release")
     rehearses = parser.parse_args().rehearse
     text = (ROOT / "pyproject.toml").read_text()
-    (version,) = re.findall(r'__version__ = "(.+)"', (ROOT / SHIPPED / "__init__.py").read_text())
+    (version,) = re.findall(r'__version__ = "(.+)"', (ROOT / PACKAGE / "__init__.py").read_text())
     found = problems(
         tomllib.loads(text)["project"],
         version,
@@ -125,9 +125,9 @@ def main() -> int:
     if run("git", "status", "--porcelain", cwd=ROOT):
         found.append("The work tree has changes that are not committed: they would not be in the release.")
     found += [
-        f"{pictures} are older than {SHIPPED}/{source}: run `make screenshots`, and look at them."
+        f"{pictures} are older than {PACKAGE}/{source}: run `make screenshots`, and look at them."
         for pictures, source in SHOWN.items()
-        if last_change(pictures) < last_change(f"{SHIPPED}/{source}")
+        if last_change(pictures) < last_change(f"{PACKAGE}/{source}")
     ]
     if found:
         print("This cannot be released:", *found, sep="\n- ")

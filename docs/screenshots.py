@@ -31,6 +31,7 @@ def main() -> None:
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         sys.exit("No Chromium on this machine: apt-get install chromium")
+    shutil.rmtree(ROOT / ".demo", ignore_errors=True)  # pictures of an earlier run would be reused
     command = [sys.executable, "-u", "-m", "demo", "ui"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as ui:
         try:

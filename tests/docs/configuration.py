@@ -14,7 +14,10 @@ from pictory_provider.provider_info import CONNECTION_FIELDS, DEFAULT_CONN_ID, O
 from tests.docs.snippets import ROOT
 
 PAGE = ROOT / "docs" / "configuration.md"
-FIRST = json.loads((ROOT / "tests/provider/releases/0.1.0/interface.json").read_text())
+RELEASES = {
+    file.parent.name: json.loads(file.read_text())
+    for file in sorted(ROOT.glob("tests/provider/releases/*/interface.json"))
+}
 TEXT = f"""# Configuration reference
 
 <!-- `make docs-update` writes this page from `pictory_provider/provider_info.py`. -->
@@ -46,9 +49,9 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in (head, ("---",) * len(head), *rows))
 
 
-def since(kind: str, name: str) -> str:
-    """Return the release that brought a setting."""
-    return "0.1.0" if name in FIRST[kind] else "unreleased"
+def since(field: str) -> str:
+    """Return the first release whose connections have a field."""
+    return next((version for version, had in RELEASES.items() if field in had["connection"]), "the next release")
 
 
 def option(name: str, about: dict[str, Any]) -> str:
@@ -75,7 +78,8 @@ def shown(default: Any) -> str:
     """Return a default as the page shows it."""
     if default in (None, ""):
         return "empty"
-    return f"`{default:g}`" if isinstance(default, float) else f"`{default.replace(__version__, '<version>')}`"
+    text = default if isinstance(default, str) else f"{default:g}"
+    return f"`{text.replace(__version__, '<version>')}`"
 
 
 def page() -> str:
@@ -86,7 +90,7 @@ def page() -> str:
             f"`{name}`",
             type_of(field["schema"]),
             shown(defaults[name]),
-            since("connection", name),
+            since(name),
             field["description"],
         )
         for name, field in CONNECTION_FIELDS.items()

@@ -172,4 +172,5 @@ def shape(value: Any) -> Any:
 if __name__ == "__main__":
     page, out = map(Path, sys.argv[1:])
     found = {"names": dict(names(page.read_text())), **settings(), "stored": stored()}
+    out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(found, indent=1) + "\n")
