@@ -18,6 +18,8 @@
 # make docs, site        the website, and tests of its code; docs-update updates the quoted code
 # make screenshots       the screenshots in the docs
 # make bench             the figures of docs/performance.md
+# make audit             known vulnerabilities of the pinned packages
+# make release           build and check a release; uploads nothing
 # make clean             delete everything that make creates
 #
 # CONTRIBUTING.md describes each of them.
@@ -30,10 +32,10 @@ IN_PARALLEL = --numprocesses $(shell $(PYTHON) -c 'import os; print(2 + os.cpu_c
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-pure test-browser test-newcomer test-readers test-faults test-faults-lines test-faults-batches test-faults-others test-distributed matrix live lint format docs site docs-update screenshots bench clean
+.PHONY: help demo ui test test-pure test-browser test-newcomer test-readers test-faults test-faults-lines test-faults-batches test-faults-others test-distributed matrix live lint format docs site docs-update screenshots bench audit release clean
 
 help:
-	@sed -n '4,23s/^# \{0,1\}//p' Makefile
+	@sed -n '4,25s/^# \{0,1\}//p' Makefile
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 15) else "Python 3.11 to 3.14 is needed: make PYTHON=/path/to/python3.11 demo")'
@@ -111,6 +113,7 @@ format: .venv/.installed
 
 docs-update: .venv/.installed
 	@$(BIN)/python -m tests.docs.snippets
+	@$(BIN)/python -m tests.docs.configuration
 	@$(BIN)/python -m tests.tools.layers
 
 docs: site
@@ -124,11 +127,22 @@ site: .venv/.installed
 screenshots: .venv/.installed
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group screenshots
 	@$(BIN)/python docs/screenshots.py
-	@PICTORY_SCREENSHOTS=1 $(BIN)/python -m pytest tests/browser
+	@PICTORY_SCREENSHOTS=1 $(BIN)/python -m pytest tests/browser/test_errors.py
 
 bench: .venv/.installed
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group bench
 	@$(BIN)/python -m benchmarks
+
+# It sends the names and versions to the package index.
+audit: .venv/.installed
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group release
+	@$(BIN)/pip-audit --strict --progress-spinner off --timeout 5 --disable-pip --no-deps --requirement constraints.txt || \
+	{ echo "If no vulnerability is listed, the index could not be reached, or does not know a package."; exit 1; }
+
+# REHEARSE=1: report what stops a release, and check everything else
+release: .venv/.installed
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group release
+	@$(BIN)/python .ci/release.py $(if $(REHEARSE),--rehearse)
 
 clean:
 	rm -rf .venv .demo dist build docs/_build .mypy_cache .ruff_cache .hypothesis

@@ -31,6 +31,7 @@ def main() -> None:
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         sys.exit("No Chromium on this machine: apt-get install chromium")
+    shutil.rmtree(ROOT / ".demo", ignore_errors=True)  # pictures of an earlier run would be reused
     command = [sys.executable, "-u", "-m", "demo", "ui"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as ui:
         try:
@@ -57,7 +58,7 @@ def address(ui: subprocess.Popen[str]) -> str:
 
 
 def finished_run(url: str) -> str:
-    """Run the DAG a few times, so that the grid has something to show, and return the last run's id."""
+    """Run the DAG a few times, so that the newest runs have something to show, and return the last run's id."""
     token = requests.get(f"{url}/auth/token", timeout=10).json()["access_token"]
 
     def call(method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -85,15 +86,11 @@ def take(page: Page, url: str, run_id: str) -> None:
     page.get_by_role("textbox").first.fill("pictory_default")
     page.wait_for_timeout(1000)
     page.screenshot(path=IMAGES / "connection.png")
-    page.set_viewport_size({"width": 1280, "height": 1060})
+    page.set_viewport_size({"width": 1280, "height": 1420})
     page.get_by_role("button", name="Extra Fields", exact=True).click()
     page.wait_for_timeout(1000)
     page.screenshot(path=IMAGES / "connection-extra.png")
     page.set_viewport_size({"width": 1280, "height": 800})
-
-    page.goto(f"{url}/dags/{DAG}/runs/{run_id}")
-    page.wait_for_timeout(3000)
-    page.screenshot(path=IMAGES / "grid.png")
 
     take_pictures(page, url)
 

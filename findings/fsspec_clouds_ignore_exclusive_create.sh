@@ -75,9 +75,11 @@ assert seen == {
 }, seen
 server.stop()
 PYTHON
+python3 -m venv "$folder/uv"
+"$folder/uv/bin/pip" install --quiet --disable-pip-version-check uv==0.9.11
 look() {
-    python3 -m venv "$folder/$1"
-    "$folder/$1/bin/pip" install --quiet --disable-pip-version-check "${@:2}"
+    "$folder/uv/bin/uv" venv --quiet --python "$folder/uv/bin/python" "$folder/$1"
+    "$folder/uv/bin/uv" pip install --quiet --python "$folder/$1/bin/python" "${@:2}"
     "$folder/$1/bin/python" -W ignore "$folder/look.py" "$folder"
 }
 look old s3fs==2024.6.0 fsspec==2024.6.0 aiobotocore==2.13.0 botocore==1.34.106 boto3==1.34.106 'moto[server,s3]==5.0.28'

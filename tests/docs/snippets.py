@@ -13,7 +13,7 @@ import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "findings" / "README.md"]
 QUOTATION = re.compile(r"(<!-- include (\S+) (\S+) -->\n```python\n)(.*?)(```)", re.DOTALL)
 
 

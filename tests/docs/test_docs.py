@@ -34,6 +34,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from pictory_provider import exceptions
 from pictory_provider.api.errors import StorageFailed
+from pictory_provider.api.extra import FIELDS
 from pictory_provider.api.models import MODELS, STYLES, ImageOptions, ImageRequest
 from pictory_provider.api.timing import Timing
 from pictory_provider.client.sync import SyncClient
@@ -52,6 +53,7 @@ from pictory_provider.storage import folder, preflight, tables
 from pictory_provider.storage.files import LocalFiles
 from pictory_provider.storage.target import Target
 from tests.certificates import self_signed
+from tests.docs import configuration
 from tests.docs.snippets import PAGES, QUOTATION, ROOT, quoted
 from tests.provider.batches import Tries
 from tests.stand_ins import StateStore, TaskInstance
@@ -177,6 +179,11 @@ def test_every_quotation_is_what_the_file_says(page):
     assert page.read_text() == quoted(page.read_text()), "run `make docs-update`"
 
 
+def test_the_configuration_reference_is_that_of_the_code():
+    assert configuration.PAGE.read_text() == configuration.page(), "run `make docs-update`"
+    assert tuple(CONNECTION_FIELDS) == FIELDS
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page):
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
@@ -262,7 +269,7 @@ def test_the_metadata_claims_what_the_matrix_tries_and_no_more():
     minor = int(pythons[-1].split(".")[1])
     assert project["requires-python"] == f">={pythons[0]},<3.{minor + 1}"
     named = [c.rpartition(" ")[2] for c in project["classifiers"] if "Python :: 3." in c]
-    assert named == pythons
+    assert named == [python for python in pythons if python not in matrix.NEVER_RUN]
     page = (ROOT / "docs" / "versions.md").read_text()
     assert [r for r in releases if f"| {r} | {', '.join(pythons)} |" not in page] == []
     tried = {(place.airflow, place.python) for place in matrix.ALL}
@@ -272,14 +279,28 @@ def test_the_metadata_claims_what_the_matrix_tries_and_no_more():
     assert {place.python for place in matrix.SOME} == set(pythons)
 
 
-def test_every_promise_stands_beside_a_test_that_exists():
-    page = (ROOT / "docs" / "reliability.md").read_text()
+@pytest.mark.parametrize(
+    ("page", "title"), [("reliability", "Guarantees and their tests"), ("security", "Threats and their tests")]
+)
+def test_every_promise_stands_beside_a_test_that_exists(page, title):
+    page = (ROOT / "docs" / f"{page}.md").read_text()
     named = re.findall(r"`(tests/\S+\.py)::(\w+)`", page)
     assert len(named) > 20
     assert [(file, test) for file, test in named if f"def {test}(" not in (ROOT / file).read_text()] == []
     promises = [line for line in page.splitlines() if line.startswith("| ") and "`tests/" in line]
-    section = page.split("\n## Guarantees and their tests\n")[1].split("\n## ")[0]
-    assert len(promises) == section.count("\n| ") - section.count("| tested by |")
+    section = page.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    without = section.count("| tested by |") + section.count(" | [the guarantees about money](")
+    assert len(promises) == section.count("\n| ") - without
+
+
+def test_every_finding_is_listed_with_its_versions_and_a_test_that_exists():
+    page = (ROOT / "findings" / "README.md").read_text()
+    rows = re.findall(r"^\| \[`(\S+)`\]\(\1\) \| (.+?) \| .+ \| `(tests/\S+\.py)::(\w+)` \|$", page, re.MULTILINE)
+    assert [script for script, *_ in rows] == sorted(file.name for file in (ROOT / "findings").glob("*.sh"))
+    for script, versions, file, test in rows:
+        text = (ROOT / "findings" / script).read_text()
+        assert [version for version in re.findall(r"\d[\w.]+", versions) if version not in text] == [], script
+        assert f"def {test}(" in (ROOT / file).read_text(), script
 
 
 def heading_of(text: str) -> str:
@@ -764,6 +785,23 @@ def test_the_sidecar_of_the_docs_can_be_read_and_its_digest_made_by_hand():
         "replaces",  # until it is
         "digital_source_type",  # of a file that says something of its origin
     }
+
+
+def test_every_picture_of_the_docs_is_shown():
+    shown = {target for page in PAGES for target in re.findall(r"images/([\w/.-]+)", page.read_text())}
+    images = ROOT / "docs" / "images"
+    assert {str(file.relative_to(images)) for file in images.rglob("*.*")} == shown
+
+
+def test_the_pages_agree_on_how_long_a_command_takes():
+    told: dict[str, list[str]] = {}
+    for page in PAGES:
+        for text in re.split(r"\bmake (?=[a-z])", page.read_text())[1:]:
+            if found := re.search(r"\bin ((?:[\w-]+ ){1,3}(?:minute|hour)s?)\b", text):
+                told.setdefault(re.match(r"[\w-]+", text)[0], []).append(found[1])
+    assert {command for command, times in told.items() if len(times) > 1} == {"demo", "test"}
+    assert {command: set(times) for command, times in told.items() if len(set(times)) > 1} == {}
+    assert int(re.search(r"^Done in (\d+) s", (ROOT / "README.md").read_text(), re.MULTILINE)[1]) <= 60
 
 
 def test_make_help_names_every_target():

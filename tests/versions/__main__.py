@@ -25,6 +25,8 @@ releases break with newer dependencies."""
 OF_MAKE_TEST = "3.3.2"
 """The release for ``make test``, which tests all components."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+NEVER_RUN = ("3.14",)
+"""Those of them for which only wheels were found, so the package has no classifier for them."""
 PRE_RELEASES = {"3.4.0b2": ("apache-airflow-core==3.4.0b2", "apache-airflow-task-sdk==1.4.0b2")}
 """Further requirements of a pre-release, because pre-releases are installed only if they are named."""
 TOOLS = ("pytest", "pytest-mock", "pytest-xdist", "hypothesis", "psutil", "playwright", "xlsxwriter")
@@ -51,7 +53,7 @@ OF_DECISIONS = (
     "tests/provider/triggers/test_parity.py",
 )
 """These take long and depend little on Airflow. With ``--quick`` they run only with the oldest dependencies."""
-OF_THE_SOURCE = shutil.ignore_patterns("test_layers.py", "test_benchmarks.py", "__pycache__")
+OF_THE_SOURCE = shutil.ignore_patterns("test_layers.py", "test_benchmarks.py", "test_release.py", "__pycache__")
 
 
 @dataclass(frozen=True)

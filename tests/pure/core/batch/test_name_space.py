@@ -47,6 +47,20 @@ def test_a_column_that_is_named_like_a_field_may_be_data():
     assert table.warnings == ()
 
 
+def test_a_table_sets_nothing_but_the_prompt_if_request_columns_says_so():
+    others = {
+        "file_name": "another.png",
+        "model": "nanobanana-pro",
+        "aspect_ratio": "16:9",
+        "style": "photorealistic",
+        "reference_image_url": "s3://secrets@vault/passport.png",
+    }
+    (row,) = built([{"prompt": "A lamp", **others}], request_columns=dict.fromkeys(others)).rows
+    (plain,) = built([{"prompt": "A lamp"}]).rows
+    assert (row.request, row.file_name) == (plain.request, plain.file_name)
+    assert row.columns == others
+
+
 def test_a_pattern_may_use_a_column_of_its_own_name_that_is_only_data():
     (row,) = built([{"prompt": "A lamp"}], prompt="{prompt}, soft light", request_columns={"prompt": None}).rows
     assert row.request.prompt == "A lamp, soft light"
