@@ -31,7 +31,7 @@ CHANGELOG = "# Changelog\n\n## 0.2.0\n\nText.\n\n## 0.1.0\n"
 
 
 def test_a_release_with_an_address_and_a_new_version_may_go_on(problems):
-    readme = "[one](https://pypi.org/), [two](#two)"
+    readme = "[one](https://github.com/), [two](#two)"
     project = ADDRESS | {"readme": "README.md"}
     assert problems(project, "0.2.0", readme=readme, changelog=CHANGELOG, tags=["v0.1.0"]) == []
 
