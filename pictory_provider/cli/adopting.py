@@ -15,7 +15,7 @@ from pictory_provider.api.errors import PictoryError, RequestInvalid
 from pictory_provider.api.models import JobState
 from pictory_provider.core.attempt import MadeBy
 from pictory_provider.core.picture_names import SIDECAR_SUFFIX
-from pictory_provider.core.sidecar import INTENT
+from pictory_provider.core.sidecar import INTENT, REDO
 from pictory_provider.core.submission import KEY, Submission
 
 if TYPE_CHECKING:
@@ -163,6 +163,8 @@ def _find_sidecar(path: str, instance: Instance) -> tuple[str | None, tuple[Pict
         return f"{name} belongs to {sidecar.made_by}", None
     if sidecar.saved is not None:
         return f"{name} describes the saved picture of job {sidecar.submission.job_id}", None
+    if sidecar.state == REDO:  # the job takes the place of the purchase
+        sidecar = replace(sidecar, moved_to=None, may_be=())
     return None, (target, sidecar)
 
 
