@@ -173,9 +173,14 @@ def _update_sidecar(target: PictureTarget, sidecar: Sidecar, instance: Instance,
 
     :return: why that failed; ``None`` if it did not.
     """
-    adopted = replace(sidecar.submission, job_id=job_id, submitted_at=None)
+    adopted = replace(
+        sidecar,
+        submission=replace(sidecar.submission, job_id=job_id, submitted_at=None),
+        made_by=MadeBy.from_task_instance(instance),
+        redone=tuple(each for each in sidecar.redone if each != job_id),
+    )
     try:
-        if target.write_sidecar(replace(sidecar, submission=adopted, made_by=MadeBy.from_task_instance(instance))):
+        if target.write_sidecar(adopted):
             return None
     except PictoryError as error:
         return error.message.rstrip(".")

@@ -14,7 +14,7 @@ a job of the same request, after a clear          adopts it; with ``overwrite`` 
 a job of another request, after a clear           decides as below, as if another task had submitted it
 an intent, on a retry                             :class:`SubmitOutcomeUnknown`
 an intent, after a clear                          submits: a user was told, and has decided
-a job, and the sidecar is in state ``redo``       decides as below: that record no longer counts
+a job whose picture ``redo`` has moved away       decides as below: that record no longer counts
 ================================================  =====================================================
 
 Then whatever else exists at the path:
@@ -239,9 +239,12 @@ def decide_at_path(existing: ExistingImage, on_record: Any, spec: GenerationSpec
     own = _own(existing, spec)
     value = latest(on_record, own)
     found = None if value is None else Submission.from_dict(value)
-    if value is None or (found and existing.sidecar and existing.sidecar.overrides(found.job_id)):
+    if value is None:
         return _as_another(existing, spec)
     was_cleared = found is not None and found.is_before_a_clear(max_tries=spec.max_tries, retries=spec.retries)
+    if found and existing.sidecar and existing.sidecar.overrides(found.job_id):
+        is_bought_again = not was_cleared and existing.sidecar.state != REDO
+        return _as_another(existing, spec._replace(overwrite=False) if is_bought_again else spec)
     to_buy = "choose another path or set overwrite=True, and clear the task"
     step = decide_by_record(value, spec, to_buy=to_buy)
     picture_of = own.submission.job_id if own and existing.has_its_picture else None

@@ -12,8 +12,8 @@ picture. It is JSON, in one of four states:
 ``redo``    ``airflow pictory redo`` has moved the picture away, and another one is to be bought here
 ==========  =========================================================================================
 
-A sidecar in state ``redo`` overrides every other record of its job. Version 0.1.0 cannot read it, and does not
-buy.
+Version 0.1.0 cannot read a sidecar in state ``redo``, and buys nothing. Later sidecars of the same path name the
+jobs whose pictures were moved away: every other record of these jobs counts as absent.
 
 The first two are the record of a submission (:mod:`pictory_provider.core.submission`), with field names that a
 user who reads the folder understands. Times are ISO 8601, in UTC.
@@ -133,6 +133,7 @@ class Sidecar:
         saves the picture under another name.
     :param moved_to: in state ``redo``: the name of the file to which its picture was moved. While the picture is
         still at its path too, that is one of :attr:`may_be`.
+    :param redone: the jobs whose pictures were moved away from this path.
     """
 
     file: str
@@ -143,6 +144,7 @@ class Sidecar:
     may_be: tuple[SavedFile, ...] = ()
     replaces: Sidecar | None = None
     moved_to: str | None = None
+    redone: tuple[str, ...] = ()
 
     def as_saved(self, size: int | None, digest: Callable[[], str]) -> Sidecar:
         """Return it with the existing picture, if that is one of :attr:`may_be`, which stays.
@@ -171,11 +173,12 @@ class Sidecar:
         :param to: the name of the file to which its saved picture is moved.
         """
         assert self.saved is not None
-        return replace(self, saved=None, may_be=(self.saved,), moved_to=to)
+        redone = (*self.redone, str(self.submission.job_id))
+        return replace(self, saved=None, may_be=(self.saved,), moved_to=to, redone=redone)
 
     def overrides(self, job_id: str | None) -> bool:
-        """Whether other records of this job count as absent: another picture is to be bought in its place."""
-        return self.state == REDO and self.submission.job_id == job_id
+        """Whether other records of this job count as absent, since its picture was moved away."""
+        return job_id in self.redone
 
     @property
     def request_sha256(self) -> str:
@@ -228,7 +231,7 @@ class Sidecar:
                 fields["moved_to"] = self.moved_to
         else:
             fields |= saved.to_dict() | (spending if self.keeps_spending else {})
-        return fields
+        return fields | ({"redone": list(self.redone)} if self.redone else {})
 
     @classmethod
     def from_json(cls, content: str | bytes) -> Sidecar:
@@ -277,6 +280,7 @@ class Sidecar:
             may_be=_may_be(value.get("may_be")) if state in (BOUGHT, REDO) else (),
             replaces=_replaced(value.get("replaces")) if state in (INTENT, BOUGHT) else None,
             moved_to=moved_to,
+            redone=_redone(value.get("redone"), submission.job_id if state == REDO else None),
         )
 
 
@@ -299,6 +303,15 @@ def _may_be(value: Any) -> tuple[SavedFile, ...]:
         with suppress(Unreadable):
             found.append(SavedFile.from_dict(each if isinstance(each, dict) else {}))
     return tuple(found)
+
+
+def _redone(value: Any, own: str | None) -> tuple[str, ...]:
+    """Read the jobs whose pictures were moved away.
+
+    :param own: of a sidecar in state ``redo``.
+    """
+    jobs = [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
+    return tuple(jobs if own is None or own in jobs else [*jobs, own])
 
 
 def _replaced(value: Any) -> Sidecar | None:

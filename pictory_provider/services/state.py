@@ -115,6 +115,7 @@ class _SidecarBackend:
             made_by=self._made_by,
             keeps_spending=self._has_only_sidecar,
             replaces=self.replaces or (last.replaces if last else None),
+            redone=last.redone if last else (),
         )
 
     def write(self, submission: Submission, *, is_intent: bool = False) -> bool:

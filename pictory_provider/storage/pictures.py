@@ -232,9 +232,9 @@ class PictureTarget:
         if version.size() != saved.size or version.digest() != saved.sha256:
             raise RequestInvalid(
                 f"The sidecar {self.sidecar_path} says that the picture was moved to {version.path}, but it "
-                f"is still at {self.path}, and {version.path} is missing or another file. {NOTHING_SPENT} To keep the "
-                f"picture, move {version.path}{SIDECAR_SUFFIX} to {self.sidecar_path}. To buy another one, move "
-                "the picture away.",
+                f"is still at {self.path}, and {version.path} is missing or another file. {NOTHING_SPENT} To keep "
+                f"the picture, move {version.path}{SIDECAR_SUFFIX} to {self.sidecar_path}. To buy another one, "
+                "move the picture away.",
                 fields=["path"],
             )
         found = self.target.read()
@@ -510,6 +510,6 @@ def _is_same_purchase(existing: Sidecar | None, purchase: Sidecar) -> bool:
 
 
 def _is_same_job(existing: Sidecar, purchase: Sidecar) -> bool:
-    """Return whether an existing sidecar is of this job, and does not say that another picture is to be bought."""
+    """Return whether an existing sidecar is of this job, whose picture was not moved away."""
     job_id = purchase.submission.job_id
     return existing.submission.job_id == job_id and not existing.overrides(job_id)

@@ -182,6 +182,7 @@ class PictureSaver:
             sidecar = existing.sidecar
             is_gone = existing.size is None and sidecar is not None and sidecar.state in (SAVED, REDO)
             is_of_another = sidecar is None or sidecar.submission.job_id != job.job_id
+            bought = replace(bought, redone=sidecar.redone if sidecar else ())
             if replaces_changed and is_of_another and not overwrite:
                 bought = replace(bought, replaces=replaced(bought.submission.request or {}, existing))
                 if bought.replaces and existing.replaced:  # of a job that has come to nothing
