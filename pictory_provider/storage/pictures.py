@@ -237,9 +237,9 @@ class PictureTarget:
                 "move the picture away.",
                 fields=["path"],
             )
-        found = self.target.read()
-        if found is None:
-            return
+        found, now = self.target.read(), self._sidecar.read()
+        if found is None or now is None or now.data != self.last_sidecar:
+            return  # another process has removed it, and perhaps bought another one since
         if hashlib.sha256(found.data).hexdigest() != saved.sha256:
             raise not_described(self.path)
         try:

@@ -212,8 +212,10 @@ class BatchRecord:
         :param seen: what exists at the file names of the pictures that are to be bought.
         """
         for name, existing in seen.items():
-            if existing.is_to_redo and existing.sidecar:
-                self.folder.target(name).finish_redo(existing.sidecar)
+            if existing.is_to_redo and existing.size is not None:
+                target = self.folder.target(name)
+                if left := target.inspect().sidecar:
+                    target.finish_redo(left)
 
     def _start(self, header: Header, *, is_resumed: bool) -> StartKind:
         return start_of(
