@@ -11,14 +11,11 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-import fsspec
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 import pictory_provider
 from pictory_provider.api.errors import PictoryError, RequestInvalid, Unavailable
-from pictory_provider.core.attempt import MadeBy
-from pictory_provider.core.submission import KEY
 from pictory_provider.exceptions import (
     PictoryBudgetExceeded,
     PictoryJobFailed,
@@ -31,7 +28,7 @@ from pictory_provider.sensors.pictory import PictoryJobSensor
 from pictory_provider.services.redo import redo
 from pictory_provider.storage.pictures import PictureTarget
 from tests.driver import Runs, to_its_end
-from tests.provider.batches import Tries, billed
+from tests.provider.batches import billed
 from tests.stand_ins import TaskInstance, says
 
 PROMPT, OTHER = "A lighthouse at dawn", "A lighthouse at dusk"
