@@ -3,7 +3,6 @@
 //
 // One picture, as large as the page.
 import { altOf, cards, loadImage, placeholder, priceOf, stateOf } from "./cards.js";
-import { kinds } from "./airflow.js";
 import { SIGNS, el, set, svg } from "./parts.js";
 
 let lightbox = null;
@@ -83,21 +82,18 @@ function detailsOf(item) {
   });
 }
 
-/** The command that moves a saved picture aside; null for a path that could be more than text in a terminal. */
-function redoOf({ state, path, ti }) {
-  if (state !== "done" || !path || /\p{C}/u.test(path) || !["generate", "batch"].includes(kinds.get(ti.operator))) return null;
-  return `airflow pictory redo '${path.replaceAll("'", "'\\''")}'`;
-}
+/** The command for a saved picture, but not for a path with control characters, which a terminal may obey. */
+const redoOf = ({ path }) => path && !/\p{C}/u.test(path) && `airflow pictory redo '${path.replaceAll("'", "'\\''")}'`;
 
 function copyButton(name, text) {
-  const label = `Copy ${{ Job: "the job's id", File: "the file's path" }[name] || "the command"}`;
+  const label = `Copy: ${name}`;
   const button = el("button.icon.small", { type: "button", "aria-label": label, title: label }, svg(SIGNS.copy));
   button.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(text.textContent);
-    } catch { // a frame may not write to the clipboard
-      getSelection().selectAllChildren(text); // at least the user can
-      if (!document.execCommand("copy")) return;
+    } catch { // a frame may be forbidden to write to the clipboard
+      getSelection().selectAllChildren(text);
+      if (!document.execCommand("copy")) return; // the user can
     }
     button.classList.add("done");
     setTimeout(() => button.classList.remove("done"), 1500);
