@@ -57,8 +57,8 @@ def redo(path: str) -> Moved:
         raise error
     sidecar = existing.sidecar
     assert sidecar is not None
-    is_repeated = sidecar.state == REDO
-    if not is_repeated:
+    is_repeated = sidecar.state == REDO and existing.size is None
+    if sidecar.state != REDO:
         assert sidecar.saved is not None
         _check_batches(target)
         sidecar = sidecar.as_moved(target.keep_version(sidecar.saved))
