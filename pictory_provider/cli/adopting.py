@@ -15,7 +15,7 @@ from pictory_provider.api.errors import PictoryError, RequestInvalid
 from pictory_provider.api.models import JobState
 from pictory_provider.core.attempt import MadeBy
 from pictory_provider.core.picture_names import SIDECAR_SUFFIX, candidate_name
-from pictory_provider.core.sidecar import INTENT
+from pictory_provider.core.sidecar import INTENT, REDO
 from pictory_provider.core.submission import Submission, key_of
 
 if TYPE_CHECKING:
@@ -167,6 +167,8 @@ def _find_sidecar(path: str, instance: Instance) -> tuple[str | None, tuple[Pict
         return f"{name} belongs to {sidecar.made_by}", None
     if sidecar.saved is not None:
         return f"{name} describes the saved picture of job {sidecar.submission.job_id}", None
+    if sidecar.state == REDO:  # the job takes the place of the purchase
+        sidecar = replace(sidecar, moved_to=None, may_be=())
     return None, (target, sidecar)
 
 
@@ -175,9 +177,14 @@ def _update_sidecar(target: PictureTarget, sidecar: Sidecar, instance: Instance,
 
     :return: why that failed; ``None`` if it did not.
     """
-    adopted = replace(sidecar.submission, job_id=job_id, submitted_at=None)
+    adopted = replace(
+        sidecar,
+        submission=replace(sidecar.submission, job_id=job_id, submitted_at=None),
+        made_by=MadeBy.from_task_instance(instance),
+        redone=tuple(each for each in sidecar.redone if each != job_id),
+    )
     try:
-        if target.write_sidecar(replace(sidecar, submission=adopted, made_by=MadeBy.from_task_instance(instance))):
+        if target.write_sidecar(adopted):
             return None
     except PictoryError as error:
         return error.message.rstrip(".")

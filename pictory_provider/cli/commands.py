@@ -20,8 +20,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pictory_provider.api.checks import without_query
 from pictory_provider.api.errors import PictoryError
+from pictory_provider.api.models import MODELS
 from pictory_provider.api.text import counted, wrap_sentences
 from pictory_provider.cli.spending import by_day, by_kind, by_model, rows
+from pictory_provider.core.budget import format_credits
+from pictory_provider.core.picture_names import SIDECAR_SUFFIX
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -148,6 +151,34 @@ def adopt(args: Namespace) -> Outcome:
             f"in Airflow or with `airflow dags unpause {shlex.quote(instance.dag_id)}`."
         )
     return Outcome(True, [{"task": str(instance), "adopts": job.job_id, "which is": job.status}])
+
+
+@command
+def redo(args: Namespace) -> Outcome:
+    """Move a saved picture aside, so that the next run buys another one."""
+    from pictory_provider.services.redo import redo
+
+    moved = redo(args.path if "://" in args.path else os.path.abspath(args.path))
+    made_by, request = moved.sidecar.made_by, moved.sidecar.submission.request or {}
+    if moved.is_repeated:
+        _note(f"Nothing was changed: an earlier command has moved {moved.path}, and no new picture is bought yet.")
+    _note(
+        f"The next run that saves a picture to {moved.path} buys a new one, at {_price(request.get('model'))}. To "
+        f"run it now, clear the {made_by}, on its page in Airflow."
+    )
+    tool = "Move these objects back" if "://" in moved.path else "Run"
+    back = [f"    {_move(f'{moved.version}{end}', f'{moved.path}{end}')}" for end in ("", SIDECAR_SUFFIX)]
+    _note("\n".join([f"{tool} to keep the old picture instead, in this order:", *back]))
+    return Outcome(True, [{"picture": moved.path, "moved to": moved.version, "made by": str(made_by)}])
+
+
+def _price(model: Any) -> str:
+    known = MODELS.get(str(model))
+    return f"{format_credits(known.credits)} AI credits as listed for {model}" if known else "an unknown price"
+
+
+def _move(source: str, to: str) -> str:
+    return f"{source} -> {to}" if "://" in to else f"mv {shlex.quote(source)} {shlex.quote(to)}"
 
 
 def _findings(conn_id: str) -> Iterator[Finding]:

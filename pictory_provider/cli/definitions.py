@@ -15,14 +15,16 @@ def _argument(*flags: str, **kwargs: Any) -> Arg:
     return Arg(flags, **kwargs)  # type: ignore[no-untyped-call]
 
 
-def _command(name: str, text: str, *args: Arg) -> ActionCommand:
-    connection = _argument(
-        "--conn-id", default=DEFAULT_CONN_ID, help=f"the Airflow connection; default: {DEFAULT_CONN_ID}"
-    )
+_CONNECTION = _argument(
+    "--conn-id", default=DEFAULT_CONN_ID, help=f"the Airflow connection; default: {DEFAULT_CONN_ID}"
+)
+
+
+def _command(name: str, text: str, *args: Arg, connects: bool = True) -> ActionCommand:
     return ActionCommand(
         name=name,
         help=text,
-        args=(*args, connection, ARG_OUTPUT),
+        args=(*args, *((_CONNECTION,) if connects else ()), ARG_OUTPUT),
         func=lazy_load_command(f"pictory_provider.cli.commands.{name}"),
     )
 
@@ -58,6 +60,15 @@ COMMANDS = (
         _argument("--loop-index", type=int, help="the iteration of a task in a loop"),
         _argument("--candidate", type=int, help="the number of the picture, if the task has candidates"),
         _argument("--clear", action="store_true", help="also clear the task, so that it uses the job now"),
+    ),
+    _command(
+        "redo",
+        "Move a saved picture that you do not like aside, so that the next run buys a new one",
+        _argument(
+            "path",
+            help="the picture: a local path, or the URL of an object, with its connection as in the task's path",
+        ),
+        connects=False,
     ),
 )
 

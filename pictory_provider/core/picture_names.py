@@ -59,15 +59,35 @@ def spare_name(name: str, job_id: str) -> str:
 
     :param name: of the picture; its folder, if it has one, stays.
     """
+    return _with_infix(name, re.sub(r"[^A-Za-z0-9_-]", "-", job_id)[:64])
+
+
+def version_name(name: str, number: int) -> str:
+    """Return where an earlier version of a picture is kept: ``a.png`` becomes ``a.v1.png``.
+
+    A long name is cut, as by :func:`spare_name`.
+
+    :param name: of the picture; its folder, if it has one, stays.
+    :param number: of the version, from 1.
+    """
+    return _with_infix(name, f"v{number}")
+
+
+def is_version_name(name: str, of: str) -> bool:
+    """Whether a file's name is that of a version of another (:func:`version_name`); both without a folder."""
+    number = re.search(r"\.v([1-9][0-9]{0,8})(\.[^.]*)?$", name)
+    return number is not None and name == version_name(of, int(number[1]))
+
+
+def _with_infix(name: str, infix: str) -> str:
     folder, slash, file = name.rpartition("/")
     stem, dot, suffix = file.rpartition(".")
     if not (dot and stem):
         stem, suffix = file, ""
-    job = re.sub(r"[^A-Za-z0-9_-]", "-", job_id)[:64]
     longest = max(_SPARE_BYTES, len(_encoded(file)))
-    end = f".{job}.{suffix}" if suffix else f".{job}"
+    end = f".{infix}.{suffix}" if suffix else f".{infix}"
     if len(_encoded(end)) >= longest:
-        end = f".{job}"
+        end = f".{infix}"
     stem = _encoded(stem)[: longest - len(_encoded(end))].decode("utf-8", "ignore").rstrip(". ")
     return f"{folder}{slash}{stem}{end}"
 

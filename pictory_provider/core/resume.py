@@ -14,6 +14,7 @@ a job of the same request, after a clear          adopts it; with ``overwrite`` 
 a job of another request, after a clear           decides as below, as if another task had submitted it
 an intent, on a retry                             :class:`SubmitOutcomeUnknown`
 an intent, after a clear                          submits: a user was told, and has decided
+a job whose picture ``redo`` has moved away       decides as below: that record no longer counts
 ================================================  =====================================================
 
 Then whatever else exists at the path:
@@ -24,6 +25,7 @@ sidecar and picture                               the attempt
 neither                                           submits
 a picture without a sidecar                       refuses
 a sidecar that cannot be read                     refuses, with ``overwrite`` too
+``redo``, of any request                          submits; with another file there refuses
 ``saved``, the same request, its picture          reuses the picture
 ``saved``, the picture missing or another         refuses
 ``bought``, the same request                      polls that job, and adopts it
@@ -46,8 +48,8 @@ from pictory_provider.api.errors import NOTHING_SPENT, RequestInvalid, SubmitOut
 from pictory_provider.api.models import MODELS
 from pictory_provider.api.text import counted
 from pictory_provider.core.budget import format_credits
-from pictory_provider.core.picture_names import SIDECAR_SUFFIX
-from pictory_provider.core.sidecar import BOUGHT, INTENT
+from pictory_provider.core.picture_names import SIDECAR_SUFFIX, is_version_name
+from pictory_provider.core.sidecar import BOUGHT, INTENT, REDO, SAVED
 from pictory_provider.core.submission import (
     PollFirst,
     Submission,
@@ -73,6 +75,11 @@ _CHANGED_WAYS = (
     'Choose another path, for example one with the run in it; or set overwrite="changed", which buys and replaces '
     "pictures of other requests, or overwrite=True, which buys and replaces any."
 )
+_REDO_WAYS = (
+    "Move that file away to buy a new picture, or set overwrite=True to buy and replace it. To keep it, move the "
+    "sidecar away too."
+)
+NOT_MOVED = "Nothing was moved, and nothing was bought."
 _OTHER_PICTURE = "the picture there is not the one that its sidecar describes"
 
 
@@ -112,6 +119,24 @@ class ExistingImage(NamedTuple):
         old = self.sidecar.replaces if self.sidecar else None
         before = None if old is None else self._replace(sidecar=old, sidecar_version=None)
         return before if before and before.has_its_picture else None
+
+    @property
+    def is_to_redo(self) -> bool:
+        """Whether another picture is to be bought in place of one that was moved, or is just being moved."""
+        is_empty = self.size is None or self.has_its_picture
+        return self.sidecar is not None and self.sidecar.state == REDO and is_empty
+
+    @property
+    def is_version(self) -> bool:
+        """Whether it is an earlier version of another picture, which ``redo`` has moved here."""
+        file, name = self.sidecar.file if self.sidecar else "", self.path.rpartition("/")[2]
+        return file not in ("", name) and is_version_name(name, file)
+
+    @property
+    def may_be_replaced(self) -> bool:
+        """Whether ``overwrite="changed"`` may replace its picture with that of another request."""
+        is_saved = self.sidecar is not None and self.sidecar.state == SAVED
+        return is_saved and self.has_its_picture and not self.is_version
 
     @property
     def is_free(self) -> bool:
@@ -213,10 +238,13 @@ def decide_at_path(existing: ExistingImage, on_record: Any, spec: GenerationSpec
         return _unreadable(existing, Submission.from_dict(on_record) if on_record is not None else None)
     own = _own(existing, spec)
     value = latest(on_record, own)
+    found = None if value is None else Submission.from_dict(value)
     if value is None:
         return _as_another(existing, spec)
-    found = Submission.from_dict(value)
     was_cleared = found is not None and found.is_before_a_clear(max_tries=spec.max_tries, retries=spec.retries)
+    if found and existing.sidecar and existing.sidecar.overrides(found.job_id):
+        is_bought_again = not was_cleared and existing.sidecar.state != REDO
+        return _as_another(existing, spec._replace(overwrite=False) if is_bought_again else spec)
     to_buy = "choose another path or set overwrite=True, and clear the task"
     step = decide_by_record(value, spec, to_buy=to_buy)
     picture_of = own.submission.job_id if own and existing.has_its_picture else None
@@ -254,6 +282,69 @@ def next_step_at(
         return _refused("its job gave no picture, and another file is there", existing, _OTHER_WAYS)
     step = _as_another(existing, spec)
     return submit._replace(replaces=step.replaces) if isinstance(step, Submit) else step
+
+
+def refused_redo(existing: ExistingImage) -> RequestInvalid | None:
+    """Return why ``airflow pictory redo`` moves nothing aside; ``None`` if it can move it, or has moved it.
+
+    ==========================================  ====================================================
+    at the path                                 ``airflow pictory redo``
+    ==========================================  ====================================================
+    ``saved``, with its picture                 moves it, unless a batch is running in the folder
+    ``redo``, no picture                        changes nothing
+    ``redo``, with the picture that was moved   removes it: an earlier command was interrupted
+    ``redo``, with another file                 refuses
+    ``intent``, ``bought``                      refuses: a job is in flight
+    ``saved``, the picture missing or another   refuses
+    no sidecar, or one that cannot be read      refuses
+    a version of another picture                refuses, and names that picture
+    ==========================================  ====================================================
+    """
+    sidecar, beside = existing.sidecar, f"{existing.path}{SIDECAR_SUFFIX}"
+    if existing.problem:
+        return _not_moved(existing, f"its sidecar cannot be read: {existing.problem}", "Find out what wrote it.")
+    if sidecar is None:
+        what = "there is no picture" if existing.size is None else f"the file there has no sidecar {beside}"
+        return _not_moved(
+            existing,
+            what,
+            "Check the path. The command takes pictures that a task with `path`, or a batch, has saved.",
+        )
+    if existing.is_version:
+        return _not_moved(
+            existing,
+            "it is an earlier version of another picture",
+            f"Run the command for {existing.path.rpartition('/')[0]}/{sidecar.file}.",
+        )
+    if existing.is_to_redo:
+        return None
+    if sidecar.state == REDO:
+        return _not_moved(
+            existing,
+            "its picture was moved, and another file is there now",
+            "Move that file away; then the next run buys a picture.",
+        )
+    if sidecar.state != SAVED or sidecar.may_be:
+        return _not_moved(
+            existing,
+            f"{sidecar.made_by} has not finished with it (job {sidecar.submission.job_id or 'not known'})",
+            "Let that task end, or clear it; then run this again if you still want another picture.",
+        )
+    if not existing.has_its_picture:
+        return _not_moved(
+            existing,
+            "the picture there is not the one that its sidecar describes",
+            f"To buy another picture, move {beside} away"
+            + (", and the file." if existing.size is not None else "."),
+        )
+    return None
+
+
+def _not_moved(existing: ExistingImage, why: str, what_now: str) -> RequestInvalid:
+    return RequestInvalid(
+        f"{existing.path} cannot be moved: {why}. Found: {existing.described}. {NOT_MOVED} {what_now}",
+        fields=["path"],
+    )
 
 
 def _own(existing: ExistingImage, spec: GenerationSpec) -> Sidecar | None:
@@ -319,6 +410,8 @@ def _as_another(existing: ExistingImage, spec: GenerationSpec) -> Step:
         if existing.size is None or spec.overwrite:
             return Submit()
         return _refused("a file is there, without a sidecar that says what it is", existing, _OTHER_WAYS)
+    if sidecar.state == REDO:
+        return _at_redo(existing, spec)
     is_own = _own(existing, spec) is not None
     if sidecar.state == INTENT:
         return _at_intent(sidecar, existing, spec)
@@ -338,15 +431,14 @@ def _as_another(existing: ExistingImage, spec: GenerationSpec) -> Step:
     if is_bought and spec.overwrite:
         return _left_behind(poll, sidecar, existing, spec)
     if is_same:
-        if existing.has_its_picture:
-            return Reuse(sidecar, is_own=False)
-        return _refused(_OTHER_PICTURE, existing, _ways(sidecar))
-    if spec.replaces_changed and sidecar.saved and existing.has_its_picture:
+        is_there = existing.has_its_picture
+        return Reuse(sidecar, is_own=False) if is_there else _refused(_OTHER_PICTURE, existing, _ways(sidecar))
+    if spec.replaces_changed and existing.may_be_replaced:
         return Submit(replaces=sidecar)
     why = f"it is taken by another request. This task requests {describe_request(spec.request())}"
     known = MODELS.get(str(spec.request().get("model")))
     price = f" Either of these costs {format_credits(known.credits)} AI credits as listed." if known else ""
-    taken = _refused(why, existing, f"{_CHANGED_WAYS if existing.has_its_picture else _OTHER_WAYS}{price}")
+    taken = _refused(why, existing, f"{_CHANGED_WAYS if existing.may_be_replaced else _OTHER_WAYS}{price}")
     return poll._replace(if_alive=taken) if is_bought and existing.is_free else taken
 
 
@@ -357,6 +449,13 @@ def _at_intent(sidecar: Sidecar, existing: ExistingImage, spec: GenerationSpec) 
     if existing.replaced and not spec.overwrite:
         return _as_another(existing.replaced, spec)
     return Submit()
+
+
+def _at_redo(existing: ExistingImage, spec: GenerationSpec) -> Step:
+    """Decide at the sidecar of a picture that was moved. A picture of any request may take its place."""
+    if existing.is_to_redo or spec.overwrite:
+        return Submit()
+    return _refused("another file is there in place of the picture that was moved", existing, _REDO_WAYS)
 
 
 def _left_behind(poll: PollFirst, sidecar: Sidecar, existing: ExistingImage, spec: GenerationSpec) -> Step:

@@ -3,13 +3,17 @@
 """Read and write the sidecar: the file next to a picture that records its request, its task, and its state.
 
 ``cover.png`` has the sidecar ``cover.png.json``, which every worker and every run can read that can read the
-picture. It is JSON, in one of three states:
+picture. It is JSON, in one of four states:
 
 ==========  =========================================================================================
 ``intent``  the paid request is about to be sent, and its outcome is unknown
 ``bought``  Pictory has returned the jobId
 ``saved``   the picture is saved next to it, with this size and this SHA-256
+``redo``    ``airflow pictory redo`` has moved the picture away, and another one is to be bought here
 ==========  =========================================================================================
+
+Version 0.1.0 cannot read a sidecar in state ``redo``, and buys nothing. Later sidecars of the same path name the
+jobs whose pictures were moved away: every other record of these jobs counts as absent.
 
 The first two are the record of a submission (:mod:`pictory_provider.core.submission`), with field names that a
 user who reads the folder understands. Times are ISO 8601, in UTC.
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 VERSION = 1
-INTENT, BOUGHT, SAVED = "intent", "bought", "saved"
+INTENT, BOUGHT, SAVED, REDO = "intent", "bought", "saved", "redo"
 
 
 class SavedFile(NamedTuple):
@@ -127,6 +131,9 @@ class Sidecar:
     :param replaces: while it is not ``saved``, the sidecar of the saved picture of another request that is still
         at its path, and that its picture replaces (``overwrite="changed"``). Version 0.1.0 does not know it, and
         saves the picture under another name.
+    :param moved_to: in state ``redo``: the name of the file to which its picture was moved. While the picture is
+        still at its path too, that is one of :attr:`may_be`.
+    :param redone: the jobs whose pictures were moved away from this path.
     """
 
     file: str
@@ -136,6 +143,8 @@ class Sidecar:
     keeps_spending: bool = False
     may_be: tuple[SavedFile, ...] = ()
     replaces: Sidecar | None = None
+    moved_to: str | None = None
+    redone: tuple[str, ...] = ()
 
     def as_saved(self, size: int | None, digest: Callable[[], str]) -> Sidecar:
         """Return it with the existing picture, if that is one of :attr:`may_be`, which stays.
@@ -151,10 +160,25 @@ class Sidecar:
 
     @property
     def state(self) -> str:
-        """Its state: ``intent``, ``bought`` or ``saved``."""
+        """Its state: ``intent``, ``bought``, ``saved`` or ``redo``."""
+        if self.moved_to:
+            return REDO
         if self.saved:
             return SAVED
         return BOUGHT if self.submission.job_id else INTENT
+
+    def as_moved(self, to: str) -> Sidecar:
+        """Return it in state ``redo``.
+
+        :param to: the name of the file to which its saved picture is moved.
+        """
+        assert self.saved is not None
+        redone = (*self.redone, str(self.submission.job_id))
+        return replace(self, saved=None, may_be=(self.saved,), moved_to=to, redone=redone)
+
+    def overrides(self, job_id: str | None) -> bool:
+        """Whether other records of this job count as absent, since its picture was moved away."""
+        return job_id in self.redone
 
     @property
     def request_sha256(self) -> str:
@@ -203,9 +227,11 @@ class Sidecar:
                 fields["may_be"] = [each.to_dict() for each in self.may_be]
             if self.replaces:
                 fields["replaces"] = self.replaces.to_dict()
+            if self.moved_to:
+                fields["moved_to"] = self.moved_to
         else:
             fields |= saved.to_dict() | (spending if self.keeps_spending else {})
-        return fields
+        return fields | ({"redone": list(self.redone)} if self.redone else {})
 
     @classmethod
     def from_json(cls, content: str | bytes) -> Sidecar:
@@ -239,17 +265,22 @@ class Sidecar:
         fields = {"jobId": value.get("job_id")} | {name: value.get(name) for name in names}
         fields |= {name: _read(value.get(name)) for name in ("intended_at", "submitted_at")}
         submission = Submission.from_dict(fields)
-        is_valid = state == INTENT or (state in (BOUGHT, SAVED) and submission and submission.job_id)
+        is_valid = state == INTENT or (state in (BOUGHT, SAVED, REDO) and submission and submission.job_id)
         if submission is None or not is_valid:
             raise Unreadable(f"its state is {state!r} and its job_id {value.get('job_id')!r}")
+        moved_to = value.get("moved_to") if state == REDO else None
+        if state == REDO and not (isinstance(moved_to, str) and moved_to):
+            raise Unreadable("its state is `redo`, but its moved_to is missing")
         return cls(
             file=str(value.get("file")),
             submission=submission,
             made_by=MadeBy.from_dict(made_by),
             saved=SavedFile.from_dict(value) if state == SAVED else None,
             keeps_spending=state == SAVED and any(name in value for name in _OF_SPENDING),
-            may_be=_may_be(value.get("may_be")) if state == BOUGHT else (),
-            replaces=_replaced(value.get("replaces")) if state != SAVED else None,
+            may_be=_may_be(value.get("may_be")) if state in (BOUGHT, REDO) else (),
+            replaces=_replaced(value.get("replaces")) if state in (INTENT, BOUGHT) else None,
+            moved_to=moved_to,
+            redone=_redone(value.get("redone"), submission.job_id if state == REDO else None),
         )
 
 
@@ -272,6 +303,15 @@ def _may_be(value: Any) -> tuple[SavedFile, ...]:
         with suppress(Unreadable):
             found.append(SavedFile.from_dict(each if isinstance(each, dict) else {}))
     return tuple(found)
+
+
+def _redone(value: Any, own: str | None) -> tuple[str, ...]:
+    """Read the jobs whose pictures were moved away.
+
+    :param own: of a sidecar in state ``redo``.
+    """
+    jobs = [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
+    return tuple(jobs if own is None or own in jobs else [*jobs, own])
 
 
 def _replaced(value: Any) -> Sidecar | None:

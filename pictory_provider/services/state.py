@@ -116,10 +116,13 @@ class _SidecarBackend:
             made_by=self._made_by,
             keeps_spending=self._has_only_sidecar,
             replaces=self.replaces or (last.replaces if last else None),
+            redone=last.redone if last else (),
         )
 
     def write(self, submission: Submission, *, is_intent: bool = False) -> bool:
         if is_intent:
+            if self.last_sidecar:
+                self.target.finish_redo(self.last_sidecar)
             self._replaced = self.target.last_sidecar
         elif not self._has_written and self.last_sidecar and self._is_of_another_job(submission):
             return False
@@ -262,6 +265,8 @@ class SubmissionState:
         existing = self._sidecar.inspect()
         value = latest(self._store.last_value if self._store else None, self._sidecar.own())
         self.latest = Submission.from_dict(value) or Submission()
+        if existing.sidecar and existing.sidecar.overrides(self.latest.job_id):
+            self.latest = replace(self.latest, job_id=None)
         return existing
 
     def prepare_intent(

@@ -10,18 +10,25 @@ follows from it. Both files are written in an order that keeps the sidecar true 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pictory_provider.api.errors import ImageInvalid, PictoryError, RequestInvalid, StorageFailed
+from pictory_provider.api.errors import (
+    NOTHING_SPENT,
+    ImageInvalid,
+    PictoryError,
+    RequestInvalid,
+    StorageFailed,
+)
 from pictory_provider.api.models import DEFAULT_MAX_BYTES, Job, JobState
 from pictory_provider.api.retry import is_transient
 from pictory_provider.client.retrying import get_job
-from pictory_provider.core.picture_names import SIDECAR_SUFFIX, spare_name, warning_of_kind
+from pictory_provider.core.picture_names import SIDECAR_SUFFIX, spare_name, version_name, warning_of_kind
 from pictory_provider.core.resume import ExistingImage
-from pictory_provider.core.sidecar import SavedFile, Sidecar, Unreadable
+from pictory_provider.core.sidecar import REDO, SavedFile, Sidecar, Unreadable
 from pictory_provider.storage.files import Changed
 from pictory_provider.storage.paths import Occupied, problem_of_picture, refused_path
 from pictory_provider.storage.target import Target
@@ -170,13 +177,75 @@ class PictureTarget:
         return True
 
     def drop_stale_sidecar(self, job_id: str) -> None:
-        """Remove the sidecar of another job's saved picture, which this job's picture is about to replace.
+        """Remove a sidecar that does not describe this job's picture, which is about to replace another one.
+
+        That is the sidecar of another job's saved picture, or one in state ``redo``, whatever its job.
 
         :raises StorageFailed: if it cannot be removed.
         """
         sidecar = self.inspect().sidecar
-        if sidecar and sidecar.saved and sidecar.submission.job_id != job_id:
+        is_of_another = sidecar and sidecar.saved and sidecar.submission.job_id != job_id
+        if sidecar and (sidecar.state == REDO or is_of_another):
             self.restore_sidecar(None)
+
+    def keep_version(self, saved: SavedFile) -> str:
+        """Copy the picture and its sidecar, as it was last read, to the names of its first free version.
+
+        A version that is the same already, of a command that was interrupted, is used again. Nothing is replaced.
+
+        :param saved: the picture, as the sidecar describes it.
+        :return: the name of the version's picture.
+        :raises RequestInvalid: if the picture is not the one that the sidecar describes.
+        :raises StorageFailed: if it cannot be read or written.
+        """
+        sidecar = self.last_sidecar
+        assert sidecar is not None
+        try:
+            with self.target.receive(self.target.pieces(), max_bytes=saved.size) as received:
+                if received.sha256 != saved.sha256:
+                    raise not_described(self.path)
+                versions = (PictureTarget(version_name(self.path, number)) for number in itertools.count(1))
+                return next(each.name for each in versions if each.take_copy(received, sidecar))
+        except ImageInvalid as error:
+            raise not_described(self.path) from error
+
+    def take_copy(self, received: Received, sidecar: bytes) -> bool:
+        """Create a picture and its sidecar, unless they exist; return ``False`` if something else exists."""
+        self.inspect(with_picture=False)
+        if self.last_sidecar not in (None, sidecar) or not self.target.place(received, overwrite=False):
+            return False
+        if self.last_sidecar is None and not self._swap(sidecar):
+            self.inspect(with_picture=False)  # another process has written it: perhaps the same
+        return self.last_sidecar == sidecar
+
+    def finish_redo(self, sidecar: Sidecar) -> None:
+        """Remove a picture that was moved, if the command that moved it was interrupted before it removed it.
+
+        :param sidecar: of the picture, as it was last read; if it is in another state, this does nothing.
+        :raises RequestInvalid: if its version is missing, or either is not the picture that was moved.
+        :raises StorageFailed: if it cannot be read or removed.
+        """
+        saved = sidecar.saved
+        if sidecar.moved_to is None or saved is None:
+            return
+        version = self.beside(sidecar.moved_to.rpartition("/")[2])
+        if version.size() != saved.size or version.digest() != saved.sha256:
+            raise RequestInvalid(
+                f"The sidecar {self.sidecar_path} says that the picture was moved to {version.path}, but it "
+                f"is still at {self.path}, and {version.path} is missing or another file. {NOTHING_SPENT} To keep "
+                f"the picture, move {version.path}{SIDECAR_SUFFIX} to {self.sidecar_path}. To buy another one, "
+                "move the picture away.",
+                fields=["path"],
+            )
+        found, now = self.target.read(), self._sidecar.read()
+        if found is None or now is None or now.data != self.last_sidecar:
+            return  # another process has removed it, and perhaps bought another one since
+        if hashlib.sha256(found.data).hexdigest() != saved.sha256:
+            raise not_described(self.path)
+        try:
+            self.target.swap(found, None)
+        except Changed:
+            raise not_described(self.path) from None
 
     def save(
         self,
@@ -219,7 +288,7 @@ class PictureTarget:
                 spare.path,
             )
             target, overwrite = spare, True
-        if existing.sidecar and existing.sidecar.submission.job_id == purchase.submission.job_id:
+        if existing.sidecar and _is_same_job(existing.sidecar, purchase):
             # Another task may have bought it: its sidecar stays.
             purchase = replace(existing.sidecar, keeps_spending=purchase.keeps_spending)
         before = None
@@ -401,6 +470,16 @@ def read_existing(
     return ExistingImage(target.path, sidecar=sidecar, size=size)
 
 
+def not_described(path: str) -> RequestInvalid:
+    """Return the error if a picture is not the one that its sidecar describes."""
+    return RequestInvalid(
+        f"The picture at {path} is not the one that its sidecar describes: its content has changed. "
+        f"{NOTHING_SPENT} It was left as it is. Find out what changed it; to buy another picture, move it and its "
+        "sidecar away.",
+        fields=["path"],
+    )
+
+
 def _replacement(received: Received, saved: SavedFile) -> SavedFile:
     """Return the description of a received picture that replaces another one of the same job."""
     return received.as_saved_file(ai_credits_used=saved.ai_credits_used, saved_at=saved.saved_at)
@@ -420,11 +499,17 @@ def _is_of_unsaved(sidecar: Sidecar | None, purchase: Sidecar) -> bool:
     """Return whether a sidecar is of this purchase, and no picture of it has ever been at its path."""
     if sidecar is None or sidecar.saved or sidecar.may_be or sidecar.replaces:
         return False
-    return sidecar.submission.job_id == purchase.submission.job_id
+    return _is_same_job(sidecar, purchase)
 
 
 def _is_same_purchase(existing: Sidecar | None, purchase: Sidecar) -> bool:
     """Return whether an existing sidecar is of this purchase. A missing one counts as such."""
-    if existing is None or existing.submission.job_id == purchase.submission.job_id:
+    if existing is None or _is_same_job(existing, purchase):
         return True
     return existing.submission.job_id is None and existing.made_by == purchase.made_by
+
+
+def _is_same_job(existing: Sidecar, purchase: Sidecar) -> bool:
+    """Return whether an existing sidecar is of this job, whose picture was not moved away."""
+    job_id = purchase.submission.job_id
+    return existing.submission.job_id == job_id and not existing.overrides(job_id)

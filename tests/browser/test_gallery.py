@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -186,6 +187,41 @@ def test_the_page_shows_five_accounts_and_names_the_others(gallery, seen_by, run
     assert frame.get_by_text("Not shown:").inner_text() == "Not shown: pictory_4, pictory_5"
     for conn_id in ids:
         gallery.call("DELETE", f"/connections/{conn_id}")
+
+
+def test_the_command_that_buys_another_picture_can_be_copied_and_is_safe_in_a_shell(gallery, seen_by, run):
+    """In Airflow's sandboxed frame, in which a browser may forbid to write to the clipboard."""
+    path = "/srv/it's; touch hacked $(x)/a b.png"
+
+    def edited(route):
+        reply = route.fetch()
+        value = reply.json()
+        value["value"]["path"] = path
+        route.fulfill(response=reply, json=value)
+
+    page = seen_by()
+    page.route("**/xcomEntries/image?**", edited)
+    page.goto(tab(gallery, run, "covers.first"))
+    frame = pictures_of(page)
+    frame.locator(".open").first.click()
+    dialog = frame.locator("dialog[open]")
+    command = dialog.locator("dt:text-is('Buy another') + dd")
+    assert shlex.split(command.inner_text()) == ["airflow", "pictory", "redo", path]
+    button = command.get_by_role("button", name="Copy: Buy another")
+    button.click()
+    button.and_(frame.locator(".done")).wait_for()
+    frame.evaluate(
+        "() => { navigator.clipboard.writeText = () => Promise.reject(); document.execCommand = () => false; }"
+    )
+    button.click()
+    selected = frame.wait_for_function("() => getSelection().toString()").json_value()
+    assert selected == command.inner_text()
+    path = "/srv/\x1b[201~.png"  # a terminal would take what follows for typed keys
+    page.reload()
+    frame = pictures_of(page)
+    frame.locator(".open").first.click()
+    frame.locator("dialog[open]").wait_for()
+    assert frame.locator("dt:text-is('Buy another')").count() == 0
 
 
 def test_the_tab_of_a_dag_lists_its_runs(gallery, seen_by, run):

@@ -48,6 +48,7 @@ from pictory_provider.sensors.pictory import PictoryJobSensor
 from pictory_provider.services import evidence
 from pictory_provider.services.batch.runner import Batch
 from pictory_provider.services.batch.state import BatchRecord
+from pictory_provider.services.redo import redo
 from pictory_provider.simulator import Simulator
 from pictory_provider.storage import folder, preflight, tables
 from pictory_provider.storage.files import LocalFiles
@@ -206,13 +207,17 @@ SEARCHED = (
     "cost",
     "csv",
     "daily budget",
+    "do not like",
     "duckdb",
     "duplicate",
     "excel",
     "hugging face",
+    "new version",
     "pandas",
     "polars",
     "preview",
+    "redo",
+    "regenerate",
     "resize",
     "retry",
     "semicolon",
@@ -370,6 +375,13 @@ def paint(path, prompt=PROMPT, *, run_id="first", store=None, **more):
     cover.execute({"ti": ti} if store is False else {"ti": ti, "task_state_store": store or StateStore()})
 
 
+def moved(path, change):
+    """Move a picture aside, let a user change something, and run the task again."""
+    paint(path)
+    change(path, Path(redo(str(path)).version))
+    paint(path)
+
+
 def lose(call):
     """Let a try fail, and leave behind what it leaves."""
     with pytest.raises(Exception, match=r"unknown|deadline"):
@@ -481,6 +493,8 @@ def occurrences(pictory, monkeypatch, tmp_path, timing):
     yield lambda: paint(loop)
     yield lambda: paint(too_long)
     yield lambda: paint(tmp_path / "a.png.json")
+    yield lambda: moved(tmp_path / "moved.png", lambda old, _: old.write_bytes(b"mine"))
+    yield lambda: moved(tmp_path / "moved back.png", lambda old, version: version.rename(old))
     yield lambda: paint(f"{tmp_path}/new/.")
     yield lambda: paint("/proc/a.png")
     yield lambda: paint("memory://bucket/a\tb.png")
@@ -782,6 +796,8 @@ def test_the_sidecar_of_the_docs_can_be_read_and_its_digest_made_by_hand():
         "shown_before",
         "used_before",  # which are there until the picture is saved
         "may_be",  # while it is replaced
+        "moved_to",  # until another one is bought
+        "redone",  # if there was another one
         "replaces",  # until it is
         "digital_source_type",  # of a file that says something of its origin
     }

@@ -31,6 +31,7 @@ from pictory_provider.core.submission import KEY
 from pictory_provider.exceptions import PictorySubmitOutcomeUnknown
 from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.operators.tasks import PictureTask
+from pictory_provider.services.redo import redo
 from tests.driver import to_its_end
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ for module in (
     "services.evidence",
     "services.generate",
     "services.polling",
+    "services.redo",
     "services.spending",
     "storage.download",
     "triggers.pictory",
@@ -332,6 +334,35 @@ def test_after_a_kill_at_any_point_a_picture_is_billed_once_and_saved_once(picto
             assert billed(pictory) == jobs, line
             assert is_whole(folder, jobs[0]), line
     assert {line.removeprefix(PACKAGE).split(":")[0] for line in reported} <= SAVING_WINDOW
+
+
+def saved_and_redone(folder: Path, number: int = 0) -> None:
+    """Save a picture, and move it aside in a process that is killed at a line; only that is traced."""
+    trace = sys.gettrace()
+    sys.settrace(None)
+    saving_attempt(folder, "save")
+    sys.settrace(trace)
+    if number:
+        kill_at(number)
+    redo(str(folder / "pictures" / "a.png"))
+
+
+def test_a_redo_that_is_killed_at_any_point_can_be_repeated_and_one_picture_is_bought(pictory, tmp_path):
+    points = turning_points(lines_of(pictory, tmp_path / "counting", saved_and_redone))
+    assert len(points) > 10
+    for number, line in points:
+        requests.post(f"{pictory}/_simulator/reset", timeout=10)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        picture = folder / "pictures" / "a.png"
+        assert in_a_child(lambda folder=folder, number=number: saved_and_redone(folder, number)) == KILLED, line
+        assert in_a_child(lambda picture=picture: redo(str(picture))) == 0, line
+        assert in_a_child(lambda folder=folder: saving_attempt(folder, "save", run_id="next")) == 0, line
+        names = {name: picture.with_name(f"{name}.png") for name in ("a.v1", "a")}
+        sidecars = [json.loads(Path(f"{file}.json").read_text()) for file in names.values()]
+        assert [sidecar["job_id"] for sidecar in sidecars] == billed(pictory), line
+        digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in names.values()]
+        assert [sidecar["sha256"] for sidecar in sidecars] == digests, line
 
 
 @pytest.mark.parametrize("kind", ["save", "save where there is no store"])

@@ -31,6 +31,8 @@ nothing, or a settled row        the picture of another request  refused; with `
 nothing, or a settled row        any other file                  refused; with ``overwrite`` submitted
 nothing, or a settled row        a folder there, or at its       refused, with ``overwrite`` too
                                  sidecar's name
+nothing, a settled row, or the   a sidecar: that job's picture   submitted; with another file there refused, or
+job of the sidecar               was moved, buy another          with ``overwrite`` submitted
 ===============================  ==============================  =================================================
 
 A *settled* row failed or was saved earlier, or was unknown before a user's clear.
@@ -43,6 +45,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pictory_provider.core.batch.journal import BOUGHT, FAILED, INTENT, SAVED, UNKNOWN, page_of
 from pictory_provider.core.batch.resume import unreadable_pages
+from pictory_provider.core.sidecar import REDO
 from pictory_provider.core.submission import is_same_request
 
 if TYPE_CHECKING:
@@ -135,7 +138,9 @@ def decide(
     :param resubmit: submit again if the outcome is unknown, accepting that this may pay twice.
     """
     entry, header = journal.get(row.key), journal.header
-    if entry is None:
+    if entry and existing and existing.sidecar and existing.sidecar.overrides(entry.job_id):
+        by_record = None
+    elif entry is None:
         by_record = _without_page(row, journal)
     elif entry.state not in (INTENT, UNKNOWN):
         by_record = _by_job(entry, header, existing, overwrite=overwrite)
@@ -164,7 +169,7 @@ def replaced(request: dict[str, Any], existing: ExistingImage) -> Sidecar | None
     """
     existing = existing.replaced or existing
     sidecar = existing.sidecar
-    if sidecar is None or existing.problem or not existing.has_its_picture:
+    if sidecar is None or existing.problem or not existing.may_be_replaced:
         return None
     return None if is_same_request(sidecar.submission.request, request) else sidecar
 
@@ -230,7 +235,7 @@ def _by_folder(row: Row, existing: ExistingImage | None, *, overwrite: bool) -> 
             "so now, or the outcome is unknown"
         )
         return Decision(RowState.UNKNOWN, code=OUTCOME_UNKNOWN, message=why)
-    if overwrite:
+    if overwrite or existing.is_to_redo:
         return SUBMIT
     is_bought = sidecar is not None and sidecar.state == BOUGHT
     if sidecar and is_same_request(sidecar.submission.request, row.canonical_request):
@@ -251,6 +256,8 @@ def _taken(existing: ExistingImage) -> str:
     sidecar = existing.sidecar
     if sidecar is None:
         return "a file exists there, without a sidecar that says what it is"
+    if sidecar.state == REDO:
+        return "another file exists there, in place of the picture that was moved"
     if sidecar.state == BOUGHT:
         return (
             f"its sidecar says that {sidecar.made_by} has bought a picture of another request for this file name"

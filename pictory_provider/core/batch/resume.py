@@ -55,6 +55,7 @@ from pictory_provider.core.batch.journal import (
     spending_to_keep,
 )
 from pictory_provider.core.batch.rows import CheckedTable, Row, digest_of, key_of, request_of
+from pictory_provider.core.resume import NOT_MOVED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -291,16 +292,38 @@ def beside_batch(header: Any, *, path: str, record: str) -> Unavailable | None:
     :param path: of the task's picture.
     :param record: the path of the header.
     """
-    found = Header.from_dict(header)
-    if found is not None and found.has_ended:
+    owner = _running(header)
+    if owner is None:
         return None
-    owner = "a batch whose record cannot be read" if found is None else f"a batch, {found.owner}"
     return Unavailable(
         f"The folder of {path!r} is in use by {owner}, which may buy the same picture now: its record, {record}, "
         "does not say that it has ended. This task sent nothing, and nothing was spent. Let no other task write "
         "into the folder of a batch while it runs. If that batch was killed, clear its task: it continues where "
         "it stopped."
     )
+
+
+def redo_beside_batch(header: Any, *, path: str, record: str) -> Unavailable | None:
+    """Return the error if a picture cannot be moved aside now, because a batch may be running in its folder.
+
+    :param header: as for :func:`beside_batch`; the same for the others.
+    """
+    owner = _running(header)
+    if owner is None:
+        return None
+    return Unavailable(
+        f"{path} cannot be moved: its folder is in use by {owner}, whose record, {record}, does not say that it "
+        f"has ended. {NOT_MOVED} Let that batch end, and run this again. If it was killed, clear its task: it "
+        "continues where it stopped."
+    )
+
+
+def _running(header: Any) -> str | None:
+    """Return the batch that may be running with this header; ``None`` if it has ended."""
+    found = Header.from_dict(header)
+    if found is None:
+        return "a batch whose record cannot be read"
+    return None if found.has_ended else f"a batch, {found.owner}"
 
 
 def _begin_anew(

@@ -25,7 +25,7 @@ export class HttpError extends Error {
     return new HttpError(reply.status, body && body.detail);
   }
 
-  /** The user is not signed in, or Airflow does not accept the token: that is a 403, which Airflow's UI recognises by this text too. */
+  /** Not signed in, or Airflow does not accept the token: a 403 that Airflow's UI recognises by this text too. */
   get isSignedOut() {
     return this.status === 401 || (this.status === 403 && this.detail === "Invalid JWT token");
   }
@@ -88,13 +88,13 @@ async function fetchJson(url) {
 export const runPath = (dag, run) => `dags/${enc(dag)}/dagRuns/${enc(run)}`;
 export const keyOf = (ti) => JSON.stringify([ti.dag_id, ti.dag_run_id, ti.task_id, ti.map_index, ti.region_id, ti.region_index]);
 
-/** The parameters that select one instance of a task: its map index, or its region if it has one (Airflow 3.4 and later). */
+/** Select one instance of a task by its map index, or its region (Airflow 3.4 and later). */
 const instanceParams = (ti) => (ti.region_id ? { region_id: ti.region_id, region_index: ti.region_index } : { map_index: ti.map_index });
 
 const retryAt = new Map(); // by path: the time before which it is not requested again
 const RETRY_AFTER = 9_000, SLOW = 2_000;
 
-/** An XCom that the server reads through an XCom backend. If that fails slowly, all such requests pause, not only this one. */
+/** Read an XCom through the server's XCom backend. If that fails slowly, all such requests pause. */
 function backendXcom(ti, key) {
   const parts = [ti.dag_id, ti.dag_run_id, ti.task_id, ...Object.values(instanceParams(ti)), key];
   const path = `${ROOT}xcom/${parts.map(enc).join("/")}`;
@@ -133,7 +133,7 @@ const classesOf = (...wanted) => [...kinds].filter(([, kind]) => wanted.includes
 
 const LINKS = ["Pictory image", "Pictory images"];
 
-/** Find a DAG's own operator classes that derive from ours: they have our link. */
+/** Find a DAG's own operator classes derived from ours: they have our link. */
 export async function learnClasses(dag) {
   const found = await get(`dags/${enc(dag)}/tasks`).catch(() => null);
   for (const task of (found && found.tasks) || []) {

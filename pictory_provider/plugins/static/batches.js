@@ -77,7 +77,7 @@ export async function loadRows(batch, from, to) {
   return wanted.flatMap(({ first, last }, at) => found[at].slice(first, last));
 }
 
-/** Load the first pictures of a batch, or its first failures if it has no picture. */
+/** Load the first pictures of a batch, or else its first failures. */
 export async function loadFirst(batch, most) {
   const failures = batch.parts.filter((part) => part.kind === "failures").reduce((sum, part) => sum + part.count, 0);
   const pictures = await loadRows(batch, failures, failures + most);

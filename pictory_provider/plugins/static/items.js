@@ -11,7 +11,7 @@ export const BOUGHT_NOTHING = new Set(["PictoryRequestInvalid", "PictoryAuthenti
 export const isText = (value) => typeof value === "string" && value !== "";
 export const number = (value) => (typeof value === "number" && Number.isFinite(value) ? value : null);
 
-/** A picture's URL at another host. A URL from an XCom is never requested from Airflow's own host, where it could have an effect. */
+/** A picture's URL. One from an XCom is never requested from Airflow's own host, where it could have an effect. */
 function webUrl(value) {
   if (!isText(value) || !/^https?:\/\//i.test(value)) return null;
   try {
@@ -86,7 +86,7 @@ function applyRequest(item, request) {
   if (number(request.submitted_at)) item.since = request.submitted_at * 1000;
 }
 
-/** Write into an item why its task failed, in one sentence and in full. */
+/** Write into an item why its task failed. */
 export function applyFailure(item, failure) {
   const text = failure && isText(failure.message) ? failure.message : null;
   item.state = item.ti.state === "skipped" ? "skipped" : "failed";
@@ -211,7 +211,7 @@ export async function mergeRelated(item, others, isRunning = false) {
   };
 }
 
-/** Fetch a page of tasks, failed tasks first. */
+/** Fetch a page of tasks, failed ones first. */
 async function fetchFailedFirst(scope, wanted, offset) {
   const failed = await taskInstances(scope, wanted, { state: FAILED, offset });
   const left = Math.max(1, PAGE - failed.all.length); // at least one, to learn the total
@@ -245,7 +245,7 @@ export async function singleItems(scope, isRunning, offset = 0) {
 
 const failedFirst = (items) => [...items.filter((item) => item.state === "failed"), ...items.filter((item) => item.state !== "failed")];
 
-/** A task that waits or saves does not know the prompt: take it from the task that has submitted the job. */
+/** Take the prompt of a task that waits or saves from the task that has submitted the job. */
 async function addPrompt(item, scope) {
   if (item.prompt || !item.job) return;
   const near = await taskInstances({ dag: scope.dag, run: scope.run, map: item.ti.map_index }, ["generate"], { limit: 10 });

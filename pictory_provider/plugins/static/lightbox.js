@@ -72,25 +72,31 @@ function detailsOf(item) {
     ["Prompt", item.prompt, "text"], ["Why", item.why, "text"], ["Model", item.model], ["Price", priceOf(item)],
     ["State", item.isReused ? "Reused: the file already existed" : item.state === "done" ? null : item.summary || stateOf(item)],
     ["Size", size], ["Task", item.task], ["File", item.path || item.name, "copy"], ["Job", item.job, "copy"],
+    ["Buy another", redoOf(item), "copy"],
   ];
   return rows.filter(([, value]) => value).flatMap(([name, value, how]) => {
-    const node = el(how === "copy" ? "dd.code" : "dd", how === "text" ? { tabindex: "0" } : {}, el("span", {}, value));
-    if (how === "copy" && navigator.clipboard) node.append(copyButton(name, value));
+    const text = el("span", {}, value);
+    const node = el(how === "copy" ? "dd.code" : "dd", how === "text" ? { tabindex: "0" } : {}, text);
+    if (how === "copy") node.append(copyButton(name, text));
     return [el("dt", {}, name), node];
   });
 }
 
-function copyButton(name, value) {
-  const label = `Copy ${name === "Job" ? "the job's id" : "the file's path"}`;
+/** The command for a saved picture, but not for a path with control characters, which a terminal may obey. */
+const redoOf = ({ path }) => path && !/\p{C}/u.test(path) && `airflow pictory redo '${path.replaceAll("'", "'\\''")}'`;
+
+function copyButton(name, text) {
+  const label = `Copy: ${name}`;
   const button = el("button.icon.small", { type: "button", "aria-label": label, title: label }, svg(SIGNS.copy));
   button.addEventListener("click", async () => {
     try {
-      await navigator.clipboard.writeText(value);
-      button.classList.add("done");
-      setTimeout(() => button.classList.remove("done"), 1500);
-    } catch {
-      // a frame may not write to the clipboard: the user can select the text instead
+      await navigator.clipboard.writeText(text.textContent);
+    } catch { // a frame may be forbidden to write to the clipboard
+      getSelection().selectAllChildren(text);
+      if (!document.execCommand("copy")) return; // the user can
     }
+    button.classList.add("done");
+    setTimeout(() => button.classList.remove("done"), 1500);
   });
   return button;
 }

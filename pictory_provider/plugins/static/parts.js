@@ -59,7 +59,7 @@ export function moment(text) {
   }
 }
 
-/** Make the children of an element these nodes in this order, and change only what differs. */
+/** Arrange the children of an element, and change only what differs. */
 export function arrange(parent, nodes) {
   const wanted = new Set(nodes);
   for (const child of [...parent.children]) if (!wanted.has(child)) child.remove();

@@ -50,7 +50,7 @@ let all = null;
 let counted = "";
 let isCounting = false;
 
-/** Load the remaining pages in the background for the totals, and again when something has changed. */
+/** Load the remaining pages for the totals, and again when something has changed. */
 async function countAll(scope, total, isRunning, refresh) {
   const what = JSON.stringify([total, isRunning, isRunning ? Math.floor(Date.now() / 30000) : 0]);
   if (isCounting || what === counted) return;

@@ -180,6 +180,7 @@ class Batch:
         try:
             if not is_resumed:
                 self._record.check_unchanged(wanted, seen)
+                self._record.finish_redos(seen)
                 self._folder.forget_failures(self._log)
             reporter = ProgressReporter(
                 self._context["ti"], plan, self._folder, self._spec, self._log, is_resumed=is_resumed

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pictory_provider.api.errors import ImageInvalid, PictoryError, StorageFailed
 from pictory_provider.api.text import counted
 from pictory_provider.core.batch.decision import RowImage, replaced
-from pictory_provider.core.sidecar import Sidecar
+from pictory_provider.core.sidecar import REDO, SAVED, Sidecar
 from pictory_provider.core.submission import Submission, canonicalize, fingerprint, unknown_job
 from pictory_provider.media.xmp import says_ai
 
@@ -179,8 +179,10 @@ class PictureSaver:
         is_new = not is_seen and not overwrite
         if not is_new:
             existing = target.inspect()
-            is_gone = existing.sidecar is not None and existing.sidecar.saved is not None and existing.size is None
-            is_of_another = existing.sidecar is None or existing.sidecar.submission.job_id != job.job_id
+            sidecar = existing.sidecar
+            is_gone = existing.size is None and sidecar is not None and sidecar.state in (SAVED, REDO)
+            is_of_another = sidecar is None or sidecar.submission.job_id != job.job_id
+            bought = replace(bought, redone=sidecar.redone if sidecar else ())
             if replaces_changed and is_of_another and not overwrite:
                 bought = replace(bought, replaces=replaced(bought.submission.request or {}, existing))
                 if bought.replaces and existing.replaced:  # of a job that has come to nothing

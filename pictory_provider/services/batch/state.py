@@ -206,6 +206,17 @@ class BatchRecord:
                 raise taken.error
             time.sleep(pause)
 
+    def finish_redos(self, seen: Mapping[str, ExistingImage]) -> None:
+        """Remove pictures that were moved, as :meth:`PictureTarget.finish_redo`, before others are bought.
+
+        :param seen: what exists at the file names of the pictures that are to be bought.
+        """
+        for name, existing in seen.items():
+            if existing.is_to_redo and existing.size is not None:
+                target = self.folder.target(name)
+                if left := target.inspect().sidecar:
+                    target.finish_redo(left)
+
     def _start(self, header: Header, *, is_resumed: bool) -> StartKind:
         return start_of(
             header,

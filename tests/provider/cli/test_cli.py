@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import time
 import uuid
 from dataclasses import replace
 
+import fsspec
 import pytest
 
 from pictory_provider import version_compat
@@ -24,6 +26,7 @@ from pictory_provider.core.submission import Submission
 from pictory_provider.provider_info import get_provider_info
 from pictory_provider.simulator import Simulator
 from pictory_provider.storage.pictures import PictureTarget
+from tests.provider.batches import painted
 from tests.provider.waits import buy
 
 ENTRIES = [
@@ -486,6 +489,23 @@ def test_a_sidecar_of_another_task_is_not_changed_and_the_command_says_so(
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
+def test_a_job_that_is_adopted_takes_the_place_of_a_picture_that_was_moved(
+    pictory, run, database, on_airflow, tmp_path
+):
+    on_airflow((3, 1))
+    path = str(tmp_path / "a.png")
+    database.instances = (instance(path=path),)
+    target, bought = PictureTarget(path), replace(Submission.from_dict(INTENT), job_id="j", submitted_at=2.0)
+    made_by, saved = MadeBy("d", "r", "t", -1), SavedFile(1, "0", 1, 1, 2, (), 1.0)
+    target.write_sidecar(
+        Sidecar(file="a.png", submission=bought, made_by=made_by, saved=saved).as_moved("a.v1.png")
+    )
+    job_id = buy(pictory)
+    code, _, _ = run("adopt", "d", "r", "t", job_id)
+    found = target.inspect().sidecar
+    assert (code, found.state, found.submission.job_id, found.redone) == (0, "bought", job_id, ("j",))
+
+
 @pytest.mark.parametrize("state", ["running", "restarting", "queued", "deferred", "awaiting_input"])
 def test_a_task_that_has_not_ended_is_refused(pictory, run, database, state):
     database.instances = (instance(state=state),)
@@ -515,6 +535,62 @@ def test_a_command_without_airflows_database_says_where_to_run_it(pictory, run):
     assert code == 1
     assert "Airflow's database could not be used from here: OperationalError" in text
     assert "Run this where Airflow's scheduler or API server runs." in text
+
+
+@pytest.fixture
+def cover(tmp_path, monkeypatch):
+    """Return the path of a saved picture, whose name a shell has to be told in quotes, and its folder is current."""
+    monkeypatch.chdir(tmp_path)
+    path, content = tmp_path / "it's a cover.png", painted((64, 64))
+    saved = SavedFile(len(content), hashlib.sha256(content).hexdigest(), 1, 1, 0.6, (), 1.0)
+    request = {"prompt": "A lighthouse", "model": "flux-schnell"}
+    submission = replace(Submission.from_dict(INTENT), job_id="j", request=request, submitted_at=2.0)
+    made_by = MadeBy("covers", "r1", "cover", 3)
+    path.write_bytes(content)
+    target = PictureTarget(str(path))
+    target.write_sidecar(Sidecar(file=path.name, submission=submission, made_by=made_by, saved=saved))
+    return path
+
+
+@pytest.mark.parametrize("is_relative", [False, True])
+def test_a_redo_says_what_was_moved_what_the_next_run_costs_and_how_to_undo_it(run, cover, is_relative):
+    before = {file.name: file.read_bytes() for file in cover.parent.iterdir()}
+    code, out, text = run("redo", cover.name if is_relative else str(cover), "-o", "json")
+    version = cover.with_name("it's a cover.v1.png")
+    who = "task cover of DAG covers, run r1, map index 3"
+    assert (code, json.loads(out)) == (0, [{"picture": str(cover), "moved to": str(version), "made by": who}])
+    assert "buys a new one, at 0.6 AI credits as listed for flux-schnell" in text
+    assert f"clear the {who}, on its page in Airflow" in text
+    assert not cover.exists()
+    code, _, again = run("redo", str(cover))
+    assert (code, "Nothing was changed" in again) == (0, True)
+    for line in again.splitlines():
+        if line.startswith("    mv "):
+            subprocess.run(line, shell=True, check=True)
+    assert {file.name: file.read_bytes() for file in cover.parent.iterdir()} == before
+
+
+def test_a_redo_of_an_object_names_the_objects_to_move_back(run, cover, memory):
+    for end in ("", ".json"):
+        fsspec.filesystem("memory").pipe(
+            f"/{cover.parent.name}/a.png{end}", cover.with_name(cover.name + end).read_bytes()
+        )
+    where = f"memory://{cover.parent.name}/a"
+    code, _, text = run("redo", f"{where}.png")
+    assert code == 0
+    assert f"    {where}.v1.png -> {where}.png\n    {where}.v1.png.json -> {where}.png.json" in text
+
+
+def test_a_redo_that_is_refused_changes_nothing_and_exits_with_1(run, cover):
+    code, out, text = run("redo", str(cover.with_name("b.png")))
+    assert (code, out) == (1, "")
+    assert "there is no picture" in text
+
+
+def test_a_redo_has_no_option_for_a_connection_to_pictory(run):
+    code, _, text = run("redo", "a.png", "--conn-id", "mine")
+    assert code == 2
+    assert "--conn-id" in text
 
 
 def test_a_wrong_command_line_ends_with_2(run):

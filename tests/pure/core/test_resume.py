@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from pictory_provider.api.errors import JobNotFound, RequestInvalid, SubmitOutcomeUnknown, Unavailable
 from pictory_provider.api.models import Job
 from pictory_provider.core.attempt import MadeBy
-from pictory_provider.core.resume import ExistingImage, GenerationSpec, Reuse, decide_at_path, latest, next_step_at
+from pictory_provider.core.resume import (
+    ExistingImage,
+    GenerationSpec,
+    Reuse,
+    decide_at_path,
+    latest,
+    next_step_at,
+    refused_redo,
+)
 from pictory_provider.core.sidecar import SavedFile, Sidecar
 from pictory_provider.core.submission import PollFirst, Submission, Submit, after_poll
 from pictory_provider.media.mark import mark
@@ -556,3 +564,96 @@ def test_a_wish_replaces_nothing_unless_it_says_so():
     plain = spec()
     assert (plain.overwrite, plain.has_only_sidecar, plain.now) == (False, False, 0)
     assert sidecar().keeps_spending is False
+
+
+# A picture that was moved aside ---------------------------------------------------------------------------
+
+
+def redone(made_by=ANOTHER, size=None):
+    """Return what exists after ``airflow pictory redo``; with its size, before the picture was removed."""
+    moved = sidecar(made_by=made_by).as_moved("a.v1.png")
+    return existing(replace(moved, saved=FILE) if size == SIZE else moved, size)
+
+
+@pytest.mark.parametrize("made_by", [ME, ANOTHER])
+@pytest.mark.parametrize("on_record", [None, stored(), stored(request=OTHERWISE), stored(submitted_at=None)])
+@pytest.mark.parametrize("size", [None, SIZE])
+@pytest.mark.parametrize("how", [{}, CLEARED, {"overwrite": True}, {"replaces_changed": True}, WANTS_ANOTHER])
+def test_in_place_of_a_picture_that_was_moved_another_is_bought_whatever_names_its_job(
+    made_by, on_record, size, how
+):
+    assert decide_at_path(redone(made_by, size), on_record, spec(**how)) == Submit()
+
+
+@pytest.mark.parametrize("on_record", [None, stored()])
+def test_another_file_in_its_place_is_only_replaced_with_overwrite(on_record):
+    refused = decide_at_path(redone(ME, 7), on_record, spec())
+    assert isinstance(refused, RequestInvalid)
+    assert "next to a file of 7 bytes" in refused.message
+    assert decide_at_path(redone(ME, 7), on_record, spec(overwrite=True)) == Submit()
+
+
+@pytest.mark.parametrize(
+    ("on_record", "expected"),
+    [
+        (stored(INTENT, fingerprint="another"), SubmitOutcomeUnknown),
+        (stored(job_id="unsaved"), PollFirst),
+        ("junk" * 9, PollFirst),
+        ({"version": 9}, SubmitOutcomeUnknown),
+    ],
+)
+def test_a_record_of_anything_but_the_job_whose_picture_was_moved_still_counts(on_record, expected):
+    assert isinstance(decide_at_path(redone(), on_record, spec()), expected)
+
+
+@pytest.mark.parametrize("state", ["intent", "bought", "saved"])
+@pytest.mark.parametrize("is_cleared", [False, True])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_was_bought_in_its_place_counts_and_not_the_old_record(state, is_cleared, overwrite):
+    """The state store of the task that has bought the first picture still names the old job."""
+    new = replace(sidecar(state, ANOTHER, job_id=None if state == "intent" else "new"), redone=("j",))
+    how = {"overwrite": overwrite} | (CLEARED if is_cleared else {})
+    step = decide_at_path(existing(new, SIZE if state == "saved" else None), stored(), spec(**how))
+    if state == "intent":
+        assert isinstance(step, Unavailable)
+    elif state == "bought":
+        assert (step.job_id, step.is_ours) == ("new", False)
+    elif overwrite and is_cleared:
+        assert step == Submit()
+    else:
+        assert step == Reuse(new, is_own=False)
+
+
+REFUSED = {
+    "no sidecar": (existing(size=SIZE), "has no sidecar"),
+    "nothing": (existing(), "there is no picture"),
+    "unreadable": (existing(problem="it is not JSON"), "it is not JSON"),
+    "intent": (existing(sidecar("intent")), "has not finished with it (job not known)"),
+    "bought": (existing(sidecar("bought")), "has not finished with it (job j)"),
+    "being marked": (existing(replace(sidecar(), may_be=(FILE,)), SIZE), "has not finished with it"),
+    "gone": (existing(sidecar()), "the picture is gone"),
+    "another size": (existing(sidecar(), 7), "7 bytes instead of"),
+    "another file": (redone(size=7), "another file is there now"),
+    "a version": (existing(replace(sidecar(), file="b.png"), SIZE)._replace(path="/srv/b.v2.png"), "/srv/b.png."),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_redo_moves_nothing_but_a_saved_picture(what):
+    found, text = REFUSED[what]
+    refused = refused_redo(found)
+    assert isinstance(refused, RequestInvalid)
+    assert text in refused.message
+    assert "Nothing was moved, and nothing was bought." in refused.message
+
+
+@pytest.mark.parametrize("found", [existing(sidecar(), SIZE), redone(), redone(size=SIZE)])
+def test_a_redo_moves_a_saved_picture_and_can_be_repeated(found):
+    assert refused_redo(found) is None
+
+
+@pytest.mark.parametrize(("file", "is_kept"), [("a.png", False), ("b.png", False), ("c.png", True)])
+def test_a_version_is_not_replaced_by_a_changed_request(file, is_kept):
+    found = existing(replace(sidecar(made_by=ANOTHER), file=file), SIZE)._replace(path="/srv/c.v12.png")
+    step = decide_at_path(found, None, spec(replaces_changed=True, **WANTS_ANOTHER))
+    assert isinstance(step, RequestInvalid if is_kept else Submit)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pictory_provider.core.attempt import MadeBy
 from pictory_provider.core.ledger import Charge
+from pictory_provider.core.picture_names import is_version_name, version_name
 from pictory_provider.core.sidecar import SavedFile, Sidecar, Unreadable, request_sha256
 from pictory_provider.core.submission import Submission, canonicalize, describe_request, is_same_request
 
@@ -393,3 +394,76 @@ def test_an_intent_without_a_request_has_the_digest_of_nothing():
     assert json.loads(intent.to_json())["request"] == {}
     assert intent.to_json().endswith(b"}\n")
     assert b'\n  "version": 1,\n' in intent.to_json()
+
+
+# A picture that was moved aside ---------------------------------------------------------------------------
+
+MOVED = SIDECAR.as_moved("a.v1.png")
+
+
+def test_a_picture_that_was_moved_is_told_apart_and_read_back():
+    value = json.loads(MOVED.to_json())
+    assert (value["state"], value["job_id"], value["moved_to"]) == ("redo", "j", "a.v1.png")
+    assert (value["may_be"][0]["sha256"], value["redone"]) == ("ab", ["j"])
+    assert Sidecar.from_json(MOVED.to_json()) == MOVED
+    assert "size" not in value
+
+
+def test_while_it_is_still_there_its_digest_says_so():
+    assert MOVED.as_saved(12, lambda: "ab").saved == SAVED
+    assert MOVED.as_saved(12, lambda: "ab").state == "redo"
+    assert MOVED.as_saved(12, lambda: "another").saved is None
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"moved_to": None}, {"moved_to": ""}, {"moved_to": 1}, {"job_id": None}, {"request": {}}]
+)
+def test_one_that_does_not_say_where_it_was_moved_cannot_be_read(wrong):
+    with pytest.raises(Unreadable):
+        Sidecar.from_json(json.dumps(json.loads(MOVED.to_json()) | wrong))
+
+
+def test_later_sidecars_name_the_jobs_whose_pictures_were_moved():
+    second = replace(SIDECAR, submission=replace(BOUGHT, job_id="k"), redone=MOVED.redone)
+    assert Sidecar.from_json(second.to_json()).redone == ("j",)
+    assert second.as_moved("a.v2.png").redone == ("j", "k")
+    assert [second.overrides(job) for job in ("j", "k", None)] == [True, False, False]
+
+
+@pytest.mark.parametrize("redone", [None, [], "j", [1], {"j": 1}])
+def test_a_picture_that_was_moved_overrides_its_own_job_in_any_case(redone):
+    edited = json.dumps(json.loads(MOVED.to_json()) | {"redone": redone})
+    assert Sidecar.from_json(edited).overrides("j")
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "version"),
+    [
+        ("a.png", 1, "a.v1.png"),
+        ("a.b.png", 12, "a.b.v12.png"),
+        ("a", 2, "a.v2"),
+        (".png", 2, ".png.v2"),
+        ("below/a.v1.png", 1, "below/a.v1.v1.png"),
+    ],
+)
+def test_a_version_has_its_number_before_the_suffix(name, number, version):
+    assert version_name(name, number) == version
+    assert is_version_name(version.rpartition("/")[2], name.rpartition("/")[2])
+
+
+@given(st.text(min_size=1, max_size=300), st.integers(min_value=1, max_value=99_999))
+def test_versions_of_a_name_are_different_and_no_longer_than_a_spare_name(stem, number):
+    name = f"{stem.replace('/', '_')}.png"
+    versions = [version_name(name, each) for each in (number, number + 1)]
+    assert len({*versions, name}) == 3
+    assert all(
+        len(each.encode("utf-8", "surrogatepass")) <= max(100, len(name.encode("utf-8", "surrogatepass")))
+        for each in versions
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["a.png", "a.v0.png", "a.v01.png", "a.vx.png", "b.v1.png", "a.v1.jpg", "a.v1.png.json"]
+)
+def test_other_names_are_not_those_of_a_version(name):
+    assert not is_version_name(name, "a.png")
