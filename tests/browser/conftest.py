@@ -14,7 +14,9 @@ from pictory_provider.simulator import Simulator
 from tests.browser.stacks import AirflowOfMany, env_of_gallery
 
 DAGS = Path(__file__).parent / "dags"
-EXAMPLE = Path(__file__).resolve().parents[2] / "dags" / "pictory_text_to_image.py"
+OF_USERS = Path(__file__).resolve().parents[2] / "dags"
+EXAMPLE = OF_USERS / "pictory_text_to_image.py"
+CHOICE = OF_USERS / "recipes" / "recipe_choose_in_airflow.py"
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 
 
@@ -57,7 +59,8 @@ def gallery(simulator, losing, tmp_path_factory):
         "AIRFLOW_CONN_PICTORY_WRONG_KEY": simulator.connection_json().replace(simulator.api_key, "pictai_wrong"),
     }
     dags = tmp_path_factory.mktemp("dags")
-    (dags / "browser_pictures.py").symlink_to(DAGS / "browser_pictures.py")
+    for file in (DAGS / "browser_pictures.py", CHOICE):
+        (dags / file.name).symlink_to(file)
     with AirflowOfMany(tmp_path_factory.mktemp("gallery") / "home", dags, env=env) as stack:
         stack.pictures = pictures
         yield stack

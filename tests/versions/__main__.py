@@ -35,6 +35,7 @@ TESTED = ("tests", "dags", "demo", "docs/costs.md", "pyproject.toml")
 FOLDERS = ("tests/pure", "tests/provider", "tests/versions")
 OF_THE_OLDEST = ("tests/tools", "tests/faults/test_kills_while_saving.py")
 """A real Airflow without task state, where the sidecar is the only record."""
+IN_A_BROWSER = ("tests/browser/test_choices.py",)
 OF_THE_NEWEST = ("tests/browser/test_loops.py",)
 """Only the newest Airflow has loops."""
 WITH_COMPONENTS = ("tests/faults/test_adoption.py",)
@@ -194,6 +195,7 @@ def tests(environment: Environment, python: Path, folder: Path, *, is_quick: boo
     left_out = [] if environment.floors else [f"tests/provider/{name}" for name in OF_LIBRARIES]
     if is_quick and not environment.floors:
         left_out += OF_DECISIONS
+    is_newest = environment.airflow == list(RELEASES)[-1]
     chosen = [
         [
             "--numprocesses",
@@ -202,10 +204,10 @@ def tests(environment: Environment, python: Path, folder: Path, *, is_quick: boo
             *WITH_COMPONENTS,
             *(OF_THE_OLDEST if environment.floors else ()),
             *(f"--ignore={path}" for path in left_out),
-        ]
+        ],
+        # By themselves: the browser leaves an event loop running in its process.
+        [*IN_A_BROWSER, *(OF_THE_NEWEST if is_newest else ())],
     ]
-    if environment.airflow == list(RELEASES)[-1]:
-        chosen.append([*OF_THE_NEWEST])  # by itself: the browser leaves an event loop running in its process
     # With this variable every process would compile all modules that it imports.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     output, code = "", 0
