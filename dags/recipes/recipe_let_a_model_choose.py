@@ -45,7 +45,7 @@ def ask_model(question: str, pictures: list[bytes]) -> str:
 with DAG(dag_id="recipe_let_a_model_choose", schedule=None, tags=["pictory", "recipe"]):
     candidates = GenerateImageOperator(
         task_id="candidates",
-        prompt="A lighthouse in a storm, dramatic light, wide shot",
+        prompt="A market hall in the rain, people with umbrellas",
         model="flux-schnell",
         aspect_ratio="16:9",
         candidates=3,

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,29 @@ def limited():
         yield pictory
 
 
+class VisionModel(BaseHTTPRequestHandler):
+    """A model with an OpenAI-compatible API, which first names a picture that it was not given."""
+
+    def do_POST(self):
+        requests = self.server.requests
+        requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        answer = {"number": 7} if len(requests) == 1 else {"number": 2, "reason": "The light is warm."}
+        reply = {"choices": [{"message": {"role": "assistant", "content": json.dumps(answer)}}]}
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(reply).encode())
+
+
+@pytest.fixture(scope="session")
+def vision_model():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), VisionModel)
+    server.requests = []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
 EXPORT = """\
 Handle,Title,Body (HTML),Vendor,Variant SKU,Image Src,Colour (product.metafields.custom.colour)
 tea-cup,Tea cup,"<p>Holds 250&nbsp;ml.</p>\n<ul><li>Dishwasher-safe</li></ul>",Example,TC-1,,sea green
@@ -88,7 +113,7 @@ def shop(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def airflow(simulator, crowd, limited, pictures, shop, tmp_path_factory):
+def airflow(simulator, crowd, limited, pictures, shop, vision_model, tmp_path_factory):
     """Return a healthy Airflow that knows the example DAGs, the recipes and those of ``tests/system/dags``.
 
     Its workers keep Airflow's default heartbeat of 5 s, under which an event that comes too soon after
@@ -105,6 +130,14 @@ def airflow(simulator, crowd, limited, pictures, shop, tmp_path_factory):
         "AIRFLOW_CONN_PICTORY_STAGING": crowd.connection_json(),
         "AIRFLOW_CONN_PICTORY_PRODUCTION": simulator.connection_json(),
         "AIRFLOW_CONN_SHOP": json.dumps({"conn_type": "sqlite", "host": f"{shop}/shop.db"}),
+        "AIRFLOW_CONN_VISION_MODEL": json.dumps(
+            {
+                "conn_type": "http",
+                "host": f"http://127.0.0.1:{vision_model.server_port}",
+                "password": "a key",
+                "extra": {"model": "a model"},
+            }
+        ),
         "AIRFLOW_VAR_PICTORY_SHOP_EXPORT": f"{shop}/products_export.csv",
         "AIRFLOW_VAR_PICTORY_SPREADSHEET": f"{shop}/Artikel.xlsx",
         "AIRFLOW_CONN_PICTORY_SPENT": simulator.connection_json(credits_per_month=1),
@@ -225,6 +258,7 @@ RECIPES = (
     "spreadsheet",
     "two_accounts",
     "a_few_each_night",
+    "let_a_model_choose",
 )
 
 ROWS_ONE_OF_WHICH_FAILS = [

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import sqlite3
@@ -182,6 +183,30 @@ def test_nothing_is_bought_before_a_person_agrees(airflow, runs, simulator, agre
     assert not bought_before
     assert set(airflow.finish(*runs["approve_before_paying"]).values()) == {"success"}
     assert [r for r in simulator.submissions if r.body["prompt"].startswith("A lighthouse in a storm")]
+
+
+def test_the_picture_that_a_model_chooses_is_published_with_its_reason(airflow, runs, vision_model):
+    run = runs["let_a_model_choose"]
+    assert set(airflow.finish(*run).values()) == {"success"}
+    images = airflow.xcom(*run, "candidates", "images")
+    _, request = vision_model.requests
+    (message,) = request["messages"]
+    urls = [part["image_url"]["url"] for part in message["content"][1:]]
+    assert [base64.b64decode(url.partition(",")[2]) for url in urls] == [
+        Path(image["path"]).read_bytes() for image in images
+    ]
+    (event,) = airflow.call("GET", f"/assets/events?source_dag_id={run[0]}")["asset_events"]
+    published = {name: images[1][name] for name in ("path", "sha256", "job_id")}
+    assert event["extra"] == {**published, "candidate": 2, "reason": "The light is warm."}
+
+
+def test_a_picture_that_a_model_was_not_given_is_refused_and_nothing_more_is_bought(airflow, runs, simulator):
+    run = runs["let_a_model_choose"]
+    airflow.finish(*run)
+    refused = airflow.task_log(*run, "choose", try_number=1)
+    assert "The model did not name a picture from 1 to 3. Nothing was published or bought." in refused
+    prompts = [request.body["prompt"] for request in simulator.submissions]
+    assert prompts.count("A market hall in the rain, people with umbrellas") == 3
 
 
 def test_the_budget_lets_a_picture_through_and_then_no_more(airflow, runs, simulator):
