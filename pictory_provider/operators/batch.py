@@ -63,6 +63,9 @@ class GenerateImageBatchOperator(BaseOperator):
         (templated)
     :param reference_image_url: a pattern for the picture to start from, public or private; see
         :class:`~pictory_provider.operators.pictory.GenerateImageOperator`. (templated)
+    :param reference_upload: let reference images also be local PNG or JPEG files, such as
+        ``/data/refs/{sku}.png``, and upload each content once. **Everyone who has the URL of an uploaded picture
+        can see it, and Pictory keeps it for good.**
     :param model: of rows that name none.
     :param aspect_ratio: of rows that name none.
     :param style: of rows that name none.
@@ -132,6 +135,7 @@ class GenerateImageBatchOperator(BaseOperator):
         prompt: str | None = None,
         file_name: str = "{index:05d}.png",
         reference_image_url: str | None = None,
+        reference_upload: bool = False,
         model: str = DEFAULT_MODEL,
         aspect_ratio: str | None = None,
         style: str | None = None,
@@ -162,6 +166,7 @@ class GenerateImageBatchOperator(BaseOperator):
         self.prompt = prompt
         self.file_name = file_name
         self.reference_image_url = reference_image_url
+        self.reference_upload = reference_upload
         self.model = model
         self.aspect_ratio = aspect_ratio
         self.style = style

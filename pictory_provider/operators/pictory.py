@@ -77,6 +77,9 @@ class GenerateImageOperator(PictureOperator):
         ``futuristic``. (templated)
     :param reference_image_url: a picture to start from: a public ``http(s)`` URL, or a private object such as
         ``s3://bucket/key.png``, for which Pictory gets a signed URL that is valid for an hour. (templated)
+    :param reference_upload: let ``reference_image_url`` also be a local PNG or JPEG file, by its absolute path, or
+        an object that its storage cannot sign, and upload it to Pictory right before the submission. **Everyone
+        who has the URL of an uploaded picture can see it, and Pictory keeps it for good.**
     :param webhook: an ``http(s)`` URL that Pictory calls when the job ends. (templated)
     :param pictory_conn_id: the Airflow connection. (templated)
     :param allow_unlisted: accept a model, style or ratio that this release does not know.
@@ -137,6 +140,7 @@ class GenerateImageOperator(PictureOperator):
         aspect_ratio: str | None = None,
         style: str | None = None,
         reference_image_url: str | None = None,
+        reference_upload: bool = False,
         webhook: str | None = None,
         path: str | None = None,
         overwrite: bool | str = False,
@@ -161,6 +165,7 @@ class GenerateImageOperator(PictureOperator):
         self.aspect_ratio = aspect_ratio
         self.style = style
         self.reference_image_url = reference_image_url
+        self.reference_upload = reference_upload
         self.webhook = webhook
         self.path = path
         self.overwrite = overwrite
@@ -317,10 +322,9 @@ class GenerateImageOperator(PictureOperator):
             self._generation.warn_of_kill()
 
     def _lazy_request(self, context: Context) -> LazyRequest:  # noqa: ARG002  the decorated operator needs it
-        from pictory_provider.api.models import ImageRequest
         from pictory_provider.services.generate import LazyRequest
 
-        return LazyRequest.from_request(ImageRequest.of(self))
+        return LazyRequest.from_operator(self)
 
     def _generation_of(self, context: Context, path: str | None) -> Generation:
         from pictory_provider.api.checks import check_header

@@ -23,7 +23,7 @@ from pictory_provider.api.errors import (
     RequestInvalid,
     SubmitOutcomeUnknown,
 )
-from pictory_provider.api.text import counted
+from pictory_provider.api.models import ImageRequest
 from pictory_provider.client.retrying import get_job
 from pictory_provider.core.budget import Budget, Limits, PurchasePlan
 from pictory_provider.core.evidence import (
@@ -52,6 +52,7 @@ from pictory_provider.core.submission import (
 )
 from pictory_provider.exceptions import airflow_errors, failure
 from pictory_provider.services.submit import check_submission, submit
+from pictory_provider.services.uploads import Uploads
 from pictory_provider.storage.pictures import PictureTarget
 from pictory_provider.telemetry import count
 
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from pictory_provider.api.models import ImageRequest, Job
+    from pictory_provider.api.models import Job
     from pictory_provider.client.retrying import Log
     from pictory_provider.client.sync import SyncClient
 
@@ -73,15 +74,23 @@ class LazyRequest(NamedTuple):
 
     :param identity: distinguishes it from other requests; JSON that is the same in every attempt.
     :param request: called at most once per attempt, right before the submission, and not if a job is adopted.
+    :param uploads: upload the reference image, if the operator may.
     """
 
     identity: dict[str, Any]
     request: Callable[[], ImageRequest]
+    uploads: Uploads
 
     @classmethod
-    def from_request(cls, request: ImageRequest) -> LazyRequest:
-        """Return a request that is known already."""
-        return cls(canonical_request(request), lambda: request)
+    def from_operator(cls, operator: Any) -> LazyRequest:
+        """Return a request that is known already.
+
+        :raises RequestInvalid: for a field that is wrong.
+        """
+        uploads = Uploads.of(operator)
+        url = uploads.references.name_of(operator.reference_image_url)
+        request = ImageRequest.of(operator, reference_image_url=url)
+        return cls(canonical_request(request), lambda: request, uploads)
 
 
 class Generation:
@@ -145,8 +154,9 @@ class Generation:
         """
         from pictory_provider.services.evidence import credits_used  # not needed when a DAG file is parsed
 
-        record, identity = self.record, lazy_request.identity
+        record, identity = self.record, self._identity_of(lazy_request)
         get_request = self._once(lazy_request)
+        lazy_request.uploads.cache = record.upload_cache
         spec = self._spec(identity, get_request, overwrite=overwrite, replaces_changed=replaces_changed)
         may_resubmit = on_unknown_submit == "resubmit"
         step = self._first_step(client, spec)
@@ -163,6 +173,7 @@ class Generation:
                     job_id = submit(
                         client,
                         get_request(),
+                        uploads=lazy_request.uploads,
                         budget=budget,
                         recorder=record,
                         ends_at=ends_at,
@@ -201,7 +212,7 @@ class Generation:
         Nothing that costs is sent, and nothing is written.
         """
         self._is_plan = True
-        identity = lazy_request.identity
+        identity = self._identity_of(lazy_request)
         get_request = self._once(lazy_request)
         spec = self._spec(identity, get_request, overwrite=overwrite, replaces_changed=replaces_changed)
         step = self._first_step(client, spec)
@@ -222,7 +233,7 @@ class Generation:
             except RequestInvalid as error:
                 return PurchasePlan(of=1, refused=1), error
         budget = self._budget(client, max_credits)
-        exceeded = check_submission(client, get_request(), budget, log=self._log)
+        exceeded = check_submission(client, get_request(), budget, lazy_request.uploads, log=self._log)
         limits = tuple(budget.headroom(time.time()))
         if exceeded is not None:
             return PurchasePlan(of=1, not_bought=1, limits=limits), exceeded
@@ -235,7 +246,7 @@ class Generation:
         image = self.target.save(
             client, job, sidecar, overwrite=overwrite, mark_ai_generated=mark_ai_generated, log=self._log
         ).image
-        self._log.info("Saved %s (%s).", image["path"], counted(image["size"], "byte"))
+        self._log.info("Saved %s (%s bytes).", image["path"], f"{image['size']:,}")
         return {**image}
 
     def reuse(self, client: SyncClient, *, mark_ai_generated: bool) -> dict[str, Any]:
@@ -348,11 +359,12 @@ class Generation:
         replaces_changed: bool,
     ) -> GenerationSpec:
         record = self.record
+        is_recorded = identity is record.latest.request
         return GenerationSpec(
             made_by=record.made_by,
-            fingerprint=fingerprint(self.conn_id, identity),
+            fingerprint=str(record.latest.fingerprint) if is_recorded else fingerprint(self.conn_id, identity),
             identity=identity,
-            request=lambda: canonical_request(get_request()),
+            request=lambda: identity if is_recorded else canonical_request(get_request()),
             max_tries=record.max_tries,
             retries=record.retries,
             overwrite=overwrite,
@@ -361,12 +373,33 @@ class Generation:
             has_only_sidecar=not record.has_store,
         )
 
+    def _identity_of(self, lazy_request: LazyRequest) -> dict[str, Any]:
+        """Return the identity of a request; that on record if its reference image cannot be read any more.
+
+        So a job that is paid for is adopted.
+
+        :raises PictoryError: if nothing is on record either.
+        """
+        problem = lazy_request.uploads.references.problem
+        if problem is None:
+            return lazy_request.identity
+        self._read_store()
+        if self.target:
+            self.record.existing_image()
+        recorded = self.record.latest.request
+        if recorded is None:
+            raise problem
+        self._warn(f"{problem.message} The attempt goes on with the request on record.")
+        return recorded
+
     def _once(self, lazy_request: LazyRequest) -> Callable[[], ImageRequest]:
         """Return a function that makes the request at its first call."""
         request: ImageRequest | None = None
 
         def get_request() -> ImageRequest:
             nonlocal request
+            if problem := lazy_request.uploads.references.problem:
+                raise problem
             if request is None:
                 # This may call a user's function. If that fails, the error is not about an earlier job.
                 self.record.prepare_intent(None, lazy_request.identity)

@@ -4,7 +4,7 @@
 
 :func:`pictory_provider.services.submit.submit` sends each row. The record is written:
 
-1. before the first request, with the intents of the wave;
+1. after the uploads of reference images and before the first request, with the intents of the wave;
 2. a second after the first answer that is not recorded yet, with all answers until then;
 3. after the last answer, with the rest.
 
@@ -17,10 +17,12 @@ import math
 import queue
 import threading
 import time
+from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
+from pictory_provider.api.checks import is_upload
 from pictory_provider.api.errors import PictoryError, SubmitOutcomeUnknown
 from pictory_provider.api.timing import TIMING
 from pictory_provider.core.batch.decision import RowState
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from pictory_provider.core.batch.rows import Row
     from pictory_provider.core.ledger import Charge
     from pictory_provider.services.batch.state import BatchRecord
+    from pictory_provider.services.uploads import Uploads
 
 UNRECORDED = 1.0
 """Seconds after which an answer is recorded at the latest."""
@@ -70,6 +73,7 @@ class _Sending:
         self.row = row
         self.may_be_accepted = False
         self._job_id: str | None = None
+        self._not_uploaded: BaseException | None = None
 
     def intend(self, purchase: Charge) -> None:  # noqa: ARG002  the journal has it already
         wave = self._wave
@@ -89,13 +93,25 @@ class _Sending:
     def keep(self, job_id: str) -> None:
         self._job_id = job_id
 
+    def upload(self) -> None:
+        """Upload the row's reference image; an error becomes the outcome of :meth:`send`."""
+        wave = self._wave
+        try:
+            wave.check()
+            wave.uploads.readable(wave.client, self.row.request, log=wave.quiet)
+        except BaseException as error:
+            self._not_uploaded = error
+
     def send(self) -> _Answer:
         """Send the request and return its outcome; this raises nothing."""
         row, wave = self.row, self._wave
+        if self._not_uploaded:
+            return _Answer(row, None if isinstance(self._not_uploaded, _NotSentError) else self._not_uploaded)
         try:
             self._job_id = submit(
                 wave.client,
                 row.request,
+                uploads=wave.uploads,
                 budget=Budget(Limits()),  # the batch has reserved the credits of the whole wave
                 recorder=self,
                 ends_at=wave.ends_at,
@@ -113,6 +129,7 @@ class _Sending:
 class Wave:
     """Submits waves of a batch on this worker.
 
+    :param uploads: of the batch.
     :param ends_at: seconds of the monotonic clock; nothing is submitted after that.
     :param no_more: set if nothing more is to be submitted.
     :param quiet: the log for messages about single requests.
@@ -126,6 +143,7 @@ class Wave:
         rate_limiter: ThreadRateLimiter,
         pool: Executor,
         *,
+        uploads: Uploads,
         ends_at: float | None,
         no_more: threading.Event,
         log: Log,
@@ -135,6 +153,7 @@ class Wave:
         self.record = record
         self.client = client
         self.rate_limiter = rate_limiter
+        self.uploads = uploads
         self.ends_at = ends_at
         self.quiet = quiet
         self.lock = threading.Lock()
@@ -154,6 +173,7 @@ class Wave:
         :raises AirflowFailException: if jobs were bought and cannot be recorded.
         """
         to_send = [_Sending(self, row) for row in wave.rows]
+        self._upload(to_send)
         # Airflow's timeout may be raised in any line of this block.
         try:
             now = time.time()
@@ -184,6 +204,12 @@ class Wave:
         if self._no_more.is_set():
             raise _NotSentError("Submissions have stopped.")
         check_time(self.ends_at)
+
+    def _upload(self, to_send: Iterable[_Sending]) -> None:
+        """Upload the reference images of a wave, before any of its intents: a large one may take a while."""
+        wait(
+            [self._pool.submit(each.upload) for each in to_send if is_upload(each.row.request.reference_image_url)]
+        )
 
     def _send(self, to_send: list[_Sending]) -> None:
         """Send a wave and handle the answers as they arrive, also of requests in flight when an error occurs."""
