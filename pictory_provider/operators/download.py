@@ -36,8 +36,8 @@ class PictureOperator(BaseOperator):
         from pictory_provider.storage.paths import local_file
         from pictory_provider.telemetry import openlineage_of
 
-        source, path = self._lineage
-        return openlineage_of([source], [path and str(local_file(path) or path)])
+        source, path = (each and str(local_file(each) or each) for each in self._lineage)
+        return openlineage_of([source], [path])
 
 
 class DownloadImageOperator(PictureOperator):

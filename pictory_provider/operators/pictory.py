@@ -371,12 +371,14 @@ class GenerateImageOperator(PictureOperator):
 
     def _publish(self, context: Context, generation: Generation, image: dict[str, Any]) -> str:
         """Push the image record to XCom and to the outlets' events, and return the task's result."""
+        from pictory_provider.api.checks import is_upload
         from pictory_provider.telemetry import report_assets
 
         if generation.target:
             request = generation.record.latest.request or {}
             image |= {name: request.get(name) for name in ("prompt", "model")}
-            self._lineage = (request.get("referenceImageUrl"), image["path"])
+            source = request.get("referenceImageUrl")
+            self._lineage = (self.reference_image_url if is_upload(source) else source, image["path"])
         context["ti"].xcom_push(key=IMAGE_KEY, value=image)
         report_assets(context, self.outlets, image)
         return self._end(generation)

@@ -66,14 +66,16 @@ class _Sending:
     """One row's request: a :class:`~pictory_provider.services.submit.Recorder` that tracks whether it was sent.
 
     It does not write the journal; the wave does. It waits for the rate limiter before the request is sent.
+
+    :param problem: why the reference image could not be uploaded, so that the request is not sent.
     """
 
-    def __init__(self, wave: Wave, row: Row) -> None:
+    def __init__(self, wave: Wave, row: Row, problem: BaseException | None) -> None:
         self._wave = wave
         self.row = row
         self.may_be_accepted = False
         self._job_id: str | None = None
-        self._not_uploaded: BaseException | None = None
+        self._problem = problem
 
     def intend(self, purchase: Charge) -> None:  # noqa: ARG002  the journal has it already
         wave = self._wave
@@ -93,21 +95,12 @@ class _Sending:
     def keep(self, job_id: str) -> None:
         self._job_id = job_id
 
-    def upload(self) -> None:
-        """Upload the row's reference image; an error becomes the outcome of :meth:`send`."""
-        wave = self._wave
-        try:
-            wave.check()
-            wave.uploads.readable(wave.client, self.row.request, log=wave.quiet)
-        except BaseException as error:
-            self._not_uploaded = error
-
     def send(self) -> _Answer:
         """Send the request and return its outcome; this raises nothing."""
         row, wave = self.row, self._wave
-        if self._not_uploaded:
-            return _Answer(row, None if isinstance(self._not_uploaded, _NotSentError) else self._not_uploaded)
         try:
+            if self._problem:
+                raise self._problem
             self._job_id = submit(
                 wave.client,
                 row.request,
@@ -172,8 +165,8 @@ class Wave:
         :raises AirflowTaskTimeout: if the task's time is over.
         :raises AirflowFailException: if jobs were bought and cannot be recorded.
         """
-        to_send = [_Sending(self, row) for row in wave.rows]
-        self._upload(to_send)
+        problems = self._upload(wave.rows)
+        to_send = [_Sending(self, row, problems.get(row.request.reference_image_url)) for row in wave.rows]
         # Airflow's timeout may be raised in any line of this block.
         try:
             now = time.time()
@@ -205,11 +198,20 @@ class Wave:
             raise _NotSentError("Submissions have stopped.")
         check_time(self.ends_at)
 
-    def _upload(self, to_send: Iterable[_Sending]) -> None:
-        """Upload the reference images of a wave, before any of its intents: a large one may take a while."""
-        wait(
-            [self._pool.submit(each.upload) for each in to_send if is_upload(each.row.request.reference_image_url)]
-        )
+    def _upload(self, rows: Iterable[Row]) -> dict[str | None, BaseException]:
+        """Upload the reference images of a wave, before any of its intents: a large one may take a while.
+
+        :return: the errors, by the names of the reference images.
+        """
+
+        def upload(name: str) -> None:
+            self.check()
+            self.uploads.url_of(self.client, name, log=self.quiet)
+
+        names = {str(name) for row in rows if is_upload(name := row.request.reference_image_url)}
+        futures = {name: self._pool.submit(upload, name) for name in names}
+        wait(futures.values())
+        return {name: error for name, future in futures.items() if (error := future.exception()) is not None}
 
     def _send(self, to_send: list[_Sending]) -> None:
         """Send a wave and handle the answers as they arrive, also of requests in flight when an error occurs."""
