@@ -65,7 +65,7 @@ class GenerateImageBatchOperator(BaseOperator):
         :class:`~pictory_provider.operators.pictory.GenerateImageOperator`. (templated)
     :param reference_upload: let reference images also be local PNG or JPEG files, such as
         ``/data/refs/{sku}.png``, and upload each content once. **Everyone who has the URL of an uploaded picture
-        can see it, and Pictory keeps it for good.**
+        can see it, and Pictory keeps it for good.** (templated)
     :param model: of rows that name none.
     :param aspect_ratio: of rows that name none.
     :param style: of rows that name none.
@@ -111,6 +111,7 @@ class GenerateImageBatchOperator(BaseOperator):
         "prompt",
         "file_name",
         "reference_image_url",
+        "reference_upload",
         "pictory_conn_id",
         "column_names",
         "request_columns",
@@ -135,7 +136,7 @@ class GenerateImageBatchOperator(BaseOperator):
         prompt: str | None = None,
         file_name: str = "{index:05d}.png",
         reference_image_url: str | None = None,
-        reference_upload: bool = False,
+        reference_upload: bool | str = False,
         model: str = DEFAULT_MODEL,
         aspect_ratio: str | None = None,
         style: str | None = None,

@@ -79,7 +79,7 @@ class GenerateImageOperator(PictureOperator):
         ``s3://bucket/key.png``, for which Pictory gets a signed URL that is valid for an hour. (templated)
     :param reference_upload: let ``reference_image_url`` also be a local PNG or JPEG file, by its absolute path, or
         an object that its storage cannot sign, and upload it to Pictory right before the submission. **Everyone
-        who has the URL of an uploaded picture can see it, and Pictory keeps it for good.**
+        who has the URL of an uploaded picture can see it, and Pictory keeps it for good.** (templated)
     :param webhook: an ``http(s)`` URL that Pictory calls when the job ends. (templated)
     :param pictory_conn_id: the Airflow connection. (templated)
     :param allow_unlisted: accept a model, style or ratio that this release does not know.
@@ -125,6 +125,7 @@ class GenerateImageOperator(PictureOperator):
         "aspect_ratio",
         "style",
         "reference_image_url",
+        "reference_upload",
         "webhook",
         "path",
         "pictory_conn_id",
@@ -140,7 +141,7 @@ class GenerateImageOperator(PictureOperator):
         aspect_ratio: str | None = None,
         style: str | None = None,
         reference_image_url: str | None = None,
-        reference_upload: bool = False,
+        reference_upload: bool | str = False,
         webhook: str | None = None,
         path: str | None = None,
         overwrite: bool | str = False,

@@ -8,6 +8,7 @@ and so are the refusals (https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorRe
 
 from __future__ import annotations
 
+import re
 import secrets
 import uuid
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from pictory_provider.simulator.shapes import Reply
 
 FIELDS = ("fileName", "contentType")
-CONTENT_TYPES = ("image/png", "image/jpeg")
 LIFETIME = 86_400
 """Seconds for which a signed URL works."""
 
@@ -55,7 +55,8 @@ class Uploads:
         path = f"/public/teams/{uuid.uuid4()}/{uuid.uuid4()}/{quote(body['fileName'], safe='')}"
         expires = now + (self._settings["upload_seconds"] or LIFETIME)
         self.files[path] = upload = Upload(body["contentType"], expires, secrets.token_hex(16))
-        query = f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature={upload.signature}"
+        kind = quote(upload.content_type, safe="")
+        query = f"Content-Type={kind}&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature={upload.signature}"
         return {"signedUrl": f"{origin}{path}?{query}", "url": f"{origin}{path}", "key": path[1:]}
 
     def receive(
@@ -91,8 +92,8 @@ def problems(body: dict[str, Any]) -> dict[str, str]:
     name = body.get("fileName")
     if not isinstance(name, str) or not name.strip():
         found["fileName"] = "fileName is required and must be a string"
-    if body.get("contentType") not in CONTENT_TYPES:
-        found["contentType"] = f"contentType must be one of {', '.join(CONTENT_TYPES)}"
+    if not re.fullmatch(r"[a-z]+/[\w.+-]+", str(body.get("contentType"))):
+        found["contentType"] = "contentType is required and must be a MIME type"
     return found
 
 

@@ -44,8 +44,8 @@ MAX_BYTES = 20 * 1024 * 1024
 """The largest picture that is uploaded. Our value: Pictory names none. It is sent from memory, and a batch sends
 eight at a time; a camera's JPEG has up to about 15 MiB."""
 _UPLOADED_KINDS = ("PNG", "JPEG")
-"""The formats for which Pictory documents an upload (api-reference/media-management/generate-signed-url)."""
-_KINDS_ARE = "Pictory documents uploads of PNG and JPEG files: convert it, or use a public URL."
+"""The formats that Pictory lists for uploads (api-reference/media-management/generate-signed-url)."""
+_KINDS_ARE = "Pictory lists PNG and JPEG files for uploads: convert it, or use a public URL."
 _FIELD = "reference_image_url"
 _UNREAD = "0" * 64
 """The digest in the name of a file that could not be read."""

@@ -347,7 +347,7 @@ def test_an_upload_is_public_once_it_has_been_sent(send, pictory):
     [
         ({"fileName": ""}, "fileName"),
         ({"fileName": 7}, "fileName"),
-        ({"contentType": "image/webp"}, "contentType"),
+        ({"contentType": "png"}, "contentType"),
         ({"contentType": None}, "contentType"),
     ],
 )

@@ -76,7 +76,7 @@ LOCAL = "http://127.0.0.1:8000/pictoryapis"
 
 def test_the_reply_about_an_upload_has_two_urls():
     urls = responses.parse_upload_urls(load("upload-url/200").response(), PICTORY)
-    assert urls.signed_url.endswith("/lamp.png?X-Amz-Signature=secret")
+    assert urls.signed_url.endswith("/lamp.png?Content-Type=image%2Fpng&X-Amz-Signature=secret")
     assert urls.url == "https://d123.cloudfront.net/public/teams/4d82d040/lamp.png"
 
 
