@@ -4,8 +4,8 @@
 
 The reference image is a public URL, or a private object such as ``s3://catalogue/mug.png``, which the task signs
 for Pictory. Set it in the parameter ``reference_image_url``; if that is empty, the Airflow variable
-``pictory_reference_image`` is used. With ``reference_upload`` it may also be a local file, which becomes public. One
-task generates the picture and saves it.
+``pictory_reference_image`` is used. With ``reference_upload`` it may also be a local file, which becomes public.
+One task generates the picture and saves it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ with DAG(
             False,
             type="boolean",
             title="Upload a local file",
-            description="Everyone who has the URL of the upload can see the picture, and Pictory keeps it for good.",
+            description="Everyone who has the URL of the upload can see the picture, for good.",
         ),
         "model": Param(
             "seedream3.0",

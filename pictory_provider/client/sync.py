@@ -93,20 +93,22 @@ class SyncClient:
         :return: the reply, with the beginning of its body.
         :raises TransportError: if it does not answer.
         """
-        headers = {"Content-Type": content_type}
-        return self._ask_other_host("PUT", "The upload", url, data=content, headers=headers)
+        return self._ask_other_host(
+            "PUT", "The upload to", url, data=content, headers={"Content-Type": content_type}
+        )
 
     def head(self, url: str) -> Response:
         """Ask any host whether a file is there, without the API key. Redirects are not followed.
 
         :raises TransportError: if it does not answer.
         """
-        return self._ask_other_host("HEAD", "The request for a file", url)
+        return self._ask_other_host("HEAD", "The request for a file at", url, headers={})
 
     def _ask_other_host(
-        self, method: str, what: str, url: str, *, headers: dict[str, str] | None = None, data: bytes | None = None
+        self, method: str, what: str, url: str, *, headers: dict[str, str], data: bytes | None = None
     ) -> Response:
-        sent = {"User-Agent": self.settings.user_agent, **(headers or {})}
+        sent = {"User-Agent": self.settings.user_agent, **headers}
+        what = f"{what} {urlsplit(url).hostname}"
         with _new_session() as fresh:
             try:
                 reply = self._request(fresh, method, url, headers=sent, data=data, allow_redirects=False)

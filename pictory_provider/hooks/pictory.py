@@ -86,9 +86,9 @@ class PictoryHook(BaseHook):  # noqa: PLR0904  one method for each call, and fiv
         :raises PictoryRateLimited: if Pictory refused the request for longer than a minute.
         """
         with airflow_errors(self.pictory_conn_id):
-            if reference_upload and "reference_image_url" in options:
-                references = self._submitter.uploads.references
-                options["reference_image_url"] = references.identify(options["reference_image_url"])
+            if reference_upload is True and "reference_image_url" in options:
+                url = self._submitter.uploads.identify(options["reference_image_url"])
+                options["reference_image_url"] = url
             request = ImageRequest(prompt=prompt, **options)
             return self._submitter.submit(self.get_conn(), request, log=self.log)
 

@@ -18,6 +18,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pictory_provider.api import retry
@@ -141,6 +142,14 @@ class Uploads:
             except Exception as error:
                 log.warning("After the deferral the reference images are read again: %s", error)
 
+    def identify(self, url: Any) -> Any:
+        """Return the name in records of a reference image, and read it now: a hook outlives a file's content.
+
+        :raises PictoryError: as :meth:`References.identify`.
+        """
+        self.references = References()
+        return self.references.identify(url)
+
     def readable(self, client: SyncClient, request: ImageRequest, *, log: Log) -> ImageRequest:
         """Return a request whose reference image Pictory can read: a private object is signed, a file uploaded.
 
@@ -177,6 +186,7 @@ class Uploads:
     def upload(self, client: SyncClient, path: str, *, log: Log) -> str:
         """Upload a file, whatever Pictory could read by itself, and return its public URL; see :meth:`url_of`."""
         name = read_reference(path).name
+        self.references = References()
         self.references.remember({path: name})
         return self.url_of(client, name, log=log)
 
@@ -241,6 +251,6 @@ def hidden(sent: ImageRequest, original: ImageRequest) -> Iterator[None]:
 
 def _file_name(file: ReferenceFile) -> str:
     """Return the name under which a picture is uploaded: it becomes part of a URL."""
-    stem = file.name.removeprefix("upload:").rpartition("?")[0].rpartition(".")[0]
+    stem = PurePosixPath(file.name.removeprefix("upload:").rpartition("?")[0]).stem
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:80]
     return f"{plain or 'reference'}.{'png' if file.content_type == 'image/png' else 'jpg'}"

@@ -355,6 +355,7 @@ def test_an_outage_during_an_upload_buys_nothing_and_a_retry_buys_once(fast, fol
     with pytest.raises(PictoryUnavailable) as away:
         attempts()
     assert "could not be uploaded" in told(away)
+    assert "X-Amz" not in told(away)
     assert "Nothing was bought" in told(away)
     assert fast.submissions == []
     assert not (folder / "lamp.png.json").exists()
@@ -575,6 +576,16 @@ def test_the_hook_uploads_a_content_once_and_returns_its_url(fast, lamp, tmp_pat
     assert job.url
     assert steps(fast) == ["ask", "PUT", "buy", "buy"]
     assert sent(fast) == [url, url]
+
+
+def test_a_hook_reads_a_file_each_time(fast, lamp):
+    with PictoryHook() as hook:
+        for colour in ("red", "blue"):
+            lamp.write_bytes(picture(colour=colour))
+            hook.generate_image(PROMPT, reference_image_url=str(lamp), reference_upload=True)
+        hook.upload_reference(str(lamp))
+    assert steps(fast) == ["ask", "PUT", "buy"] * 2
+    assert len(set(sent(fast))) == 2
 
 
 def test_openlineage_names_the_file_and_not_its_upload(fast, folder, lamp, one, monkeypatch):
