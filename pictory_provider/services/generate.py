@@ -386,11 +386,11 @@ class Generation:
         self._read_store()
         if self.target:
             self.record.existing_image()
-        recorded = self.record.latest.request
-        if recorded is None:
+        latest = self.record.latest
+        if latest.request is None and latest.job_id is None:
             raise problem
-        self._warn(f"{problem.message} The attempt goes on with the request on record.")
-        return recorded
+        self._warn(f"{problem.message} The attempt goes on with what is on record.")
+        return latest.request or lazy_request.identity
 
     def _once(self, lazy_request: LazyRequest) -> Callable[[], ImageRequest]:
         """Return a function that makes the request at its first call."""

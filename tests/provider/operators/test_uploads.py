@@ -18,6 +18,7 @@ from PIL import Image
 from pictory_provider.api.checks import upload_name
 from pictory_provider.client.sync import SyncClient
 from pictory_provider.client.throttle import ThreadRateLimiter
+from pictory_provider.core import submission
 from pictory_provider.decorators.pictory import pictory_image
 from pictory_provider.exceptions import (
     PictoryBudgetExceeded,
@@ -467,6 +468,16 @@ def test_a_retry_adopts_the_job_although_the_file_is_gone(fast, lamp, one, has_s
     assert fast.account.credits_billed == 2
 
 
+def test_a_job_that_a_user_has_recorded_is_adopted_although_the_file_is_gone(fast, lamp, one):
+    with PictoryHook() as hook:
+        job_id = hook.generate_image(PROMPT)
+    attempts = one(path=None)
+    attempts.store.set(submission.KEY, {"jobId": job_id})
+    lamp.unlink()
+    assert attempts() == job_id
+    assert steps(fast) == ["buy"]
+
+
 def test_a_decorated_task_adopts_its_job_although_the_file_is_gone(fast, lamp, folder):
     calls = []
 
@@ -493,7 +504,7 @@ def test_a_file_that_is_gone_buys_nothing_after_a_clear(fast, lamp, one):
     attempts()
     lamp.unlink()
     attempts.clear()
-    with pytest.raises(PictoryRequestInvalid, match="does not exist"):
+    with pytest.raises(PictoryRequestInvalid, match=says("does not exist")):
         attempts()
     assert fast.account.credits_billed == 2
 
