@@ -134,6 +134,13 @@ def as_airflow_error(error: api.PictoryError, conn_id: str | None = None) -> api
     return converted
 
 
+def is_final(error: BaseException) -> bool:
+    """Whether Airflow does not retry after an error."""
+    return isinstance(
+        as_airflow_error(error) if isinstance(error, api.PictoryError) else error, AirflowFailException
+    )
+
+
 def failure(text: str) -> AirflowFailException:
     """Return an exception that fails a task without retries, with one sentence per line."""
     return AirflowFailException(wrap_sentences(text, after="AirflowFailException: "))

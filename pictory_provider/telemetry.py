@@ -48,16 +48,19 @@ def _errors_logged(write: Callable[..., object], text: str, *args: object) -> It
         write(f"{text}: %r", *args, error)
 
 
-def push_request_xcom(context: Any, submission: Any, *, is_waited_for: bool) -> None:
+def push_request_xcom(context: Any, submission: Any, *, is_waited_for: bool, candidates: int = 1) -> None:
     """Push the request as an XCom for Airflow's pages.
 
     :param submission: the recorded :class:`pictory_provider.core.submission.Submission`.
     :param is_waited_for: whether the task waits for the picture, and then pushes the image record too.
+    :param candidates: how many pictures of the request the task generates.
     """
     request = submission.request or {}
     value = {"job_id": submission.job_id, "submitted_at": submission.submitted_at, "is_waited_for": is_waited_for}
     value |= {name: request.get(name) for name in ("prompt", "model", "aspectRatio")}
     model = MODELS.get(str(value["model"]))
+    if candidates > 1:
+        value["candidates"] = candidates
     with _errors_logged(_debug, "Could not push the XCom of the request"):
         context["ti"].xcom_push(key=REQUEST_KEY, value={**value, "credits": model.credits if model else None})
 
@@ -102,14 +105,20 @@ def count(name: str, **kwargs: Any) -> None:
 def report_assets(context: Context, outlets: Sequence[Any], record: Mapping[str, Any]) -> None:
     """Add the image record, without its URL's query, to the ``extra`` of the asset events of a task's outlets.
 
+    Candidates have a list of records, as ``images``.
+
     https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/assets.html
     """
-    extra: dict[str, Any] = dict(record)
-    if "url" in extra:
-        extra["url"] = without_query(extra["url"])
+    extra: dict[str, Any] = _without_query(record)
+    if "images" in extra:
+        extra["images"] = [_without_query(image) for image in extra["images"]]
     for outlet in outlets:
         with _errors_logged(log.warning, "The picture is saved, but the event of %r lacks its record", outlet):
             context["outlet_events"][outlet].extra.update(extra)
+
+
+def _without_query(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {**record, "url": without_query(record["url"])} if "url" in record else dict(record)
 
 
 def openlineage_of(inputs: Sequence[str | None], outputs: Sequence[str | None]) -> OperatorLineage[Any, Any]:

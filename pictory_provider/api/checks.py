@@ -25,6 +25,8 @@ UPLOAD_HINT = (
 """How a picture that Pictory cannot read may be used, and what that means."""
 PROMPT_MIN = 5
 PROMPT_MAX = 5_000
+MOST_CANDIDATES = 8
+"""Pictures of one request that a task makes."""
 """The shortest and the longest prompt, in characters."""
 
 
@@ -216,6 +218,18 @@ def check_count(name: str, value: object) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise RequestInvalid.unsent(f"{name} is {value!r}; it takes a whole number from 1 on", fields=[name])
+    return value
+
+
+def check_candidates(value: object) -> int:
+    """Return how many pictures of one request a task makes.
+
+    :raises RequestInvalid: for anything but a whole number from 1 to :data:`MOST_CANDIDATES`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_CANDIDATES:
+        raise RequestInvalid.unsent(
+            f"candidates is {value!r}; it takes a whole number from 1 to {MOST_CANDIDATES}", fields=["candidates"]
+        )
     return value
 
 

@@ -14,9 +14,9 @@ from pictory_provider.api.decoding import parse_json
 from pictory_provider.api.errors import PictoryError, RequestInvalid
 from pictory_provider.api.models import JobState
 from pictory_provider.core.attempt import MadeBy
-from pictory_provider.core.picture_names import SIDECAR_SUFFIX
+from pictory_provider.core.picture_names import SIDECAR_SUFFIX, candidate_name
 from pictory_provider.core.sidecar import INTENT
-from pictory_provider.core.submission import KEY, Submission
+from pictory_provider.core.submission import Submission, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,37 +82,41 @@ class Adoption(NamedTuple):
     replaces: str | None
 
 
-def record_job(instance: Instance, job: Job) -> Adoption:
+def record_job(instance: Instance, job: Job, candidate: int | None = None) -> Adoption:
     """Record a job in the state store and in the sidecar, in each of them that has a record of the task.
 
     A task without any record is refused, because it would not read the new one: a task that reads its record has
     written an intent before its request. The intent's other fields are kept. An empty ``submitted_at`` marks that
     a user has recorded the job.
 
+    :param candidate: the number of the picture among the candidates of the task; ``None`` if there is only one.
     :raises RequestInvalid: if the task would not use the job.
     """
     _check(instance, job)
+    key = key_of(candidate)
     stored: Submission | None = None
     if version_compat.has_task_state_store():
         with _database():
-            value = parse_json(version_compat.read_state(instance, KEY) or "null")
+            value = parse_json(version_compat.read_state(instance, key) or "null")
             stored = None if value is None else Submission.from_dict(value) or Submission()
-    path = (stored.path if stored else None) or instance.path
+    path = stored.path if stored else None
+    if path is None and instance.path:
+        path = instance.path if candidate is None else candidate_name(instance.path, candidate)
     problem, found = _find_sidecar(path, instance) if path else (None, None)
     if stored is None and found is None:
         reason = f" ({problem})" if problem else ""
         raise RequestInvalid(
             f"This command finds no record of a submission by {instance}{reason}. {_NOT_RECORDED} Only a "
             "GenerateImageOperator that lost Pictory's reply has such a record, and only with durable on (Airflow "
-            "3.3 and later) or with a path. To adopt rows of a batch, follow the batch's error. "
-            f"PictoryJobSensor(job_id={job.job_id!r}) waits for this job, and DownloadImageOperator saves its "
-            "picture.",
+            "3.3 and later) or with a path. If the task has candidates, name one by --candidate. To adopt rows of "
+            f"a batch, follow the batch's error. PictoryJobSensor(job_id={job.job_id!r}) waits for this job, and "
+            "DownloadImageOperator saves its picture.",
             fields=["task_id"],
         )
     if stored is not None:
         adopted = replace(stored, job_id=job.job_id, submitted_at=None)
         with _database():
-            version_compat.write_state(instance, KEY, json.dumps(adopted.to_dict()))
+            version_compat.write_state(instance, key, json.dumps(adopted.to_dict()))
     sidecar_path = None
     if found is not None:
         problem = _update_sidecar(*found, instance, job.job_id)

@@ -121,7 +121,7 @@ def adopt(args: Namespace) -> Outcome:
     with _hook(args) as hook:
         job = hook.get_job(args.job_id)
     instance = adopting.find_instance(args.dag_id, args.run_id, args.task_id, args.map_index, args.loop_index)
-    adoption = adopting.record_job(instance, job)
+    adoption = adopting.record_job(instance, job, args.candidate)
     if adoption.problem:
         _note(f"The sidecar of the picture was not changed: {adoption.problem}.")
     if adoption.replaces:

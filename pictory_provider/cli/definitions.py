@@ -56,6 +56,7 @@ COMMANDS = (
         _argument("job_id", help="the job; the command checks it at Pictory first"),
         _argument("--map-index", type=int, help="the map index of a mapped task"),
         _argument("--loop-index", type=int, help="the iteration of a task in a loop"),
+        _argument("--candidate", type=int, help="the number of the picture, if the task has candidates"),
         _argument("--clear", action="store_true", help="also clear the task, so that it uses the job now"),
     ),
 )

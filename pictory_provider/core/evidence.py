@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pictory_provider.api.errors import SubmitOutcomeUnknown
-from pictory_provider.core.submission import KEY
+from pictory_provider.core.submission import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -136,6 +136,7 @@ def how_to_adopt(
     task_id: str,
     map_index: int | None = None,
     loop_index: int | None = None,
+    candidate: int | None = None,
     conn_id: str | None = None,
     has_store: bool = True,
     sidecar: str | None = None,
@@ -143,11 +144,17 @@ def how_to_adopt(
     """Say how a user makes a task with a record adopt a job.
 
     :param loop_index: the iteration of a task in a loop.
+    :param candidate: the number of the picture among the candidates of its task.
     :param conn_id: of its connection, if that is not the default one.
     :param has_store: whether the task state store has the task's record.
     :param sidecar: the path of the record next to the picture, if there is one.
     """
-    more = {"--map-index": map_index, "--loop-index": loop_index, "--conn-id": conn_id}
+    more = {
+        "--map-index": map_index,
+        "--loop-index": loop_index,
+        "--candidate": candidate,
+        "--conn-id": conn_id,
+    }
     words = [dag_id, run_id, task_id, "JOBID"]
     for option, value in more.items():
         words += [] if value is None else [option, str(value)]
@@ -163,8 +170,8 @@ def how_to_adopt(
         )
     elif has_store:
         lines.append(
-            f'or set {KEY} to {{"jobId": "<its jobId>"}} in its Task State Store, on the task\'s page, and clear '
-            "the task (from Airflow 3.4 on with *Keep task state and resume*)."
+            f'or set {key_of(candidate)} to {{"jobId": "<its jobId>"}} in its Task State Store, on the task\'s '
+            "page, and clear the task (from Airflow 3.4 on with *Keep task state and resume*)."
         )
     return "\n".join(lines)
 

@@ -72,6 +72,19 @@ def spare_name(name: str, job_id: str) -> str:
     return f"{folder}{slash}{stem}{end}"
 
 
+def candidate_name(name: str, number: int) -> str:
+    """Return the file name of one candidate: ``cover.png`` becomes ``cover.2.png``.
+
+    :param name: of the picture; its folder, if it has one, stays.
+    :param number: from 1.
+    """
+    folder, slash, file = name.rpartition("/")
+    stem, dot, suffix = file.rpartition(".")
+    if not stem:
+        return f"{name}.{number}"
+    return f"{folder}{slash}{stem}.{number}{dot}{suffix}"
+
+
 def longest_name(name: str) -> str:
     """Return the longest name that a file around a picture may need: that of a spare picture's sidecar."""
     return spare_name(name, "0" * 36) + SIDECAR_SUFFIX

@@ -266,6 +266,14 @@ class Adopt(NamedTuple):
     is_to_record: bool = False
 
 
+def key_of(candidate: int | None) -> str:
+    """Return the key of a record in the task state store.
+
+    :param candidate: the number of the picture among the candidates of its task; ``None`` if there is only one.
+    """
+    return KEY if candidate is None else f"{KEY}_{candidate}"
+
+
 def canonical_request(request: ImageRequest) -> dict[str, Any]:
     """Return the fields that decide the picture, by Pictory's names, as they are recorded.
 

@@ -61,6 +61,8 @@ class GenerateImageBatchOperator(BaseOperator):
         the number of the row, from 0; ``{row[g:id]}`` names any column. (templated)
     :param file_name: a pattern for the path of a picture, relative to ``path``, such as ``"{sku}.png"``.
         (templated)
+    :param candidates: pictures of each row, 1 to 8, to choose from: from 2 on ``cover.png`` becomes
+        ``cover.1.png``, ``cover.2.png`` and so on, each bought and counted like a row.
     :param reference_image_url: a pattern for the picture to start from, public or private; see
         :class:`~pictory_provider.operators.pictory.GenerateImageOperator`. (templated)
     :param reference_upload: let reference images also be local PNG or JPEG files, such as
@@ -135,6 +137,7 @@ class GenerateImageBatchOperator(BaseOperator):
         on_bad_row: str = "fail",
         prompt: str | None = None,
         file_name: str = "{index:05d}.png",
+        candidates: int = 1,
         reference_image_url: str | None = None,
         reference_upload: bool | str = False,
         model: str = DEFAULT_MODEL,
@@ -166,6 +169,7 @@ class GenerateImageBatchOperator(BaseOperator):
         self.on_bad_row = on_bad_row
         self.prompt = prompt
         self.file_name = file_name
+        self.candidates = candidates
         self.reference_image_url = reference_image_url
         self.reference_upload = reference_upload
         self.model = model

@@ -23,21 +23,29 @@ if TYPE_CHECKING:
 
 
 class PictureOperator(BaseOperator):
-    """An operator that may save one picture: its link on the task's page, and its lineage."""
+    """An operator that may save pictures: its link on the task's page, and its lineage."""
 
     operator_extra_links = (PictoryJobLink(),)
     image_url: str | None = None
     ui_color = "#efe7fb"
-    _lineage: tuple[str | None, str | None] = None, None
-    """The URL that the picture was read from or was made of, and the path that it was saved to."""
+    _lineage: tuple[str | None, Sequence[str]] = None, ()
+
+    def set_lineage(self, source: str | None, paths: Sequence[str]) -> None:
+        """Note what to report to OpenLineage.
+
+        :param source: the URL that the pictures were read from, or were made of.
+        :param paths: that they were saved to.
+        """
+        self._lineage = source, paths
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
-        """Return the source and the saved file of the picture for OpenLineage."""
+        """Return the source and the saved files of the pictures for OpenLineage."""
         from pictory_provider.storage.paths import local_file
         from pictory_provider.telemetry import openlineage_of
 
-        source, path = (each and str(local_file(each) or each) for each in self._lineage)
-        return openlineage_of([source], [path])
+        source, paths = self._lineage
+        where = source and str(local_file(source) or source)
+        return openlineage_of([where], [str(local_file(path) or path) for path in paths])
 
 
 class DownloadImageOperator(PictureOperator):
@@ -114,6 +122,6 @@ class DownloadImageOperator(PictureOperator):
                 cache_control=self.cache_control,
             )
         self.image_url = saved["url"]
-        self._lineage = saved["url"], saved["path"]
+        self.set_lineage(saved["url"], [saved["path"]])
         report_assets(context, self.outlets, saved)
         return saved

@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from pictory_provider.api.models import DEFAULT_MODEL
 from pictory_provider.operators.download import DownloadImageOperator, PictureOperator
 from pictory_provider.provider_info import DEFAULT_CONN_ID, DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT
 from pictory_provider.telemetry import push_failure_xcom
-from pictory_provider.version_compat import TaskDeferralError, TaskDeferralTimeout, airflow_minor
+from pictory_provider.version_compat import TaskDeferralError, TaskDeferralTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,19 +18,17 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import BaseOperator, Context
 
-    from pictory_provider.api.models import Job
-    from pictory_provider.hooks.pictory import PictoryHook
-    from pictory_provider.services.generate import Generation, LazyRequest
+    from pictory_provider.operators.tasks import CandidatesTask, PictureTask
+    from pictory_provider.services.generate import LazyRequest
 
 __all__ = ["DownloadImageOperator", "GenerateImageOperator"]
 
-IMAGE_KEY = "image"
 
-
-def check_result_use(task: BaseOperator, context: Context) -> None:
+def check_result_use(task: BaseOperator, context: Context, *, is_list: bool = False) -> None:
     """Refuse, before anything is bought, uses of the result that Airflow would refuse afterwards.
 
-    The result is a string, so it has no ``multiple_outputs``, and no task can be mapped over it.
+    The result is a string, so it has no ``multiple_outputs``, and no task can be mapped over it. That of a task
+    with candidates is a list, over which a task can be mapped.
 
     :raises RequestInvalid: says what to change.
     """
@@ -42,14 +39,14 @@ def check_result_use(task: BaseOperator, context: Context) -> None:
     is_mapped = map_index is not None and map_index >= 0
     if task.multiple_outputs:
         problem = "multiple_outputs is on and needs a dict. Leave it out"
-    elif task.get_dag() and not is_mapped and next(task.iter_mapped_dependants(), None):
+    elif not is_list and task.get_dag() and not is_mapped and next(task.iter_mapped_dependants(), None):
         problem = (
             "another task expands over it and needs a list. Map this task and expand over its outputs, or pass "
             "the jobId with .partial()"
         )
     if problem:
         raise RequestInvalid.unsent(
-            f"The result of this task is one jobId, a string; {problem}",
+            f"The result of this task is {'a list of jobIds' if is_list else 'one jobId, a string'}; {problem}",
             fields=["multiple_outputs" if task.multiple_outputs else "job_id"],
         )
 
@@ -62,6 +59,11 @@ class GenerateImageOperator(PictureOperator):
     task succeeds, and each asset in ``outlets`` gets the record as the ``extra`` of its event, without the query
     of the URL. With ``path`` the record also has ``path``, ``size``, ``sha256``, ``reused``, ``prompt`` and
     ``model``.
+
+    With ``candidates`` from 2 on, the task generates that many pictures of the request, to choose from:
+    ``cover.1.png``, ``cover.2.png`` and so on, each with its own sidecar and record. ``return_value`` and
+    ``jobId`` are lists then, and the XCom ``images`` is the list of image records, each with ``candidate``, its
+    number; the events of assets get it as ``images``.
 
     A retry adopts the job that is on record. Without ``path``, clearing the task buys another picture
     (:mod:`pictory_provider.core.submission`). With ``path``, the same request at the same path is bought once,
@@ -85,6 +87,9 @@ class GenerateImageOperator(PictureOperator):
     :param allow_unlisted: accept a model, style or ratio that this release does not know.
     :param path: where to save the picture: an absolute local path, or any URL that ``ObjectStoragePath`` takes.
         The request is stored next to it, in ``<path>.json``. Implies ``wait_for_completion``. (templated)
+    :param candidates: how many pictures to generate, 1 to 8; from 2 on ``path`` is required. Each is bought,
+        counted against limits and reused like a picture of its own. If you raise the number, the next run buys
+        what is missing.
     :param overwrite: ``True`` buys a new picture and replaces the one at ``path``: once, and once more after each
         clear. ``"changed"`` does so only if the picture there is of another request: a corrected prompt buys once,
         and a clear buys nothing more.
@@ -144,6 +149,7 @@ class GenerateImageOperator(PictureOperator):
         reference_upload: bool | str = False,
         webhook: str | None = None,
         path: str | None = None,
+        candidates: int = 1,
         overwrite: bool | str = False,
         mark_ai_generated: bool = False,
         cache_control: str | None = None,
@@ -169,6 +175,7 @@ class GenerateImageOperator(PictureOperator):
         self.reference_upload = reference_upload
         self.webhook = webhook
         self.path = path
+        self.candidates = candidates
         self.overwrite = overwrite
         self.mark_ai_generated = mark_ai_generated
         self.cache_control = cache_control
@@ -183,32 +190,31 @@ class GenerateImageOperator(PictureOperator):
         self.timeout = timeout
         self.durable = durable
         self.on_unknown_submit = on_unknown_submit
-        self._generation: Generation | None = None
+        self._task: PictureTask | CandidatesTask | None = None
 
     @push_failure_xcom
-    def execute(self, context: Context) -> str:
+    def execute(self, context: Context) -> str | list[str]:
         """Check the arguments, reuse, adopt or submit, and push the jobId; wait and save if the task does so.
 
-        :return: the jobId.
+        :return: the jobId, or with ``candidates`` the list of them.
         """
         from pictory_provider.api.checks import (
             CHANGED,
+            check_candidates,
             check_overwrite,
             check_policy,
             check_seconds,
             check_switch,
         )
-        from pictory_provider.api.models import first_poll_of
         from pictory_provider.exceptions import airflow_errors
         from pictory_provider.services.spending import check_limits, skipped
         from pictory_provider.storage.paths import warn_of_xcoms
-        from pictory_provider.telemetry import push_request_xcom
-        from pictory_provider.triggers.deferral import JobWait, deadline, warn_of_short_interval
+        from pictory_provider.triggers.deferral import deadline
 
         with airflow_errors():
             lazy_request = self._lazy_request(context)
-            poll_interval = check_seconds("poll_interval", self.poll_interval)
-            timeout = check_seconds("timeout", self.timeout)
+            for name in ("poll_interval", "timeout"):
+                check_seconds(name, getattr(self, name))
             check_policy(self.on_unknown_submit)
             check_overwrite(self.overwrite)
             choices: dict[str, Any] = {
@@ -218,46 +224,14 @@ class GenerateImageOperator(PictureOperator):
                 "max_credits": check_limits(self.max_credits, self.on_budget),
             }
             is_plan = check_switch("plan_only", self.plan_only)
-            check_result_use(self, context)
-            generation = self._generation_of(context, self.path)
+            check_result_use(self, context, is_list=check_candidates(self.candidates) > 1)
+            task = self._begin(context, self.path)
         warn_of_xcoms(self.path, self.log)
         if is_plan:
-            return self._plan(context, generation, lazy_request, choices)
-        ends_at = deadline(self.execution_timeout)
-        if self.durable and not generation.record.is_possible:
-            self.log.warning(
-                "Airflow %s has no task state store (3.3 and later have). So a retry after a crash does not find "
-                "this submission and buys the picture again: keep retries=0 on this task, or give it a path. This "
-                "Airflow does not notify a trigger either when a user ends its task, so no log says then that the "
-                "job keeps running.",
-                airflow_minor(),
-            )
-        from pictory_provider.hooks.pictory import PictoryHook
-
-        with skipped(self.on_budget), generation.guarded(), PictoryHook(self.pictory_conn_id) as hook:
-            job = generation.obtain(hook.get_conn(), lazy_request, **choices, ends_at=ends_at)
-            generation.record.publish(str(generation.job_id), as_result=self.do_xcom_push)
-            waits = bool(self.wait_for_completion or generation.target)
-            push_request_xcom(context, generation.record.latest, is_waited_for=waits)
-            if job is None:
-                image = generation.reuse(hook.get_conn(), mark_ai_generated=self.mark_ai_generated)
-                return self._publish(context, generation, image)
-            if not waits:
-                return self._end(generation)
-            warn_of_short_interval(self, "poll_interval", poll_interval)
-            wait = JobWait(
-                job_id=job.job_id,
-                pictory_conn_id=self.pictory_conn_id,
-                started_at=job.submitted_at,
-                timeout=timeout,
-                poll_interval=poll_interval,
-                first_poll=first_poll_of((generation.record.latest.request or {}).get("model")),
-            )
-            carried = None
-            if generation.target:
-                carried = {"path": generation.target.path, "bought": generation.record.latest.to_dict()}
-            job_done = wait.run(self, hook, job.answer, carried)
-            return self._finish(context, generation, hook, job_done)
+            return self._plan(context, task, lazy_request, choices)
+        choices["ends_at"] = deadline(self.execution_timeout)
+        with skipped(self.on_budget):
+            return task.execute(lazy_request, choices)
 
     @push_failure_xcom
     def execute_complete(
@@ -266,129 +240,65 @@ class GenerateImageOperator(PictureOperator):
         event: dict[str, Any],
         path: str | None = None,
         bought: dict[str, Any] | None = None,
-    ) -> str:
+        candidates: dict[str, Any] | None = None,
+    ) -> str | list[str]:
         """Resume after the trigger's event: save the picture, or fail with the error of the job.
 
         :param path: as it was rendered before the deferral. ``dag.test()`` passes neither this nor ``bought``.
         :param bought: the record of the submission before the deferral.
-        :return: the jobId.
+        :param candidates: the state of each before the deferral.
+        :return: the jobId, or with ``candidates`` the list of them.
         """
-        from pictory_provider.api.checks import check_seconds
-        from pictory_provider.api.errors import PictoryError, StorageFailed
-        from pictory_provider.core import events
-        from pictory_provider.hooks.pictory import PictoryHook
-        from pictory_provider.services.polling import finished_job
-        from pictory_provider.triggers.deferral import conclude
-
-        generation = self._generation_of(context, self.path if path is None else path)
-        with generation.guarded(is_bought=True), PictoryHook(self.pictory_conn_id) as hook:
-            ended = events.read(event)
-            generation.job_id = ended.job_id
-            poll_interval = check_seconds("poll_interval", self.poll_interval)
-            job = conclude(ended, pictory_conn_id=self.pictory_conn_id, poll_interval=poll_interval)
-            if generation.target is None:
-                return self._finish(context, generation, hook, job)
-            generation.restore_record(job.job_id, bought)
-            if events.is_fresh(ended.at, time.time()):
-                try:
-                    return self._finish(context, generation, hook, job)
-                except StorageFailed:
-                    raise
-                except PictoryError as error:
-                    self.log.warning(
-                        "Could not download the picture from the URL that the trigger received. The job is polled "
-                        "again for a new URL, which is free. %s",
-                        error.message,
-                    )
-            return self._finish(context, generation, hook, finished_job(job.job_id, hook, log=self.log))
+        task = self._begin(context, self.path if path is None else path)
+        return task.resume(event, bought or candidates)
 
     @push_failure_xcom
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral. If Airflow itself has ended the deferral, poll the job once more."""
-        from pictory_provider.triggers.deferral import last_poll_after
-
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralTimeout, TaskDeferralError) as error:
-            from pictory_provider.hooks.pictory import PictoryHook
-
-            generation = self._generation_of(context, self.path)
-            with generation.guarded(is_bought=True), PictoryHook(self.pictory_conn_id) as hook:
-                job = last_poll_after(error, self.pictory_conn_id, generation.find_job_id())
-                return self._finish(context, generation, hook, job)
+            return self._begin(context, self.path).resume_after(error)
 
     def on_kill(self) -> None:
         """Log what happens to the job. Pictory cannot cancel a job, and this does not clean it."""
-        if self._generation:
-            self._generation.warn_of_kill()
+        for generation in self._task.generations if self._task else ():
+            generation.warn_of_kill()
+
+    def set_lineage(self, source: str | None, paths: Sequence[str]) -> None:
+        """Note what to report to OpenLineage: of an upload, the file."""
+        from pictory_provider.api.checks import is_upload
+
+        super().set_lineage(self.reference_image_url if is_upload(source) else source, paths)
 
     def _lazy_request(self, context: Context) -> LazyRequest:  # noqa: ARG002  the decorated operator needs it
         from pictory_provider.services.generate import LazyRequest
 
         return LazyRequest.from_operator(self)
 
-    def _generation_of(self, context: Context, path: str | None) -> Generation:
-        from pictory_provider.api.checks import check_header
-        from pictory_provider.services.generate import Generation
+    def _begin(self, context: Context, path: str | None) -> PictureTask | CandidatesTask:
+        from pictory_provider.operators.tasks import CandidatesTask, PictureTask
 
-        self._generation = Generation(
-            context,
-            conn_id=self.pictory_conn_id,
-            path=path,
-            cache_control=check_header("cache_control", self.cache_control),
-            durable=self.durable,
-            retries=self.retries,
-            log=self.log,
-        )
-        return self._generation
+        self._task = (PictureTask if self.candidates == 1 else CandidatesTask)(self, context, path)
+        return self._task
 
     def _plan(
-        self, context: Context, generation: Generation, lazy_request: LazyRequest, choices: dict[str, Any]
+        self,
+        context: Context,
+        task: PictureTask | CandidatesTask,
+        lazy_request: LazyRequest,
+        choices: dict[str, Any],
     ) -> NoReturn:
         """Push the plan, and end the task as it would end, or skip it.
 
-        :param choices: the arguments of :meth:`Generation.plan`.
+        :param choices: the arguments of :func:`pictory_provider.services.generate.plan`.
         """
         from pictory_provider.exceptions import airflow_errors
         from pictory_provider.hooks.pictory import PictoryHook
+        from pictory_provider.services.generate import plan
         from pictory_provider.services.spending import conclude_plan, skipped
 
         conn_id = self.pictory_conn_id
         with skipped(self.on_budget), airflow_errors(conn_id, log=self.log), PictoryHook(conn_id) as hook:
-            plan, error = generation.plan(hook.get_conn(), lazy_request, **choices)
-            conclude_plan(context, plan, error, log=self.log)
-
-    def _finish(self, context: Context, generation: Generation, hook: PictoryHook, job: Job) -> str:
-        from pictory_provider.telemetry import report_lineage
-
-        self.image_url = job.url
-        if generation.target is None:
-            return self._publish(context, generation, job.record())
-        saved = generation.save(
-            hook.get_conn(), job, overwrite=self.overwrite is True, mark_ai_generated=self.mark_ai_generated
-        )
-        report_lineage(hook, job, generation.target.uri)
-        return self._publish(context, generation, {**saved, "reused": False})
-
-    def _publish(self, context: Context, generation: Generation, image: dict[str, Any]) -> str:
-        """Push the image record to XCom and to the outlets' events, and return the task's result."""
-        from pictory_provider.api.checks import is_upload
-        from pictory_provider.telemetry import report_assets
-
-        if generation.target:
-            request = generation.record.latest.request or {}
-            image |= {name: request.get(name) for name in ("prompt", "model")}
-            source = request.get("referenceImageUrl")
-            self._lineage = (self.reference_image_url if is_upload(source) else source, image["path"])
-        context["ti"].xcom_push(key=IMAGE_KEY, value=image)
-        report_assets(context, self.outlets, image)
-        return self._end(generation)
-
-    def _end(self, generation: Generation) -> str:
-        """Record that the attempt has ended, and return the task's result."""
-        generation.record.end()
-        if not generation.record.is_possible:
-            # Airflow would push the result again. If that failed, the task would be retried and, without a record,
-            # would buy another picture. The result was already pushed when the jobId became known.
-            self.do_xcom_push = False
-        return str(generation.job_id)
+            found, error = plan(task.generations, hook.get_conn(), lazy_request, **choices, log=self.log)
+            conclude_plan(context, found, error, log=self.log)

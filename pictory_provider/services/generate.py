@@ -11,7 +11,9 @@ sure that an error after the submission is retried only if the retry will find t
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
@@ -25,7 +27,7 @@ from pictory_provider.api.errors import (
 )
 from pictory_provider.api.models import ImageRequest
 from pictory_provider.client.retrying import get_job
-from pictory_provider.core.budget import Budget, Limits, PurchasePlan
+from pictory_provider.core.budget import Budget, CostEstimate, Limits, PurchasePlan
 from pictory_provider.core.evidence import (
     PAID_AND_LOST,
     failed_after_submission,
@@ -57,7 +59,8 @@ from pictory_provider.storage.pictures import PictureTarget
 from pictory_provider.telemetry import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
+    from contextlib import AbstractContextManager
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -92,6 +95,22 @@ class LazyRequest(NamedTuple):
         request = ImageRequest.of(operator, reference_image_url=url)
         return cls(canonical_request(request), lambda: request, uploads)
 
+    def once(self) -> LazyRequest:
+        """Return one that several pictures may ask: the request is made for the first of them."""
+        return self._replace(request=cache(self.request))
+
+
+class Decided(NamedTuple):
+    """What an attempt does first.
+
+    :param get_request: makes the request at its first call.
+    """
+
+    step: Submit | Adopt | Reuse | PictoryError
+    spec: GenerationSpec
+    get_request: Callable[[], ImageRequest]
+    uploads: Uploads
+
 
 class Generation:
     """The picture of a running task, submitted by this attempt or by an earlier one that left a record.
@@ -101,6 +120,7 @@ class Generation:
     :param cache_control: of the picture (:class:`~pictory_provider.storage.pictures.PictureTarget`).
     :param durable: record the submission in the task state store.
     :param retries: of the task.
+    :param candidate: the number of the picture among the candidates of the task; ``None`` if there is only one.
     :ivar record: of the submission.
     :ivar job_id: as soon as it is known.
     :ivar target: where the picture is saved: a retry keeps the path of the attempt that submitted the job.
@@ -116,17 +136,18 @@ class Generation:
         cache_control: str | None = None,
         durable: bool,
         retries: int | None,
+        candidate: int | None = None,
         log: Log,
     ) -> None:
         from pictory_provider.services.state import SubmissionState  # not needed when a DAG file is parsed
 
-        self.record = SubmissionState(context, durable=durable, retries=retries)
+        self.record = SubmissionState(context, durable=durable, retries=retries, candidate=candidate)
         self.conn_id = conn_id
         self.job_id: str | None = None
         self._cache_control = cache_control
         self.target = None if path is None else PictureTarget(path, cache_control=cache_control)
         self._existing: Reuse | None = None
-        self._is_plan = False
+        self._is_plan = self._is_checked = False
         self._log = log
         if self.target:
             self.record.use_sidecar(self.target)
@@ -152,20 +173,50 @@ class Generation:
         :raises BudgetExceeded: if a limit leaves too little; nothing was sent.
         :raises SubmitOutcomeUnknown: with the evidence about it.
         """
+        decided = self.decide(client, lazy_request, overwrite=overwrite, replaces_changed=replaces_changed)
+        budget = budget_of([self], client, max_credits)
+        return self.carry_out(client, decided, budget, on_unknown_submit=on_unknown_submit, ends_at=ends_at)
+
+    def decide(
+        self,
+        client: SyncClient,
+        lazy_request: LazyRequest,
+        *,
+        overwrite: bool = False,
+        replaces_changed: bool = False,
+        is_plan: bool = False,
+    ) -> Decided:
+        """Decide what this attempt does first (:meth:`carry_out`); the arguments are those of :meth:`obtain`.
+
+        :param is_plan: write nothing.
+        """
+        self._is_plan = is_plan
+        lazy_request.uploads.cache = self.record.upload_cache
+        identity, get_request = self._identity_of(lazy_request), self._once(lazy_request)
+        spec = self._spec(identity, get_request, overwrite=overwrite, replaces_changed=replaces_changed)
+        return Decided(self._first_step(client, spec), spec, get_request, lazy_request.uploads)
+
+    def carry_out(
+        self,
+        client: SyncClient,
+        decided: Decided,
+        budget: Budget,
+        *,
+        on_unknown_submit: str = "fail",
+        ends_at: float | None = None,
+    ) -> Adopt | None:
+        """Do what was decided; see :meth:`obtain`.
+
+        :param budget: is charged before each paid request.
+        """
         from pictory_provider.services.evidence import credits_used  # not needed when a DAG file is parsed
 
-        record, identity = self.record, self._identity_of(lazy_request)
-        get_request = self._once(lazy_request)
-        lazy_request.uploads.cache = record.upload_cache
-        spec = self._spec(identity, get_request, overwrite=overwrite, replaces_changed=replaces_changed)
+        record, (step, spec, get_request, uploads) = self.record, decided
         may_resubmit = on_unknown_submit == "resubmit"
-        step = self._first_step(client, spec)
-        budget = self._budget(client, max_credits)
         while not isinstance(step, (Adopt, Reuse)):
             if isinstance(step, Submit):
                 self._warn(step.warning)
-                if self.target:
-                    self._warn(self.target.check(overwrite=spec.overwrite or step.replaces is not None))
+                self.check_place(spec, step)
                 request_now = canonical_request(get_request())
                 record.prepare_intent(spec.fingerprint, request_now, replaces=step.replaces)
                 record.note_credits(credits_used(client.settings, log=self._log))
@@ -173,7 +224,7 @@ class Generation:
                     job_id = submit(
                         client,
                         get_request(),
-                        uploads=lazy_request.uploads,
+                        uploads=uploads,
                         budget=budget,
                         recorder=record,
                         ends_at=ends_at,
@@ -189,7 +240,7 @@ class Generation:
                 may_resubmit = False
                 step = self._poll_until_decided(client, spec, self._resubmit(step, spec))
             else:
-                raise self._with_evidence(client, identity, step) from step.__cause__
+                raise self._with_evidence(client, spec.identity, step) from step.__cause__
         if isinstance(step, Reuse):
             self._existing = step
             self.job_id = step.sidecar.submission.job_id
@@ -205,39 +256,31 @@ class Generation:
         overwrite: bool = False,
         replaces_changed: bool = False,
         on_unknown_submit: str = "fail",
-        max_credits: float | None = None,
-    ) -> tuple[PurchasePlan, PictoryError | None]:
+    ) -> tuple[str, PictoryError | None]:
         """Return what :meth:`obtain` would do with these arguments, and the error that it would raise.
 
-        Nothing that costs is sent, and nothing is written.
+        Nothing that costs is sent, nothing is written, and limits are not checked.
+
+        :return: the name of a count of :class:`~pictory_provider.core.budget.PurchasePlan`.
         """
-        self._is_plan = True
-        identity = self._identity_of(lazy_request)
-        get_request = self._once(lazy_request)
-        spec = self._spec(identity, get_request, overwrite=overwrite, replaces_changed=replaces_changed)
-        step = self._first_step(client, spec)
+        step, spec, *_ = self.decide(
+            client, lazy_request, overwrite=overwrite, replaces_changed=replaces_changed, is_plan=True
+        )
         if isinstance(step, SubmitOutcomeUnknown) and on_unknown_submit == "resubmit":
             step = self._poll_until_decided(client, spec, self._resubmit(step, spec))
         if isinstance(step, Reuse):
-            return PurchasePlan(of=1, reused=1), None
+            return "reused", None
         if isinstance(step, Adopt):
-            return PurchasePlan(of=1, adopted=1), None
+            return "adopted", None
         if isinstance(step, SubmitOutcomeUnknown):
-            return PurchasePlan(of=1, unknown=1), self._with_evidence(client, identity, step)
+            return "unknown", self._with_evidence(client, spec.identity, step)
         if not isinstance(step, Submit):
-            return PurchasePlan(of=1, refused=1), step
-        if self.target:
-            overwrite = overwrite or step.replaces is not None
-            try:
-                self._warn(self.target.check(overwrite=overwrite, is_trying=False))
-            except RequestInvalid as error:
-                return PurchasePlan(of=1, refused=1), error
-        budget = self._budget(client, max_credits)
-        exceeded = check_submission(client, get_request(), budget, lazy_request.uploads, log=self._log)
-        limits = tuple(budget.headroom(time.time()))
-        if exceeded is not None:
-            return PurchasePlan(of=1, not_bought=1, limits=limits), exceeded
-        return PurchasePlan(of=1, to_buy=1, price=get_request().credits, limits=limits), None
+            return "refused", step
+        try:
+            self.check_place(spec, step, is_trying=False)
+        except RequestInvalid as error:
+            return "refused", error
+        return "to_buy", None
 
     def save(self, client: SyncClient, job: Job, *, overwrite: bool, mark_ai_generated: bool) -> dict[str, Any]:
         """Save the picture of a completed job, and return its image record."""
@@ -266,6 +309,18 @@ class Generation:
         if self.job_id:
             self._log.warning("The task was killed. %s", job_keeps_running(self.job_id))
 
+    def find_on_record(self) -> bool:
+        """Find the job of this attempt after a deferral that has passed nothing on.
+
+        :return: whether its picture is saved, so that :meth:`reuse` returns it.
+        """
+        self.job_id, _ = self.record.find_job_id()
+        existing = self.record.existing_image()
+        sidecar = existing.sidecar if existing.has_its_picture else None
+        if sidecar and sidecar.submission.job_id == self.job_id:
+            self._existing = Reuse(sidecar, is_own=True)
+        return self._existing is not None
+
     def restore_record(self, job_id: str, from_deferral: Any) -> None:
         """Read this attempt's record again after a deferral.
 
@@ -280,39 +335,39 @@ class Generation:
             if sidecar and sidecar.submission.job_id == job_id:
                 record.latest = sidecar.submission
 
-    @contextmanager
-    def guarded(self, *, is_bought: bool = False) -> Iterator[None]:
-        """Make an error after the submission final, unless a retry would find the job on record.
+    def guarded(self, *, is_bought: bool = False) -> AbstractContextManager[None]:
+        """Return the context manager :func:`guarded` for this picture alone."""
+        return guarded([self], conn_id=self.conn_id, is_bought=is_bought, log=self._log)
+
+    def end_after(self, error: AirflowFailException) -> None:
+        """Record that the attempt has ended with an error that is not retried."""
+        job_id = self.job_id or self.record.latest.job_id
+        if job_id and not isinstance(error, _WITHOUT_RUNNING_JOB) and self.record.is_on_record(job_id):
+            self._log.warning("%s", job_keeps_running(job_id))
+        self.record.end()
+
+    def check_retry(self, error: BaseException, *, is_bought: bool) -> None:
+        """Raise if a retry after this error would not find the job of this attempt.
 
         :param is_bought: whether this attempt has submitted the job before a deferral.
         """
-        try:
-            with airflow_errors(self.conn_id, log=self._log):
-                yield
-        except AirflowFailException as error:
-            job_id = self.job_id or self.record.latest.job_id
-            if job_id and not isinstance(error, _WITHOUT_RUNNING_JOB) and self.record.is_on_record(job_id):
-                self._log.warning("%s", job_keeps_running(job_id))
-            self.record.end()
-            raise
-        except (Exception, AirflowTaskTimeout) as error:
-            job_id = self.job_id or self.record.latest.job_id
-            if job_id is None and (not is_bought or self.record.read_error):
-                raise
-            is_on_record = False if job_id is None else self.record.is_on_record(job_id)
-            if is_on_record:
-                self._log.warning("Job %s is on record: a retry of this task adopts it and buys nothing.", job_id)
-                raise
-            if is_on_record is None:
-                self._log.warning(
-                    "Job %s is paid for, but its record cannot be read now: %s. A retry of this task reads it "
-                    "before it sends anything, and buys nothing while the record cannot be read.",
-                    job_id,
-                    self.record.read_error,
-                )
-                raise
-            self._log.error("After the submission, the task failed with:", exc_info=error)
-            raise failure(PAID_AND_LOST if job_id is None else failed_after_submission(job_id, error)) from None
+        job_id = self.job_id or self.record.latest.job_id
+        if job_id is None and (not is_bought or self.record.read_error):
+            return
+        is_on_record = False if job_id is None else self.record.is_on_record(job_id)
+        if is_on_record:
+            self._log.warning("Job %s is on record: a retry of this task adopts it and buys nothing.", job_id)
+            return
+        if is_on_record is None:
+            self._log.warning(
+                "Job %s is paid for, but its record cannot be read now: %s. A retry of this task reads it "
+                "before it sends anything, and buys nothing while the record cannot be read.",
+                job_id,
+                self.record.read_error,
+            )
+            return
+        self._log.error("After the submission, the task failed with:", exc_info=error)
+        raise failure(PAID_AND_LOST if job_id is None else failed_after_submission(job_id, error)) from None
 
     def find_job_id(self) -> str:
         """Return the jobId of this attempt, if Airflow has ended its deferral without the arguments.
@@ -408,13 +463,18 @@ class Generation:
 
         return get_request
 
-    def _budget(self, client: SyncClient, max_credits: float | None) -> Budget:
-        found = self.record.latest
-        return Budget(
-            Limits.from_settings(client.settings, per_task=max_credits),
-            own=found.purchases,
-            this_task=0.0 if self.record.was_cleared else found.credits_since_clear,
-        )
+    def check_place(self, spec: GenerationSpec, step: Submit, *, is_trying: bool = True) -> None:
+        """Check that the picture can be saved, before it is paid for.
+
+        :param is_trying: whether to create a file on a disk, and remove it.
+        :raises RequestInvalid: says why not.
+        """
+        if self.target:
+            overwrite = spec.overwrite or step.replaces is not None
+            warning = self.target.check(overwrite=overwrite, is_trying=is_trying)
+            if not self._is_checked:
+                self._warn(warning)
+            self._is_checked = True
 
     def _first_step(self, client: SyncClient, spec: GenerationSpec) -> Submit | Adopt | Reuse | PictoryError:
         value = self._read_store()
@@ -489,6 +549,71 @@ class Generation:
         if self.target and record.latest.job_id:  # a clear alone would adopt it
             to_buy = how_to_buy_again(self.target.sidecar_path, is_only_there=not record.has_store)
         return report(unknown, evidence, record.how_to_adopt(self.conn_id), to_buy=to_buy)
+
+
+def budget_of(generations: Collection[Generation], client: SyncClient, max_credits: float | None) -> Budget:
+    """Return the budget of a task, after the records of its pictures were read."""
+    records = [generation.record for generation in generations]
+    return Budget(
+        Limits.from_settings(client.settings, per_task=max_credits),
+        own=[charge for record in records for charge in record.latest.purchases],
+        this_task=sum(0.0 if each.was_cleared else each.latest.credits_since_clear for each in records),
+    )
+
+
+def plan(
+    generations: Collection[Generation],
+    client: SyncClient,
+    lazy_request: LazyRequest,
+    *,
+    max_credits: float | None = None,
+    log: Log,
+    **choices: Any,
+) -> tuple[PurchasePlan, PictoryError | None]:
+    """Return what a task would do about its pictures, and the first error that it would raise.
+
+    :param choices: arguments of :meth:`Generation.plan`.
+    """
+    lazy_request = lazy_request.once()
+    counts: dict[str, Any] = Counter()
+    first_error = None
+    for generation in generations:
+        kind, error = generation.plan(client, lazy_request, **choices)
+        counts[kind] += 1
+        first_error = first_error or error
+    planned = PurchasePlan(of=len(generations))
+    if not counts["to_buy"]:
+        return planned._replace(**counts), first_error
+    request, budget = lazy_request.request(), budget_of(generations, client, max_credits)
+    uploads, number = lazy_request.uploads, counts["to_buy"]
+    exceeded = check_submission(client, request, budget, uploads, number=number, log=log)
+    planned = planned._replace(limits=tuple(budget.headroom(time.time())))
+    if error := first_error or exceeded:
+        counts["not_bought"] = counts.pop("to_buy")
+        return planned._replace(**counts), error
+    return planned._replace(**counts, price=CostEstimate((request,) * counts["to_buy"]).price), None
+
+
+@contextmanager
+def guarded(
+    generations: Collection[Generation], *, conn_id: str, is_bought: bool = False, log: Log
+) -> Iterator[None]:
+    """Make an error after a submission final, unless a retry would find the job on record.
+
+    :param conn_id: the Airflow connection that pays.
+    :param is_bought: whether this attempt has submitted the jobs before a deferral.
+    """
+    try:
+        with airflow_errors(conn_id, log=log):
+            yield
+    except AirflowFailException as error:
+        for generation in generations:
+            generation.end_after(error)
+        raise
+    except (Exception, AirflowTaskTimeout) as error:
+        for generation in generations:
+            generation.check_retry(error, is_bought=is_bought)
+        raise
 
 
 def _poll(client: SyncClient, job_id: str) -> Job | PictoryError:

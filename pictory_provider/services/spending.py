@@ -34,7 +34,7 @@ from pictory_provider.core.ledger import months_of
 from pictory_provider.telemetry import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -99,9 +99,17 @@ def check(
 
 
 def reserve_partly(
-    client: SyncClient, budget: Budget, estimate: CostEstimate, *, log: Log, tags: Mapping[str, str] | None = None
+    client: SyncClient,
+    budget: Budget,
+    estimate: CostEstimate,
+    *,
+    cut: Callable[[int], int],
+    log: Log,
+    tags: Mapping[str, str] | None = None,
 ) -> tuple[list[Charge], BudgetExceeded | None]:
     """Charge as many pictures of an estimate as the limits allow, from its beginning.
+
+    :param cut: returns how many to charge if so many are allowed.
 
     :return: their charges, and why no more are allowed.
     :raises RequestInvalid: as :func:`reserve`.
@@ -110,7 +118,7 @@ def reserve_partly(
     with budget.lock:
         number, refusal = affordable(client, budget, estimate, log=log, tags=tags)
         now = time.time()
-        return [budget.spend(request.credits, now) for request in estimate.requests[:number]], refusal
+        return [budget.spend(request.credits, now) for request in estimate.requests[: cut(number)]], refusal
 
 
 def affordable(

@@ -30,7 +30,7 @@ from pictory_provider.core.ledger import total
 from pictory_provider.core.picture_names import SIDECAR_SUFFIX
 from pictory_provider.core.resume import latest
 from pictory_provider.core.sidecar import Sidecar
-from pictory_provider.core.submission import KEY, Submission, charge_fields
+from pictory_provider.core.submission import Submission, charge_fields, key_of
 from pictory_provider.provider_info import DEFAULT_CONN_ID
 from pictory_provider.services.uploads import FolderCache, StoreCache
 from pictory_provider.version_compat import loop_index, task_state_store
@@ -60,28 +60,29 @@ class _Backend(Protocol):
 class _TaskStateBackend:
     """The task state store."""
 
-    def __init__(self, store: Any) -> None:
+    def __init__(self, store: Any, key: str) -> None:
         self.store = store
+        self._key = key
         self.last_value: Any = None
         self._replaced: Any = None
 
     def read(self) -> Any:
-        self.last_value = self.store.get(KEY)
+        self.last_value = self.store.get(self._key)
         return self.last_value
 
     def write(self, submission: Submission, *, is_intent: bool = False) -> bool:
         if is_intent:
             self._replaced = self.last_value
         value = submission.to_dict()
-        self.store.set(KEY, value)
+        self.store.set(self._key, value)
         self.last_value = value
         return True
 
     def restore(self) -> None:
         if self._replaced is None:
-            self.store.delete(KEY)
+            self.store.delete(self._key)
         else:
-            self.store.set(KEY, self._replaced)
+            self.store.set(self._key, self._replaced)
         self.last_value = self._replaced
 
 
@@ -171,6 +172,7 @@ class _SidecarBackend:
 class SubmissionState:
     """The record of one task instance's submission.
 
+    :param candidate: the number of the picture among the candidates of its task; ``None`` if there is only one.
     :param durable: whether to use the task state store. Without it, and on an Airflow without a store, only the
         sidecar is a record, and a task without a path has none.
     :ivar retries: of the task.
@@ -179,9 +181,12 @@ class SubmissionState:
     :ivar read_error: the error if :meth:`is_on_record` or :meth:`find_job_id` could not read the record.
     """
 
-    def __init__(self, context: Context, *, durable: bool, retries: int | None = None) -> None:
+    def __init__(
+        self, context: Context, *, durable: bool, retries: int | None = None, candidate: int | None = None
+    ) -> None:
         store = task_state_store(context) if durable else None
-        self._store = None if store is None else _TaskStateBackend(store)
+        self._store = None if store is None else _TaskStateBackend(store, key_of(candidate))
+        self._candidate = candidate
         self.upload_cache: FolderCache | StoreCache | None = None if store is None else StoreCache(store)
         self._sidecar: _SidecarBackend | None = None
         self._ti: Any = context["ti"]
@@ -240,6 +245,7 @@ class SubmissionState:
             task_id=str(made_by.task_id),
             map_index=made_by.map_index if made_by.map_index >= 0 else None,
             loop_index=self._loop_index,
+            candidate=self._candidate,
             conn_id=None if conn_id == DEFAULT_CONN_ID else conn_id,
             has_store=self.has_store,
             sidecar=self._sidecar.target.path + SIDECAR_SUFFIX if self._sidecar else None,
@@ -360,15 +366,6 @@ class SubmissionState:
             return True
         return None if self.read_error else False
 
-    def publish(self, job_id: str, *, as_result: bool) -> None:
-        """Push the jobId to XCom.
-
-        :param as_result: also as the task's result, which a later task pulls by default.
-        """
-        self._ti.xcom_push(key=JOB_ID_KEY, value=job_id)
-        if as_result:
-            self._ti.xcom_push(key="return_value", value=job_id)
-
     def find_job_id(self) -> tuple[str | None, Exception | None]:
         """Return the jobId that this attempt submitted, from the record or else from the XCom that it pushed.
 
@@ -401,6 +398,16 @@ class SubmissionState:
     def _backends(self) -> list[_Backend]:
         """The places of the record, in the order in which an intent is written."""
         return [backend for backend in (self._sidecar, self._store) if backend is not None]
+
+
+def publish(ti: Any, job_ids: str | list[str | None], *, as_result: bool) -> None:
+    """Push one jobId, or those of several candidates, to XCom.
+
+    :param as_result: also as the task's result, which a later task pulls by default.
+    """
+    ti.xcom_push(key=JOB_ID_KEY, value=job_ids)
+    if as_result:
+        ti.xcom_push(key="return_value", value=job_ids)
 
 
 def _restore(backends: list[_Backend]) -> None:

@@ -131,15 +131,16 @@ def submit(
 
 
 def check_submission(
-    client: SyncClient, request: ImageRequest, budget: Budget, uploads: Uploads, *, log: Log
+    client: SyncClient, request: ImageRequest, budget: Budget, uploads: Uploads, *, number: int = 1, log: Log
 ) -> BudgetExceeded | None:
     """Check a request and its limits as :func:`submit` does, and submit and upload nothing.
 
+    :param number: how many pictures of it are to be bought.
     :return: the error if a limit leaves too little.
     :raises PictoryError: as :func:`submit`.
     """
     uploads.check(request)
-    return affordable(client, budget, CostEstimate((request,)), log=log)[1]
+    return affordable(client, budget, CostEstimate((request,) * number), log=log)[1]
 
 
 class Submitter:

@@ -119,6 +119,8 @@ class References:
         :raises StorageFailed: if it cannot be read.
         """
         path = self._paths.get(name)
+        if path is None and self.problem:
+            raise self.problem
         if path is None:
             raise RequestInvalid.unsent(
                 f"{_FIELD} {name!r} is the name of an upload in records, and not a file",

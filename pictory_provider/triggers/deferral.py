@@ -23,6 +23,8 @@ from pictory_provider.services.polling import SyncWatcher
 from pictory_provider.version_compat import TaskDeferralTimeout, min_deferral
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
     from airflow.providers.common.compat.sdk import BaseOperator
 
     from pictory_provider.api.errors import PictoryError
@@ -107,6 +109,38 @@ class JobWait:
             # Airflow 3.3.2 cannot send a pendulum.Duration to the supervisor; the task would fail.
             timeout=timedelta(seconds=deferral_timeout(left, self.poll_interval)),
         )
+
+
+def wait_for_all(
+    task: Any,
+    hook: PictoryHook,
+    waits: Mapping[int, JobWait],
+    answers: Mapping[int, Job | PictoryError | None],
+    kwargs: Callable[[], dict[str, Any]],
+) -> Iterator[tuple[int, Job | PictoryError]]:
+    """Poll several jobs, and yield each result when it is known.
+
+    A deferrable task polls each job once and then defers until the last one has ended, which was submitted last.
+
+    :param waits: by the number of the job.
+    :param answers: of polls that were just made; a job without one is polled first.
+    :param kwargs: returns the arguments of ``execute_complete``, in addition to the event.
+    """
+    watchers = {number: SyncWatcher(wait.poller(), hook, log=task.log) for number, wait in waits.items()}
+    while watchers:
+        pauses = {}
+        for number, watcher in list(watchers.items()):
+            answer, answers = answers.get(number), {**answers, number: None}
+            decision = watcher.poll() if answer is None else watcher.handle(answer)
+            if isinstance(decision, Wait):
+                pauses[number] = decision.seconds
+            else:
+                del watchers[number]
+                yield number, decision.result
+        if pauses and task.deferrable:
+            last = max(pauses)
+            waits[last].defer(task, pauses[last], kwargs=kwargs())
+        time.sleep(min(pauses.values(), default=0.0))
 
 
 def deadline(limit: timedelta | None) -> float | None:

@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
@@ -29,6 +30,7 @@ import pictory_provider
 from pictory_provider.core.submission import KEY
 from pictory_provider.exceptions import PictorySubmitOutcomeUnknown
 from pictory_provider.operators.pictory import GenerateImageOperator
+from pictory_provider.operators.tasks import PictureTask
 from tests.driver import to_its_end
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 PACKAGE = str(Path(pictory_provider.__file__).parent)
 for module in (
     "hooks.pictory",
+    "operators.tasks",
     "services.evidence",
     "services.generate",
     "services.polling",
@@ -155,8 +158,8 @@ def run_attempt(files: Files, kind: str) -> None:
 
 def published(lines: list[tuple[int, str]]) -> int:
     """Return the number of the line that publishes the jobId."""
-    source, first = inspect.getsourcelines(GenerateImageOperator._publish)
-    own = {f"{inspect.getsourcefile(GenerateImageOperator)}:{first + n}" for n in range(len(source))}
+    source, first = inspect.getsourcelines(PictureTask._publish)
+    own = {f"{inspect.getsourcefile(PictureTask)}:{first + n}" for n in range(len(source))}
     return next(number for number, line in lines if line in own)
 
 
@@ -360,3 +363,67 @@ def test_after_a_kill_and_a_clear_only_an_unknown_outcome_is_bought_again(pictor
 
 
 SAVING_WINDOW = {*WINDOW, "/storage/pictures.py", "/core/sidecar.py", "/storage/files.py", "/storage/target.py"}
+
+
+# A task with candidates ----------------------------------------------------------------------------------
+
+
+def candidates_attempt(folder: Path, *, has_store: bool, clears: int = 0) -> None:
+    """Run one attempt of a task that saves two candidates."""
+    files = Files(folder, clears=clears)
+    task = GenerateImageOperator(
+        task_id="generate",
+        prompt="A lighthouse at dawn",
+        path=str(folder / "pictures" / "a.png"),
+        candidates=2,
+        deferrable=False,
+        poll_interval=0.01,
+    )
+    task.execute({"ti": files, "task_state_store": files} if has_store else {"ti": files})
+
+
+def saved_jobs(folder: Path) -> set[str]:
+    """Return the jobs of the pictures that are saved whole."""
+    found = set()
+    for sidecar in (folder / "pictures").glob("*.json"):
+        said = json.loads(sidecar.read_text())
+        if said["state"] == "saved":
+            picture = sidecar.with_suffix("")
+            assert said["sha256"] == hashlib.sha256(picture.read_bytes()).hexdigest()
+            found.add(said["job_id"])
+    return found
+
+
+@pytest.mark.parametrize("has_store", [False] if IS_QUICK else [True, False])
+def test_after_a_kill_at_any_point_each_candidate_is_billed_once_and_saved(pictory, tmp_path, has_store):
+    """After the kill: a retry, and if that reports an unknown outcome, a clear."""
+    attempt = partial(candidates_attempt, has_store=has_store)
+    points = turning_points(lines_of(pictory, tmp_path / "counting", attempt))
+    assert len(points) > 30
+    reported = 0
+    for number, line in points:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        requests.post(f"{pictory}/_simulator/reset", timeout=10)
+
+        def work(folder: Path = folder, number: int = number) -> None:
+            kill_at(number)
+            attempt(folder)
+
+        assert in_a_child(work) == KILLED
+        ended = in_a_child(lambda folder=folder: attempt(folder))
+        jobs = set(billed(pictory))
+        assert len(jobs) <= 2, line
+        if ended == 0:
+            assert saved_jobs(folder) == jobs, line
+            continue
+        reported += 1
+        assert ended == 3, line
+        saved = saved_jobs(folder)
+        assert len(jobs - saved) <= 1, line  # the one whose outcome is reported as unknown
+        assert in_a_child(lambda folder=folder: attempt(folder, clears=3)) == 0, line
+        after = saved_jobs(folder)
+        assert len(after) == 2, line
+        assert saved <= after, line
+        assert len(set(billed(pictory)) - after) <= 1, line
+    assert reported < len(points) / 2

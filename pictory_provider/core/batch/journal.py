@@ -131,8 +131,8 @@ _FIELDS = (
 )
 
 
-_OPTIONAL = ("unsaved", "token", "skipped")
-"""Fields of the header that are left out if they say nothing."""
+_OPTIONAL: dict[str, Any] = {"unsaved": 0, "token": "", "skipped": 0, "candidates": 1}
+"""Fields of the header that are left out if they have these values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +160,7 @@ class Header:
     :param spending: the spending that is not in the entries; see the top of this module.
     :param token: of the attempt that has the batch: a random text, which no other attempt has.
     :param skipped: how many rows of the table are left out because a cell is blank.
+    :param candidates: pictures of each row of the table.
     :param unsaved: how many pictures in a row could not be fetched or saved, over all attempts
         (:meth:`pictory_provider.core.batch.plan.Plan.failed`).
     """
@@ -182,6 +183,7 @@ class Header:
     unsaved: int = 0
     token: str = ""
     skipped: int = 0
+    candidates: int = 1
 
     @property
     def table_pages(self) -> int:
@@ -196,7 +198,9 @@ class Header:
     def to_dict(self) -> dict[str, Any]:
         """Return the header as JSON."""
         fields = {name: getattr(self, name) for name in self.__slots__}
-        fields = {name: field for name, field in fields.items() if field or name not in _OPTIONAL}
+        fields = {
+            name: field for name, field in fields.items() if name not in _OPTIONAL or field != _OPTIONAL[name]
+        }
         return {"version": VERSION, **fields, "parts": list(self.parts), "begun": list(self.begun)}
 
     @classmethod
@@ -218,6 +222,7 @@ class Header:
             return None
         fields = {name: field for name, field in value.items() if name in cls.__slots__}
         fields |= {name: count_or_none(value.get(name)) or 0 for name in ("unsaved", "skipped")}
+        fields["candidates"] = count_or_none(value.get("candidates")) or 1
         fields["token"] = _text(value.get("token")) or ""
         try:
             return cls(**{**fields, "parts": tuple(value["parts"]), "begun": tuple(begun)})

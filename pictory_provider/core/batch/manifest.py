@@ -15,6 +15,8 @@ called ``row_<name>`` in both files and for all rows: ``size`` becomes ``row_siz
 in place of the pictures, or takes its values for the names of more pictures. The order of the rows does not change
 these names. The columns that make up the request are not repeated: they are in our fields (``prompt`` in
 ``text``), or stay in the table.
+
+With candidates, a line is about one of them, and has its number as ``candidate``.
 """
 
 from __future__ import annotations
@@ -125,11 +127,12 @@ def column_names(plan: Plan) -> dict[str, str]:
 
 def _column_names(rows: Sequence[Row | BadRow]) -> dict[str, str]:
     columns = dict.fromkeys(column for row in rows for column in row.columns)
-    taken = _RESERVED | {column.casefold() for column in columns}
+    reserved = _RESERVED | {"candidate" for row in rows[:1] if row.candidate is not None}
+    taken = reserved | {column.casefold() for column in columns}
     names = {}
     for column in sorted(columns):  # so that the order of the rows decides no name
         name = f"{column}_column" if _NAMES_MORE_PICTURES.search(column) else column
-        while name.casefold() in _RESERVED or (name != column and name.casefold() in taken):
+        while name.casefold() in reserved or (name != column and name.casefold() in taken):
             name = f"row_{name}"
         taken.add(name.casefold())
         names[column] = name
@@ -138,6 +141,8 @@ def _column_names(rows: Sequence[Row | BadRow]) -> dict[str, str]:
 
 def _line(row: Row | BadRow, file_name: str | None, names: dict[str, str], fields: dict[str, Any]) -> str:
     others = {name: row.columns.get(column) for column, name in names.items()}
+    if row.candidate is not None:
+        others["candidate"] = row.candidate
     return _as_line({"file_name": file_name, "text": row.prompt, **others, **fields})
 
 

@@ -492,9 +492,15 @@ class Plan:
         heapq.heappush(self._to_submit, self._rank(row))
 
     def _rank(self, row: Row) -> tuple[bool, int]:
-        """Return what orders the rows that are to be submitted: those that have failed before come last."""
-        entry = self.journal.get(row.key)
-        return entry is not None and entry.state == FAILED, self._numbers[row.key]
+        """Return what orders the rows that are to be submitted: those that have failed before come last.
+
+        The candidates of a table's row stay together.
+        """
+        number = self._numbers[row.key]
+        first = number + 1 - (row.candidate or 1)
+        candidates = self.rows[first : first + self.journal.header.candidates]
+        entries = (self.journal.get(each.key) for each in candidates if each.index == row.index)
+        return any(entry is not None and entry.state == FAILED for entry in entries), number
 
     def _wave(self, size: int) -> tuple[Row, ...]:
         rows = [self.rows[number] for _, number in heapq.nsmallest(size, self._to_submit)]
@@ -529,6 +535,28 @@ def _with_picture(entry: Entry, picture: RowImage) -> Entry:
         picture=picture.file if is_known else None,
         sidecar_version=picture.sidecar_version if is_known else None,
     )
+
+
+def unit_of(plan: Plan) -> str:
+    """Return what has one picture each, for texts: a row of the table, or a candidate."""
+    return "candidate" if plan.journal.header.candidates > 1 else "row"
+
+
+def whole_rows(plan: Plan, number: int) -> int:
+    """Return how many of the first missing pictures to submit, so that no row's candidates are divided.
+
+    :param number: at most so many.
+    """
+    missing = plan.missing
+    while 0 < number < len(missing) and missing[number].index == missing[number - 1].index:
+        number -= 1
+    return number
+
+
+def with_rest(plan: Plan, wave: Sequence[Row]) -> list[Row]:
+    """Return the rows of a wave, and the other missing candidates of its last row."""
+    rest = plan.missing[len(wave) :]
+    return [*wave, *takewhile(lambda row: row.index == wave[-1].index, rest)]
 
 
 def without_picture(plan: Plan) -> Iterator[tuple[Row | BadRow, Decision]]:

@@ -197,7 +197,7 @@ def open_batch(
         return ResumedBatch.of_table(journal, start, table)
     on_record = [row_of(entry) for entry in journal if not journal.is_left_over(entry.key)]
     on_record.sort(key=lambda row: row.index)
-    of = max(len(on_record), found.of - found.skipped)
+    of = max(len(on_record), (found.of - found.skipped) * found.candidates)
     return ResumedBatch(journal=journal, start=start, rows=on_record, of=of, skipped=found.skipped, error=error)
 
 
@@ -410,6 +410,7 @@ def _header_of(
         parts=tuple(digest_of(page)[:8] for page in pages),
         of=table.size,
         skipped=table.skipped,
+        candidates=table.candidates,
         folder=folder,
         made_by=dict(made_by),
         max_tries=max_tries,
@@ -429,6 +430,8 @@ def _difference(found: Header, table: Header) -> RequestInvalid | None:
         what.append(f"the folder was {found.folder} and is {table.folder}")
     if found.of != table.of:
         what.append(f"the table had {counted(found.of, 'row')} and has {table.of:,}")
+    if found.candidates != table.candidates:
+        what.append(f"candidates was {found.candidates} and is {table.candidates}")
     pairs = zip(found.parts, table.parts, strict=False)
     differing = [page for page, (one, other) in enumerate(pairs) if one != other]
     if differing:

@@ -12,6 +12,9 @@ A column whose name is almost one of these, such as ``Style``, is only data, and
 
 The index of a row is its number in the table, from 0, including rows that are skipped or bad: they change no other
 row's default file name.
+
+With ``candidates``, each row of the table becomes that many rows with the same request and index, whose file names
+are numbered (:func:`~pictory_provider.core.picture_names.candidate_name`).
 """
 
 from __future__ import annotations
@@ -22,13 +25,14 @@ from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pictory_provider.api.errors import RequestInvalid
 from pictory_provider.api.models import DEFAULT_MODEL, ImageRequest
 from pictory_provider.api.text import counted, listed
 from pictory_provider.core.batch.file_names import collisions, problem_of_name
 from pictory_provider.core.batch.templates import INDEX, RowTemplate
+from pictory_provider.core.picture_names import candidate_name
 from pictory_provider.core.submission import canonical_request, fingerprint
 from pictory_provider.core.tables.inputs import refused
 from pictory_provider.core.tables.values import is_empty
@@ -59,6 +63,7 @@ class Row:
     :param request: complete; a private reference image is unsigned in it, such as ``s3://conn@bucket/key.png``.
     :param key: the row's identity: a fingerprint of the connection, the request and the file name.
     :param columns: the row's other columns.
+    :param candidate: its number among the candidates of the table's row, from 1; ``None`` if there is only one.
     """
 
     index: int
@@ -67,6 +72,7 @@ class Row:
     request: ImageRequest
     key: str
     columns: dict[str, Any]
+    candidate: int | None = None
 
     @property
     def canonical_request(self) -> dict[str, Any]:
@@ -76,7 +82,7 @@ class Row:
     @property
     def label(self) -> str:
         """The row's name in texts."""
-        return label_of(self.index, self.line)
+        return label_of(self.index, self.line, self.candidate)
 
     @property
     def prompt(self) -> str | None:
@@ -89,9 +95,10 @@ class Row:
         return self.request.model
 
 
-def label_of(index: int, line: int | None) -> str:
+def label_of(index: int, line: int | None, candidate: int | None = None) -> str:
     """Return a row's name in texts."""
-    return f"row {index}" if line is None else f"row {index} (line {line})"
+    label = f"row {index}" if line is None else f"row {index} (line {line})"
+    return label if candidate is None else f"{label}, candidate {candidate}"
 
 
 def key_of(conn_id: str, request: Mapping[str, Any], file_name: str) -> str:
@@ -148,20 +155,25 @@ class BadRow:
     columns: dict[str, Any]
     prompt: str | None = None
     model: str | None = None
+    candidate: int | None = None
 
     @property
     def label(self) -> str:
         """The row's name in texts."""
-        return "the table" if self.index is None else label_of(self.index, self.line)
+        return "the table" if self.index is None else label_of(self.index, self.line, self.candidate)
+
+
+AnyRow = TypeVar("AnyRow", Row, BadRow)
 
 
 class CheckedTable(NamedTuple):
-    """The rows of a table, each with a valid request.
+    """The rows of a table, each with a valid request; one for each candidate.
 
     :param rows: that can be bought.
     :param bad: rows that are left out because they cannot be bought.
-    :param skipped: how many rows are left out because a cell is blank.
+    :param skipped: how many rows of the table are left out because a cell is blank.
     :param size: how many rows the table has in all.
+    :param candidates: how many rows each row of the table has become.
     :param notes: what was read, and how, for the log.
     :param warnings: for the log.
     """
@@ -172,6 +184,7 @@ class CheckedTable(NamedTuple):
     size: int = 0
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    candidates: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +199,7 @@ class RowBuilder:
     :param request_columns: the column of each field, or ``None`` for no column; by default, that of its name.
     :param skip_blank: a column; rows with a blank cell in it are left out.
     :param on_bad_row: ``"fail"``, or ``"skip"`` to leave bad rows out.
+    :param candidates: pictures of each row of the table.
     :raises RequestInvalid: for an argument that is not valid.
     """
 
@@ -200,6 +214,7 @@ class RowBuilder:
     request_columns: Mapping[str, str | None] | None = None
     skip_blank: str | None = None
     on_bad_row: str = "fail"
+    candidates: int = 1
 
     def __post_init__(self) -> None:
         if self.on_bad_row not in ("fail", "skip"):
@@ -287,10 +302,10 @@ class _Reading:
 
     def check_names(self, refused_names: Callable[[Iterable[str]], Mapping[str, str]] | None) -> None:
         """Find rows whose files would be in each other's way, or could not be saved."""
-        bad = list(collisions((row.index, row.file_name) for row in self.rows))
-        if refused_names and (not_saved := refused_names(row.file_name for row in self.rows)):
-            refused_rows = (row for row in self.rows if row.file_name in not_saved)
-            bad += [(row.index, f"{row.file_name!r} {not_saved[row.file_name]}") for row in refused_rows]
+        names = [(row.index, row.file_name) for row in self._pictures()]
+        bad = list(collisions(names))
+        if refused_names and (not_saved := refused_names(name for _, name in names)):
+            bad += [(index, f"{name!r} {not_saved[name]}") for index, name in names if name in not_saved]
         if not bad:
             return
         by_index = {row.index: row for row in self.rows}
@@ -320,11 +335,27 @@ class _Reading:
     def result(self) -> CheckedTable:
         """Return the table."""
         bad = tuple(self._bad[index] for index in sorted(self._bad))
-        return CheckedTable(self.rows, bad, self._skipped, self._size, self._notes(), self._warnings(bad))
+        notes, warnings = self._notes(), self._warnings(bad)
+        if (candidates := self._builder.candidates) > 1:
+            bad = tuple(_candidate(row, number) for row in bad for number in range(1, candidates + 1))
+        return CheckedTable(self._pictures(), bad, self._skipped, self._size, notes, warnings, candidates)
+
+    def _pictures(self) -> list[Row]:
+        """Return the good rows, one for each candidate."""
+        conn_id, candidates = self._builder.conn_id, self._builder.candidates
+        if candidates == 1:
+            return self.rows
+        return [
+            replace(new, key=key_of(conn_id, new.canonical_request, new.file_name))
+            for row in self.rows
+            for new in (_candidate(row, number) for number in range(1, candidates + 1))
+        ]
 
     def _notes(self) -> tuple[str, ...]:
         columns = f" with {counted(len(self._columns), 'column')}" if self._columns else ""
         notes = [f"Read {counted(self._size, 'row')}{columns} from {self._table.about}.", *self._table.notes]
+        if (candidates := self._builder.candidates) > 1:
+            notes.append(f"Each row has {candidates} candidates: pictures of the same request.")
         if self._skipped:
             is_skipped = counted(self._skipped, "row is skipped", "rows are skipped")
             notes.append(f"{is_skipped}, because {self._builder.skip_blank!r} is blank.")
@@ -400,7 +431,10 @@ class _Reading:
 
     def _file_name(self, own: Mapping[str, Any], record: InputRow, index: int) -> str:
         name = own["file_name"] if "file_name" in own else self._render("file_name", record, index)
-        if problem := problem_of_name(name):
+        longest = name
+        if isinstance(name, str) and self._builder.candidates > 1:
+            longest = candidate_name(name, self._builder.candidates)
+        if problem := problem_of_name(name) or problem_of_name(longest):
             raise RequestInvalid(f"file_name {name!r} {problem}", fields=["file_name"])
         return str(name)
 
@@ -457,6 +491,11 @@ class _Reading:
         """Return the columns that are not fields of the request."""
         taken = self._own.values()
         return {name: value for name, value in record.values.items() if name not in taken}
+
+
+def _candidate(row: AnyRow, number: int) -> AnyRow:
+    """Return a row with the number and the file name of one candidate."""
+    return replace(row, candidate=number, file_name=row.file_name and candidate_name(row.file_name, number))
 
 
 def _meant(column: str) -> str | None:

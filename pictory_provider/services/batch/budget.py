@@ -9,12 +9,14 @@ resumed run or a later attempt if Pictory's ledger does not show it yet.
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from pictory_provider.api.errors import PictoryError
 from pictory_provider.api.text import counted
 from pictory_provider.core.batch.decision import RowState
 from pictory_provider.core.batch.journal import budget_of
+from pictory_provider.core.batch.plan import whole_rows, with_rest
 from pictory_provider.core.budget import CostEstimate, Limits
 from pictory_provider.services.spending import affordable, ask_account, check, reserve, reserve_partly
 
@@ -64,7 +66,7 @@ class BatchBudget:
             self._within_limits(check, client, self._plan.missing)
         elif found := self._within_limits(affordable, client, self._plan.missing):
             number, refusal = found
-            self._set_aside(number, refusal)
+            self._set_aside(whole_rows(self._plan, number), refusal)
 
     def headroom(self, client: PacedClient) -> tuple[Headroom, ...]:
         """Return what each limit leaves."""
@@ -83,7 +85,9 @@ class BatchBudget:
         """
         if not self._is_partial:
             return self._within_limits(reserve, client, wave)
-        found = self._within_limits(reserve_partly, client, wave)
+        plan = self._plan
+        reserve_rows = partial(reserve_partly, cut=lambda number: min(whole_rows(plan, number), len(wave)))
+        found = self._within_limits(reserve_rows, client, with_rest(plan, wave))
         if found is None:
             return None
         purchases, refusal = found

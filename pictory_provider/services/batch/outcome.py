@@ -15,8 +15,6 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException
-
 from pictory_provider.api.checks import check_switch
 from pictory_provider.api.errors import (
     KINDS,
@@ -29,10 +27,10 @@ from pictory_provider.api.text import counted, listed
 from pictory_provider.core.batch.decision import RowState
 from pictory_provider.core.batch.file_names import FAILED, MANIFEST
 from pictory_provider.core.batch.manifest import failed_lines, metadata_lines, refusal_lines
-from pictory_provider.core.batch.plan import line, progress, without_picture
+from pictory_provider.core.batch.plan import line, progress, unit_of, without_picture
 from pictory_provider.core.batch.resume import left_over
 from pictory_provider.core.batch.rows import BadRow
-from pictory_provider.exceptions import as_airflow_error
+from pictory_provider.exceptions import is_final
 from pictory_provider.services.batch.state import BatchRecord
 from pictory_provider.services.batch.unknown import SHOWN, unknown_outcome
 from pictory_provider.storage.folder import Folder
@@ -128,7 +126,7 @@ def final_error(
         return _failed(missing, plan, folder, is_strict=fail_on_partial_error)
     log.warning(
         "%s no picture, and fail_on_partial_error is off.%s They are listed in %s.",
-        _have(len(missing), plan.of),
+        _have(len(missing), plan),
         f" Of these, {counted(owed, 'is', 'are')} paid for: clearing the task saves what is ready, for free."
         if owed
         else "",
@@ -137,9 +135,9 @@ def final_error(
     return None
 
 
-def is_final(error: BaseException) -> bool:
-    """Whether Airflow does not retry after an error."""
-    return isinstance(as_airflow_error(error) if isinstance(error, PictoryError) else error, AirflowFailException)
+def ends_task(error: BaseException, record: BatchRecord) -> bool:
+    """Whether Airflow does not retry the task after an attempt that ends with this error."""
+    return is_final(error) or record.is_last_try
 
 
 def _failed(
@@ -167,13 +165,13 @@ def _failed(
         what_now += " To let the task succeed without them, set fail_on_partial_error=False."
     stopped = f" Submissions have stopped, too: {plan.error.message}" if plan.error else ""
     return kind(
-        f"{_have(len(rows), plan.of)} no picture ({line(progress(plan))}).{paid} {folder.at(FAILED)} says why, "
+        f"{_have(len(rows), plan)} no picture ({line(progress(plan))}).{paid} {folder.at(FAILED)} says why, "
         f"and what to do, for each row.{what_now}{stopped}\n" + _named(rows)
     )
 
 
-def _have(number: int, of: int) -> str:
-    return f"{number:,} of {counted(of, 'row')} {'has' if number == 1 else 'have'}"
+def _have(number: int, plan: Plan) -> str:
+    return f"{number:,} of {counted(plan.of, unit_of(plan))} {'has' if number == 1 else 'have'}"
 
 
 def _with_more(error: PictoryError, plan: Plan, folder: Folder) -> PictoryError:

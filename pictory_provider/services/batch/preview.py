@@ -10,7 +10,7 @@ from pictory_provider.api.errors import BudgetExceeded, PictoryError, RequestInv
 from pictory_provider.api.text import counted, listed
 from pictory_provider.client.throttle import PacedClient, ThreadRateLimiter
 from pictory_provider.core.batch.decision import RowState
-from pictory_provider.core.batch.plan import without_picture
+from pictory_provider.core.batch.plan import unit_of, without_picture
 from pictory_provider.core.budget import CostEstimate, PurchasePlan
 from pictory_provider.services.batch.budget import BatchBudget
 from pictory_provider.services.batch.state import BatchRecord
@@ -120,7 +120,7 @@ def error_of_plan(
         return None
     named = [f"\n    {row.label}: {end.message}" for row, end in failed[:_SHOWN]]
     return RequestInvalid(
-        f"{counted(len(failed), 'row')} of {plan.of:,} would have no picture. Correct them, or set "
+        f"{counted(len(failed), unit_of(plan))} of {plan.of:,} would have no picture. Correct them, or set "
         "fail_on_partial_error=False to let the task succeed without them." + "".join(named),
         fields=["requests"],
     )

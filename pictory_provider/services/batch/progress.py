@@ -187,7 +187,10 @@ class ProgressReporter:
             path = self._folder.at(picture.file_name or row.file_name)
             record = image_record(job, path, picture.file, mark_ai_generated=self._spec.mark_ai_generated)
             reused, request = end.state is RowState.REUSED, row.request
-            records.append({**record, "reused": reused, "prompt": request.prompt, "model": request.model})
+            candidate = {} if row.candidate is None else {"candidate": row.candidate}
+            records.append(
+                {**record, "reused": reused, "prompt": request.prompt, "model": request.model, **candidate}
+            )
         return records
 
     def _of_page(self, page: int) -> dict[str, str]:

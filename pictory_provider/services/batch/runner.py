@@ -25,8 +25,8 @@ from pictory_provider.core.log_throttle import SampledLog
 from pictory_provider.services.batch.budget import BatchBudget
 from pictory_provider.services.batch.collector import JobCollector
 from pictory_provider.services.batch.outcome import (
+    ends_task,
     final_error,
-    is_final,
     report_refusal,
     write_failures,
     write_manifest,
@@ -283,7 +283,7 @@ class Batch:
             # Until the record says that this attempt has ended, no other batch uses the folder.
             if not self.has_manifest and self._record.is_ours(plan.journal):
                 write_failures(self._folder, plan, error, log=self._log)
-            if is_final(error) or self._record.is_last_try:
+            if ends_task(error, self._record):
                 plan.journal.set_header(has_ended=True)
                 self._record.write(plan.journal)
         except Exception as unwritten:

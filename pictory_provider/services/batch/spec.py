@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pictory_provider.api.checks import (
     CHANGED,
+    check_candidates,
     check_count,
     check_header,
     check_overwrite,
@@ -98,7 +99,9 @@ class BatchSpec(NamedTuple):
             sheet=operator.sheet,
             path=operator.path,
             rows=RowBuilder(
-                conn_id=operator.pictory_conn_id, **{name: getattr(operator, name) for name in _OF_ROWS}
+                conn_id=operator.pictory_conn_id,
+                candidates=check_candidates(operator.candidates),
+                **{name: getattr(operator, name) for name in _OF_ROWS},
             ),
             conn_id=operator.pictory_conn_id,
             poll_interval=check_seconds("poll_interval", operator.poll_interval),

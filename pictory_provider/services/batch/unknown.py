@@ -12,7 +12,7 @@ from pictory_provider.api.text import counted
 from pictory_provider.core.batch.decision import OUTCOME_UNKNOWN, RECORD_UNREADABLE, RowState
 from pictory_provider.core.batch.file_names import FAILED
 from pictory_provider.core.batch.journal import page_name
-from pictory_provider.core.batch.plan import line, progress, without_picture
+from pictory_provider.core.batch.plan import line, progress, unit_of, without_picture
 from pictory_provider.core.batch.rows import BadRow, request_of
 from pictory_provider.core.evidence import Evidence, matching
 from pictory_provider.services.evidence import read_account
@@ -70,7 +70,7 @@ def unknown_outcome(plan: Plan, folder: Folder, settings: ConnectionSettings, lo
         lines.append(f"Submissions have stopped, too: {plan.error.message}")
     reasons = {str(end.message) for _, end, _ in unknown}
     reason = next(iter(reasons)) if len(reasons) == 1 else "the reasons are below"
-    why = f"{len(unknown):,} of {counted(plan.of, 'row')} ({reason})"
+    why = f"{len(unknown):,} of {counted(plan.of, unit_of(plan))} ({reason})"
     return SubmitOutcomeUnknown.because(why, what_now="\n".join(lines))
 
 

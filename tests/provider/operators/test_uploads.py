@@ -336,6 +336,15 @@ def test_without_a_path_and_a_store_it_is_uploaded_again(fast, one):
     assert steps(fast) == ["ask", "PUT", "buy"] * 2
 
 
+def test_candidates_are_made_of_one_upload(fast, one):
+    attempts = one(candidates=3)
+    attempts()
+    assert steps(fast) == ["ask", "PUT", "buy", "buy", "buy"]
+    assert len(set(sent(fast))) == 1
+    attempts()
+    assert len(fast.submissions) == 3
+
+
 # Faults --------------------------------------------------------------------------------------------------
 
 
