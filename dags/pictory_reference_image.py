@@ -4,7 +4,8 @@
 
 The reference image is a public URL, or a private object such as ``s3://catalogue/mug.png``, which the task signs
 for Pictory. Set it in the parameter ``reference_image_url``; if that is empty, the Airflow variable
-``pictory_reference_image`` is used. One task generates the picture and saves it.
+``pictory_reference_image`` is used. With ``reference_upload`` it may also be a local file, which becomes public.
+One task generates the picture and saves it.
 """
 
 from __future__ import annotations
@@ -43,6 +44,12 @@ with DAG(
             description="A public http(s) URL, or a private object such as s3://bucket/key.png. "
             "If it is empty, the variable pictory_reference_image is used.",
         ),
+        "reference_upload": Param(
+            False,
+            type="boolean",
+            title="Upload a local file",
+            description="Everyone who has the URL of the upload can see the picture, for good.",
+        ),
         "model": Param(
             "seedream3.0",
             enum=list(MODELS),
@@ -62,6 +69,7 @@ with DAG(
         task_id="generate",
         prompt="{{ prompts[params.use] }}",
         reference_image_url="{{ params.reference_image_url or var.value.pictory_reference_image }}",
+        reference_upload="{{ params.reference_upload }}",
         model="{{ params.model }}",
         style=dag.param("style", default="artistic"),
         path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}/reference_image/{{ run_id }}.png",

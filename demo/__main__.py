@@ -67,13 +67,14 @@ def _run_demo() -> int:
         print(f"Pictures from {where}, made by DAGs in a real Airflow.\n")
         with AirflowStack(_home("demo"), ROOT / "dags", env=env, say=clock.say) as airflow:
             clock.say("Airflow is healthy")
-            conf = {"model": CHEAPEST.name}
+            conf: dict[str, Any] = {"model": CHEAPEST.name}
             of_text = airflow.trigger("pictory_text_to_image", **conf)
             of_table = None if key else airflow.trigger("pictory_batch", prompts=TABLE)
             print("\nText to image (dags/pictory_text_to_image.py)")
             first = _follow(airflow, clock, "pictory_text_to_image", of_text, ("save", "return_value"))
-            print("\nIts picture guides another one, in one task (dags/pictory_reference_image.py)")
-            of_reference = airflow.trigger("pictory_reference_image", **conf, reference_image_url=first["url"])
+            print("\nIts file guides another picture, in one task (dags/pictory_reference_image.py)")
+            conf |= {"reference_image_url": first["path"], "reference_upload": True}
+            of_reference = airflow.trigger("pictory_reference_image", **conf)
             second = _follow(airflow, clock, "pictory_reference_image", of_reference, ("generate", "image"))
             batch = None
             if of_table:
@@ -159,7 +160,7 @@ def _credits(picture: dict[str, Any]) -> float:
 def _agrees_to_pay() -> bool:
     print(
         f"PICTORY_API_KEY is set: this buys two pictures from the real Pictory with {CHEAPEST.name}, "
-        f"for {2 * CHEAPEST.credits:g} AI credits."
+        f"for {2 * CHEAPEST.credits:g} AI credits, and uploads the first one, which Pictory makes public."
     )
     if os.environ.get("YES") == "1":
         return True

@@ -17,6 +17,12 @@ from pictory_provider.api.errors import NO_REQUEST, RequestInvalid
 from pictory_provider.api.text import counted, type_of
 
 _QUERY = re.compile(r"(\b[a-z0-9+.-]+(?::|%3a)(?:/|%2f){2}[^\s\"'<>?]*?)(?:\?|%3f)[^\s\"'<>]+", re.IGNORECASE)
+_UPLOAD = re.compile(r"upload:[^/]+\?sha256=[0-9a-f]{64}")
+UPLOAD_HINT = (
+    "To let the task upload it to Pictory, set reference_upload=True. Everyone who has the URL of an uploaded "
+    "picture can see it, and Pictory keeps it for good."
+)
+"""How a picture that Pictory cannot read may be used, and what that means."""
 PROMPT_MIN = 5
 PROMPT_MAX = 5_000
 MOST_CANDIDATES = 8
@@ -89,13 +95,34 @@ def is_object(url: str) -> bool:
     return bool(separator and bucket and key) and scheme.lower() not in ("http", "https", "file", "ftp")
 
 
+def upload_name(name: str, sha256: str) -> str:
+    """Return how records name a reference image that is uploaded: the same bytes by one name are one picture.
+
+    :param name: of the file, without its folder.
+    :param sha256: of its bytes, in hexadecimal.
+    """
+    return f"upload:{name}?sha256={sha256}"
+
+
+def is_upload(url: object) -> bool:
+    """Whether this is an :func:`upload_name`."""
+    return isinstance(url, str) and _UPLOAD.fullmatch(url) is not None
+
+
 def check_reference(field: str, url: object) -> str:
-    """Return the URL of a reference image unchanged: an ``http(s)`` URL, or an object in object storage.
+    """Return a reference image unchanged: an ``http(s)`` URL, an object in object storage, or an upload's name.
 
     :raises RequestInvalid: names the field.
     """
-    if isinstance(url, str) and is_object(url) and not any(ord(character) < 32 for character in url):
-        return url
+    if isinstance(url, str):
+        if is_upload(url) or (is_object(url) and not any(ord(character) < 32 for character in url)):
+            return url
+        if url.startswith("/") or url.lower().startswith("file:"):
+            raise RequestInvalid.unsent(
+                f"{field} {url!r} is a local file, and Pictory reads only public http(s) URLs",
+                UPLOAD_HINT,
+                fields=[field],
+            )
     return check_url(field, url)
 
 
@@ -112,8 +139,10 @@ def without_query(url: object) -> object:
 def public_name(url: str) -> str:
     """Return a URL without its secrets: a web URL without its query, an object's URL without its user.
 
-    In an object's name ``?`` and ``#`` are ordinary characters, so they are kept.
+    In an object's name ``?`` and ``#`` are ordinary characters, so they are kept. An upload's name has no secret.
     """
+    if is_upload(url):
+        return url
     if not is_object(url):
         return str(without_query(url))
     scheme, separator, rest = url.partition("://")

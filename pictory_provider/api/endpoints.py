@@ -33,6 +33,7 @@ class Request:
 
     :param path: what follows the base URL.
     :param max_bytes: the largest reply that is read.
+    :param is_paid: whether it costs credits, so that it must not be sent twice.
     """
 
     method: str
@@ -40,11 +41,12 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     json: dict[str, Any] | None = None
     max_bytes: int = MAX_REPLY_BYTES
+    is_paid: bool = False
 
 
 def generate_image(request: ImageRequest) -> Request:
     """Submit one picture. The only request that costs credits."""
-    return Request("POST", "/v1/aistudio/images", json=request.body())
+    return Request("POST", "/v1/aistudio/images", json=request.body(), is_paid=True)
 
 
 def get_job(job_id: str) -> Request:
@@ -60,6 +62,14 @@ def list_images(next_page_key: str | None = None) -> Request:
 def list_jobs(next_page_key: str | None = None) -> Request:
     """Get one page of the account's jobs, newest first."""
     return Request("GET", "/v1/jobs", query=_page(next_page_key), max_bytes=MAX_LIST_BYTES)
+
+
+def generate_upload_url(file_name: str, content_type: str) -> Request:
+    """Get a URL to which a file can be uploaded within 24 hours, and the public URL that it then has. Free.
+
+    https://docs.pictory.ai/api-reference/media-management/generate-signed-url
+    """
+    return Request("POST", "/v1/media/generateurl", json={"fileName": file_name, "contentType": content_type})
 
 
 def get_quota() -> Request:

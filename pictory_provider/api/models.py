@@ -75,8 +75,9 @@ class ImageRequest:
     :param model: one of :data:`MODELS`.
     :param aspect_ratio: one of the model's ratios; with ``None`` Pictory uses the model's first.
     :param style: one of :data:`STYLES`, or ``None``.
-    :param reference_image_url: absolute ``http(s)`` URL that Pictory can read without logging in; or an object in
-        a storage that can sign URLs, such as ``s3://bucket/key.png``.
+    :param reference_image_url: absolute ``http(s)`` URL that Pictory can read without logging in; an object in
+        a storage that can sign URLs, such as ``s3://bucket/key.png``; or the name of a picture that is uploaded
+        right before the request (:func:`~pictory_provider.api.checks.upload_name`).
     :param webhook: absolute ``http(s)`` URL that Pictory calls when the job ends.
     :param allow_unlisted: accept a model, style or ratio that this release does not know. Pictory
         answers an unknown one with 400, at no cost.
@@ -107,9 +108,12 @@ class ImageRequest:
             check_url("webhook", self.webhook)
 
     @classmethod
-    def of(cls, holder: object) -> ImageRequest:
-        """Return a request from an object that has its fields as attributes, such as an operator."""
-        return cls(**{field.name: getattr(holder, field.name) for field in fields(cls)})
+    def of(cls, holder: object, **changes: Any) -> ImageRequest:
+        """Return a request from an object that has its fields as attributes, such as an operator.
+
+        :param changes: fields with other values.
+        """
+        return cls(**{field.name: getattr(holder, field.name) for field in fields(cls)} | changes)
 
     def body(self) -> dict[str, str]:
         """Return the JSON body: documented names only, without the fields that are ``None``."""

@@ -8,12 +8,14 @@ is accepted; any other reply is an error, never a silent success.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pictory_provider.api import errors
-from pictory_provider.api.checks import without_queries, without_query
+from pictory_provider.api.checks import check_url, without_queries, without_query
 from pictory_provider.api.decoding import is_number, parse_json
 from pictory_provider.api.models import GeneratedImage, Job, Quota
 from pictory_provider.api.retry import DEFINITE_4XX
@@ -35,6 +37,17 @@ class Response:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+class UploadUrls(NamedTuple):
+    """Where to upload a file, and where everyone can read it afterwards.
+
+    :param signed_url: a key to the upload; it is valid for 24 hours.
+    :param url: public and permanent.
+    """
+
+    signed_url: str
+    url: str
 
 
 def parse_submission(response: Response) -> str:
@@ -90,6 +103,56 @@ def parse_job(response: Response, job_id: str) -> Job:
         error_code=code,
         error_message=message,
     )
+
+
+def parse_upload_urls(response: Response, base_url: str) -> UploadUrls:
+    """Return the URLs of a file that is to be uploaded. No error shows them.
+
+    :param base_url: of the API.
+    :raises ProtocolError: if one is missing, or the file could not be sent or read over it safely.
+    """
+    data = _mapping(check(response).get("data"))
+    urls = {name: data.get(name) for name in ("signedUrl", "url")}
+    for name, url in urls.items():
+        if not is_safe_url(url, base_url):
+            raise errors.ProtocolError(
+                f"Pictory answered a request for an upload without a usable {name}: it has to be an https URL.",
+                status=response.status,
+            )
+    return UploadUrls(str(urls["signedUrl"]), str(urls["url"]))
+
+
+def is_safe_url(url: object, base_url: str) -> bool:
+    """Whether a file may be sent to a URL and read from it: over https, or on the loopback if the API is there.
+
+    :param base_url: of the API.
+    """
+    try:
+        parts = urlsplit(check_url("url", url))
+        return parts.scheme == "https" or (
+            _is_loopback(parts.hostname) and _is_loopback(urlsplit(base_url).hostname)
+        )
+    except errors.RequestInvalid:
+        return False
+
+
+def check_upload(response: Response, url: str) -> None:
+    """Check the status of an upload.
+
+    :param url: the signed one. The error shows its host only, and of the reply its error code only: it may quote
+        the signature.
+    :raises RequestInvalid: if the host refuses the file.
+    :raises Unavailable: for every other status but a success; another signed URL may succeed.
+    """
+    status = response.status
+    if 200 <= status < 300:
+        return
+    found = re.search(rb"<Code>(\w{1,60})</Code>", response.body)
+    code = f" {found[1].decode()}" if found else ""
+    text = f"{urlsplit(url).hostname} refused the upload ({status}{code})."
+    if status in (400, 411, 413, 415):
+        raise errors.RequestInvalid(text, status=status)
+    raise errors.Unavailable(text, status=status, retry_after=response.headers.get("retry-after"))
 
 
 def parse_quota(response: Response) -> Quota:
@@ -287,6 +350,13 @@ def _json(response: Response) -> Any:
 def _excerpt(response: Response) -> str:
     text = without_queries(" ".join(response.body[: EXCERPT * 4].decode("utf-8", "replace").split()))
     return repr(text if len(text) <= EXCERPT else text[:EXCERPT] + "…") if text else "an empty body"
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return host == "localhost" or ip_address(host or "").is_loopback
+    except ValueError:
+        return False
 
 
 def _first(holders: list[dict[str, Any]], *names: str) -> Any:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pictory_provider.api.endpoints import Request
     from pictory_provider.api.models import GeneratedImage, Job, Quota
-    from pictory_provider.api.responses import Response
+    from pictory_provider.api.responses import Response, UploadUrls
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -58,6 +58,15 @@ def list_images(next_page_key: str | None = None) -> Call[Page[GeneratedImage]]:
 def list_jobs(next_page_key: str | None = None) -> Call[Page[dict[str, Any]]]:
     """Read a page of the account's jobs, newest first."""
     return Call(endpoints.list_jobs(next_page_key), responses.parse_jobs)
+
+
+def generate_upload_url(file_name: str, content_type: str, base_url: str) -> Call[UploadUrls]:
+    """Ask where to upload a file.
+
+    :param base_url: of the API.
+    """
+    request = endpoints.generate_upload_url(file_name, content_type)
+    return Call(request, lambda response: responses.parse_upload_urls(response, base_url))
 
 
 def get_quota() -> Call[Quota]:

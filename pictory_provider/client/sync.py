@@ -8,6 +8,7 @@ may be closing. All of that is switched off: a paid request gets a new connectio
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import time
@@ -57,7 +58,7 @@ class SyncClient:
 
         :raises TransportError: with the fault that says how far the request had got.
         """
-        if request.method != "POST":
+        if not request.is_paid:
             return self._exchange(self._session, request)
         with _new_session() as fresh:
             return self._exchange(fresh, request)
@@ -85,6 +86,36 @@ class SyncClient:
                 raise self._failed(what, Fault.MAYBE_ACCEPTED, error, url) from None
             with reply:
                 yield _head(reply), self._pieces(reply, what, time.monotonic() + TIMING.download)
+
+    def put(self, url: str, content: bytes, content_type: str) -> Response:
+        """Upload a file to any host, without the API key. Redirects are not followed.
+
+        :return: the reply, with the beginning of its body.
+        :raises TransportError: if it does not answer.
+        """
+        return self._ask_other_host(
+            "PUT", "The upload to", url, data=content, headers={"Content-Type": content_type}
+        )
+
+    def head(self, url: str) -> Response:
+        """Ask any host whether a file is there, without the API key. Redirects are not followed.
+
+        :raises TransportError: if it does not answer.
+        """
+        return self._ask_other_host("HEAD", "The request for a file at", url, headers={})
+
+    def _ask_other_host(
+        self, method: str, what: str, url: str, *, headers: dict[str, str], data: bytes | None = None
+    ) -> Response:
+        sent = {"User-Agent": self.settings.user_agent, **headers}
+        what = f"{what} {urlsplit(url).hostname}"
+        with _new_session() as fresh:
+            try:
+                reply = self._request(fresh, method, url, headers=sent, data=data, allow_redirects=False)
+            except Exception as error:
+                raise self._failed(what, Fault.MAYBE_ACCEPTED, error, url) from None
+            pieces = self._pieces(reply, what, time.monotonic() + self.settings.timeout)
+            return dataclasses.replace(_head(reply), body=next(pieces, b""))
 
     def _exchange(self, session: requests.Session, request: Request) -> Response:
         headers = headers_for_api(self.settings)

@@ -87,7 +87,7 @@ class PacedClient(SyncClient):
 
     def send(self, request: Request) -> Response:
         """Send one request to the API when the rate limiter allows it."""
-        if request.method != "POST":
+        if not request.is_paid:
             self._rate_limiter.acquire(self._check_open)
         try:
             response = super().send(request)

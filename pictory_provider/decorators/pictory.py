@@ -21,6 +21,7 @@ from pictory_provider.api.models import ImageRequest
 from pictory_provider.core.submission import canonical_request
 from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.services.generate import LazyRequest
+from pictory_provider.services.uploads import Uploads
 from pictory_provider.version_compat import SET_DURING_EXECUTION, determine_kwargs
 
 if TYPE_CHECKING:
@@ -73,17 +74,19 @@ class DecoratedImageOperator(DecoratedOperator, GenerateImageOperator):
         )
 
     def _lazy_request(self, context: Context) -> LazyRequest:
-        fields = {**{name: getattr(self, name) for name in _FIELDS}, "prompt": _ANY_PROMPT}
-        identity = canonical_request(ImageRequest(**fields))
+        uploads = Uploads.of(self)
+        url = uploads.references.name_of(self.reference_image_url)
+        identity = canonical_request(ImageRequest.of(self, prompt=_ANY_PROMPT, reference_image_url=url))
         del identity["prompt"]
         identity["arguments"] = _as_text({"args": list(self.op_args), "kwargs": dict(self.op_kwargs)})
 
         def request() -> ImageRequest:
             for name, value in self._call(context).items():
                 setattr(self, name, value)
-            return ImageRequest.of(self)
+            url = uploads.references.identify(self.reference_image_url)
+            return ImageRequest.of(self, reference_image_url=url)
 
-        return LazyRequest(identity, request)
+        return LazyRequest(identity, request, uploads)
 
     def _call(self, context: Context) -> dict[str, Any]:
         """Call the function, and return the fields of the request."""

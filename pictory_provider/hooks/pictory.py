@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class PictoryHook(BaseHook):
+class PictoryHook(BaseHook):  # noqa: PLR0904  one method for each call, and five that Airflow asks for
     """Call the Pictory AI Studio API.
 
     Creating a hook does no I/O: the first request reads the Airflow connection. Every method raises the errors of
@@ -71,20 +71,41 @@ class PictoryHook(BaseHook):
 
     # Jobs --------------------------------------------------------------------------------------------
 
-    def generate_image(self, prompt: str, **options: Unpack[ImageOptions]) -> str:
+    def generate_image(
+        self, prompt: str, *, reference_upload: bool = False, **options: Unpack[ImageOptions]
+    ) -> str:
         """Submit one picture, which costs AI credits, and return its jobId.
 
         :param prompt: the text that describes the picture, 5 to 5,000 characters.
         :param options: ``model``, ``aspect_ratio``, ``style``, ``reference_image_url``, ``webhook`` and
             ``allow_unlisted``, as in :class:`~pictory_provider.api.models.ImageRequest`.
+        :param reference_upload: let ``reference_image_url`` also be a file, as :meth:`upload_reference` takes it.
         :raises PictoryRequestInvalid: before anything is sent, or if Pictory answers 400.
         :raises PictoryBudgetExceeded: if a limit of the connection leaves too little; nothing was sent.
         :raises PictorySubmitOutcomeUnknown: if Pictory may or may not have accepted the job.
         :raises PictoryRateLimited: if Pictory refused the request for longer than a minute.
         """
         with airflow_errors(self.pictory_conn_id):
+            if reference_upload is True and "reference_image_url" in options:
+                url = self._submitter.uploads.identify(options["reference_image_url"])
+                options["reference_image_url"] = url
             request = ImageRequest(prompt=prompt, **options)
             return self._submitter.submit(self.get_conn(), request, log=self.log)
+
+    def upload_reference(self, path: str) -> str:
+        """Upload a picture to Pictory, which is free, and return its URL, for ``reference_image_url``.
+
+        **Everyone who has the URL can see the picture, and Pictory keeps it for good.** A hook uploads the same
+        content once. https://docs.pictory.ai/api-reference/media-management/generate-signed-url
+
+        :param path: a PNG or JPEG file of up to 20 MiB: an absolute local path, or any ``ObjectStoragePath`` URL.
+        :raises PictoryRequestInvalid: if it is not such a file, and nothing was sent; or if it was refused.
+        :raises PictoryStorageFailed: if it cannot be read.
+        :raises PictoryUnavailable: if Pictory, or the storage that it names, does not answer for 20 seconds.
+        :raises PictoryProtocolError: if Pictory's reply has no usable URLs.
+        """
+        with airflow_errors(self.pictory_conn_id):
+            return self._submitter.uploads.upload(self.get_conn(), path, log=self.log)
 
     def get_job(self, job_id: str) -> Job:
         """Return the current state of a job. A failed job is returned too, and raises no error.

@@ -65,6 +65,9 @@ class GenerateImageBatchOperator(BaseOperator):
         ``cover.1.png``, ``cover.2.png`` and so on, each bought and counted like a row.
     :param reference_image_url: a pattern for the picture to start from, public or private; see
         :class:`~pictory_provider.operators.pictory.GenerateImageOperator`. (templated)
+    :param reference_upload: let reference images also be local PNG or JPEG files, such as
+        ``/data/refs/{sku}.png``, and upload each content once. **Everyone who has the URL of an uploaded picture
+        can see it, and Pictory keeps it for good.** (templated)
     :param model: of rows that name none.
     :param aspect_ratio: of rows that name none.
     :param style: of rows that name none.
@@ -110,6 +113,7 @@ class GenerateImageBatchOperator(BaseOperator):
         "prompt",
         "file_name",
         "reference_image_url",
+        "reference_upload",
         "pictory_conn_id",
         "column_names",
         "request_columns",
@@ -135,6 +139,7 @@ class GenerateImageBatchOperator(BaseOperator):
         file_name: str = "{index:05d}.png",
         candidates: int = 1,
         reference_image_url: str | None = None,
+        reference_upload: bool | str = False,
         model: str = DEFAULT_MODEL,
         aspect_ratio: str | None = None,
         style: str | None = None,
@@ -166,6 +171,7 @@ class GenerateImageBatchOperator(BaseOperator):
         self.file_name = file_name
         self.candidates = candidates
         self.reference_image_url = reference_image_url
+        self.reference_upload = reference_upload
         self.model = model
         self.aspect_ratio = aspect_ratio
         self.style = style

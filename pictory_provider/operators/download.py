@@ -44,7 +44,8 @@ class PictureOperator(BaseOperator):
         from pictory_provider.telemetry import openlineage_of
 
         source, paths = self._lineage
-        return openlineage_of([source], [str(local_file(path) or path) for path in paths])
+        where = source and str(local_file(source) or source)
+        return openlineage_of([where], [str(local_file(path) or path) for path in paths])
 
 
 class DownloadImageOperator(PictureOperator):

@@ -79,6 +79,9 @@ class GenerateImageOperator(PictureOperator):
         ``futuristic``. (templated)
     :param reference_image_url: a picture to start from: a public ``http(s)`` URL, or a private object such as
         ``s3://bucket/key.png``, for which Pictory gets a signed URL that is valid for an hour. (templated)
+    :param reference_upload: let ``reference_image_url`` also be a local PNG or JPEG file, by its absolute path, or
+        an object that its storage cannot sign, and upload it to Pictory right before the submission. **Everyone
+        who has the URL of an uploaded picture can see it, and Pictory keeps it for good.** (templated)
     :param webhook: an ``http(s)`` URL that Pictory calls when the job ends. (templated)
     :param pictory_conn_id: the Airflow connection. (templated)
     :param allow_unlisted: accept a model, style or ratio that this release does not know.
@@ -127,6 +130,7 @@ class GenerateImageOperator(PictureOperator):
         "aspect_ratio",
         "style",
         "reference_image_url",
+        "reference_upload",
         "webhook",
         "path",
         "pictory_conn_id",
@@ -142,6 +146,7 @@ class GenerateImageOperator(PictureOperator):
         aspect_ratio: str | None = None,
         style: str | None = None,
         reference_image_url: str | None = None,
+        reference_upload: bool | str = False,
         webhook: str | None = None,
         path: str | None = None,
         candidates: int = 1,
@@ -167,6 +172,7 @@ class GenerateImageOperator(PictureOperator):
         self.aspect_ratio = aspect_ratio
         self.style = style
         self.reference_image_url = reference_image_url
+        self.reference_upload = reference_upload
         self.webhook = webhook
         self.path = path
         self.candidates = candidates
@@ -259,11 +265,16 @@ class GenerateImageOperator(PictureOperator):
         for generation in self._task.generations if self._task else ():
             generation.warn_of_kill()
 
+    def set_lineage(self, source: str | None, paths: Sequence[str]) -> None:
+        """Note what to report to OpenLineage: of an upload, the file."""
+        from pictory_provider.api.checks import is_upload
+
+        super().set_lineage(self.reference_image_url if is_upload(source) else source, paths)
+
     def _lazy_request(self, context: Context) -> LazyRequest:  # noqa: ARG002  the decorated operator needs it
-        from pictory_provider.api.models import ImageRequest
         from pictory_provider.services.generate import LazyRequest
 
-        return LazyRequest.from_request(ImageRequest.of(self))
+        return LazyRequest.from_operator(self)
 
     def _begin(self, context: Context, path: str | None) -> PictureTask | CandidatesTask:
         from pictory_provider.operators.tasks import CandidatesTask, PictureTask

@@ -212,7 +212,7 @@ class Candidates:
     def _check(self, client: SyncClient, decided: Mapping[int, Decided], budget: Budget) -> None:
         """Note what prevents submissions, before the first one is made."""
         to_submit = []
-        for number, (step, spec, _) in decided.items():
+        for number, (step, spec, *_) in decided.items():
             try:
                 if isinstance(step, Submit):
                     self.generations[number].check_place(spec, step)
@@ -223,9 +223,10 @@ class Candidates:
                 self.errors[number] = error
         if self.errors or not to_submit:
             return
-        request = decided[to_submit[0]].get_request()
+        _, _, get_request, uploads = decided[to_submit[0]]
+        request, number = get_request(), len(to_submit)
         try:
-            if exceeded := check_submission(client, request, budget, number=len(to_submit), log=self._log):
+            if exceeded := check_submission(client, request, budget, uploads, number=number, log=self._log):
                 raise exceeded
         except PictoryError as error:
             self.errors[to_submit[0]] = error

@@ -25,7 +25,7 @@ from pictory_provider.api.errors import (
     RequestInvalid,
     SubmitOutcomeUnknown,
 )
-from pictory_provider.api.text import counted
+from pictory_provider.api.models import ImageRequest
 from pictory_provider.client.retrying import get_job
 from pictory_provider.core.budget import Budget, CostEstimate, Limits, PurchasePlan
 from pictory_provider.core.evidence import (
@@ -54,6 +54,7 @@ from pictory_provider.core.submission import (
 )
 from pictory_provider.exceptions import airflow_errors, failure
 from pictory_provider.services.submit import check_submission, submit
+from pictory_provider.services.uploads import Uploads
 from pictory_provider.storage.pictures import PictureTarget
 from pictory_provider.telemetry import count
 
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from pictory_provider.api.models import ImageRequest, Job
+    from pictory_provider.api.models import Job
     from pictory_provider.client.retrying import Log
     from pictory_provider.client.sync import SyncClient
 
@@ -76,15 +77,23 @@ class LazyRequest(NamedTuple):
 
     :param identity: distinguishes it from other requests; JSON that is the same in every attempt.
     :param request: called at most once per attempt, right before the submission, and not if a job is adopted.
+    :param uploads: upload the reference image, if the operator may.
     """
 
     identity: dict[str, Any]
     request: Callable[[], ImageRequest]
+    uploads: Uploads
 
     @classmethod
-    def from_request(cls, request: ImageRequest) -> LazyRequest:
-        """Return a request that is known already."""
-        return cls(canonical_request(request), lambda: request)
+    def from_operator(cls, operator: Any) -> LazyRequest:
+        """Return a request that is known already.
+
+        :raises RequestInvalid: for a field that is wrong.
+        """
+        uploads = Uploads.of(operator)
+        url = uploads.references.name_of(operator.reference_image_url)
+        request = ImageRequest.of(operator, reference_image_url=url)
+        return cls(canonical_request(request), lambda: request, uploads)
 
     def once(self) -> LazyRequest:
         """Return one that several pictures may ask: the request is made for the first of them."""
@@ -100,6 +109,7 @@ class Decided(NamedTuple):
     step: Submit | Adopt | Reuse | PictoryError
     spec: GenerationSpec
     get_request: Callable[[], ImageRequest]
+    uploads: Uploads
 
 
 class Generation:
@@ -181,11 +191,10 @@ class Generation:
         :param is_plan: write nothing.
         """
         self._is_plan = is_plan
-        get_request = self._once(lazy_request)
-        spec = self._spec(
-            lazy_request.identity, get_request, overwrite=overwrite, replaces_changed=replaces_changed
-        )
-        return Decided(self._first_step(client, spec), spec, get_request)
+        lazy_request.uploads.cache = self.record.upload_cache
+        identity, get_request = self._identity_of(lazy_request), self._once(lazy_request)
+        spec = self._spec(identity, get_request, overwrite=overwrite, replaces_changed=replaces_changed)
+        return Decided(self._first_step(client, spec), spec, get_request, lazy_request.uploads)
 
     def carry_out(
         self,
@@ -202,7 +211,7 @@ class Generation:
         """
         from pictory_provider.services.evidence import credits_used  # not needed when a DAG file is parsed
 
-        record, (step, spec, get_request) = self.record, decided
+        record, (step, spec, get_request, uploads) = self.record, decided
         may_resubmit = on_unknown_submit == "resubmit"
         while not isinstance(step, (Adopt, Reuse)):
             if isinstance(step, Submit):
@@ -215,6 +224,7 @@ class Generation:
                     job_id = submit(
                         client,
                         get_request(),
+                        uploads=uploads,
                         budget=budget,
                         recorder=record,
                         ends_at=ends_at,
@@ -253,7 +263,7 @@ class Generation:
 
         :return: the name of a count of :class:`~pictory_provider.core.budget.PurchasePlan`.
         """
-        step, spec, _ = self.decide(
+        step, spec, *_ = self.decide(
             client, lazy_request, overwrite=overwrite, replaces_changed=replaces_changed, is_plan=True
         )
         if isinstance(step, SubmitOutcomeUnknown) and on_unknown_submit == "resubmit":
@@ -279,7 +289,7 @@ class Generation:
         image = self.target.save(
             client, job, sidecar, overwrite=overwrite, mark_ai_generated=mark_ai_generated, log=self._log
         ).image
-        self._log.info("Saved %s (%s).", image["path"], counted(image["size"], "byte"))
+        self._log.info("Saved %s (%s bytes).", image["path"], f"{image['size']:,}")
         return {**image}
 
     def reuse(self, client: SyncClient, *, mark_ai_generated: bool) -> dict[str, Any]:
@@ -404,11 +414,12 @@ class Generation:
         replaces_changed: bool,
     ) -> GenerationSpec:
         record = self.record
+        is_recorded = identity is record.latest.request
         return GenerationSpec(
             made_by=record.made_by,
-            fingerprint=fingerprint(self.conn_id, identity),
+            fingerprint=str(record.latest.fingerprint) if is_recorded else fingerprint(self.conn_id, identity),
             identity=identity,
-            request=lambda: canonical_request(get_request()),
+            request=lambda: identity if is_recorded else canonical_request(get_request()),
             max_tries=record.max_tries,
             retries=record.retries,
             overwrite=overwrite,
@@ -417,12 +428,33 @@ class Generation:
             has_only_sidecar=not record.has_store,
         )
 
+    def _identity_of(self, lazy_request: LazyRequest) -> dict[str, Any]:
+        """Return the identity of a request; that on record if its reference image cannot be read any more.
+
+        So a job that is paid for is adopted.
+
+        :raises PictoryError: if nothing is on record either.
+        """
+        problem = lazy_request.uploads.references.problem
+        if problem is None:
+            return lazy_request.identity
+        self._read_store()
+        if self.target:
+            self.record.existing_image()
+        latest = self.record.latest
+        if latest.request is None and latest.job_id is None:
+            raise problem
+        self._warn(f"{problem.message} The attempt goes on with what is on record.")
+        return latest.request or lazy_request.identity
+
     def _once(self, lazy_request: LazyRequest) -> Callable[[], ImageRequest]:
         """Return a function that makes the request at its first call."""
         request: ImageRequest | None = None
 
         def get_request() -> ImageRequest:
             nonlocal request
+            if problem := lazy_request.uploads.references.problem:
+                raise problem
             if request is None:
                 # This may call a user's function. If that fails, the error is not about an earlier job.
                 self.record.prepare_intent(None, lazy_request.identity)
@@ -553,7 +585,8 @@ def plan(
     if not counts["to_buy"]:
         return planned._replace(**counts), first_error
     request, budget = lazy_request.request(), budget_of(generations, client, max_credits)
-    exceeded = check_submission(client, request, budget, number=counts["to_buy"], log=log)
+    uploads, number = lazy_request.uploads, counts["to_buy"]
+    exceeded = check_submission(client, request, budget, uploads, number=number, log=log)
     planned = planned._replace(limits=tuple(budget.headroom(time.time())))
     if error := first_error or exceeded:
         counts["not_bought"] = counts.pop("to_buy")

@@ -32,6 +32,7 @@ from pictory_provider.core.resume import latest
 from pictory_provider.core.sidecar import Sidecar
 from pictory_provider.core.submission import Submission, charge_fields, key_of
 from pictory_provider.provider_info import DEFAULT_CONN_ID
+from pictory_provider.services.uploads import FolderCache, StoreCache
 from pictory_provider.version_compat import loop_index, task_state_store
 
 if TYPE_CHECKING:
@@ -178,6 +179,7 @@ class SubmissionState:
     :param durable: whether to use the task state store. Without it, and on an Airflow without a store, only the
         sidecar is a record, and a task without a path has none.
     :ivar retries: of the task.
+    :ivar upload_cache: the place of the URLs of uploaded reference images.
     :ivar latest: the last record of this task that was read or written.
     :ivar read_error: the error if :meth:`is_on_record` or :meth:`find_job_id` could not read the record.
     """
@@ -188,6 +190,7 @@ class SubmissionState:
         store = task_state_store(context) if durable else None
         self._store = None if store is None else _TaskStateBackend(store, key_of(candidate))
         self._candidate = candidate
+        self.upload_cache: FolderCache | StoreCache | None = None if store is None else StoreCache(store)
         self._sidecar: _SidecarBackend | None = None
         self._ti: Any = context["ti"]
         self._loop_index = loop_index(context)
@@ -199,6 +202,7 @@ class SubmissionState:
     def use_sidecar(self, target: PictureTarget) -> None:
         """Write the record to the sidecar of a picture, too."""
         self._sidecar = _SidecarBackend(target, self.made_by, has_only_sidecar=not self.has_store)
+        self.upload_cache = FolderCache(target.beside)
 
     @property
     def is_possible(self) -> bool:

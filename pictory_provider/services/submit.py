@@ -2,8 +2,9 @@
 # Copyright The pictory_provider authors
 """Submit one picture, with a record of each step.
 
-The order is: reserve the credits, record the intent, send the paid request, record the jobId. So the record always
-shows how far the request got. :mod:`pictory_provider.api.retry` decides whether it may be sent again.
+The order is: sign or upload the reference image, reserve the credits, record the intent, send the paid request,
+record the jobId. So the record always shows how far the request got. :mod:`pictory_provider.api.retry` decides
+whether it may be sent again.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from typing import TYPE_CHECKING, Protocol
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from pictory_provider.api import endpoints, responses, retry
+from pictory_provider.api.checks import is_upload
 from pictory_provider.api.errors import BudgetExceeded, PictoryError, SubmitOutcomeUnknown
 from pictory_provider.api.retry import SubmitOutcome
 from pictory_provider.client.retrying import retry_call
 from pictory_provider.core.budget import Budget, CostEstimate, Limits, format_credits
 from pictory_provider.core.evidence import failed_after_submission
 from pictory_provider.exceptions import failure
-from pictory_provider.services.spending import affordable, reserve
+from pictory_provider.services.spending import affordable, check, reserve
+from pictory_provider.services.uploads import Uploads, hidden
 from pictory_provider.telemetry import count
 
 if TYPE_CHECKING:
@@ -68,6 +71,7 @@ def submit(
     client: SyncClient,
     request: ImageRequest,
     *,
+    uploads: Uploads | None = None,
     budget: Budget | None = None,
     recorder: Recorder | None = None,
     ends_at: float | None = None,
@@ -79,6 +83,7 @@ def submit(
     The request is sent again, for at most a minute, only if the one before certainly was not sent, or was refused
     before Pictory did any work (:mod:`pictory_provider.api.retry`).
 
+    :param uploads: has the reference image, if it is to be uploaded.
     :param budget: is charged before each paid request; ``None`` for the limits of the connection alone.
     :param recorder: is called right before each paid request, and right after it.
     :param ends_at: seconds of the monotonic clock; nothing is submitted after that.
@@ -86,18 +91,20 @@ def submit(
     :raises BudgetExceeded: if a limit leaves too little; nothing was sent.
     :raises Unavailable: if the limits cannot be checked, and nothing was sent; or if Pictory cannot be reached.
     :raises SubmitOutcomeUnknown: if Pictory may or may not have accepted the job.
-    :raises RequestInvalid: if a private reference image cannot be signed, or Pictory refused the request.
+    :raises RequestInvalid: if a private reference image cannot be signed or uploaded, or Pictory refused the
+        request.
     :raises RateLimited: if Pictory refused it for longer than a minute.
     """
-    from pictory_provider.storage.signing import readable, unsigned
-
-    sent = readable(request)
     charged = Budget(Limits.from_settings(client.settings)) if budget is None else budget
+    if is_upload(request.reference_image_url):  # an upload is public, so the limits are checked before it, too
+        check_time(ends_at)
+        check(client, charged, CostEstimate((request,)), log=log, tags=tags)
+    sent = (uploads or Uploads()).readable(client, request, log=log)
     metric_tags = {**(tags or {}), "model": request.model}
     price = format_credits(request.credits)
 
     def once() -> str:
-        with unsigned(sent, request):
+        with hidden(sent, request):
             try:
                 (purchase,) = reserve(client, charged, CostEstimate((request,)), log=log, tags=metric_tags)
             except PictoryError as error:
@@ -124,17 +131,15 @@ def submit(
 
 
 def check_submission(
-    client: SyncClient, request: ImageRequest, budget: Budget, *, number: int = 1, log: Log
+    client: SyncClient, request: ImageRequest, budget: Budget, uploads: Uploads, *, number: int = 1, log: Log
 ) -> BudgetExceeded | None:
-    """Check a request and its limits as :func:`submit` does, and submit nothing.
+    """Check a request and its limits as :func:`submit` does, and submit and upload nothing.
 
     :param number: how many pictures of it are to be bought.
     :return: the error if a limit leaves too little.
     :raises PictoryError: as :func:`submit`.
     """
-    from pictory_provider.storage.signing import readable
-
-    readable(request)
+    uploads.check(request)
     return affordable(client, budget, CostEstimate((request,) * number), log=log)[1]
 
 
@@ -142,15 +147,17 @@ class Submitter:
     """Submits within the limits of a connection, and counts what it spent, which the ledger may show only later.
 
     :ivar budget: counts what was spent.
+    :ivar uploads: has what was uploaded.
     """
 
     def __init__(self) -> None:
         self.budget = Budget(Limits())
+        self.uploads = Uploads()
 
     def submit(self, client: SyncClient, request: ImageRequest, *, log: Log) -> str:
         """Do as the function :func:`submit`."""
         self.budget.limits = Limits.from_settings(client.settings)
-        return submit(client, request, budget=self.budget, log=log)
+        return submit(client, request, uploads=self.uploads, budget=self.budget, log=log)
 
 
 def _send(

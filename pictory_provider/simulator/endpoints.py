@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pictory_provider.simulator import rules, shapes
+from pictory_provider.simulator import rules, shapes, uploads
 from pictory_provider.simulator.replies import paged, refused
+from pictory_provider.simulator.uploads import Uploads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +33,7 @@ class Endpoints:
         self, account: Account, chosen: dict[str, str], background: Background, origin: Callable[[], str]
     ) -> None:
         self.account = account
+        self.uploads = Uploads(account.settings)
         self.shapes = chosen
         self._background = background
         self._origin = origin
@@ -74,6 +76,17 @@ class Endpoints:
         if "webhook" in job.body:
             self._background.start(self._background.call_webhook(job, lambda: self._state_of(job)[1]))
         return shapes.accepted(job)
+
+    def upload_url(self, request: web.Request, entry: LoggedRequest) -> shapes.Reply:
+        """Answer with a signed URL for an upload."""
+        body = entry.body
+        if request.content_type != "application/json" or not isinstance(body, dict):
+            return refused(400, "the body must be a JSON object")
+        entry.ignored = tuple(sorted(set(body) - set(uploads.FIELDS)))
+        if found := uploads.problems(body):
+            return shapes.invalid(found, self.shapes["invalid"])
+        data = self.uploads.prepare(body, self._origin(), self.account.clock())
+        return 200, {"success": True, "data": data}
 
     def job(self, request: web.Request, _: LoggedRequest) -> shapes.Reply:
         """Answer with the state of a job."""

@@ -16,8 +16,14 @@ PLACES = {
     "usage": "GET /v1/aicredits/usage",
     "clean": "DELETE /v1/jobs/{jobid}/clean",
     "picture": "GET of a picture from the images' host",
+    "upload-url": "POST /v1/media/generateurl",
+    "upload": "PUT of a file to a signed URL",
+    "uploaded": "GET or HEAD of an uploaded file",
     "any": "every request to the API",
 }
+
+_OF_IMAGES = ("picture", "upload", "uploaded")
+"""Places at the images' host."""
 
 FAULTS = {
     "drop-before": "the connection closes, and the request is not carried out (reset=yes: with a TCP reset)",
@@ -75,7 +81,7 @@ class ScriptedFault:
 
     def strikes(self, place: str) -> bool:
         """Whether this request is affected; all requests to the place count for ``every``."""
-        if self.place != place and (self.place != "any" or place == "picture"):
+        if self.place != place and (self.place != "any" or place in _OF_IMAGES):
             return False
         self.seen += 1
         return self.seen % int(self.options.get("every", 1)) == 0

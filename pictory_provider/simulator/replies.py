@@ -91,8 +91,10 @@ def encode(body: Any) -> bytes:
 def content_type(body: Any) -> str:
     """Return the content type that fits a body."""
     if isinstance(body, bytes):
-        return "image/png"
-    return "text/html" if isinstance(body, str) else "application/json"
+        return "image/jpeg" if body.startswith(b"\xff\xd8") else "image/png"
+    if isinstance(body, str):
+        return "application/xml" if body.startswith("<?xml") else "text/html"
+    return "application/json"
 
 
 def reply(

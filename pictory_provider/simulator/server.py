@@ -107,6 +107,11 @@ class Simulator:
         return [r for r in self.requests if r.method == "POST" and r.path == "/v1/aistudio/images"]
 
     @property
+    def uploads(self) -> list[LoggedRequest]:
+        """The received uploads of reference images, whatever their outcome."""
+        return [r for r in self.requests if r.method == "PUT" and r.host == "images"]
+
+    @property
     def polls(self) -> list[LoggedRequest]:
         """The received polls of single jobs."""
         return [r for r in self.requests if r.method == "GET" and r.path.startswith("/v1/jobs/")]
@@ -179,6 +184,7 @@ class Simulator:
         await self._open_images()
         self.clear_faults()
         self._pictures.clear()
+        self._endpoints.uploads.files.clear()
         self.requests.clear()
         self.shapes.update({name: choices[0] for name, choices in shapes.SHAPES.items()})
 
@@ -195,7 +201,7 @@ class Simulator:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._runners.clear()
         for index, routes in enumerate((self._api_routes(), self._image_routes())):
-            app = web.Application(client_max_size=MAX_REFERENCE_BYTES)
+            app = web.Application(client_max_size=2 * MAX_REFERENCE_BYTES)
             app.add_routes(routes)
             runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
             await runner.setup()
@@ -239,6 +245,7 @@ class Simulator:
         return [
             documented("POST", "/v1/aistudio/images", "submit", answers.submit),
             documented("GET", "/v1/aistudio/images", "images", answers.images, "nextPageKey"),
+            documented("POST", "/v1/media/generateurl", "upload-url", answers.upload_url),
             documented("GET", "/v1/jobs", "jobs", answers.jobs, "nextPageKey"),
             documented("GET", "/v1/jobs/{job_id}", "job", answers.job),
             documented("DELETE", "/v1/jobs/{job_id}/clean", "clean", answers.clean),
@@ -252,6 +259,8 @@ class Simulator:
         return [
             web.get("/images/user/{user}/{name}.png", self._picture),
             web.get("/samples/reference.png", self._reference),
+            web.put("/public/teams/{rest:.*}", self._upload),
+            web.get("/public/teams/{rest:.*}", self._uploaded),
             web.route("*", "/{rest:.*}", partial(self._unknown, "images")),
         ]
 
@@ -317,6 +326,33 @@ class Simulator:
     async def _reference(self, request: web.Request) -> web.StreamResponse:
         entry = await self._logged(request, "images", request.path)
         return reply(entry, (200, await asyncio.to_thread(painting.paint, _REFERENCE_BODY, (1024, 1024))))
+
+    async def _upload(self, request: web.Request) -> web.StreamResponse:
+        content = await request.read()
+        entry = logged(request, "images", request.path, b"")
+        self.requests.append(entry)
+
+        def receive() -> shapes.Reply:
+            now = self.account.clock()
+            return self._endpoints.uploads.receive(
+                request.rel_url.raw_path, request.query, request.headers, content, now
+            )
+
+        return await self._at_images(request, entry, "upload", receive)
+
+    async def _uploaded(self, request: web.Request) -> web.StreamResponse:
+        entry = await self._logged(request, "images", request.path)
+        serve = partial(self._endpoints.uploads.serve, request.rel_url.raw_path)
+        return await self._at_images(request, entry, "uploaded", serve)
+
+    async def _at_images(
+        self, request: web.Request, entry: LoggedRequest, place: str, carry_out: Callable[[], shapes.Reply]
+    ) -> web.StreamResponse:
+        fault = self._faults.take(place)
+        if fault is None:
+            return reply(entry, carry_out())
+        entry.fault = fault.name
+        return await misbehave(request, entry, fault, carry_out, self.base_url)
 
     async def _logged(self, request: web.Request, host: str, path: str) -> LoggedRequest:
         entry = logged(request, host, path, await request.read())

@@ -13,6 +13,8 @@ SETTINGS = {
     "others_amount": "AI credits of each such purchase",
     "images_away": "1: the pictures' host refuses connections, as if a firewall allowed only the API",
     "reply_bytes": "minimum size of an API reply in bytes; shorter ones are padded with blanks",
+    "upload_seconds": "seconds for which a signed URL takes an upload (0: 24 hours)",
+    "upload_bytes": "largest upload in bytes (0: 20 MiB)",
     "url_seconds": "seconds for which a picture's URL works (0: forever); then a signed URL is renewed",
 }
 """All settings, by name. The default is 0."""

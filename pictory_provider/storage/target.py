@@ -101,6 +101,11 @@ class Target:
         """Whether it is a local file, not an object in object storage."""
         return self._files.is_disk
 
+    @property
+    def file_name(self) -> str:
+        """Its name, without its folder."""
+        return self._name.rpartition("/")[2]
+
     @contextmanager
     def receive(self, pieces: Iterable[bytes], *, max_bytes: int) -> Iterator[Received]:
         """Write a picture's bytes to a temporary file, and check them as they arrive.

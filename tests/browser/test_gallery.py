@@ -169,6 +169,24 @@ def test_the_tab_of_a_plan_says_what_would_be_bought(gallery, seen_by, simulator
     assert len(simulator.submissions) == before
 
 
+def test_candidates_stand_together_each_with_its_file_and_credits(gallery, seen_by):
+    run_id = gallery.trigger("browser_candidates")
+    assert set(gallery.finish("browser_candidates", run_id).values()) == {"success"}
+    page = seen_by()
+    page.goto(f"{gallery.url}/dags/browser_candidates/runs/{quote(run_id, safe='')}/plugin/pictory-run")
+    frame = pictures_of(page)
+    frame.locator(".shot.seen img").nth(2).wait_for()
+    assert frame.locator(".card .name").all_inner_texts() == [f"poster.{number}.png" for number in (1, 2, 3)]
+    assert re.search(r"3\s+pictures.*6\s+AI credits used", frame.locator(".figures").inner_text(), re.DOTALL)
+    sizes = frame.evaluate("() => [...document.querySelectorAll('.card img')].map((one) => one.naturalWidth)")
+    assert all(sizes)
+    assert len(sizes) == 3
+    frame.locator(".open").nth(1).click()
+    assert "poster.2.png" in frame.get_by_text("airflow pictory redo").inner_text()
+    page.goto(f"{gallery.url}/dags/browser_candidates/plugin/pictory-dag")
+    pictures_of(page).locator(".card, .run img").nth(2).wait_for()
+
+
 def test_the_page_shows_five_accounts_and_names_the_others(gallery, seen_by, run, simulator):
     ids = [f"pictory_{number}" for number in range(6)]
     for conn_id in ids:

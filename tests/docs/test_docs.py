@@ -31,6 +31,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow.sdk import DAG, ObjectStoragePath
 from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
+from PIL import Image
 
 from pictory_provider import exceptions
 from pictory_provider.api.errors import StorageFailed
@@ -41,6 +42,7 @@ from pictory_provider.client.sync import SyncClient
 from pictory_provider.core.batch.journal import Header, Journal, budget_of
 from pictory_provider.core.budget import Limits
 from pictory_provider.core.sidecar import Sidecar
+from pictory_provider.decorators.pictory import pictory_image
 from pictory_provider.hooks.pictory import PictoryHook
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
 from pictory_provider.provider_info import CONNECTION_FIELDS
@@ -56,6 +58,7 @@ from pictory_provider.storage.target import Target
 from tests.certificates import self_signed
 from tests.docs import configuration
 from tests.docs.snippets import PAGES, QUOTATION, ROOT, quoted
+from tests.driver import Attempts
 from tests.provider.batches import Tries
 from tests.stand_ins import StateStore, TaskInstance
 from tests.versions import __main__ as matrix
@@ -482,6 +485,24 @@ def occurrences(pictory, monkeypatch, tmp_path, timing):
     yield lambda: hook.generate_image("four")
     yield lambda: hook.generate_image(PROMPT, model="dall-e")
     yield lambda: hook.generate_image(PROMPT, reference_image_url="a.png")
+    yield lambda: hook.generate_image(PROMPT, reference_image_url="/srv/a.png")
+    yield lambda: hook.upload_reference(str(there))
+
+    def upload(*, is_changed=False):
+        Image.new("RGB", (8, 8)).save(tmp_path / "reference.png")
+
+        @pictory_image(reference_image_url=str(tmp_path / "reference.png"), reference_upload=True)
+        def changes_it():
+            Image.new("RGB", (9, 9)).save(tmp_path / "reference.png")
+            return PROMPT
+
+        if is_changed:
+            return Attempts(lambda: changes_it().operator)()
+        pictory.script("upload-url", "unavailable")
+        return hook.upload_reference(str(tmp_path / "reference.png"))
+
+    yield upload
+    yield lambda: upload(is_changed=True)
     yield lambda: hook.get_job("None")
     yield lambda: hook.get_job(["a", "b"])
     yield lambda: save(pictory, path="a.png")

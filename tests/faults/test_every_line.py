@@ -62,6 +62,7 @@ SAVING = {
     "save and replace": (True, {"overwrite": True}),
     "save and replace where there is no store": (False, {"overwrite": True}),
     "save with a mark": (False, {"mark_ai_generated": True}),
+    "save what is made from an upload": (False, {"reference_upload": True}),
 }
 KILLED = -signal.SIGKILL
 IS_QUICK = bool(os.environ.get("PICTORY_QUICK"))
@@ -168,6 +169,11 @@ def billed(pictory: str) -> list[str]:
     return [job["jobId"] for job in requests.get(f"{pictory}/_simulator/state", timeout=10).json()["jobs"]]
 
 
+def uploaded(pictory: str) -> int:
+    sent = requests.get(f"{pictory}/_simulator/requests", timeout=10).json()
+    return sum(request["method"] == "PUT" for request in sent)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_task_killed_at_any_line_is_billed_once_or_reports_an_unknown_outcome(pictory, tmp_path, kind):
     """All kinds run the same lines before the jobId is published; only the first kind is killed there."""
@@ -234,6 +240,11 @@ def saving_attempt(folder: Path, kind: str, *, run_id: str = "r", clears: int = 
     ours.mkdir(exist_ok=True)
     files = Files(ours, run_id=run_id, clears=clears)
     context = {"ti": files, "task_state_store": files} if has_store else {"ti": files}
+    if "reference_upload" in options:
+        reference = folder / "reference.png"
+        if not reference.exists():
+            Image.new("RGB", (8, 8)).save(reference)
+        options = {**options, "reference_image_url": str(reference)}
     task = GenerateImageOperator(
         task_id="generate",
         prompt="A lighthouse at dawn",
@@ -306,7 +317,8 @@ def is_whole(folder: Path, job_id: str) -> bool:
     return (
         (sidecar["state"], sidecar["job_id"], sidecar["size"]) == ("saved", job_id, picture.stat().st_size)
         and sidecar["sha256"] == hashlib.sha256(picture.read_bytes()).hexdigest()
-        and {file.name for file in picture.parent.iterdir() if file.suffix != ".part"} == {"a.png", "a.png.json"}
+        and {file.name for file in picture.parent.iterdir() if file.suffix != ".part"} - {".pictory"}
+        == {"a.png", "a.png.json"}
     )
 
 
@@ -320,9 +332,12 @@ def test_after_a_kill_at_any_point_a_picture_is_billed_once_and_saved_once(picto
     for number, line in points:
         folder = tmp_path / str(number)
         killed(pictory, folder, kind, number)
+        uploads = uploaded(pictory)
+        is_kept = any((folder / "pictures" / ".pictory" / "uploads").glob("*.json"))
         ended = in_a_child(lambda folder=folder: saving_attempt(folder, kind))
         jobs = billed(pictory)
         assert len(jobs) <= 1, line
+        assert not is_kept or uploaded(pictory) == uploads == 1, line
         if ended:
             assert ended == 3, line
             reported.append(line)

@@ -321,6 +321,79 @@ def test_a_reference_image_that_cannot_be_fetched_fails_the_job(send, pictory, u
     assert (body["success"], body["data"]["error_code"]) == (False, "REFERENCE_IMAGE_ERROR")
 
 
+def upload_url(send, **body):
+    return send("POST", "/v1/media/generateurl", json={"fileName": "a b.png", "contentType": "image/png", **body})
+
+
+def put(url, content=b"a picture", **headers):
+    return requests.put(url, data=content, headers={"Content-Type": "image/png", **headers}, timeout=10)
+
+
+def test_an_upload_is_public_once_it_has_been_sent(send, pictory):
+    reply = upload_url(send)
+    assert_like(reply, "upload-url/200")
+    data = reply.json()["data"]
+    assert data["url"] == f"{pictory.images_url}/{data['key']}" == data["signedUrl"].partition("?")[0]
+    assert requests.head(data["url"], timeout=10).status_code == 403
+    assert put(data["signedUrl"]).status_code == 200
+    assert requests.get(data["url"], timeout=10).content == b"a picture"
+    assert requests.head(data["url"], timeout=10).headers["Content-Length"] == "9"
+    pictory.reset()
+    assert requests.get(data["url"], timeout=10).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"fileName": ""}, "fileName"),
+        ({"fileName": 7}, "fileName"),
+        ({"contentType": "png"}, "contentType"),
+        ({"contentType": None}, "contentType"),
+    ],
+)
+def test_a_wrong_request_for_an_upload_is_refused_by_its_field(send, pictory, body, field):
+    reply = upload_url(send, **body)
+    assert reply.status_code == 400
+    assert [each["name"] for each in reply.json()["fields"]] == [field]
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "refusal"),
+    [
+        ({}, {"Content-Type": "image/jpeg"}, (403, "SignatureDoesNotMatch")),
+        ({}, {"Authorization": "pictai_simulator"}, (400, "InvalidArgument")),
+        ({"upload_bytes": 8}, {}, (400, "EntityTooLarge")),
+        ({"upload_seconds": 1e-9}, {}, (403, "AccessDenied")),
+    ],
+)
+def test_an_upload_is_refused_as_amazon_s3_refuses_it(send, pictory, settings, changes, refusal):
+    pictory.set(**settings)
+    data = upload_url(send).json()["data"]
+    reply = put(data["signedUrl"], **changes)
+    assert (reply.status_code, re.search("<Code>(.*)</Code>", reply.text)[1]) == refusal
+    assert requests.get(data["url"], timeout=10).status_code == 403
+
+
+@pytest.mark.parametrize("change", [lambda url: url.partition("?")[0], lambda url: url + "0"])
+def test_an_upload_needs_its_signature(send, pictory, change):
+    assert put(change(upload_url(send).json()["data"]["signedUrl"])).status_code == 403
+
+
+def test_a_job_whose_reference_image_was_never_uploaded_fails(send, pictory):
+    url = upload_url(send).json()["data"]["url"]
+    body = finished(send, submit(send, referenceImageUrl=url).json()["data"]["jobId"])
+    assert (body["success"], body["data"]["error_code"]) == (False, "REFERENCE_IMAGE_ERROR")
+
+
+@pytest.mark.parametrize("place", ["upload", "uploaded"])
+def test_uploads_have_faults_of_their_own(send, pictory, place):
+    data = upload_url(send).json()["data"]
+    pictory.script("any", "unavailable", times=-1)
+    pictory.script(place, "server-error", status=503)
+    replies = [put(data["signedUrl"]).status_code, requests.get(data["url"], timeout=10).status_code]
+    assert replies == {"upload": [503, 403], "uploaded": [200, 503]}[place]
+
+
 def test_a_webhook_is_called_once_with_the_finished_job(send, pictory):
     with Simulator() as receiver:
         job_id = submit(send, webhook=f"{receiver.base_url}/hook").json()["data"]["jobId"]

@@ -232,15 +232,20 @@ class RowBuilder:
         return named | {field: field for field in FIELDS if field not in taken}
 
     def build(
-        self, table: InputTable, refused_names: Callable[[Iterable[str]], Mapping[str, str]] | None = None
+        self,
+        table: InputTable,
+        refused_names: Callable[[Iterable[str]], Mapping[str, str]] | None = None,
+        identify: Callable[[Any], Any] = lambda reference: reference,
     ) -> CheckedTable:
         """Return the rows of a table, in its order.
 
         :param refused_names: returns, of the rows' file names, those that cannot be saved, and why: a text that
             follows the name.
+        :param identify: returns the name in records of a reference image that is to be uploaded, and any other
+            unchanged; raises :class:`RequestInvalid` if it cannot be uploaded.
         :raises RequestInvalid: names every bad row; :data:`SHOWN_ROWS` of them in full.
         """
-        reading = _Reading(self, table)
+        reading = _Reading(self, table, identify)
         reading.check_columns()
         reading.check_names(refused_names)
         if reading.problems and (self.on_bad_row == "fail" or not reading.rows):
@@ -265,11 +270,12 @@ class _Reading:
     :ivar rows: the good ones.
     """
 
-    def __init__(self, builder: RowBuilder, table: InputTable) -> None:
+    def __init__(self, builder: RowBuilder, table: InputTable, identify: Callable[[Any], Any]) -> None:
         self.rows: list[Row] = []
         self.problems: defaultdict[str, list[int]] = defaultdict(list)
         self._builder = builder
         self._table = table
+        self._identify = identify
         self._patterns = builder.patterns()
         self._own = builder.own_columns
         self._fields: set[str] = set()
@@ -469,7 +475,7 @@ class _Reading:
                 model=own.get("model", builder.model),
                 aspect_ratio=own.get("aspect_ratio", builder.aspect_ratio),
                 style=own.get("style", builder.style),
-                reference_image_url=reference,
+                reference_image_url=self._identify(reference),
                 allow_unlisted=builder.allow_unlisted,
             )
         except RequestInvalid as error:

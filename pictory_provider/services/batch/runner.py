@@ -207,6 +207,7 @@ class Batch:
             self._quiet.sum_up()
             if waited:
                 self._record.write(plan.journal)
+                self._spec.uploads.keep_names(self._log)
                 return self._deferral(waited, reporter.report())
             return self._finish(plan, collector, reporter)
         except BaseException as error:
@@ -297,6 +298,7 @@ class Batch:
             collector.client,
             self._rate_limiter,
             self._pool,
+            uploads=self._spec.uploads,
             ends_at=self._ends_at,
             no_more=self._no_more,
             log=self._log,

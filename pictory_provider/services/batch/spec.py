@@ -22,6 +22,7 @@ from pictory_provider.core.batch.plan import Plan
 from pictory_provider.core.batch.rows import RowBuilder
 from pictory_provider.core.tables.inputs import is_frame, refused, table_of, table_path
 from pictory_provider.services.spending import BUDGET_POLICIES, PARTIAL, check_limits
+from pictory_provider.services.uploads import Uploads
 from pictory_provider.storage.tables import read_frame, read_table
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class BatchSpec(NamedTuple):
     :param replaces_changed: submit rows whose existing picture is of another request.
     :param is_deferrable: wait in the triggerer, without a worker.
     :param is_plan: only say what would be bought.
+    :param uploads: upload reference images, if the operator may.
     """
 
     requests: Any
@@ -81,6 +83,7 @@ class BatchSpec(NamedTuple):
     resubmit: bool
     is_deferrable: bool
     is_plan: bool
+    uploads: Uploads
 
     @classmethod
     def from_operator(cls, operator: Any) -> BatchSpec:
@@ -114,6 +117,7 @@ class BatchSpec(NamedTuple):
             resubmit=operator.on_unknown_submit == "resubmit",
             is_deferrable=operator.deferrable,
             is_plan=check_switch("plan_only", operator.plan_only),
+            uploads=Uploads.of(operator),
         )
 
     def read_table(
@@ -128,11 +132,12 @@ class BatchSpec(NamedTuple):
         :param is_resumed: whether this attempt has read the table before.
         :param is_trying: whether to create files in the folder, and remove them, to see whether it takes them.
         """
+        self.uploads.use_folder(folder.record, is_resumed=is_resumed, log=log)
         refused_names = None
         if not is_resumed or self.rows.on_bad_row == "skip":
             refused_names = partial(folder.refused, overwrite=self.overwrite, is_trying=is_trying)
         try:
-            table = self.rows.build(self._input_table(), refused_names)
+            table = self.rows.build(self._input_table(), refused_names, self.uploads.references.identify)
             if not is_resumed:
                 folder.check_manifests()
         except (RequestInvalid, StorageFailed) as error:

@@ -4,7 +4,7 @@
 
 :func:`pictory_provider.services.submit.submit` sends each row. The record is written:
 
-1. before the first request, with the intents of the wave;
+1. after the uploads of reference images and before the first request, with the intents of the wave;
 2. a second after the first answer that is not recorded yet, with all answers until then;
 3. after the last answer, with the rest.
 
@@ -17,10 +17,12 @@ import math
 import queue
 import threading
 import time
+from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
+from pictory_provider.api.checks import is_upload
 from pictory_provider.api.errors import PictoryError, SubmitOutcomeUnknown
 from pictory_provider.api.timing import TIMING
 from pictory_provider.core.batch.decision import RowState
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from pictory_provider.core.batch.rows import Row
     from pictory_provider.core.ledger import Charge
     from pictory_provider.services.batch.state import BatchRecord
+    from pictory_provider.services.uploads import Uploads
 
 UNRECORDED = 1.0
 """Seconds after which an answer is recorded at the latest."""
@@ -63,13 +66,16 @@ class _Sending:
     """One row's request: a :class:`~pictory_provider.services.submit.Recorder` that tracks whether it was sent.
 
     It does not write the journal; the wave does. It waits for the rate limiter before the request is sent.
+
+    :param problem: why the reference image could not be uploaded, so that the request is not sent.
     """
 
-    def __init__(self, wave: Wave, row: Row) -> None:
+    def __init__(self, wave: Wave, row: Row, problem: BaseException | None) -> None:
         self._wave = wave
         self.row = row
         self.may_be_accepted = False
         self._job_id: str | None = None
+        self._problem = problem
 
     def intend(self, purchase: Charge) -> None:  # noqa: ARG002  the journal has it already
         wave = self._wave
@@ -93,9 +99,12 @@ class _Sending:
         """Send the request and return its outcome; this raises nothing."""
         row, wave = self.row, self._wave
         try:
+            if self._problem:
+                raise self._problem
             self._job_id = submit(
                 wave.client,
                 row.request,
+                uploads=wave.uploads,
                 budget=Budget(Limits()),  # the batch has reserved the credits of the whole wave
                 recorder=self,
                 ends_at=wave.ends_at,
@@ -113,6 +122,7 @@ class _Sending:
 class Wave:
     """Submits waves of a batch on this worker.
 
+    :param uploads: of the batch.
     :param ends_at: seconds of the monotonic clock; nothing is submitted after that.
     :param no_more: set if nothing more is to be submitted.
     :param quiet: the log for messages about single requests.
@@ -126,6 +136,7 @@ class Wave:
         rate_limiter: ThreadRateLimiter,
         pool: Executor,
         *,
+        uploads: Uploads,
         ends_at: float | None,
         no_more: threading.Event,
         log: Log,
@@ -135,6 +146,7 @@ class Wave:
         self.record = record
         self.client = client
         self.rate_limiter = rate_limiter
+        self.uploads = uploads
         self.ends_at = ends_at
         self.quiet = quiet
         self.lock = threading.Lock()
@@ -153,7 +165,8 @@ class Wave:
         :raises AirflowTaskTimeout: if the task's time is over.
         :raises AirflowFailException: if jobs were bought and cannot be recorded.
         """
-        to_send = [_Sending(self, row) for row in wave.rows]
+        problems = self._upload(wave.rows)
+        to_send = [_Sending(self, row, problems.get(row.request.reference_image_url)) for row in wave.rows]
         # Airflow's timeout may be raised in any line of this block.
         try:
             now = time.time()
@@ -184,6 +197,21 @@ class Wave:
         if self._no_more.is_set():
             raise _NotSentError("Submissions have stopped.")
         check_time(self.ends_at)
+
+    def _upload(self, rows: Iterable[Row]) -> dict[str | None, BaseException]:
+        """Upload the reference images of a wave, before any of its intents: a large one may take a while.
+
+        :return: the errors, by the names of the reference images.
+        """
+
+        def upload(name: str) -> None:
+            self.check()
+            self.uploads.url_of(self.client, name, log=self.quiet)
+
+        names = {str(name) for row in rows if is_upload(name := row.request.reference_image_url)}
+        futures = {name: self._pool.submit(upload, name) for name in names}
+        wait(futures.values())
+        return {name: error for name, future in futures.items() if (error := future.exception()) is not None}
 
     def _send(self, to_send: list[_Sending]) -> None:
         """Send a wave and handle the answers as they arrive, also of requests in flight when an error occurs."""

@@ -99,3 +99,6 @@ with DAG(dag_id="browser_plan", schedule=None):
         skip_blank="prompt",
         plan_only=True,
     )
+
+with DAG(dag_id="browser_candidates", schedule=None):
+    GenerateImageOperator(task_id="poster", prompt="A poster of a fair", path=f"{FOLDER}/poster.png", candidates=3)

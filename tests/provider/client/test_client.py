@@ -627,3 +627,53 @@ def test_a_paid_request_that_was_held_up_before_it_left_is_not_sent_at_all(fresh
         send(pictory.base_url)
     assert caught.value.fault is Fault.NEVER_SENT
     assert pictory.account.jobs == {}
+
+
+# Uploads -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def upload():
+    """Return a function that uploads a file, and one that asks whether it is there."""
+    clients = []
+
+    def client(**more):
+        clients.append(SyncClient(settings("https://api.pictory.invalid/pictoryapis", **more)))
+        return clients[-1]
+
+    yield (
+        lambda url, **more: client(**more).put(url, b"a picture", "image/png"),
+        lambda url, **more: client(**more).head(url),
+    )
+    for each in clients:
+        each.close()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_upload_goes_through_the_proxy_of_the_connection_without_the_key(upload, number):
+    with Simulator(api_key="pictai_canary") as proxy:
+        upload[number]("http://files.pictory.invalid/a.png?secret", proxy=proxy_at(proxy))
+        (request,) = proxy.requests
+    assert request.headers["Host"] == "files.pictory.invalid"
+    assert "Authorization" not in request.headers
+    assert "pictai_canary" not in str(request.headers)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_upload_trusts_the_certificates_that_other_requests_trust(upload, certificate, number):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with Simulator(ssl_context=context) as pictory:
+        url = f"{pictory.images_url}/public/teams/a.png?secret"
+        with pytest.raises(CertificateUntrusted, match=says("of 127.0.0.1 cannot be verified")):
+            upload[number](url)
+        assert upload[number](url, ca_bundle=str(certificate)).status == 403
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_error_of_an_upload_names_its_host_alone(upload, number):
+    with pytest.raises(TransportError) as caught:
+        upload[number](f"{closed_port()}/secret/a.png?secret")
+    assert re.match(r"The (upload to|request for a file at) 127\.0\.0\.1 got no reply: ", caught.value.message)
+    assert "secret" not in caught.value.message
+    assert caught.value.__cause__ is None

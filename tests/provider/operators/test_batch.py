@@ -469,7 +469,7 @@ def test_every_argument_is_kept_as_it_is_given_and_the_paths_patterns_and_rows_a
     task = GenerateImageBatchOperator(task_id="draw", **values)
     assert {name: getattr(task, name) for name in names} == values
     templated = {"requests", "path", "prompt", "file_name", "reference_image_url", "pictory_conn_id"}
-    templated |= {"column_names", "request_columns", "skip_blank", "sheet", "plan_only"}
+    templated |= {"column_names", "request_columns", "skip_blank", "sheet", "plan_only", "reference_upload"}
     assert set(task.template_fields) == templated
 
 

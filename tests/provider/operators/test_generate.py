@@ -59,7 +59,9 @@ def test_do_xcom_push_off_keeps_the_job_id_out_of_the_return_value_only(pictory,
 
 def test_every_field_of_the_request_is_templated_and_reaches_pictory(pictory, context):
     fields = {name for name in ImageRequest.__dataclass_fields__ if name != "allow_unlisted"}
-    assert {*fields, "path", "pictory_conn_id", "plan_only"} == set(GenerateImageOperator.template_fields)
+    assert {*fields, "path", "pictory_conn_id", "plan_only", "reference_upload"} == set(
+        GenerateImageOperator.template_fields
+    )
     operator(
         model="nanobanana",
         aspect_ratio="16:9",

@@ -52,11 +52,18 @@ def test_a_year_without_a_month_and_a_month_that_is_none_are_refused(year, month
         endpoints.get_credit_usage(year, month)
 
 
+def test_only_a_picture_is_paid_for():
+    assert endpoints.generate_image(ImageRequest(prompt="A lighthouse")).is_paid
+    assert not endpoints.generate_upload_url("lamp.png", "image/png").is_paid
+    assert not endpoints.clean_job("j").is_paid
+
+
 def test_each_endpoint_has_its_method_and_its_documented_path():
     assert {
         (request.method, request.path)
         for request in (
             endpoints.generate_image(ImageRequest(prompt="A lighthouse")),
+            endpoints.generate_upload_url("lamp.png", "image/png"),
             endpoints.list_images(),
             endpoints.get_job(" j "),
             endpoints.list_jobs(),
@@ -66,6 +73,7 @@ def test_each_endpoint_has_its_method_and_its_documented_path():
         )
     } == {
         ("POST", "/v1/aistudio/images"),
+        ("POST", "/v1/media/generateurl"),
         ("GET", "/v1/aistudio/images"),
         ("GET", "/v1/jobs/j"),
         ("GET", "/v1/jobs"),

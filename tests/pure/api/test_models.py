@@ -12,13 +12,16 @@ import pytest
 from pictory_provider.api.checks import (
     PROMPT_MAX,
     PROMPT_MIN,
+    UPLOAD_HINT,
     check_job_id,
     check_listed,
     check_prompt,
     check_reference,
     check_url,
     is_object,
+    is_upload,
     public_name,
+    upload_name,
     without_queries,
     without_query,
 )
@@ -45,7 +48,7 @@ from pictory_provider.core.batch.rows import Row, RowBuilder
 from pictory_provider.core.evidence import Evidence
 from pictory_provider.core.ledger import Charge
 from pictory_provider.core.sidecar import Sidecar
-from pictory_provider.core.submission import Submission, canonical_request
+from pictory_provider.core.submission import Submission, canonical_request, is_same_request
 from tests.pure.core.batch.tables import built
 
 PROMPT = "A lighthouse at dawn"
@@ -301,7 +304,7 @@ def test_a_reference_image_is_named_without_what_is_secret_and_with_all_that_nam
 @pytest.mark.parametrize(
     "url", ["file:///etc/passwd", "/srv/a.png", "s3://bucket", "s3:///a.png", "ftp://h/a.png"]
 )
-def test_a_reference_image_is_a_url_of_the_web_or_an_object(url):
+def test_a_reference_image_is_a_url_of_the_web_or_an_object_or_an_upload(url):
     with pytest.raises(RequestInvalid, match="reference_image_url"):
         ImageRequest(prompt="A lighthouse at dawn", reference_image_url=url)
 
@@ -402,6 +405,43 @@ def test_an_object_with_control_characters_is_refused(url):
 )
 def test_only_what_may_be_secret_is_taken_from_a_url(url, bare):
     assert without_query(url) == bare
+
+
+UPLOAD = upload_name("a?b#c.png", "0a" * 32)
+
+
+def test_an_upload_is_named_by_its_content_in_all_records():
+    request = ImageRequest(prompt="A lighthouse at dawn", reference_image_url=UPLOAD)
+    assert UPLOAD.removeprefix("upload:a?b#c.png?sha256=") == "0a" * 32
+    assert canonical_request(request)["referenceImageUrl"] == public_name(UPLOAD) == UPLOAD
+
+
+def test_uploads_are_the_same_picture_by_name_and_content():
+    def request(name, sha256):
+        return {"prompt": "A lamp", "referenceImageUrl": upload_name(name, sha256)}
+
+    assert is_same_request(request("a.png", "1" * 64), request("a.png", "1" * 64))
+    assert not is_same_request(request("a.png", "1" * 64), request("a.png", "2" * 64))
+    assert not is_same_request(request("a.png", "1" * 64), request("b.png", "1" * 64))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(UPLOAD[:-1], UPLOAD + "0", UPLOAD.upper(), "upload:?sha256=" + "0" * 64),
+        *("upload:a/b?sha256=" + "0" * 64, "upload://a?sha256=" + "0" * 64, 7, None),
+    ],
+)
+def test_what_is_not_an_upload_of_a_record_is_not_one(url):
+    assert not is_upload(url)
+
+
+@pytest.mark.parametrize("url", ["/srv/a.png", "file:///srv/a.png", "FILE:/srv/a.png"])
+def test_the_refusal_of_a_local_file_says_how_to_upload_it_and_what_that_means(url):
+    error = refusal(check_reference, "reference_image_url", url)
+    assert error.message.startswith(f"reference_image_url {url!r} is a local file, and Pictory reads only public")
+    assert error.message.endswith(UPLOAD_HINT)
+    assert "Everyone who has the URL of an uploaded picture can see it" in UPLOAD_HINT
 
 
 def test_the_name_of_an_object_keeps_all_but_its_user():

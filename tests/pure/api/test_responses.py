@@ -49,7 +49,15 @@ REFUSALS = {
 }
 INVALID = [name for name in NAMES if name.startswith("submit-invalid")]
 MISSING = [name for name in NAMES if name.startswith("job-missing")]
-VALUES = ["submit-accepted/200", "images/200", "jobs/200", "quota/200", "usage/200", "cleaned/200"]
+VALUES = [
+    "submit-accepted/200",
+    "images/200",
+    "jobs/200",
+    "quota/200",
+    "usage/200",
+    "cleaned/200",
+    "upload-url/200",
+]
 
 
 def reply(body, status=200, **headers):
@@ -60,6 +68,58 @@ def reply(body, status=200, **headers):
 def test_every_sample_says_how_surely_it_is_known_and_is_read_by_a_test():
     assert all(load(name).mark in MARKS for name in NAMES)
     assert sorted([*JOB_STATES, *REFUSALS, *INVALID, *MISSING, *VALUES]) == NAMES
+
+
+PICTORY = "https://api.pictory.ai/pictoryapis"
+LOCAL = "http://127.0.0.1:8000/pictoryapis"
+
+
+def test_the_reply_about_an_upload_has_two_urls():
+    urls = responses.parse_upload_urls(load("upload-url/200").response(), PICTORY)
+    assert urls.signed_url.endswith("/lamp.png?Content-Type=image%2Fpng&X-Amz-Signature=secret")
+    assert urls.url == "https://d123.cloudfront.net/public/teams/4d82d040/lamp.png"
+
+
+@pytest.mark.parametrize(
+    ("url", "base_url", "is_safe"),
+    [
+        ("https://h/a.png", PICTORY, True),
+        ("HTTPS://h/a.png", LOCAL, True),
+        ("http://h/a.png", PICTORY, False),
+        ("http://h/a.png", LOCAL, False),
+        ("http://127.0.0.1:9000/a.png", PICTORY, False),
+        ("http://127.0.0.1:9000/a.png", LOCAL, True),
+        ("http://[::1]/a.png", "http://localhost/pictoryapis", True),
+        ("ftp://127.0.0.1/a.png", LOCAL, False),
+        ("https:///a.png", PICTORY, False),
+        ("https://h:99999/a.png", PICTORY, False),
+        ("https://h/a b.png", PICTORY, False),
+        ("", PICTORY, False),
+        (None, PICTORY, False),
+        (7, PICTORY, False),
+    ],
+)
+def test_a_file_is_sent_and_read_over_https_only_but_on_the_loopback(url, base_url, is_safe):
+    assert responses.is_safe_url(url, base_url) is is_safe
+    reply_with = {"success": True, "data": {"signedUrl": url, "url": "https://h/a.png"}}
+    if is_safe:
+        assert responses.parse_upload_urls(reply(reply_with), base_url).signed_url == url
+    else:
+        with pytest.raises(ProtocolError, match="without a usable signedUrl"):
+            responses.parse_upload_urls(reply(reply_with), base_url)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(200, None), (204, None), (400, RequestInvalid), (403, Unavailable), (307, Unavailable), (503, Unavailable)],
+)
+def test_an_upload_has_succeeded_only_with_a_success_and_no_error_quotes_its_host(status, error):
+    answer = Response(status, {}, b"<Error><Code>Odd</Code><Signature>secret</Signature></Error>")
+    if error is None:
+        responses.check_upload(answer, "https://h/a?secret")
+        return
+    with pytest.raises(error, match=rf"^h refused the upload \({status} Odd\)\.$"):
+        responses.check_upload(answer, "https://h/a?secret")
 
 
 def test_an_accepted_request_has_a_job_id():

@@ -103,6 +103,7 @@ NEVER_ONE = (
     "len(prompt) characters",
     "limit characters",
     "len(records) rows",
+    "Saved %s (%s bytes).",
 )
 
 
