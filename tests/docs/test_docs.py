@@ -510,6 +510,8 @@ def occurrences(pictory, monkeypatch, tmp_path, timing):
     yield lambda: save(pictory, path="file://host/a.png")
     yield lambda: save(pictory, path="gs://bucket/a.png")
     yield lambda: paint(None)
+    yield lambda: paint(tmp_path / "many.png", candidates=9)
+    yield lambda: (pictory.plan("failed"), paint(tmp_path / "several.png", candidates=2))
     yield lambda: paint(tmp_path)
     yield lambda: paint(loop)
     yield lambda: paint(too_long)
@@ -744,6 +746,7 @@ def batches(pictory, tmp_path):
     yield lambda: with_attribute(Batch, "_between", lambda self, *_: (self.kill(), self._check_time()), stop)
     yield lambda: batch([PROMPT], execution_timeout=timedelta(0))
     yield lambda: (pictory.plan("failed"), batch([PROMPT, f"{PROMPT} again"]))
+    yield lambda: (pictory.plan("failed"), batch([PROMPT], candidates=2))
     yield lambda: (setattr(pictory.account, "credits_limit", 1), batch([PROMPT]))
     yield lambda: (pictory.script("submit", "drop-after", times=-1), batch([PROMPT]))
 

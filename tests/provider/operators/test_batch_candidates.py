@@ -13,6 +13,7 @@ from pictory_provider.exceptions import (
     PictoryRequestInvalid,
     PictoryUnavailable,
 )
+from pictory_provider.services.redo import redo
 from tests.provider.batches import Tries, billed, entries, files, lamps, lines
 from tests.stand_ins import says
 
@@ -68,6 +69,14 @@ def test_raising_the_number_buys_what_is_missing_and_lowering_it_removes_nothing
     tries.clear()
     result = tries(rows, **{**BY_SKU, "candidates": 2})
     assert (result["of"], result["reused"], len(pictures(folder)), len(pictory.account.jobs)) == (6, 6, 9, 9)
+
+
+def test_a_candidate_that_is_moved_aside_is_bought_alone(pictory, tries, folder, rows):
+    tries(rows, **BY_SKU)
+    redo(str(folder / "L-1.2.png"))
+    result = tries.of_another_run("second")(rows, **BY_SKU)
+    assert (result["saved"], result["reused"], len(pictory.account.jobs)) == (1, 5, 7)
+    assert (folder / "L-1.2.v1.png").exists()
 
 
 def test_a_retry_with_another_number_is_refused(pictory, tries, rows):

@@ -21,6 +21,7 @@ from pictory_provider.exceptions import (
     PictoryUnavailable,
 )
 from pictory_provider.operators.pictory import GenerateImageOperator
+from pictory_provider.services.redo import redo
 from tests.driver import Attempts, event_of
 from tests.provider.batches import files
 from tests.stand_ins import says
@@ -124,6 +125,20 @@ def test_more_candidates_buy_what_is_missing_and_fewer_remove_nothing(pictory, a
     attempts.clear()
     attempts(candidates=2)
     assert (bills(pictory), len(images(attempts)), len(files(path.parent))) == (4, 2, 8)
+
+
+def test_a_candidate_that_is_moved_aside_is_bought_alone_by_a_retry_a_clear_and_another_run(
+    pictory, attempts, path
+):
+    attempts()
+    for number, run in enumerate((attempts, attempts, attempts.of_another_run("second")), start=1):
+        redo(str(path.with_name("a.2.png")))
+        if number == 2:
+            attempts.clear()
+        run()
+        assert bills(pictory) == 3 + number
+        assert path.with_name(f"a.2.v{number}.png").exists()
+    assert [image["reused"] for image in images(run)] == [True, False, True]
 
 
 def test_a_single_picture_counts_as_none_of_the_candidates(pictory, attempts, path):
