@@ -4,7 +4,6 @@
 
 # [START recipe]
 import hashlib
-from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -47,8 +46,6 @@ with DAG(
         subject="Which picture is the cover?",
         body=shown,
         options=["1", "2", "3", NONE],  # up to four options are buttons, more are a list
-        defaults=[NONE],
-        response_timeout=timedelta(days=3),  # then the default counts
         retries=1,  # asks again after an answer that Airflow cannot use
     )
 
@@ -72,7 +69,7 @@ with DAG(
             "sha256": sha256,
             "job_id": image["job_id"],
             "candidate": image["candidate"],
-            "chosen_by": answer["responded_by_user"]["name"],
+            "chosen_by": answer["responded_by_user"],
             "chosen_at": answer["responded_at"].isoformat(),
         }
         outlet_events[cover].extra = chosen

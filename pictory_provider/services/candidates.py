@@ -199,8 +199,9 @@ class Candidates:
     def records(self) -> list[dict[str, Any]]:
         """Return the image records, in the order of the candidates."""
         records = []
+        shared = self.latest.request if self.latest else None
         for number, image in sorted(self.images.items()):
-            request = self.generations[number].record.latest.request or {}
+            request = self.generations[number].record.latest.request or shared or {}
             asked = {name: request.get(name) for name in ("prompt", "model")}
             records.append({**asked, **image, "candidate": number})
         return records

@@ -80,7 +80,7 @@ def test_the_clicked_candidate_is_published_with_who_chose_it(gallery, simulator
         "sha256": hashlib.sha256(Path(image["path"]).read_bytes()).hexdigest(),
         "job_id": image["job_id"],
         "candidate": 2,
-        "chosen_by": "boss",
+        "chosen_by": {"id": "boss", "name": "boss"},
     }
     assert event["chosen_at"][:19] == details["responded_at"][:19]
 

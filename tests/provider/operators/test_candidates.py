@@ -141,6 +141,25 @@ def test_a_candidate_that_is_moved_aside_is_bought_alone_by_a_retry_a_clear_and_
     assert [image["reused"] for image in images(run)] == [True, False, True]
 
 
+def test_what_was_reused_before_a_deferral_is_described_after_it(pictory, attempts):
+    attempts(candidates=1)
+    attempts.clear()
+    attempts(candidates=2)
+    attempts.clear()
+    pictory.account.seconds = 3600
+    attempts.begin(deferrable=True)
+    with pytest.raises(TaskDeferred) as deferral:
+        attempts.task.execute(attempts.context)
+    end_all(pictory)
+    kwargs = {"event": event_of(deferral.value), **json.loads(json.dumps(deferral.value.kwargs))}
+    attempts.make().execute_complete(attempts.context, **kwargs)
+    assert [(image["reused"], image["prompt"]) for image in images(attempts)] == [
+        (True, PROMPT),
+        (True, PROMPT),
+        (False, PROMPT),
+    ]
+
+
 def test_a_single_picture_counts_as_none_of_the_candidates(pictory, attempts, path):
     attempts(candidates=1)
     assert attempts.ti.xcoms["image"]["path"] == str(path)
