@@ -140,7 +140,7 @@ def test_every_shell_block_runs(block, tmp_path, airflows_api):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
     assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"

@@ -614,4 +614,4 @@ def test_airflow_finds_the_commands_by_their_name():
     (name,) = get_provider_info()["cli"]
     module, _, function = name.rpartition(".")
     (group,) = getattr(__import__(module, fromlist=[function]), function)()
-    assert [each.name for each in group.subcommands] == ["check", "gallery", "ledger", "adopt"]
+    assert [each.name for each in group.subcommands] == ["check", "gallery", "ledger", "adopt", "redo"]

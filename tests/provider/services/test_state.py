@@ -23,7 +23,6 @@ from pictory_provider.exceptions import (
     PictoryWaitTimeout,
 )
 from pictory_provider.operators.pictory import GenerateImageOperator
-from pictory_provider.services.state import SubmissionState
 from tests.stand_ins import says
 
 PROMPT = "A lighthouse at dawn"
@@ -599,7 +598,7 @@ def test_without_a_record_an_execution_timeout_right_after_the_answer_is_not_ret
     pictory, without_record, mocker
 ):
     context, more = without_record
-    mocker.patch.object(SubmissionState, "publish", side_effect=AirflowTaskTimeout("Timeout"))
+    mocker.patch("pictory_provider.operators.tasks.publish", side_effect=AirflowTaskTimeout("Timeout"))
     with pytest.raises(AirflowFailException, match=says("was submitted and is paid for")):
         run(context, **more)
 
