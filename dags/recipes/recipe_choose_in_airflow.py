@@ -1,33 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Show three pictures of one request to a person in Airflow, and publish the one that they click."""
+"""Show some pictures of one request to a person in Airflow, and publish the one that they click."""
 
 # [START recipe]
 import hashlib
 from typing import Any
 from urllib.parse import quote
 
+from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 from airflow.providers.standard.operators.hitl import HITLOperator
-from airflow.sdk import DAG, Asset, ObjectStoragePath, Param, task
+from airflow.sdk import DAG, Asset, ObjectStoragePath, task
 
 from pictory_provider.operators.pictory import GenerateImageOperator
 
+# Airflow shows up to four options as buttons. Airflow 3.1 shows up to three, and exactly four cannot be answered.
+NUMBER = 2 if airflow_version.startswith("3.1.") else 3
 NONE = "None of these"
 cover = Asset("cover_chosen_by_a_person")
 
-with DAG(
-    dag_id="recipe_choose_in_airflow",
-    schedule=None,
-    tags=["pictory", "recipe"],
-    params={"prompt": Param("A lighthouse at dawn, wide shot, soft light", type="string", minLength=5)},
-):
+with DAG(dag_id="recipe_choose_in_airflow", schedule=None, tags=["pictory", "recipe"]):
     candidates = GenerateImageOperator(
         task_id="candidates",
-        prompt="{{ params.prompt }}",
+        prompt="A ferry at dawn, wide shot, soft light",
         model="flux-schnell",
         aspect_ratio="16:9",
-        candidates=3,
+        candidates=NUMBER,
         path="{{ var.value.get('pictory_pictures', '/tmp/pictory') }}/choice/{{ run_id }}.png",
     )
 
@@ -45,7 +43,7 @@ with DAG(
         task_id="choose",
         subject="Which picture is the cover?",
         body=shown,
-        options=["1", "2", "3", NONE],  # up to four options are buttons, more are a list
+        options=[*map(str, range(1, NUMBER + 1)), NONE],
         retries=1,  # asks again after an answer that Airflow cannot use
     )
 

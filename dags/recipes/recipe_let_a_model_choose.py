@@ -42,7 +42,7 @@ def ask_model(question: str, pictures: list[bytes]) -> str:
     return reply.json()["choices"][0]["message"]["content"]
 
 
-with DAG(dag_id="recipe_let_a_model_choose", schedule=None, tags=["pictory", "recipe"]):
+with DAG(dag_id="recipe_let_a_model_choose", schedule=None, tags=["pictory", "recipe"]) as dag:
     candidates = GenerateImageOperator(
         task_id="candidates",
         prompt="A market hall in the rain, people with umbrellas",

@@ -207,6 +207,7 @@ def anchor_of(heading: str) -> str:
 
 SEARCHED = (
     "approve",
+    "choose",
     "cost",
     "csv",
     "daily budget",
