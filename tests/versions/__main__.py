@@ -45,11 +45,14 @@ OF_LIBRARIES = ("client/test_client.py", "client/test_faults_of_libraries.py", "
 OF_DECISIONS = (
     "tests/pure",
     "tests/provider/services",
+    "tests/provider/operators/test_batch_candidates.py",
     "tests/provider/operators/test_batch_money.py",
     "tests/provider/operators/test_damaged_pictures.py",
     "tests/provider/operators/test_marking.py",
     "tests/provider/operators/test_names_of_other_kinds.py",
     "tests/provider/operators/test_paid_and_saved.py",
+    "tests/provider/operators/test_redo_in_batches.py",
+    "tests/provider/operators/test_uploads.py",
     "tests/provider/storage/test_tables.py",
     "tests/provider/triggers/test_parity.py",
 )
