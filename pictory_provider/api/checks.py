@@ -123,6 +123,12 @@ def check_reference(field: str, url: object) -> str:
                 UPLOAD_HINT,
                 fields=[field],
             )
+        if url.strip() and ":" not in url and url != "None":
+            raise RequestInvalid.unsent(
+                f"{field} {url!r} is neither an absolute URL nor an absolute path",
+                f"If it is a local file, give its absolute path, without ~. {UPLOAD_HINT}",
+                fields=[field],
+            )
     return check_url(field, url)
 
 
@@ -228,7 +234,9 @@ def check_candidates(value: object) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_CANDIDATES:
         raise RequestInvalid.unsent(
-            f"candidates is {value!r}; it takes a whole number from 1 to {MOST_CANDIDATES}", fields=["candidates"]
+            f"candidates is {value!r}; it takes a whole number from 1 to {MOST_CANDIDATES}",
+            "It is not a template." if isinstance(value, str) else "",
+            fields=["candidates"],
         )
     return value
 

@@ -105,6 +105,12 @@ def candidate_name(name: str, number: int) -> str:
     return f"{folder}{slash}{stem}.{number}{dot}{suffix}"
 
 
+def candidate_number(name: str) -> int | None:
+    """Return the number in the name of a candidate (:func:`candidate_name`); ``None`` if it has none."""
+    found = re.search(r"\.([1-9])(\.[^./]*)?$", name)
+    return int(found[1]) if found else None
+
+
 def longest_name(name: str) -> str:
     """Return the longest name that a file around a picture may need: that of a spare picture's sidecar."""
     return spare_name(name, "0" * 36) + SIDECAR_SUFFIX

@@ -26,6 +26,7 @@ neither                                           submits
 a picture without a sidecar                       refuses
 a sidecar that cannot be read                     refuses, with ``overwrite`` too
 ``redo``, of any request                          submits; with another file there refuses
+a version of another picture                      refuses, with ``overwrite`` too
 ``saved``, the same request, its picture          reuses the picture
 ``saved``, the picture missing or another         refuses
 ``bought``, the same request                      polls that job, and adopts it
@@ -236,6 +237,8 @@ def decide_at_path(existing: ExistingImage, on_record: Any, spec: GenerationSpec
     """
     if existing.problem:
         return _unreadable(existing, Submission.from_dict(on_record) if on_record is not None else None)
+    if existing.is_version:
+        return _refused("an earlier version of another picture is there", existing, "Choose another path.")
     own = _own(existing, spec)
     value = latest(on_record, own)
     found = None if value is None else Submission.from_dict(value)
@@ -308,7 +311,8 @@ def refused_redo(existing: ExistingImage) -> RequestInvalid | None:
         return _not_moved(
             existing,
             what,
-            "Check the path. The command takes pictures that a task with `path`, or a batch, has saved.",
+            "Check the path. The command takes pictures that a task with `path`, or a batch, has saved; of "
+            "candidates it takes one, such as cover.2.png.",
         )
     if existing.is_version:
         return _not_moved(
@@ -328,7 +332,8 @@ def refused_redo(existing: ExistingImage) -> RequestInvalid | None:
         return _not_moved(
             existing,
             f"{sidecar.made_by} has not finished with it (job {sidecar.submission.job_id or 'not known'})",
-            "Let that task end, or clear it; then run this again if you still want another picture.",
+            "Let that task end. If it has ended, clear it: that saves the picture, or buys another one if the job "
+            "has failed.",
         )
     if not existing.has_its_picture:
         return _not_moved(

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pictory_provider.api.decoding import parse_json
 from pictory_provider.core.attempt import MadeBy
-from pictory_provider.core.picture_names import SIDECAR_SUFFIX
+from pictory_provider.core.picture_names import SIDECAR_SUFFIX, is_version_name
 from pictory_provider.core.submission import Submission, canonicalize
 
 if TYPE_CHECKING:
@@ -269,8 +269,8 @@ class Sidecar:
         if submission is None or not is_valid:
             raise Unreadable(f"its state is {state!r} and its job_id {value.get('job_id')!r}")
         moved_to = value.get("moved_to") if state == REDO else None
-        if state == REDO and not (isinstance(moved_to, str) and moved_to):
-            raise Unreadable("its state is `redo`, but its moved_to is missing")
+        if state == REDO and not (isinstance(moved_to, str) and is_version_name(moved_to, str(value.get("file")))):
+            raise Unreadable("its state is `redo`, but its moved_to is not the name of a version of its file")
         return cls(
             file=str(value.get("file")),
             submission=submission,

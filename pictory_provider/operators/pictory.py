@@ -224,8 +224,9 @@ class GenerateImageOperator(PictureOperator):
                 "max_credits": check_limits(self.max_credits, self.on_budget),
             }
             is_plan = check_switch("plan_only", self.plan_only)
-            check_result_use(self, context, is_list=check_candidates(self.candidates) > 1)
-            task = self._begin(context, self.path)
+            number = check_candidates(self.candidates)
+            check_result_use(self, context, is_list=number > 1)
+            task = self._begin(context, self.path, number)
         warn_of_xcoms(self.path, self.log)
         if is_plan:
             return self._plan(context, task, lazy_request, choices)
@@ -249,8 +250,18 @@ class GenerateImageOperator(PictureOperator):
         :param candidates: the state of each before the deferral.
         :return: the jobId, or with ``candidates`` the list of them.
         """
-        task = self._begin(context, self.path if path is None else path)
-        return task.resume(event, bought or candidates)
+        from pictory_provider.services.spending import skipped
+
+        number = (
+            self.candidates
+        )  # `dag.test()` passes nothing on; otherwise the DAG may have been edited meanwhile
+        if candidates is not None:
+            number = len(candidates)
+        elif bought is not None or (path or self.path) is None:
+            number = 1
+        task = self._begin(context, self.path if path is None else path, number)
+        with skipped(self.on_budget):
+            return task.resume(event, bought or candidates)
 
     @push_failure_xcom
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -258,7 +269,7 @@ class GenerateImageOperator(PictureOperator):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralTimeout, TaskDeferralError) as error:
-            return self._begin(context, self.path).resume_after(error)
+            return self._begin(context, self.path, self.candidates).resume_after(error)
 
     def on_kill(self) -> None:
         """Log what happens to the job. Pictory cannot cancel a job, and this does not clean it."""
@@ -276,10 +287,13 @@ class GenerateImageOperator(PictureOperator):
 
         return LazyRequest.from_operator(self)
 
-    def _begin(self, context: Context, path: str | None) -> PictureTask | CandidatesTask:
+    def _begin(self, context: Context, path: str | None, number: int) -> PictureTask | CandidatesTask:
         from pictory_provider.operators.tasks import CandidatesTask, PictureTask
 
-        self._task = (PictureTask if self.candidates == 1 else CandidatesTask)(self, context, path)
+        if number == 1:
+            self._task = PictureTask(self, context, path)
+        else:
+            self._task = CandidatesTask(self, context, path, number)
         return self._task
 
     def _plan(

@@ -8,12 +8,13 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pictory_provider.api.checks import check_header, check_seconds
+from pictory_provider.api.checks import MOST_CANDIDATES, check_header, check_seconds
 from pictory_provider.api.errors import PictoryError, RequestInvalid, StorageFailed
 from pictory_provider.api.models import first_poll_of
 from pictory_provider.core import events
+from pictory_provider.core.picture_names import candidate_name
 from pictory_provider.hooks.pictory import PictoryHook
-from pictory_provider.services.candidates import Candidates
+from pictory_provider.services.candidates import Candidates, check_left_over
 from pictory_provider.services.generate import Generation, guarded
 from pictory_provider.services.polling import finished_job
 from pictory_provider.services.state import publish
@@ -28,7 +29,7 @@ from pictory_provider.triggers.deferral import (
 from pictory_provider.version_compat import airflow_minor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -71,6 +72,9 @@ class PictureTask:
                 airflow_minor(),
             )
         with picture.guarded(), PictoryHook(operator.pictory_conn_id) as hook:
+            if picture.target:
+                others = range(1, MOST_CANDIDATES + 1)
+                _check_left_over(operator, self._context, hook, picture.target.path, others)
             job = picture.obtain(hook.get_conn(), lazy_request, **choices)
             publish(self._context["ti"], str(picture.job_id), as_result=operator.do_xcom_push)
             waits = bool(operator.wait_for_completion or picture.target)
@@ -163,24 +167,24 @@ class CandidatesTask:
     """A running task with candidates.
 
     :param path: of the picture, without a number, as it was rendered when the attempt began.
+    :param number: how many candidates the attempt has.
     :ivar generations: the candidates.
     :raises RequestInvalid: if there is no path, or no picture can be saved at it.
     """
 
-    def __init__(self, operator: GenerateImageOperator, context: Context, path: str | None) -> None:
+    def __init__(self, operator: GenerateImageOperator, context: Context, path: str | None, number: int) -> None:
         if path is None:
             raise RequestInvalid.unsent(
-                f"candidates is {operator.candidates}, and there is no path: candidates are saved next to each "
-                "other",
+                f"candidates is {number}, and there is no path: candidates are saved next to each other",
                 'Pass a path such as "/srv/covers/cover.png": it becomes cover.1.png, cover.2.png and so on.',
                 fields=["path"],
             )
         self._operator = operator
         self._context = context
         self._candidates = Candidates(
-            lambda number, its_path: _generation(operator, context, its_path, number),
+            lambda candidate, its_path: _generation(operator, context, its_path, candidate),
             path=path,
-            number=operator.candidates,
+            number=number,
             overwrite=operator.overwrite is True,
             mark_ai_generated=operator.mark_ai_generated,
             log=operator.log,
@@ -195,11 +199,13 @@ class CandidatesTask:
         """
         operator, candidates = self._operator, self._candidates
         with self._guarded() as hook:
+            for others in ([None], range(len(self.generations) + 1, MOST_CANDIDATES + 1)):
+                _check_left_over(operator, self._context, hook, candidates.path, others)
             jobs = candidates.obtain(hook.get_conn(), lazy_request, **choices)
             publish(self._context["ti"], candidates.job_ids, as_result=operator.do_xcom_push)
             if candidates.latest:
                 push_request_xcom(
-                    self._context, candidates.latest, is_waited_for=True, candidates=operator.candidates
+                    self._context, candidates.latest, is_waited_for=True, candidates=len(self.generations)
                 )
             return self._wait_and_save(hook, jobs)
 
@@ -285,6 +291,25 @@ def _generation(
         candidate=candidate,
         log=operator.log,
     )
+
+
+def _check_left_over(
+    operator: GenerateImageOperator,
+    context: Context,
+    hook: PictoryHook,
+    path: str,
+    numbers: Iterable[int | None],
+) -> None:
+    """Check, in a retry or after a clear, that no paid picture of another number of candidates is left behind.
+
+    :param numbers: of candidates that this attempt does not have; ``None`` for the only picture of a task.
+    """
+    if context["ti"].try_number > 1:
+        others = (
+            _generation(operator, context, path if each is None else candidate_name(path, each), each)
+            for each in numbers
+        )
+        check_left_over(others, hook.get_conn())
 
 
 def _wait_for(operator: GenerateImageOperator, generation: Generation, started_at: float) -> JobWait:

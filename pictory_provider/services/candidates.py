@@ -11,17 +11,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pictory_provider.api.errors import PictoryError, SubmitOutcomeUnknown, Unavailable
+from pictory_provider.api.errors import (
+    NOTHING_SPENT,
+    BudgetExceeded,
+    PictoryError,
+    RequestInvalid,
+    SubmitOutcomeUnknown,
+    Unavailable,
+)
+from pictory_provider.api.models import JobState
 from pictory_provider.api.text import counted, listed
+from pictory_provider.client.retrying import get_job
 from pictory_provider.core.batch import breaker
-from pictory_provider.core.picture_names import candidate_name
+from pictory_provider.core.budget import CostEstimate, format_credits
+from pictory_provider.core.picture_names import SIDECAR_SUFFIX, candidate_name
+from pictory_provider.core.sidecar import BOUGHT
 from pictory_provider.core.submission import Submit
 from pictory_provider.exceptions import is_final
 from pictory_provider.services.generate import budget_of
 from pictory_provider.services.submit import check_submission
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from pictory_provider.api.models import Job
     from pictory_provider.client.retrying import Log
@@ -101,7 +112,7 @@ class Candidates:
             for number, each in self.generations.items()
         }
         budget = budget_of(self.generations.values(), client, max_credits)
-        self._check(client, decided, budget)
+        self._check(client, decided, budget, may_resubmit=on_unknown_submit == "resubmit")
         jobs = {}
         for number in sorted(decided, key=lambda each: isinstance(decided[each].step, Submit)):
             if self.errors and (number in self.errors or isinstance(decided[number].step, Submit)):
@@ -112,6 +123,7 @@ class Candidates:
                 job = generation.carry_out(
                     client, decided[number], budget, on_unknown_submit=may_submit, ends_at=ends_at
                 )
+                self._check_own(number)
                 if job is None:
                     self._reuse(client, number)
                 else:
@@ -130,8 +142,7 @@ class Candidates:
             if carried is None:
                 self._find(client, number)
             elif "image" in state:
-                self.images[number] = state["image"]
-                generation.job_id = state["image"]["job_id"]
+                self._keep(number, state["image"])
             elif "error" in state:
                 self.errors[number] = breaker.from_dict(state["error"])
             elif "bought" in state:
@@ -139,14 +150,44 @@ class Candidates:
                 generation.restore_record(generation.job_id, state["bought"])
                 self.pending[number] = generation.record.latest
 
+    def _keep(self, number: int, image: dict[str, Any]) -> None:
+        """Keep the image record of a picture that was saved before a deferral, if it is still there."""
+        generation = self.generations[number]
+        generation.job_id = image["job_id"]
+        try:
+            if not generation.is_saved(image["job_id"]):
+                raise Unavailable(
+                    f"The picture {image['path']} was moved or replaced while the task waited. Nothing more was "
+                    "bought. A retry decides again what to do at its path."
+                )
+            self.images[number] = image
+        except PictoryError as error:
+            self.errors[number] = error
+
     def _find(self, client: SyncClient, number: int) -> None:
         generation = self.generations[number]
-        if generation.find_on_record():
-            self._reuse(client, number)
-        elif generation.job_id:
-            self.pending[number] = generation.record.latest
-        else:
-            self.errors[number] = Unavailable("It was not submitted before the deferral. A retry submits it.")
+        try:
+            if generation.find_on_record(client):
+                self._reuse(client, number)
+            elif generation.job_id:
+                self.pending[number] = generation.record.latest
+            else:
+                raise Unavailable("It was not submitted before the deferral. A retry submits it.")
+        except PictoryError as error:
+            self.errors[number] = error
+
+    def _check_own(self, number: int) -> None:
+        """Check that no other candidate has the same job, which a user may have recorded for both.
+
+        :raises RequestInvalid: names the other one.
+        """
+        job_id = self.generations[number].job_id
+        for other, generation in self.generations.items():
+            if other != number and job_id is not None and generation.job_id == job_id:
+                raise RequestInvalid(
+                    f"Job {job_id} is on record for candidate {other}, too, and has one picture. Correct the "
+                    "sidecar, or adopt another job, and clear the task. Nothing was bought for this candidate."
+                )
 
     def ended(self, client: SyncClient, number: int, result: Job | PictoryError) -> Job | None:
         """Save the picture of a job that has ended, or note why there is none.
@@ -169,6 +210,7 @@ class Candidates:
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`restore` needs, as JSON."""
         return {
+            **{str(number): {} for number in self.generations},
             **{str(number): {"image": image} for number, image in self.images.items()},
             **{str(number): {"bought": latest.to_dict()} for number, latest in self.pending.items()},
             **{str(number): {"error": breaker.to_dict(error)} for number, error in self.errors.items()},
@@ -182,19 +224,26 @@ class Candidates:
         if not self.errors:
             return None
         number = min(self.errors, key=lambda each: (_rank(self.errors[each]), each))
-        error, missing = self.errors[number], len(self.generations) - len(self.images)
-        others = [
-            f"candidate {other}: {each.message.partition('. ')[0]}"
+        error, of = self.errors[number], len(self.generations)
+        missing = of - len(self.images)
+        if isinstance(error, BudgetExceeded) and missing == of:
+            return error
+        have = "has" if missing == 1 else "have"
+        more = [f"{missing} of {of} candidates {have} no picture of this request"]
+        more += [
+            f"candidate {other}: {each.message.partition('. ')[0].rstrip('.')}"
             for other, each in sorted(self.errors.items())
             if other != number
         ]
-        not_bought = missing - len(self.errors)
-        more = f" Also: {'; '.join(others)}." if others else ""
-        if not_bought:
-            more += f" {counted(not_bought, 'more was', 'more were')} not submitted because of that."
-        of = f"{missing} of {len(self.generations)} candidates {'has' if missing == 1 else 'have'} no picture"
-        kept = f" The others are saved as {listed([each['path'] for each in self.images.values()], 8)}."
-        return error.with_message(f"{of}. Candidate {number}: {error.message}{more}{kept if self.images else ''}")
+        if not_submitted := missing - len(self.errors):
+            more.append(f"{counted(not_submitted, 'was', 'were')} not submitted because of that")
+        text = f"Candidate {number} of {of}: {error.message} {'; '.join(more)}."
+        if isinstance(error, SubmitOutcomeUnknown):
+            text += " The gallery shows the pictures of the other candidates as well: they have the same request."
+        if self.images:
+            saved = listed([image["path"] for _, image in sorted(self.images.items())], of)
+            text += f" Saved: {saved}. A retry or a clear of the task with the same request keeps these."
+        return error.with_message(text)
 
     def records(self) -> list[dict[str, Any]]:
         """Return the image records, in the order of the candidates."""
@@ -210,27 +259,64 @@ class Candidates:
         generation = self.generations[number]
         self.images[number] = generation.reuse(client, mark_ai_generated=self._mark_ai_generated)
 
-    def _check(self, client: SyncClient, decided: Mapping[int, Decided], budget: Budget) -> None:
-        """Note what prevents submissions, before the first one is made."""
+    def _check(
+        self, client: SyncClient, decided: Mapping[int, Decided], budget: Budget, *, may_resubmit: bool
+    ) -> None:
+        """Note what prevents submissions, before the first one is made.
+
+        :param may_resubmit: whether those of unknown outcome are to be submitted, too.
+        """
         to_submit = []
         for number, (step, spec, *_) in decided.items():
             try:
                 if isinstance(step, Submit):
                     self.generations[number].check_place(spec, step)
                     to_submit.append(number)
-                elif isinstance(step, PictoryError) and not isinstance(step, SubmitOutcomeUnknown):
+                elif isinstance(step, SubmitOutcomeUnknown):
+                    to_submit += [number] if may_resubmit else []
+                elif isinstance(step, PictoryError):
                     raise step
             except PictoryError as error:
                 self.errors[number] = error
         if self.errors or not to_submit:
             return
         _, _, get_request, uploads = decided[to_submit[0]]
-        request, number = get_request(), len(to_submit)
+        number = len(to_submit)
         try:
+            request = get_request()
+            price = format_credits(CostEstimate((request,) * number).price)
+            self._log.info("%s to submit, %s AI credits as listed.", counted(number, "candidate"), price)
             if exceeded := check_submission(client, request, budget, uploads, number=number, log=self._log):
                 raise exceeded
         except PictoryError as error:
             self.errors[to_submit[0]] = error
+
+
+def check_left_over(others: Iterable[Generation], client: SyncClient) -> None:
+    """Raise if this task has paid for pictures that this attempt would not save, since ``candidates`` has changed.
+
+    :param others: pictures that the attempt does not have; the first one without a sidecar of this task ends them.
+    :raises RequestInvalid: names the job, which Pictory may still have the picture of.
+    :raises PictoryError: if that cannot be found out.
+    """
+    for other in others:
+        sidecar = other.record.existing_image().sidecar
+        if sidecar is None or sidecar.made_by != other.record.made_by:
+            return
+        job_id = sidecar.submission.job_id
+        if (
+            sidecar.state != BOUGHT
+            or job_id is None
+            or get_job(client, job_id).state in (JobState.FAILED, JobState.CLEANED)
+        ):
+            continue
+        path = sidecar.file
+        raise RequestInvalid(
+            f"Job {job_id} for {path} is paid for, and its picture is not saved yet. It was submitted by an "
+            f"attempt with another number of candidates. {NOTHING_SPENT} Set `candidates` back and clear the task: that "
+            f"saves the picture, for free. To give it up, delete {path}{SIDECAR_SUFFIX} and clear the task.",
+            fields=["candidates"],
+        )
 
 
 def _rank(error: PictoryError) -> int:

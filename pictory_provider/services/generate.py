@@ -123,6 +123,8 @@ class Generation:
     :param candidate: the number of the picture among the candidates of the task; ``None`` if there is only one.
     :ivar record: of the submission.
     :ivar job_id: as soon as it is known.
+    :ivar charges: of this task for this picture, certain or possible, when the attempt began.
+    :ivar spent_since_clear: AI credits of these since the task was last cleared.
     :ivar target: where the picture is saved: a retry keeps the path of the attempt that submitted the job.
     :raises RequestInvalid: for a path at which no picture can be saved.
     """
@@ -144,6 +146,8 @@ class Generation:
         self.record = SubmissionState(context, durable=durable, retries=retries, candidate=candidate)
         self.conn_id = conn_id
         self.job_id: str | None = None
+        self.charges = self.record.latest.purchases
+        self.spent_since_clear = 0.0
         self._cache_control = cache_control
         self.target = None if path is None else PictureTarget(path, cache_control=cache_control)
         self._existing: Reuse | None = None
@@ -309,17 +313,27 @@ class Generation:
         if self.job_id:
             self._log.warning("The task was killed. %s", job_keeps_running(self.job_id))
 
-    def find_on_record(self) -> bool:
+    def find_on_record(self, client: SyncClient) -> bool:
         """Find the job of this attempt after a deferral that has passed nothing on.
 
         :return: whether its picture is saved, so that :meth:`reuse` returns it.
+        :raises SubmitOutcomeUnknown: if only an intent is on record.
         """
         self.job_id, _ = self.record.find_job_id()
+        latest = self.record.latest
+        if self.job_id is None and latest.is_charged:
+            unknown = SubmitOutcomeUnknown.because("it was sent before a deferral, and its jobId is not on record")
+            raise self._with_evidence(client, latest.request or {}, unknown)
+        return self.job_id is not None and self.is_saved(self.job_id)
+
+    def is_saved(self, job_id: str) -> bool:
+        """Whether the picture of a job exists at the path; then :meth:`reuse` returns it."""
         existing = self.record.existing_image()
         sidecar = existing.sidecar if existing.has_its_picture else None
-        if sidecar and sidecar.submission.job_id == self.job_id:
-            self._existing = Reuse(sidecar, is_own=True)
-        return self._existing is not None
+        if sidecar is None or sidecar.submission.job_id != job_id:
+            return False
+        self._existing = Reuse(sidecar, is_own=True)
+        return True
 
     def restore_record(self, job_id: str, from_deferral: Any) -> None:
         """Read this attempt's record again after a deferral.
@@ -478,11 +492,15 @@ class Generation:
 
     def _first_step(self, client: SyncClient, spec: GenerationSpec) -> Submit | Adopt | Reuse | PictoryError:
         value = self._read_store()
+        existing = self.record.existing_image() if self.target else None
+        record = self.record  # of this task: afterwards it may be that of a picture that is reused
+        self.charges = record.latest.purchases
+        self.spent_since_clear = 0.0 if record.was_cleared else record.latest.credits_since_clear
         step: Step
-        if self.target is None:
+        if existing is None:
             step = decide_by_record(value, spec, to_buy="clear the task")
         else:
-            step = decide_at_path(self.record.existing_image(), value, spec)
+            step = decide_at_path(existing, value, spec)
         return self._poll_until_decided(client, spec, step)
 
     def _poll_until_decided(
@@ -553,11 +571,10 @@ class Generation:
 
 def budget_of(generations: Collection[Generation], client: SyncClient, max_credits: float | None) -> Budget:
     """Return the budget of a task, after the records of its pictures were read."""
-    records = [generation.record for generation in generations]
     return Budget(
         Limits.from_settings(client.settings, per_task=max_credits),
-        own=[charge for record in records for charge in record.latest.purchases],
-        this_task=sum(0.0 if each.was_cleared else each.latest.credits_since_clear for each in records),
+        own=[charge for generation in generations for charge in generation.charges],
+        this_task=sum(generation.spent_since_clear for generation in generations),
     )
 
 

@@ -6,7 +6,8 @@ The order of steps keeps every picture, wherever the process ends, and lets the 
 
 1. copy picture and sidecar to the names of a version, which must be free, or be this very copy;
 2. write the sidecar in state ``redo``, if it has not changed: from now on the next run buys a picture;
-3. remove the picture from its path. A task does this too, before it buys.
+3. note the job in the sidecars of earlier versions, for a user who moves one of them back;
+4. remove the picture from its path. A task does this too, before it buys.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ def redo(path: str) -> Moved:
                 f"Another process has just changed {target.sidecar_path}. {NOT_MOVED} A copy of the picture is at "
                 f"{target.beside(str(sidecar.moved_to)).path}. Run the command again."
             )
+    target.note_in_versions(sidecar)
     if left := target.inspect().sidecar:
         target.finish_redo(left)
     return Moved(target.path, sidecar, target.beside(str(sidecar.moved_to)).path, is_repeated)

@@ -218,6 +218,26 @@ class PictureTarget:
             self.inspect(with_picture=False)  # another process has written it: perhaps the same
         return self.last_sidecar == sidecar
 
+    def note_in_versions(self, sidecar: Sidecar) -> None:
+        """Note in the sidecar of each earlier version that the jobs after it were moved away.
+
+        If a user moves that version back to its place, the records of these jobs do not count.
+
+        :param sidecar: in state ``redo``.
+        :raises StorageFailed: if they cannot be read or written.
+        """
+        for number in itertools.count(1):
+            version = PictureTarget(version_name(self.path, number))
+            if version.name == sidecar.moved_to:
+                return
+            found = version.inspect(with_picture=False).sidecar
+            if found is None:
+                return
+            others = [each for each in sidecar.redone if each != found.submission.job_id]
+            redone = tuple(dict.fromkeys((*found.redone, *others)))
+            if redone != found.redone:
+                version.write_sidecar(replace(found, redone=redone))
+
     def finish_redo(self, sidecar: Sidecar) -> None:
         """Remove a picture that was moved, if the command that moved it was interrupted before it removed it.
 

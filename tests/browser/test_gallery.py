@@ -223,9 +223,9 @@ def test_the_command_that_buys_another_picture_can_be_copied_and_is_safe_in_a_sh
     frame = pictures_of(page)
     frame.locator(".open").first.click()
     dialog = frame.locator("dialog[open]")
-    command = dialog.locator("dt:text-is('Buy another') + dd")
+    command = dialog.locator("dt:text-is('Regenerate') + dd")
     assert shlex.split(command.inner_text()) == ["airflow", "pictory", "redo", path]
-    button = command.get_by_role("button", name="Copy: Buy another")
+    button = command.get_by_role("button", name="Copy: Regenerate")
     button.click()
     button.and_(frame.locator(".done")).wait_for()
     frame.evaluate(
@@ -239,7 +239,7 @@ def test_the_command_that_buys_another_picture_can_be_copied_and_is_safe_in_a_sh
     frame = pictures_of(page)
     frame.locator(".open").first.click()
     frame.locator("dialog[open]").wait_for()
-    assert frame.locator("dt:text-is('Buy another')").count() == 0
+    assert frame.locator("dt:text-is('Regenerate')").count() == 0
 
 
 def test_the_tab_of_a_dag_lists_its_runs(gallery, seen_by, run):

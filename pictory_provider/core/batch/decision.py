@@ -31,6 +31,7 @@ nothing, or a settled row        the picture of another request  refused; with `
 nothing, or a settled row        any other file                  refused; with ``overwrite`` submitted
 nothing, or a settled row        a folder there, or at its       refused, with ``overwrite`` too
                                  sidecar's name
+nothing, or a settled row        a version of another picture     refused, with ``overwrite`` too
 nothing, a settled row, or the   a sidecar: that job's picture   submitted; with another file there refused, or
 job of the sidecar               was moved, buy another          with ``overwrite`` submitted
 ===============================  ==============================  =================================================
@@ -224,10 +225,8 @@ def _without_page(row: Row, journal: Journal) -> Decision | None:
 def _by_folder(row: Row, existing: ExistingImage | None, *, overwrite: bool) -> Decision:
     if existing is None:
         return SUBMIT
-    if existing.folder:
-        return _refused("PLACE_TAKEN", f"{existing.folder} is a folder")
-    if existing.problem:
-        return _refused("SIDECAR_UNREADABLE", f"its sidecar cannot be read: {existing.problem}")
+    if (blocked := _blocked(existing)) is not None:
+        return blocked
     sidecar = existing.sidecar
     if sidecar and sidecar.state == INTENT:
         why = (
@@ -246,6 +245,17 @@ def _by_folder(row: Row, existing: ExistingImage | None, *, overwrite: bool) -> 
     if is_bought or existing.size is not None:
         return _refused("PLACE_TAKEN", _taken(existing))
     return SUBMIT
+
+
+def _blocked(existing: ExistingImage) -> Decision | None:
+    """Return the refusal of what may not be replaced, with ``overwrite`` either; ``None`` for anything else."""
+    if existing.folder:
+        return _refused("PLACE_TAKEN", f"{existing.folder} is a folder")
+    if existing.problem:
+        return _refused("SIDECAR_UNREADABLE", f"its sidecar cannot be read: {existing.problem}")
+    if existing.is_version:
+        return _refused("PLACE_TAKEN", "an earlier version of another picture exists there")
+    return None
 
 
 def _refused(code: str, why: str) -> Decision:

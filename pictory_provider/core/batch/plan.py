@@ -120,6 +120,7 @@ class Plan:
     :param replaces_changed: submit rows whose existing picture is of another request.
     :param resubmit: submit again, once per attempt, rows with an unknown outcome.
     :param max_in_flight: most jobs at Pictory at the same time.
+    :ivar to_submit: a heap with the place of each row that is still to be submitted, by :meth:`_rank`.
     """
 
     def __init__(
@@ -148,7 +149,7 @@ class Plan:
         self._left_over = (
             {same(entry.file_name): entry.key for entry in left_over(self.journal)} if self.bad else {}
         )
-        self._to_submit: list[tuple[bool, int]] = []
+        self.to_submit: list[tuple[bool, int]] = []
         self._before: dict[str, Entry | None] = {}
         self._waiting: dict[str, PendingJob] = {}
         for row in self.rows:
@@ -177,7 +178,7 @@ class Plan:
     @property
     def missing(self) -> list[Row]:
         """The rows that are still to be submitted, in this order: those that have failed before come last."""
-        return [self.rows[number] for _, number in sorted(self._to_submit)]
+        return first_missing(self, len(self.to_submit))
 
     def end_of(self, row: Row | BadRow) -> Decision:
         """Return the state of a row, and why.
@@ -211,11 +212,11 @@ class Plan:
 
         :param wave: the most paid requests in parallel.
         """
-        if self._to_submit:
+        if self.to_submit:
             most = self._most_at_once(wave)
             free = self._max_in_flight - len(self._waiting)
             # A wave costs as many writes as a single row, so wait until several can be submitted.
-            enough = max(1, min(most, self._max_in_flight // 4, len(self._to_submit)))
+            enough = max(1, min(most, self._max_in_flight // 4, len(self.to_submit)))
             if most and free >= enough:
                 return SubmitWave(self._wave(min(most, free)))
         if not self._waiting:
@@ -260,7 +261,7 @@ class Plan:
             before = self._before[row.key] = self.journal.get(row.key)
             again = before is not None and before.state in (INTENT, UNKNOWN) and before.tried >= header.cleared
             self.journal.put(Entry.intent(row, purchase, tried=header.tries, again=again, before=before))
-            heapq.heappop(self._to_submit)
+            heapq.heappop(self.to_submit)
 
     def unsent(self, rows: Iterable[Row]) -> bool:
         """Note that rows of a wave were never sent, even if :meth:`intend` was interrupted.
@@ -270,7 +271,7 @@ class Plan:
         announced = [row for row in rows if row.key in self._before]
         for row in announced:
             self._put_back(row)
-        self._to_submit = sorted({*self._to_submit, *map(self._rank, announced)})
+        self.to_submit = sorted({*self.to_submit, *map(self._rank, announced)})
         if self.error:
             self._stop(self.error)
         return bool(announced)
@@ -303,7 +304,7 @@ class Plan:
     def withdraw(self, row: Row) -> None:
         """Restore a row's entry, since its paid request was certainly not accepted, or never sent."""
         self._put_back(row)
-        heapq.heappush(self._to_submit, self._rank(row))
+        heapq.heappush(self.to_submit, self._rank(row))
         if self.error:
             self._stop(self.error)
 
@@ -315,7 +316,7 @@ class Plan:
         """
         for row in self.missing[after:]:
             self._end_unsubmitted(row, OVER_LIMIT, error.message)
-        self._to_submit = sorted(self._to_submit)[:after]
+        self.to_submit = sorted(self.to_submit)[:after]
 
     def saved(self, row: Row, picture: RowImage) -> None:
         """Note that a row's picture is saved, with its sidecar."""
@@ -354,7 +355,7 @@ class Plan:
         unsaved = self.journal.header.unsaved + 1
         self.journal.set_header(unsaved=unsaved)
         is_last = unsaved > breaker.UNSAVED and not self._is_test_running()
-        if self._to_submit and (unsaved == breaker.UNSAVED or is_last):
+        if self.to_submit and (unsaved == breaker.UNSAVED or is_last):
             self.stop(breaker.not_saved(code, message))
 
     def unknown(self, row: Row, message: str) -> None:
@@ -399,7 +400,7 @@ class Plan:
         self.error = self.error or error
         for row in self.missing:
             self._end_unsubmitted(row, breaker.code_of(self.error), self.error.message)
-        self._to_submit = []
+        self.to_submit = []
 
     def _end_unsubmitted(self, row: Row, code: str, message: str) -> None:
         entry = self.journal.get(row.key)
@@ -412,7 +413,7 @@ class Plan:
         self._ends[row.key] = decision
         self._counts[decision.state] += 1
         if decision.state is RowState.TO_DO:
-            heapq.heappush(self._to_submit, self._rank(row))
+            heapq.heappush(self.to_submit, self._rank(row))
         entry = self.journal.get(row.key)
         if decision.picture is not None and decision.state in (RowState.SAVED, RowState.REUSED):
             self._record_picture(row, entry, decision)
@@ -489,7 +490,7 @@ class Plan:
 
     def _submit_again(self, row: Row) -> None:
         self._end(row, SUBMIT)
-        heapq.heappush(self._to_submit, self._rank(row))
+        heapq.heappush(self.to_submit, self._rank(row))
 
     def _rank(self, row: Row) -> tuple[bool, int]:
         """Return what orders the rows that are to be submitted: those that have failed before come last.
@@ -503,7 +504,7 @@ class Plan:
         return any(entry is not None and entry.state == FAILED for entry in entries), number
 
     def _wave(self, size: int) -> tuple[Row, ...]:
-        rows = [self.rows[number] for _, number in heapq.nsmallest(size, self._to_submit)]
+        rows = first_missing(self, size)
         page = page_of(rows[0].index)
         return tuple(takewhile(lambda row: page_of(row.index) == page, rows))
 
@@ -542,12 +543,17 @@ def unit_of(plan: Plan) -> str:
     return "candidate" if plan.journal.header.candidates > 1 else "row"
 
 
+def first_missing(plan: Plan, number: int) -> list[Row]:
+    """Return the first rows of :attr:`Plan.missing`."""
+    return [plan.rows[place] for _, place in heapq.nsmallest(number, plan.to_submit)]
+
+
 def whole_rows(plan: Plan, number: int) -> int:
     """Return how many of the first missing pictures to submit, so that no row's candidates are divided.
 
     :param number: at most so many.
     """
-    missing = plan.missing
+    missing = first_missing(plan, number + 1)
     while 0 < number < len(missing) and missing[number].index == missing[number - 1].index:
         number -= 1
     return number
@@ -555,7 +561,7 @@ def whole_rows(plan: Plan, number: int) -> int:
 
 def with_rest(plan: Plan, wave: Sequence[Row]) -> list[Row]:
     """Return the rows of a wave, and the other missing candidates of its last row."""
-    rest = plan.missing[len(wave) :]
+    rest = first_missing(plan, len(wave) + plan.journal.header.candidates)[len(wave) :]
     return [*wave, *takewhile(lambda row: row.index == wave[-1].index, rest)]
 
 

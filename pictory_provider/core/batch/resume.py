@@ -55,6 +55,7 @@ from pictory_provider.core.batch.journal import (
     spending_to_keep,
 )
 from pictory_provider.core.batch.rows import CheckedTable, Row, digest_of, key_of, request_of
+from pictory_provider.core.picture_names import candidate_number
 from pictory_provider.core.resume import NOT_MOVED
 
 if TYPE_CHECKING:
@@ -196,7 +197,10 @@ def open_batch(
         )
     if error is None:
         return ResumedBatch.of_table(journal, start, table)
-    on_record = [row_of(entry) for entry in journal if not journal.is_left_over(entry.key)]
+    is_candidate = found.candidates > 1
+    on_record = [
+        row_of(entry, is_candidate=is_candidate) for entry in journal if not journal.is_left_over(entry.key)
+    ]
     on_record.sort(key=lambda row: row.index)
     of = max(len(on_record), (found.of - found.skipped) * found.candidates)
     return ResumedBatch(journal=journal, start=start, rows=on_record, of=of, skipped=found.skipped, error=error)
@@ -501,12 +505,16 @@ def _left_behind(entries: Sequence[Entry]) -> str | None:
     )
 
 
-def row_of(entry: Entry) -> Row:
-    """Return the row of an entry, without its other columns, which are not on record."""
+def row_of(entry: Entry, *, is_candidate: bool = False) -> Row:
+    """Return the row of an entry, without its other columns, which are not on record.
+
+    :param is_candidate: whether its file name has the number of a candidate.
+    """
     return Row(
         index=entry.index,
         file_name=entry.file_name,
         request=request_of(entry.request),
         key=entry.key,
         columns={},
+        candidate=candidate_number(entry.file_name) if is_candidate else None,
     )

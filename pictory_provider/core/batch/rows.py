@@ -306,6 +306,8 @@ class _Reading:
         bad = list(collisions(names))
         if refused_names and (not_saved := refused_names(name for _, name in names)):
             bad += [(index, f"{name!r} {not_saved[name]}") for index, name in names if name in not_saved]
+        if self._builder.candidates > 1:  # the names of a row's candidates have the same problem
+            bad = list({index: (index, problem) for index, problem in reversed(bad)}.values())
         if not bad:
             return
         by_index = {row.index: row for row in self.rows}

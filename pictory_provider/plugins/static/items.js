@@ -169,7 +169,7 @@ async function readXcoms(item, ti) {
 async function readCandidates(item) {
   const images = await xcom(item.ti, "images");
   const records = Array.isArray(images) ? images.filter((one) => one && typeof one === "object") : [];
-  item.candidates = records.map((record, at) => applySaved({ ...item, key: JSON.stringify([item.key, at]), why: null }, record, "images"));
+  item.candidates = records.map((record, at) => applySaved({ ...item, key: JSON.stringify([item.key, at]), why: null, summary: null }, record, "images"));
   return records.length > 0;
 }
 

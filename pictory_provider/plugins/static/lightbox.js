@@ -72,7 +72,7 @@ function detailsOf(item) {
     ["Prompt", item.prompt, "text"], ["Why", item.why, "text"], ["Model", item.model], ["Price", priceOf(item)],
     ["State", item.isReused ? "Reused: the file already existed" : item.state === "done" ? null : item.summary || stateOf(item)],
     ["Size", size], ["Task", item.task], ["File", item.path || item.name, "copy"], ["Job", item.job, "copy"],
-    ["Buy another", redoOf(item), "copy"],
+    ["Regenerate", redoOf(item), "copy"],
   ];
   return rows.filter(([, value]) => value).flatMap(([name, value, how]) => {
     const text = el("span", {}, value);

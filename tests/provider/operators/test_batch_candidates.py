@@ -112,6 +112,13 @@ def test_a_bad_row_is_one_in_the_error_and_counts_all_its_candidates(pictory, tr
     assert [line["file_name"] for line in lines(folder / "failed.jsonl")] == NAMES[2:4]
 
 
+def test_two_rows_of_one_file_name_are_one_bad_row(tries, folder):
+    rows = [{"prompt": prompt, "file_name": "a.png"} for prompt in lamps(2)]
+    with pytest.raises(PictoryRequestInvalid, match=says("1 of 2 rows cannot be bought")):
+        tries(rows, candidates=8)
+    assert len(lines(folder / "failed.jsonl")) == 1
+
+
 def test_the_paid_candidates_of_a_row_that_is_bad_now_are_saved(pictory, tries, folder, rows):
     pictory.script("picture", "server-error", times=-1)
     with pytest.raises(PictoryUnavailable):

@@ -271,9 +271,9 @@ def test_an_unknown_outcome_stops_submissions_and_what_was_bought_is_saved(picto
         attempts()
     text = str(failed.value)
     assert "2 of 3 candidates have no picture" in text
-    assert "Candidate 2:" in text
+    assert "Candidate 2 of 3: " in text
     assert "--candidate 2" in text
-    assert "1 more was not submitted" in text
+    assert "1 was not submitted" in text
     assert files(path.parent) == ["a.1.png", "a.1.png.json", "a.2.png.json"]
     assert bills(pictory) == 2
     with pytest.raises(PictorySubmitOutcomeUnknown):
@@ -312,7 +312,7 @@ def test_an_error_before_the_deferral_is_raised_after_it(pictory, attempts, path
     end_all(pictory)
     kwargs = {"event": event_of(deferral.value), **json.loads(json.dumps(deferral.value.kwargs))}
     task = attempts.make(deferrable=True, path="/elsewhere/b.png")
-    with pytest.raises(PictoryRequestInvalid, match=says("Candidate 3:")):
+    with pytest.raises(PictoryRequestInvalid, match=says("Candidate 3 of 3:")):
         task.execute_complete(attempts.context, **kwargs)
     assert files(path.parent) == ["a.1.png", "a.1.png.json", "a.2.png", "a.2.png.json"]
 
@@ -356,3 +356,114 @@ def test_a_kill_is_reported_for_each_job(pictory, attempts, capsys):
     attempts.task.on_kill()
     said = capsys.readouterr().out
     assert [said.count(f"Job {job_id} keeps running") for job_id in pictory.account.jobs] == [1] * 3
+
+
+# Edits, other runs and files that move meanwhile ----------------------------------------------------------
+
+
+def defer(attempts, pictory, **kwargs):
+    """Run an attempt until it defers, let its jobs end, and return the arguments of its resumption."""
+    pictory.account.seconds = 3600
+    attempts.begin(deferrable=True, **kwargs)
+    with pytest.raises(TaskDeferred) as deferral:
+        attempts.task.execute(attempts.context)
+    end_all(pictory)
+    pictory.account.seconds = 0
+    return {"event": event_of(deferral.value), **json.loads(json.dumps(deferral.value.kwargs))}
+
+
+def pngs(path):
+    return [name for name in files(path.parent) if name.endswith(".png")]
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (2, 3), (3, 2), (3, 1)])
+def test_a_deferred_task_saves_what_it_has_bought_although_the_number_is_edited(
+    pictory, attempts, path, before, after
+):
+    kwargs = defer(attempts, pictory, candidates=before)
+    attempts.make(candidates=after).execute_complete(attempts.context, **kwargs)
+    expected = ["a.png"] if before == 1 else [f"a.{number}.png" for number in range(1, before + 1)]
+    assert pngs(path) == expected
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (3, 2), (3, 1)])
+@pytest.mark.parametrize("is_cleared", [False, True])
+def test_paid_pictures_of_another_number_are_not_left_behind(pictory, attempts, path, before, after, is_cleared):
+    pictory.script("picture", "server-error", times=-1)
+    with pytest.raises(PictoryUnavailable):
+        attempts(candidates=before)
+    pictory.clear_faults()
+    if is_cleared:
+        attempts.max_tries += 1
+    with pytest.raises(PictoryRequestInvalid, match=says("is paid for, and its picture is not saved yet")):
+        attempts(candidates=after)
+    assert bills(pictory) == before
+    attempts.max_tries += 1
+    attempts(candidates=before)
+    attempts.max_tries += 1
+    attempts(candidates=after)
+    assert bills(pictory) == len(pngs(path))
+
+
+def test_what_another_run_has_paid_does_not_count_against_the_limits_of_this_one(
+    pictory, attempts, make, path, monkeypatch
+):
+    attempts()
+    redo(str(path.with_name("a.2.png")))
+    attempts.of_another_run("second")(max_credits=2)
+    assert bills(pictory) == 4
+    monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(credits_per_day=10))
+    attempts.of_another_run("third")(candidates=4)
+    assert bills(pictory) == 5
+
+
+def test_a_resubmission_is_in_the_price_that_is_checked_before_the_first_purchase(pictory, attempts):
+    pictory.script("submit", "drop-after")
+    with pytest.raises(PictorySubmitOutcomeUnknown):
+        attempts()
+    before = bills(pictory)
+    with pytest.raises(PictoryBudgetExceeded, match=says("The 3 pictures cost 6")):
+        attempts(on_unknown_submit="resubmit", max_credits=6)
+    assert bills(pictory) == before
+
+
+def test_one_job_is_not_the_picture_of_two_candidates(pictory, attempts, path):
+    attempts(candidates=2)
+    sidecar = path.with_name("a.2.png.json")  # a user has recorded the job of the first one
+    said = json.loads(sidecar.read_text()) | {"job_id": next(iter(pictory.account.jobs))}
+    sidecar.write_text(json.dumps(said))
+    with pytest.raises(PictoryRequestInvalid, match=says("is on record for candidate 1, too")):
+        attempts.of_another_run("second")(candidates=2)
+    assert bills(pictory) == 2
+
+
+def test_an_unknown_outcome_is_reported_as_such_if_airflow_has_ended_the_deferral(pictory, attempts):
+    pictory.script("submit", "drop-after", every=2)
+    defer(attempts, pictory)
+    with pytest.raises(PictorySubmitOutcomeUnknown, match=says("Candidate 2 of 3:")):
+        attempts.make().resume_execution("__fail__", {"error": "Trigger timeout"}, attempts.context)
+
+
+def test_a_limit_skips_the_task_after_a_deferral_too(pictory, attempts):
+    pictory.script("picture", "server-error", times=-1)
+    with pytest.raises(PictoryUnavailable):
+        attempts(candidates=2)
+    pictory.clear_faults()
+    attempts.clear()
+    for job in pictory.account.jobs.values():
+        job.seconds = 3600
+    arguments = {"candidates": 3, "max_credits": 1, "on_budget": "skip"}
+    kwargs = defer(attempts, pictory, **arguments)
+    with pytest.raises(AirflowSkipException):
+        attempts.make(**arguments).execute_complete(attempts.context, **kwargs)
+
+
+def test_a_picture_that_is_moved_while_the_task_waits_is_bought_by_the_retry(pictory, attempts, path):
+    attempts(candidates=2)
+    attempts.clear()
+    kwargs = defer(attempts, pictory)
+    redo(str(path.with_name("a.1.png")))
+    with pytest.raises(PictoryUnavailable, match=says("was moved or replaced while the task waited")):
+        attempts.make().execute_complete(attempts.context, **kwargs)
+    attempts()
+    assert (bills(pictory), names(attempts)) == (4, ["a.1.png", "a.2.png", "a.3.png"])

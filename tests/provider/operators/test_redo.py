@@ -83,6 +83,45 @@ def jobs_of(folder):
 # One picture --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_an_old_version_that_a_user_moves_back_is_reused_although_its_successor_is_on_record(
+    pictory, try_of, path, way
+):
+    old = try_of("first")
+    redo(str(path))
+    try_of("first", clears=1)
+    redo(str(path))
+    for end in ("", ".json"):
+        Path(f"{path.with_name('a.v1.png')}{end}").replace(f"{path}{end}")
+    run, clears = WAYS[way]
+    again = try_of(run, clears=clears + 1)
+    assert (again["job_id"], again["path"], len(pictory.account.jobs)) == (old["job_id"], str(path), 2)
+    assert sorted(jobs_of(path.parent)) == ["a.png", "a.v2.png"]
+
+
+@pytest.mark.parametrize("overwrite", [True, "changed"])
+def test_a_version_is_never_replaced(pictory, try_of, path, overwrite):
+    try_of("first")
+    redo(str(path))
+    kept = path.with_name("a.v1.png").read_bytes()
+    with pytest.raises(PictoryRequestInvalid, match=says("an earlier version of another picture is there")):
+        try_of("second", path=str(path.with_name("a.v1.png")), overwrite=overwrite, prompt=OTHER)
+    assert (path.with_name("a.v1.png").read_bytes(), len(pictory.account.jobs)) == (kept, 1)
+
+
+@pytest.mark.parametrize("moved_to", ["a.png", "x/a.png", "../covers/a.png", "a.v1.png/../a.png", "b.v1.png", ""])
+def test_a_sidecar_that_names_no_version_removes_nothing(pictory, try_of, path, moved_to):
+    try_of("first")
+    said = sidecar(path)
+    Path(f"{path}.json").write_text(json.dumps(said | {"state": "redo", "may_be": [said], "moved_to": moved_to}))
+    with pytest.raises(RequestInvalid, match=says("its sidecar cannot be read")):
+        redo(str(path))
+    with pytest.raises(PictoryRequestInvalid):
+        try_of("second")
+    assert path.exists()
+    assert len(pictory.account.jobs) == 1
+
+
 @pytest.mark.parametrize("deferrable", [False, True])
 @pytest.mark.parametrize("way", WAYS)
 def test_the_next_run_buys_exactly_one_new_picture_and_the_old_one_is_kept(pictory, try_of, path, way, deferrable):
@@ -235,7 +274,7 @@ REFUSED = {
     "a job": (lambda path: edited(path, state="bought"), r"has not finished with it \(job "),
     "an unreadable sidecar": (lambda path: edited(path, version=2), "cannot be read: its version is 2"),
     "a later state": (lambda path: edited(path, state="later"), "cannot be read: its state is 'later'"),
-    "no place that it was moved to": (lambda path: edited(path, state="redo"), "its moved_to is missing"),
+    "no place that it was moved to": (lambda path: edited(path, state="redo"), "its moved_to is not the name of a version"),
 }
 
 

@@ -730,7 +730,10 @@ def test_a_column_whose_name_is_almost_a_fields_is_data_and_a_warning_says_so_on
         ({"prompt": 12345}, "prompt is of type int, not a string"),
         ({"prompt": "A lamp", "model": "dall-e"}, "model 'dall-e' is not among"),
         ({"prompt": "A lamp", "aspect_ratio": "16:09:00"}, "aspect_ratio '16:09:00' is not among"),
-        ({"prompt": "A lamp", "reference_image_url": "a.png"}, "reference_image_url does not begin"),
+        (
+            {"prompt": "A lamp", "reference_image_url": "a.png"},
+            "reference_image_url 'a.png' is neither an absolute URL",
+        ),
         ({"prompt": "A lamp", "reference_image_url": "file:///a.png"}, "'file:///a.png' is a local file"),
         ({"prompt": "A lamp", "reference_image_url": "s3://key:secret@b/a.png"}, "has a password"),
         ({"prompt": "A lamp", "file_name": 0}, "file_name 0 is of type int"),
