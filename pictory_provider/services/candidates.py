@@ -313,8 +313,9 @@ def check_left_over(others: Iterable[Generation], client: SyncClient) -> None:
         path = sidecar.file
         raise RequestInvalid(
             f"Job {job_id} for {path} is paid for, and its picture is not saved yet. It was submitted by an "
-            f"attempt with another number of candidates. {NOTHING_SPENT} Set `candidates` back and clear the task: that "
-            f"saves the picture, for free. To give it up, delete {path}{SIDECAR_SUFFIX} and clear the task.",
+            f"attempt with another number of candidates. {NOTHING_SPENT} Set `candidates` back and clear the "
+            f"task: that saves the picture, for free. To give it up, delete {path}{SIDECAR_SUFFIX} and clear the "
+            "task.",
             fields=["candidates"],
         )
 

@@ -319,6 +319,17 @@ def heading_of(text: str) -> str:
     return fitting[0]
 
 
+def left_behind(pictory, path):
+    """Change the number of candidates while two are paid for and not saved."""
+    arguments = {"task_id": "g", "prompt": PROMPT, "path": str(path), "deferrable": False}
+    attempts = Attempts(lambda **more: GenerateImageOperator(**arguments, **more))
+    pictory.script("picture", "server-error", times=-1)
+    with pytest.raises(exceptions.PictoryUnavailable):
+        attempts(candidates=2)
+    pictory.clear_faults()
+    attempts()
+
+
 def buy_within(pictory, monkeypatch, limits=None, **arguments):
     monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(**(limits or {})))
     task = GenerateImageOperator(task_id="g", prompt=PROMPT, **arguments)
@@ -486,6 +497,7 @@ def occurrences(pictory, monkeypatch, tmp_path, timing):
     yield lambda: hook.generate_image("four")
     yield lambda: hook.generate_image(PROMPT, model="dall-e")
     yield lambda: hook.generate_image(PROMPT, reference_image_url="a.png")
+    yield lambda: hook.generate_image(PROMPT, reference_image_url="ftp://host/a.png")
     yield lambda: hook.generate_image(PROMPT, reference_image_url="/srv/a.png")
     yield lambda: hook.upload_reference(str(there))
 
@@ -513,6 +525,7 @@ def occurrences(pictory, monkeypatch, tmp_path, timing):
     yield lambda: paint(None)
     yield lambda: paint(tmp_path / "many.png", candidates=9)
     yield lambda: (pictory.plan("failed"), paint(tmp_path / "several.png", candidates=2))
+    yield lambda: left_behind(pictory, tmp_path / "left.png")
     yield lambda: paint(tmp_path)
     yield lambda: paint(loop)
     yield lambda: paint(too_long)

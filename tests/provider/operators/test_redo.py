@@ -274,7 +274,10 @@ REFUSED = {
     "a job": (lambda path: edited(path, state="bought"), r"has not finished with it \(job "),
     "an unreadable sidecar": (lambda path: edited(path, version=2), "cannot be read: its version is 2"),
     "a later state": (lambda path: edited(path, state="later"), "cannot be read: its state is 'later'"),
-    "no place that it was moved to": (lambda path: edited(path, state="redo"), "its moved_to is not the name of a version"),
+    "no place that it was moved to": (
+        lambda path: edited(path, state="redo"),
+        "its moved_to is not the name of a version",
+    ),
 }
 
 
