@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pictory_provider.api.errors import (
     NOTHING_SPENT,
     BudgetExceeded,
+    JobNotFound,
     PictoryError,
     RequestInvalid,
     SubmitOutcomeUnknown,
@@ -242,7 +243,9 @@ class Candidates:
             text += " The gallery shows the pictures of the other candidates as well: they have the same request."
         if self.images:
             saved = listed([image["path"] for _, image in sorted(self.images.items())], of)
-            text += f" Saved: {saved}. A retry or a clear of the task with the same request keeps these."
+            text += f" Saved: {saved}."
+            if not self._overwrite:
+                text += " A retry or a clear of the task with the same request keeps these."
         return error.with_message(text)
 
     def records(self) -> list[dict[str, Any]]:
@@ -304,11 +307,7 @@ def check_left_over(others: Iterable[Generation], client: SyncClient) -> None:
         if sidecar is None or sidecar.made_by != other.record.made_by:
             return
         job_id = sidecar.submission.job_id
-        if (
-            sidecar.state != BOUGHT
-            or job_id is None
-            or get_job(client, job_id).state in (JobState.FAILED, JobState.CLEANED)
-        ):
+        if sidecar.state != BOUGHT or job_id is None or _has_failed(client, job_id):
             continue
         path = sidecar.file
         raise RequestInvalid(
@@ -318,6 +317,14 @@ def check_left_over(others: Iterable[Generation], client: SyncClient) -> None:
             "task.",
             fields=["candidates"],
         )
+
+
+def _has_failed(client: SyncClient, job_id: str) -> bool:
+    """Whether a job certainly has no picture. One that Pictory does not know may have one in another account."""
+    try:
+        return get_job(client, job_id).state in (JobState.FAILED, JobState.CLEANED)
+    except JobNotFound:
+        return False
 
 
 def _rank(error: PictoryError) -> int:

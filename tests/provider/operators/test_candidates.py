@@ -405,6 +405,23 @@ def test_paid_pictures_of_another_number_are_not_left_behind(pictory, attempts, 
     assert bills(pictory) == len(pngs(path))
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_job_that_was_left_behind_can_be_given_up(pictory, attempts, path, is_known):
+    pictory.plan("failed")
+    pictory.script("picture", "server-error", times=-1)
+    with pytest.raises(PictoryUnavailable):
+        attempts(candidates=2)
+    pictory.clear_faults()
+    if not is_known:
+        pictory.account.jobs.clear()
+    with pytest.raises(PictoryRequestInvalid, match=says("To give it up, delete a.(1|2).png.json")):
+        attempts(candidates=1)
+    for number in (1, 2):
+        path.with_name(f"a.{number}.png.json").unlink()
+    attempts(candidates=1)
+    assert pngs(path) == ["a.png"]
+
+
 def test_what_another_run_has_paid_does_not_count_against_the_limits_of_this_one(
     pictory, attempts, make, path, monkeypatch
 ):
