@@ -271,9 +271,10 @@ class Budget:
             self.own.remove(purchase)
         self._add(-purchase.price)
 
-    def refusal(self, estimate: CostEstimate, now: float) -> PictoryError | None:
+    def refusal(self, estimate: CostEstimate, now: float, *, is_partial: bool = False) -> PictoryError | None:
         """Return the error if a purchase would exceed a limit; ``None`` if it is allowed.
 
+        :param is_partial: whether a part of it may be bought, or it is only planned.
         :return: :class:`BudgetExceeded`; :class:`RequestInvalid` if a model has no listed price.
         """
         if not self.limits.are_set:
@@ -284,9 +285,12 @@ class Budget:
         if not over:
             return None
         left = " ".join(f"The limit {each.limit} leaves {each}. {each.remedy}" for each in over)
-        nothing = "it was not bought" if len(estimate.requests) == 1 else "none of these was bought"
+        is_one = len(estimate.requests) == 1
+        outcome = f", so {'it was not' if is_one else 'none of these was'} bought"
+        if is_partial:
+            outcome = "" if is_one else f": it is enough for {self.affordable(estimate, now)}"
         return BudgetExceeded(
-            f"{estimate}, which is over a limit, so {nothing}. {left} Then clear the task.",
+            f"{estimate}, which is over a limit{outcome}. {left} Then clear the task.",
             limits=[each.limit for each in over],
             asked=estimate.price,
             left=max(0.0, round(min(each.left for each in over), 6)),

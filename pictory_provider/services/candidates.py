@@ -290,7 +290,7 @@ class Candidates:
             price = format_credits(CostEstimate((request,) * number).price)
             self._log.info("%s to submit, %s AI credits as listed.", counted(number, "candidate"), price)
             if exceeded := check_submission(client, request, budget, uploads, number=number, log=self._log):
-                raise exceeded
+                raise exceeded.with_message(f"{exceeded.message} None of these was bought.")
         except PictoryError as error:
             self.errors[to_submit[0]] = error
 

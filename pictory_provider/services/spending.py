@@ -131,7 +131,7 @@ def affordable(
     :raises RequestInvalid: as :func:`reserve`.
     :raises Unavailable: as :func:`reserve`.
     """
-    refusal = _refusal(client, budget, estimate, log=log)
+    refusal = _refusal(client, budget, estimate, is_partial=True, log=log)
     if refusal is None:
         return len(estimate.requests), None
     if not isinstance(refusal, BudgetExceeded):
@@ -141,16 +141,20 @@ def affordable(
     return number, refusal
 
 
-def _refusal(client: SyncClient, budget: Budget, estimate: CostEstimate, *, log: Log) -> PictoryError | None:
+def _refusal(
+    client: SyncClient, budget: Budget, estimate: CostEstimate, *, is_partial: bool = False, log: Log
+) -> PictoryError | None:
     """Ask the account, and return the error if a limit leaves too little.
 
     If a day or a month is about to begin, this waits for it.
+
+    :param is_partial: as in :meth:`Budget.refusal`.
     """
 
     def refused() -> PictoryError | None:
         if estimate.price is not None:
             ask_account(client, budget, log=log)
-        return budget.refusal(estimate, time.time())
+        return budget.refusal(estimate, time.time(), is_partial=is_partial)
 
     refusal = refused()
     if isinstance(refusal, BudgetExceeded) and (wait := budget.until_anew(refusal.limits, time.time())):

@@ -199,6 +199,7 @@ def tests(environment: Environment, python: Path, folder: Path, *, is_quick: boo
     if is_quick and not environment.floors:
         left_out += OF_DECISIONS
     is_newest = environment.airflow == list(RELEASES)[-1]
+    is_between = not environment.floors and not is_newest
     chosen = [
         [
             "--numprocesses",
@@ -210,7 +211,7 @@ def tests(environment: Environment, python: Path, folder: Path, *, is_quick: boo
         ],
         # By themselves: the browser leaves an event loop running in its process.
         [*IN_A_BROWSER, *(OF_THE_NEWEST if is_newest else ())],
-    ]
+    ][: 1 if is_quick and is_between else 2]
     # With this variable every process would compile all modules that it imports.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     output, code = "", 0

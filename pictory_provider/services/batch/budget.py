@@ -12,7 +12,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from pictory_provider.api.errors import PictoryError
+from pictory_provider.api.errors import BudgetExceeded, PictoryError
 from pictory_provider.api.text import counted
 from pictory_provider.core.batch.decision import RowState
 from pictory_provider.core.batch.journal import budget_of
@@ -23,7 +23,6 @@ from pictory_provider.services.spending import affordable, ask_account, check, r
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from pictory_provider.api.errors import BudgetExceeded
     from pictory_provider.client.retrying import Log
     from pictory_provider.client.throttle import PacedClient
     from pictory_provider.core.batch.plan import Plan
@@ -116,9 +115,12 @@ class BatchBudget:
         try:
             estimate = CostEstimate(tuple(row.request for row in rows))
             return check(client, self._budget_of(client), estimate, log=self._log, tags=self._tags)
+        except BudgetExceeded as error:
+            what_else = 'To buy as many rows as the limits allow, set on_budget="partial".'
+            self._plan.stop(error.with_message(f"{error.message} {what_else}"))
         except PictoryError as error:
             self._plan.stop(error)
-            return None
+        return None
 
     def _budget_of(self, client: PacedClient) -> Budget:
         """Return the budget, with the connection's current limits."""

@@ -182,13 +182,14 @@ def test_another_file_in_its_place_is_refused_and_nothing_is_bought(pictory, fol
     assert billed(pictory) == {A: 1, B: 1, C: 1}
 
 
-def test_a_row_with_the_name_of_a_version_does_not_replace_it(pictory, folder):
+@pytest.mark.parametrize("overwrite", [True, "changed"])
+def test_a_row_with_the_name_of_a_version_does_not_replace_it(pictory, folder, overwrite):
     run(Tries(folder))
     redo(str(folder / "b.png"))
     version = (folder / "b.v1.png").read_bytes()
     rows = [*ROWS, {"sku": "b.v1", "prompt": "A cup"}]
-    with pytest.raises(PictoryRequestInvalid, match=says("the picture of another request exists there")):
-        run(Tries(folder).of_another_run("second"), rows, overwrite="changed")
+    with pytest.raises(PictoryRequestInvalid, match=says("an earlier version of another picture exists there")):
+        run(Tries(folder).of_another_run("second"), rows, overwrite=overwrite)
     assert (folder / "b.v1.png").read_bytes() == version
     assert billed(pictory) == {A: 1, B: 1, C: 1}
 

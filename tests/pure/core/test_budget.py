@@ -567,6 +567,10 @@ def test_a_refusal_names_the_tightest_headroom_and_all_limits_that_are_too_small
         "max_credits leaves 6.5 of 8, since this task has spent 1.5. Raise or remove max_credits of the "
         "task. The limit credits_per_day leaves 2 of 50"
     )
+    partial = budget.refusal(estimate(2, 4, 2), NOW, is_partial=True)
+    assert partial.message.startswith(
+        "The 3 pictures cost 8 AI credits as listed, which is over a limit: it is enough for 1. The limit "
+    )
 
 
 @pytest.mark.parametrize(
