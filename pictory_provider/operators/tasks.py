@@ -254,10 +254,8 @@ class CandidatesTask:
 
         answers = {number: job.answer for number, job in jobs.items()}
         for number, result in wait_for_all(operator, hook, waits, answers, carried):
-            saved, target = (
-                candidates.ended(hook.get_conn(), number, result),
-                candidates.generations[number].target,
-            )
+            target = candidates.generations[number].target
+            saved = candidates.ended(hook.get_conn(), number, result)
             if saved and target:
                 report_lineage(hook, saved, target.uri)
         images = candidates.records()

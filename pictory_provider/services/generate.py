@@ -104,6 +104,7 @@ class Decided(NamedTuple):
     """What an attempt does first.
 
     :param get_request: makes the request at its first call.
+    :param uploads: upload its reference image, if the operator may.
     """
 
     step: Submit | Adopt | Reuse | PictoryError

@@ -110,7 +110,6 @@ def reserve_partly(
     """Charge as many pictures of an estimate as the limits allow, from its beginning.
 
     :param cut: returns how many to charge if so many are allowed.
-
     :return: their charges, and why no more are allowed.
     :raises RequestInvalid: as :func:`reserve`.
     :raises Unavailable: as :func:`reserve`.

@@ -127,10 +127,11 @@ def wait_for_all(
     :param kwargs: returns the arguments of ``execute_complete``, in addition to the event.
     """
     watchers = {number: SyncWatcher(wait.poller(), hook, log=task.log) for number, wait in waits.items()}
+    known = dict(answers)
     while watchers:
         pauses = {}
         for number, watcher in list(watchers.items()):
-            answer, answers = answers.get(number), {**answers, number: None}
+            answer = known.pop(number, None)
             decision = watcher.poll() if answer is None else watcher.handle(answer)
             if isinstance(decision, Wait):
                 pauses[number] = decision.seconds

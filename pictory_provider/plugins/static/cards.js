@@ -91,7 +91,7 @@ export function placeholder(item) {
     return el("div.none", {}, svg(SIGNS.picture), el("span", {}, "Submitted; no task waits for it"));
   }
   return el("div.none", {}, svg(SIGNS.gone),
-    el("span", {}, item.path ? "Saved, but not below [pictory] gallery_paths" : "No longer available at Pictory"));
+    el("span", {}, item.path ? "Saved, but not shown here: is it below [pictory] gallery_paths?" : "No longer available at Pictory"));
 }
 
 const grids = new Map();

@@ -132,7 +132,7 @@ def test_the_paid_candidates_of_a_row_that_is_bad_now_are_saved(pictory, tries, 
 
 
 @pytest.mark.parametrize("names", [["a.png", "a.1.png"], ["a.png", "a"]])
-def test_the_names_of_candidates_may_not_collide(pictory, tries, names):
+def test_a_row_named_like_a_candidate_of_another_row_is_not_in_its_way(pictory, tries, names):
     rows = [{"prompt": prompt, "file_name": name} for prompt, name in zip(lamps(2), names, strict=True)]
     tries(rows, candidates=2)
     assert len(pictory.account.jobs) == 4
