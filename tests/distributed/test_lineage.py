@@ -39,7 +39,7 @@ def datasets(pictory, storage, private, tmp_path):  # noqa: F811
             completed = [
                 event for event in completed if event["eventType"] == "COMPLETE" and "." in event["job"]["name"]
             ]
-            if len(completed) == 4:
+            if len(completed) == 7:  # one is mapped over the two jobs of the candidates
                 break
     return {
         event["job"]["name"].partition(".")[2]: tuple(
@@ -60,3 +60,4 @@ def test_input_and_output_have_their_real_names(datasets, pictory, tmp_path):
     assert outputs == [("file", f"{tmp_path}/downloaded.png")]
     assert [namespace for namespace, _ in inputs] == [host]
     assert datasets["submitted"] == ([], [])
+    assert datasets["candidates"] == ([], [("file", f"{tmp_path}/fog.{number}.png") for number in (1, 2)])

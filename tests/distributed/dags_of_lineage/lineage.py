@@ -9,6 +9,7 @@ import os
 from airflow.sdk import DAG
 
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
+from pictory_provider.sensors.pictory import PictoryJobSensor
 
 PICTURES = os.environ.get("LINEAGE_PICTURES", "/tmp")
 
@@ -29,3 +30,7 @@ with DAG(dag_id="lineage", schedule=None):
     downloaded = DownloadImageOperator(
         task_id="downloaded", job_id=submitted.output, path=f"{PICTURES}/downloaded.png", retries=3
     )
+    candidates = GenerateImageOperator(
+        task_id="candidates", prompt="A lighthouse in the fog", path=f"{PICTURES}/fog.png", candidates=2
+    )
+    PictoryJobSensor.partial(task_id="wait").expand(job_id=candidates.output)
