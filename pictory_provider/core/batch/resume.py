@@ -201,7 +201,7 @@ def open_batch(
     on_record = [
         row_of(entry, is_candidate=is_candidate) for entry in journal if not journal.is_left_over(entry.key)
     ]
-    on_record.sort(key=lambda row: row.index)
+    on_record.sort(key=lambda row: (row.index, row.candidate or 0))
     of = max(len(on_record), (found.of - found.skipped) * found.candidates)
     return ResumedBatch(journal=journal, start=start, rows=on_record, of=of, skipped=found.skipped, error=error)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -23,9 +24,12 @@ from pictory_provider.cli.spending import by_day, by_kind, by_model, rows
 from pictory_provider.core.attempt import MadeBy
 from pictory_provider.core.sidecar import SavedFile, Sidecar
 from pictory_provider.core.submission import Submission
+from pictory_provider.exceptions import PictorySubmitOutcomeUnknown
+from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.provider_info import get_provider_info
 from pictory_provider.simulator import Simulator
 from pictory_provider.storage.pictures import PictureTarget
+from tests.driver import Attempts
 from tests.provider.batches import painted
 from tests.provider.waits import buy
 
@@ -326,6 +330,37 @@ def test_a_job_is_recorded_where_the_operator_reads_it(pictory, run, database):
     assert Submission.from_dict(stored).is_from_user
     assert not database.cleared
     assert "Clear the task, on its page in Airflow or here with --clear; then it uses this job." in text
+
+
+@pytest.mark.parametrize("has_store", [True, False])
+def test_the_command_of_an_error_lets_one_candidate_adopt_its_job(
+    pictory, run, database, on_airflow, tmp_path, timing, has_store
+):
+    timing(read_budget=0.05)
+    path = str(tmp_path / "a.png")
+    arguments = {"task_id": "generate", "prompt": "A vase", "path": path, "candidates": 2, "deferrable": False}
+    attempts = Attempts(lambda: GenerateImageOperator(**arguments), has_store=has_store)
+    pictory.script("submit", "drop-after", every=2)
+    with pytest.raises(PictorySubmitOutcomeUnknown) as failed:
+        attempts()
+    command = re.search(r"adopt (covers .+? --clear)", " ".join(str(failed.value).split()))[1]
+    each = instance(dag_id="covers", run_id="first", task_id="generate", path=path)
+    database.instances = (each,)
+    if has_store:
+        database.state = {(each, key): value for key, value in attempts.store.rows.items()}
+    else:
+        on_airflow((3, 2))
+    job_id = list(pictory.account.jobs)[1]  # that a user has found
+    code, _, text = run("adopt", *command.replace("JOBID", job_id).split())
+    assert code == 0, text
+    if has_store:
+        attempts.store.rows = {key: value for (_, key), value in database.state.items()}
+    attempts.clear()
+    assert attempts() == list(pictory.account.jobs)
+    assert (len(pictory.account.jobs), sorted(file.name for file in tmp_path.glob("*.png"))) == (
+        2,
+        ["a.1.png", "a.2.png"],
+    )
 
 
 def test_a_task_without_a_record_is_refused_since_it_would_not_read_one(pictory, run, database):
