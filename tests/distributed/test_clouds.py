@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 from airflow.sdk.io import attach, store
 
+from pictory_provider.services.redo import redo
 from pictory_provider.storage import objects
 from pictory_provider.storage.files import AlreadyExists, Changed, Content, Headers, is_same_version
 from pictory_provider.storage.objects import ObjectFiles
@@ -192,13 +193,19 @@ def test_a_storage_without_conditions_is_read_before_it_is_written_and_that_is_l
     assert [message for message in logged if "does not support conditional writes" in message] == logged[:1]
 
 
-def test_a_batch_is_saved_continued_and_reused(cloud, pictory, monkeypatch):
+@pytest.fixture
+def folder(cloud, pictory, monkeypatch):
+    """Return the URL of a new folder in the cloud, for batches of a new account."""
     monkeypatch.setattr(store, "_STORE_CACHE", {})
     attach(cloud.name, fs=cloud.fs)
     pictory.reset()
     pictory.account.seconds = 0
     monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(requests_per_second=200))
-    folder, table = f"{cloud.name}://{servers.BUCKET}/{uuid4().hex}", [f"A lamp, number {n}" for n in range(12)]
+    return f"{cloud.name}://{servers.BUCKET}/{uuid4().hex}"
+
+
+def test_a_batch_is_saved_continued_and_reused(cloud, pictory, folder):
+    table = [f"A lamp, number {n}" for n in range(12)]
     tries = Tries(folder)
     assert tries(table)["saved"] == 12
     cloud.proxy.requests.clear()
@@ -209,3 +216,21 @@ def test_a_batch_is_saved_continued_and_reused(cloud, pictory, monkeypatch):
     assert set(billed(pictory).values()) == {1}
     manifest = cloud.fs.cat_file(f"{folder.partition('://')[2]}/metadata.jsonl")
     assert [json.loads(line)["ai_credits_used"] for line in manifest.splitlines()] == [2.0] * 12
+
+
+def test_a_candidate_is_moved_aside_and_bought_anew(cloud, pictory, folder):
+    tries, inside = Tries(folder), folder.partition("://")[2]
+    tries(["A lamp"], candidates=2)
+    old = cloud.fs.cat_file(f"{inside}/00000.2.png")
+    moved = redo(f"{folder}/00000.2.png")
+    assert moved.version == f"{folder}/00000.2.v1.png"
+    assert not cloud.fs.exists(f"{inside}/00000.2.png")
+    assert redo(f"{folder}/00000.2.png").is_repeated
+    for saved in (1, 0):
+        tries.clear()
+        result = tries(["A lamp"], candidates=2)
+        assert (result["saved"], result["reused"]) == (saved, 2 - saved)
+    names = sorted(name.rpartition("/")[2] for name in cloud.fs.ls(inside, detail=False) if name.endswith(".png"))
+    assert names == ["00000.1.png", "00000.2.png", "00000.2.v1.png"]
+    assert cloud.fs.cat_file(f"{inside}/00000.2.v1.png") == old
+    assert len(pictory.account.jobs) == 3
