@@ -42,7 +42,7 @@ help:
 	@echo "Installing Airflow and the provider into .venv"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group dev --editable '.[simulator,tables]'
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group dev --editable '.[simulator,tables,images]'
 	@touch $@
 
 demo: .venv/.installed

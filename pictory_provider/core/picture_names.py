@@ -12,6 +12,8 @@ from pictory_provider.media.formats import NOT_PNG_SUFFIXES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pictory_provider.media.copies import CopySpec
+
 SIDECAR_SUFFIX = ".json"
 """Suffix of a sidecar's path after the picture's."""
 LONGEST_KEY = 1_024
@@ -109,6 +111,15 @@ def candidate_number(name: str) -> int | None:
     """Return the number in the name of a candidate (:func:`candidate_name`); ``None`` if it has none."""
     found = re.search(r"\.([1-9])(\.[^./]*)?$", name)
     return int(found[1]) if found else None
+
+
+def copy_name(name: str, spec: CopySpec) -> str:
+    """Return the file name of a copy: ``cover.png`` becomes ``cover.1200.webp``, or ``cover.webp`` in full width.
+
+    :param name: of the picture; its folder, if it has one, stays.
+    """
+    folder, slash, file = name.rpartition("/")
+    return f"{folder}{slash}{file.rpartition('.')[0] or file}{spec.infix}.{spec.format}"
 
 
 def longest_name(name: str) -> str:

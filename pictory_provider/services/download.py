@@ -19,7 +19,7 @@ from pictory_provider.storage.target import Target
 if TYPE_CHECKING:
     from pictory_provider.client.retrying import Log
     from pictory_provider.services.polling import Connected
-    from pictory_provider.storage.received import Received
+    from pictory_provider.storage.target import Received
 
 
 class Download(NamedTuple):

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from pictory_provider.client.retrying import Log
     from pictory_provider.client.sync import SyncClient
     from pictory_provider.core.sidecar import SavedFile
-    from pictory_provider.storage.received import Received
-    from pictory_provider.storage.target import Target
+    from pictory_provider.storage.target import Received, Target
 
 _NOTHING_SAVED = "Nothing was saved, and downloading again is free."
 

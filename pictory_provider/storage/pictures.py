@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pictory_provider.client.sync import SyncClient
     from pictory_provider.storage.download import Saved
     from pictory_provider.storage.files import Content
-    from pictory_provider.storage.received import Received
+    from pictory_provider.storage.target import Received
 
 _LARGEST_SIDECAR = 1024 * 1024
 

@@ -133,7 +133,7 @@ def available(wanted: Environment, wheel: Path, folder: Path) -> Environment:
         uv("python", "find", wanted.python)
     except subprocess.CalledProcessError:
         file = folder / f"{wanted.airflow}-{wanted.python}.in"
-        file.write_text("\n".join((*wanted.requirements, f"{wheel}[simulator,tables]")))
+        file.write_text("\n".join((*wanted.requirements, f"{wheel}[simulator,tables,images]")))
         only_wheels = ("--only-binary", ":all:", "--python-version", wanted.python)
         try:
             uv("pip", "compile", *wanted.as_of, *only_wheels, "--output-file", file.with_suffix(".txt"), file)
@@ -183,7 +183,7 @@ def create(environment: Environment, wheel: Path, folder: Path) -> Path:
             "--extra",
             "tables",
         )
-    uv(*install, *environment.requirements, f"{wheel}[simulator,tables]", *TOOLS)
+    uv(*install, *environment.requirements, f"{wheel}[simulator,tables,images]", *TOOLS)
     return folder / "bin" / "python"
 
 

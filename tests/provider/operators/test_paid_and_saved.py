@@ -41,7 +41,7 @@ from tests.provider.batches import Tries, billed, entries, files, lamps, lines
 from tests.stand_ins import says
 
 if TYPE_CHECKING:
-    from pictory_provider.storage.received import Received
+    from pictory_provider.storage.target import Received
 
 PROMPT = "A lighthouse at dawn"
 

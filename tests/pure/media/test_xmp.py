@@ -25,7 +25,7 @@ from pictory_provider.media.xmp import (
     source_type_of,
     with_source_type,
 )
-from pictory_provider.storage.received import Received
+from pictory_provider.storage.target import Received
 from tests.pure.media.test_mark import picture
 from tests.pure.media.test_png import DATA, END, chunk, header
 
@@ -295,7 +295,7 @@ def test_whatever_a_chunk_holds_it_is_read_or_refused(body, kind):
     st.lists(st.tuples(st.integers(0, 1_000), st.integers(0, 99), st.binary(max_size=9)), max_size=3),
 )
 def test_edits_put_bytes_in_the_place_of_others(content, edits):
-    from pictory_provider.storage.received import _edited
+    from pictory_provider.storage.target import _edited
 
     edits, ordered, at = sorted(edits, key=lambda edit: edit[0]), [], 0
     for offset, length, data in edits:
