@@ -88,6 +88,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "example": "/srv/covers, s3://media/covers",
         "default": "",
     },
+    "thumbnail_cache": {
+        "description": "Folder in which the API server keeps the thumbnails that it makes of saved pictures, up to "
+        "256 MiB. Only its own user may be able to write there. Empty: the folder pictory-thumbnails in "
+        "AIRFLOW_HOME.",
+        "version_added": "0.2.0",
+        "type": "string",
+        "example": "/var/cache/airflow/pictory-thumbnails",
+        "default": "",
+    },
 }
 """The configuration options of the section ``[pictory]``."""
 

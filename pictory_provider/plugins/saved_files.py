@@ -8,29 +8,39 @@ XComs can be edited over Airflow's API, so their content is only a claim. A file
 - it is a regular file that begins like a PNG, JPEG or WebP file, and is not larger than 100 MiB;
 - it has the size and the SHA-256 that the task's record names. A user who writes the path of another picture into
   an XCom therefore sees that picture only if they already know its bytes.
+
+A file is hashed once. After that it is recognised by its inode, size and times: each change of its content changes
+the time of its last change (``ctime``), which no program can set. An object is recognised by its version.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import stat
 import tempfile
-from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+import time
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
+from pictory_provider.plugins.shared import Reader, SharedCopy, Turns, Verified
 from pictory_provider.storage.paths import object_storage
+from pictory_provider.storage.target import locate as locate_in_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
 MAX_BYTES = 100 * 1024 * 1024
 """The same as the default of ``max_bytes`` for saving a picture."""
 LONGEST_PATH = 4_096
 """Characters: no file has a longer path, and resolving a longer one would take minutes."""
 CHUNK = 256 * 1024
-_IN_MEMORY = 4 * 1024 * 1024
+SETTLED = 2.0
+"""Seconds since a file's last change until it is remembered: a file system may count times in steps of 2 s, so two
+changes within a step have the same time."""
+AVIF = "image/avif"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HEAD = 12
 
@@ -97,21 +107,71 @@ def locate(path: str, allowed: Sequence[str]) -> tuple[str, list[str]] | str:
     raise NotShown("no entry of gallery_paths allows the file")
 
 
-def open_picture(claim: Claim, allowed: Sequence[str]) -> tuple[IO[bytes], str]:
+def open_picture(claim: Claim, allowed: Sequence[str], *, with_avif: bool = False) -> tuple[IO[bytes], str]:
     """Return the claimed picture, at its first byte, and its media type.
 
+    :param with_avif: show AVIF files too. Pictory makes none, but a copy of a picture may be one.
     :raises NotShown: if it does not exist, is not allowed, or differs from the claim.
     """
-    try:
+    with _readable():
         location = locate(claim.path, allowed)
-        file = _copy_object(location, claim.size) if isinstance(location, str) else _open_below(*location)
-    except (OSError, ValueError, ImportError) as error:
-        raise NotShown(f"it cannot be read: {error}") from error
-    try:
-        return file, _check(file, claim)
-    except BaseException:
-        file.close()
-        raise
+        opened = _open_object(location, claim) if isinstance(location, str) else _open_file(*location, claim)
+    if opened[1] == AVIF and not with_avif:
+        opened[0].close()
+        raise NotShown("it is an AVIF file")
+    return opened
+
+
+def check_picture(claim: Claim, allowed: Sequence[str]) -> None:
+    """Check the claimed picture, and read it only if it is not known to match the claim.
+
+    :raises NotShown: as :func:`open_picture`.
+    """
+    with _readable():
+        url = locate(claim.path, allowed)
+        if not isinstance(url, str):
+            _open_file(*url, claim)[0].close()
+            return
+        files, name, _ = locate_in_storage(url)
+        before = files.stat(name)
+        if before is None or before.size != claim.size:
+            raise NotShown("there is no object of the recorded size")
+        identity = (url, before.size, before.version)
+        if before.version is not None and verified.get(identity, claim.sha256):
+            return
+        content, kind = _open_object(url, claim)
+        content.close()
+        if before.version is not None and files.stat(name) == before:
+            verified.add(identity, claim.sha256, kind)
+
+
+def read_picture(claim: Claim, allowed: Sequence[str]) -> bytes:
+    """Return the bytes of the claimed picture, which were compared with the claim themselves.
+
+    :raises NotShown: as :func:`open_picture`.
+    """
+    with _readable():
+        location = locate(claim.path, allowed)
+        if isinstance(location, str):
+            files, name, _ = locate_in_storage(location)
+            found = files.stat(name)
+            if found is None or found.size != claim.size:
+                raise NotShown("there is no object of the recorded size")
+            content = files.read(name)
+            data, version = content or (b"", None)
+            identity: Hashable = version and (location, claim.size, version)
+        else:
+            folder, names = location
+            path = "/".join((folder, *names))
+            with _open_below(folder, names) as file:
+                before = _identity(file, path, claim)
+                is_settled = _is_settled(before)
+                data = file.read(claim.size + 1)
+                identity = before if is_settled and _identity(file, path, claim) == before else None
+    kind = _check(io.BytesIO(data), claim)
+    if identity:
+        verified.add(identity, claim.sha256, kind)
+    return data
 
 
 def chunks(file: IO[bytes], size: int) -> Iterator[bytes]:
@@ -137,30 +197,97 @@ def _open_below(folder: str, names: list[str]) -> IO[bytes]:
     return os.fdopen(file, "rb")
 
 
-def _copy_object(url: str, size: int) -> IO[bytes]:
-    """Return a copy of an object, up to one byte more than the claimed size."""
-    copy = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115  the caller closes it
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Raise the errors of a storage as :class:`NotShown`."""
     try:
-        with object_storage("path", url).open("rb") as source:
-            left = size + 1
-            while left > 0 and (chunk := source.read(min(CHUNK, left))):
-                copy.write(chunk)
-                left -= len(chunk)
-    except BaseException as error:
-        copy.close()
-        if isinstance(error, Exception):  # of any library that reads this storage
-            raise OSError(f"{type(error).__name__}: {error}") from error
+        yield
+    except NotShown:
         raise
-    copy.seek(0)
-    return copy
+    except Exception as error:  # each client of an object storage has its own error classes
+        raise NotShown(f"it cannot be read: {type(error).__name__}: {error}") from error
+
+
+class _Identity(NamedTuple):
+    """A file and the state of its content."""
+
+    path: str
+    device: int
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+
+verified = Verified()
+_turns = Turns()
+
+
+def _open_file(folder: str, names: list[str], claim: Claim) -> tuple[IO[bytes], str]:
+    """Return an open local file and its media type. Hash it if it is not known to match the claim."""
+    file, path = _open_below(folder, names), "/".join((folder, *names))
+    try:
+        identity = _identity(file, path, claim)
+        if not _is_settled(identity):
+            return file, _check(file, claim)
+        with _turns.of((identity, claim.sha256)):
+            kind = verified.get(identity, claim.sha256)
+            if kind is None:
+                kind = _check(file, claim)
+                if _identity(file, path, claim) == identity:
+                    verified.add(identity, claim.sha256, kind)
+        return file, kind
+    except BaseException:
+        file.close()
+        raise
+
+
+def _identity(file: IO[bytes], path: str, claim: Claim) -> _Identity:
+    """Return what a local file is recognised by.
+
+    :raises NotShown: if it is not a regular file of the claimed size.
+    """
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode) or found.st_size != claim.size:
+        raise NotShown("it is not a regular file of the recorded size")
+    return _Identity(path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _is_settled(identity: _Identity) -> bool:
+    """Whether a change of the file from now on would have another time than the last one."""
+    return time.time() - identity.changed / 1e9 > SETTLED
+
+
+def _open_object(url: str, claim: Claim) -> tuple[IO[bytes], str]:
+    """Return a temporary copy of an object, which matches the claim, and its media type."""
+    key = (url, claim.size, claim.sha256)
+    with _turns.of(key):
+        copy = SharedCopy.join(key)
+        if copy is None:
+            file = tempfile.TemporaryFile()  # noqa: SIM115  closed by its last reader
+            try:
+                _download(url, file, claim.size)
+                kind = _check(file, claim)
+            except BaseException:
+                file.close()
+                raise
+            copy = SharedCopy(key, file, kind)
+    return cast("IO[bytes]", Reader(copy)), copy.kind
+
+
+def _download(url: str, file: IO[bytes], size: int) -> None:
+    """Write an object to a file, up to one byte more than the claimed size."""
+    with object_storage("path", url).open("rb") as source:
+        left = size + 1
+        while left > 0 and (chunk := source.read(min(CHUNK, left))):
+            file.write(chunk)
+            left -= len(chunk)
+    file.flush()
 
 
 def _check(file: IO[bytes], claim: Claim) -> str:
-    """Return the media type of a file that matches the claim."""
-    if not isinstance(file, tempfile.SpooledTemporaryFile):
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_size != claim.size:
-            raise NotShown("it is not a regular file of the recorded size")
+    """Return the media type of a file that matches the claim, and go to its first byte."""
+    file.seek(0)
     kind = media_type(file.read(_HEAD))
     if kind is None:
         raise NotShown("it is neither PNG nor JPEG nor WebP")
@@ -182,4 +309,6 @@ def media_type(head: bytes) -> str | None:
     signatures = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "image/webp"
+    if head[4:12] in (b"ftypavif", b"ftypavis"):
+        return AVIF
     return next((kind for signature, kind in signatures.items() if head.startswith(signature)), None)

@@ -11,15 +11,19 @@ reads a path that its caller names.
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import PurePath
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, TypeVar
 from uuid import UUID
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_connection, requires_access_dag
+from airflow.configuration import AIRFLOW_HOME
 from airflow.providers.common.compat.sdk import conf
 from fastapi import Depends, FastAPI, HTTPException, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -31,7 +35,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from pictory_provider import __version__
 from pictory_provider.api.models import DEFAULT_MODEL, MODELS
 from pictory_provider.links.pictory import page_of, tab_of
-from pictory_provider.plugins import saved_files, xcoms
+from pictory_provider.plugins import saved_files, thumbnails, xcoms
 from pictory_provider.plugins.account_usage import UsageCache
 from pictory_provider.provider_info import DEFAULT_CONN_ID
 
@@ -64,6 +68,8 @@ FILE_POLICY = "default-src 'none'; sandbox; frame-ancestors 'none'"
 
 app = FastAPI(title="Pictory", docs_url=None, redoc_url=None, openapi_url=None)
 usage_cache = UsageCache()
+maker = thumbnails.ThumbnailMaker()
+Answer = TypeVar("Answer")
 
 
 @app.middleware("http")
@@ -212,7 +218,13 @@ def add_routes(path: str, instance_of: Callable[..., dict[str, Any]]) -> None:
 
     @app.get(f"/file/{base}/{{sha256}}", dependencies=[may_read_xcoms])
     def file(request: Request, instance: Instance, key: FileKey, sha256: Digest, _: GetUserDep) -> Response:
-        return picture(request, instance | {"key": key}, sha256)
+        return answer(instance | {"key": key}, sha256, lambda _, claim: picture(request, claim))
+
+    @app.get(f"/thumbnail/{base}/{{sha256}}", dependencies=[may_read_xcoms])
+    async def thumbnail(
+        request: Request, instance: Instance, key: FileKey, sha256: Digest, _: GetUserDep
+    ) -> Response:
+        return await small_picture(request, instance | {"key": key}, sha256)
 
 
 async def read(which: dict[str, Any]) -> JSONResponse:
@@ -235,27 +247,105 @@ async def read(which: dict[str, Any]) -> JSONResponse:
     return JSONResponse({"value": value})
 
 
-def picture(request: Request, which: dict[str, Any], sha256: str) -> Response:
-    """Return the saved picture with this digest, if a record of the XCom names it.
+def answer(
+    which: dict[str, Any], sha256: str, show: Callable[[dict[str, Any], saved_files.Claim], Answer]
+) -> Answer:
+    """Return what a function makes of the saved picture with this digest, if a record of the XCom names it.
+
+    404: there is no such picture, or it may not be shown.
 
     :param which: the arguments of :func:`xcoms.read_xcom`.
+    :param show: takes the image record, and what it claims about the file.
     """
     roots = allowed()
     if not roots or which["dag_id"] == "~":
         raise HTTPException(404, "Not found")
+    with shown_or_not_found(which):
+        record = saved_files.find_record(xcoms.read_xcom(**which), sha256)
+        claim = saved_files.Claim.from_record(record)
+        saved_files.locate(claim.path, roots)
+        return show(record, claim)
+
+
+@contextmanager
+def shown_or_not_found(which: dict[str, Any]) -> Iterator[None]:
+    """Answer with 404 if a picture may not be shown, and log why."""
     try:
-        claim = saved_files.Claim.from_record(saved_files.find_record(xcoms.read_xcom(**which), sha256))
-        etag = f'"{claim.sha256}"'
-        headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Cookie, Authorization"}
-        if request.headers.get("if-none-match", "").removeprefix("W/") == etag:
-            saved_files.locate(claim.path, roots)
-            return Response(status_code=304, headers=headers)
-        content, media_type = saved_files.open_picture(claim, roots)
+        yield
     except (saved_files.NotShown, xcoms.Missing, xcoms.Unreadable) as why:
         log.info("A picture of the XCom %s is not shown: %s.", which, str(why)[:300])
         raise HTTPException(404, "Not found") from None
-    headers["Content-Length"] = str(claim.size)
+
+
+def picture(request: Request, claim: saved_files.Claim, *, with_avif: bool = False) -> Response:
+    """Return a saved picture.
+
+    :raises saved_files.NotShown: if it may not be shown.
+    """
+    etag = f'"{claim.sha256}"'
+    if has_cached(request, etag):
+        return Response(status_code=304, headers=headers_of(etag))
+    content, media_type = saved_files.open_picture(claim, allowed(), with_avif=with_avif)
+    headers = headers_of(etag) | {"Content-Length": str(claim.size)}
     return FileReply(content, claim.size, media_type=media_type, headers=headers)
+
+
+async def small_picture(request: Request, which: dict[str, Any], sha256: str) -> Response:
+    """Return a thumbnail of the saved picture with this digest, or the picture if there can be no thumbnail.
+
+    :param which: the arguments of :func:`xcoms.read_xcom`.
+    """
+    async with readers:
+        found = await run_in_threadpool(answer, which, sha256, partial(existing_thumbnail, request))
+    if not isinstance(found, saved_files.Claim):
+        return found
+    with shown_or_not_found(which):
+        # Others may wait for the same thumbnail, and it is cached: it is made even if this client disconnects.
+        data = await asyncio.shield(asyncio.wrap_future(maker.make(found, allowed(), thumbnail_cache())))
+        if data is None:
+            async with readers:
+                return await run_in_threadpool(picture, request, found)
+    return thumbnail_reply(found, data)
+
+
+def existing_thumbnail(
+    request: Request, record: dict[str, Any], claim: saved_files.Claim
+) -> Response | saved_files.Claim:
+    """Return a thumbnail without making one: a copy of the picture, a cached thumbnail, or the picture itself.
+
+    :return: the claim if a thumbnail can be made.
+    :raises saved_files.NotShown: if the picture may not be shown.
+    """
+    etag = thumbnails.etag_of(claim.sha256)
+    if has_cached(request, etag):
+        return Response(status_code=304, headers=headers_of(etag))
+    for copy in thumbnails.copies_of(record, claim):
+        with suppress(saved_files.NotShown):
+            saved_files.locate(copy.path, allowed())
+            return picture(request, copy, with_avif=saved_files.AVIF in request.headers.get("accept", ""))
+    if not thumbnails.can_make() or maker.is_refused(claim.sha256):
+        return picture(request, claim)
+    data = thumbnail_cache().get(claim.sha256)
+    if data is None:
+        return claim
+    saved_files.check_picture(claim, allowed())
+    return thumbnail_reply(claim, data)
+
+
+def thumbnail_reply(claim: saved_files.Claim, data: bytes) -> Response:
+    """Return a thumbnail that the server has made."""
+    headers = headers_of(thumbnails.etag_of(claim.sha256))
+    return Response(data, media_type=thumbnails.MEDIA_TYPE, headers=headers)
+
+
+def has_cached(request: Request, etag: str) -> bool:
+    """Whether the browser has what this entity tag stands for."""
+    return request.headers.get("if-none-match", "").removeprefix("W/") == etag
+
+
+def headers_of(etag: str) -> dict[str, str]:
+    """Return the headers with which a browser keeps a picture, and asks each time whether it may still show it."""
+    return {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Cookie, Authorization, Accept"}
 
 
 add_routes("{map_index}", outside_regions)
@@ -275,6 +365,18 @@ class FileReply(StreamingResponse):
             await super().__call__(*channels)
         finally:
             self._content.close()
+
+
+def thumbnail_cache() -> thumbnails.ThumbnailCache:
+    """Return the cache of thumbnails in ``[pictory] thumbnail_cache``."""
+    text = conf.get("pictory", "thumbnail_cache", fallback="") or ""
+    return cache_in(str(text).strip() or os.path.join(AIRFLOW_HOME, "pictory-thumbnails"))
+
+
+@cache
+def cache_in(folder: str) -> thumbnails.ThumbnailCache:
+    """Return the cache in a folder. Each process has one, which counts what it writes."""
+    return thumbnails.ThumbnailCache(folder)
 
 
 def allowed() -> list[str]:

@@ -146,7 +146,36 @@ export async function learnClasses(dag) {
   }
 }
 
+const MOST = 100; // that Airflow's API lists at a time
+let list = null; // all tasks with pictures of a run, or all instances of one task
+const tooLong = new Set(); // scopes with more of them
+
+/** Load all task instances of a run or a task with one request, if they are few; then `taskInstances` sends none for them. */
+export async function listTasks(scope) {
+  list = null;
+  const name = JSON.stringify([scope.dag, scope.run, scope.task, scope.map]);
+  if (tooLong.has(name)) return [];
+  const wanted = scope.task === undefined ? ["generate", "batch", "wait", "save"] : null;
+  const { all, total } = await taskInstances(scope, wanted, { limit: MOST });
+  if (total > all.length) tooLong.add(name);
+  else list = { scope, all };
+  return all;
+}
+
+/** The task instances that the list has for a request; null if it may not have all of them. */
+function listed({ dag, run, task, map }, wanted, { state = [...FAILED, ...NOT_FAILED], offset = 0, limit = PAGE }) {
+  const { scope, all } = list || {};
+  if (!scope || scope.dag !== dag || scope.run !== run) return null;
+  const isWhole = scope.task === undefined ? wanted !== null : scope.task === task && scope.map === map;
+  if (!isWhole) return null;
+  const found = all.filter((ti) => state.includes(ti.state) && (wanted === null || wanted.includes(kinds.get(ti.operator))) &&
+    (task === undefined || ti.task_id === task) && (map === undefined || ti.map_index === map));
+  return { all: found.slice(offset, offset + limit), total: found.length };
+}
+
 export async function taskInstances({ dag = "~", run = "~", task, map }, wanted, more = {}) {
+  const known = listed({ dag, run, task, map }, wanted, more);
+  if (known) return known;
   const found = await get(`${runPath(dag, run)}/taskInstances`, {
     operator: wanted && classesOf(...wanted),
     state: [...FAILED, ...NOT_FAILED],

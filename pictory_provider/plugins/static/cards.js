@@ -3,7 +3,7 @@
 //
 // A contact sheet: one card per picture, in a grid with arrow-key navigation.
 import { kinds } from "./airflow.js";
-import { BOUGHT_NOTHING } from "./items.js";
+import { BOUGHT_NOTHING, thumbnailOf } from "./items.js";
 import { SIGNS, ago, arrange, el, inCredits, svg } from "./parts.js";
 
 export function priceOf(item) {
@@ -24,8 +24,7 @@ export function altOf(item) {
 }
 
 /** Load a picture from its first source that works. */
-export function loadImage(image, item, failed) {
-  const sources = [...item.sources];
+export function loadImage(image, [...sources], failed) {
   const next = () => {
     const source = sources.shift();
     if (source) image.src = source;
@@ -47,7 +46,7 @@ function cardOf(item) {
   if (item.state === "done" && item.sources.length) {
     const image = el("img", { alt: altOf(item), loading: "lazy", decoding: "async", width: item.width, height: item.height });
     image.addEventListener("load", () => shot.classList.add("seen"));
-    loadImage(image, item, () => shot.replaceChildren(placeholder(item)));
+    loadImage(image, item.sources.map(thumbnailOf), () => shot.replaceChildren(placeholder(item)));
     shot.append(image);
   } else {
     shot.append(placeholder(item));

@@ -21,6 +21,12 @@ function webUrl(value) {
   }
 }
 
+const FILES = `${ROOT}file/`, THUMBNAILS = `${ROOT}thumbnail/`;
+
+/** A source of a picture as a card loads it: of a saved file, its thumbnail. */
+export const thumbnailOf = (source) => (source.startsWith(FILES) ? THUMBNAILS + source.slice(FILES.length) : source);
+export const isSavedFile = (path) => path.startsWith(FILES) || path.startsWith(THUMBNAILS);
+
 /** A rendered field, unless Airflow has truncated it or it was not rendered yet. */
 export function rendered(ti, field) {
   const value = (ti.rendered_fields || {})[field];
@@ -62,7 +68,7 @@ function applyRecord(item, record, key) {
   if (CONFIG.has_files && item.path && isText(record.sha256)) {
     const { dag_id: dag, dag_run_id: run, task_id: task, map_index: map, region_id: region, region_index: at } = item.ti;
     const instance = isText(region) ? [region, at] : [map];
-    item.sources.push(`${ROOT}file/${[dag, run, task, ...instance, key, record.sha256].map(enc).join("/")}`);
+    item.sources.push(`${FILES}${[dag, run, task, ...instance, key, record.sha256].map(enc).join("/")}`);
   }
   if (webUrl(record.url)) item.sources.push(record.url);
   return item;
@@ -118,7 +124,7 @@ export const itemCache = new Map(); // items of finished tasks, and of running t
 export async function loadItem(ti) {
   const stamp = [ti.state, ti.try_number, ti.end_date].join();
   const before = itemCache.get(keyOf(ti));
-  if (before && before.stamp === stamp && (FINISHED.has(ti.state) || before.isRequestKnown)) return before.item;
+  if (before && before.stamp === stamp && (FINISHED.has(ti.state) || ti.state === "up_for_retry" || before.isRequestKnown)) return before.item;
   const item = blank(ti);
   try {
     const isRequestKnown = await readXcoms(item, ti);

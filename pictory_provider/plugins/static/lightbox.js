@@ -41,7 +41,7 @@ function makeLightbox() {
     set(count, `${at + 1} of ${items.length}`);
     if (item.state === "done" && item.sources.length) {
       const image = el("img", { alt: altOf(item), width: item.width, height: item.height });
-      loadImage(image, item, () => stage.replaceChildren(placeholder(item)));
+      loadImage(image, item.sources, () => stage.replaceChildren(placeholder(item)));
       stage.replaceChildren(image);
     } else stage.replaceChildren(placeholder(item));
     facts.replaceChildren(...detailsOf(item));

@@ -5,6 +5,7 @@
 import { accounts } from "./accounts.js";
 import { CONFIG, HttpError, ROOT, learnClasses } from "./airflow.js";
 import { body, errorMessage, header, isDenied, main, pager, skeleton } from "./frame.js";
+import { isSavedFile } from "./items.js";
 import { enlarge } from "./lightbox.js";
 import { ago, arrange, el, set } from "./parts.js";
 import { runs } from "./runs.js";
@@ -82,7 +83,7 @@ let checkTimer = null;
 
 // A saved picture fails to load if the user has been signed out: a new request to Airflow shows whether that is so.
 document.addEventListener("error", ({ target }) => {
-  const isOurs = target instanceof HTMLImageElement && new URL(target.src).pathname.startsWith(`${ROOT}file/`);
+  const isOurs = target instanceof HTMLImageElement && isSavedFile(new URL(target.src).pathname);
   if (!isOurs || checkTimer !== null) return;
   checkTimer = setTimeout(() => {
     checkTimer = null;

@@ -2,7 +2,7 @@
 // Copyright The pictory_provider authors
 //
 // The pictures of a run, or of one of its tasks.
-import { FAILED, FINISHED, PAGE, ROOT, enc, get, kinds, runPath, taskInstances } from "./airflow.js";
+import { FAILED, FINISHED, PAGE, ROOT, enc, get, kinds, listTasks, runPath, taskInstances } from "./airflow.js";
 import { loadBatch, loadRows } from "./batches.js";
 import { gridOf } from "./cards.js";
 import { HINT, body, header, main, message, pager } from "./frame.js";
@@ -12,7 +12,9 @@ import { amount, arrange, el, inCredits } from "./parts.js";
 let shownPage = 0;
 
 export async function sheet(scope, refresh) {
-  const run = await get(runPath(scope.dag, scope.run));
+  // While a task has not ended, its run has not either.
+  const hasOpen = (await listTasks(scope)).some((ti) => !FINISHED.has(ti.state));
+  const run = hasOpen ? { state: "running" } : await get(runPath(scope.dag, scope.run));
   const isRunning = run !== null && !["success", "failed"].includes(run.state);
   const [ones, many] = await Promise.all([
     singleItems(scope, isRunning),

@@ -387,7 +387,7 @@ def test_a_client_that_disconnects_leaves_no_file_open(web, named, served, tmp_p
     named |= {"size": len(large), "sha256": hashlib.sha256(large).hexdigest()}
     opened, open_picture = [], saved_files.open_picture
     monkeypatch.setattr(
-        saved_files, "open_picture", lambda *which: opened.append(open_picture(*which)) or opened[-1]
+        saved_files, "open_picture", lambda *which, **how: opened.append(open_picture(*which, **how)) or opened[-1]
     )
     gc.disable()
     try:
