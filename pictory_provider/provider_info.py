@@ -89,8 +89,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "default": "",
     },
     "thumbnail_cache": {
-        "description": "Folder in which the API server keeps the thumbnails that it makes of saved pictures, up to "
-        "256 MiB. Only its own user may be able to write there. Empty: the folder pictory-thumbnails in "
+        "description": "Folder in which the API server keeps the thumbnails that it makes of saved pictures, "
+        "256 MiB at most. No other user may be able to write there. Empty: the folder pictory-thumbnails in "
         "AIRFLOW_HOME.",
         "version_added": "0.2.0",
         "type": "string",

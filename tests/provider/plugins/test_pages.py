@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
-from threading import Thread
 from types import SimpleNamespace
 from urllib.parse import quote
 from uuid import UUID
@@ -56,14 +55,6 @@ def loaded(**env):
         [sys.executable, "-c", PROGRAM], cwd=ROOT, env=os.environ | env, capture_output=True, text=True, check=True
     )
     return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def until(is_true):
-    """Wait until a condition is true, for half a minute at most."""
-    ends = time.monotonic() + 30
-    while not is_true():
-        assert time.monotonic() < ends
-        time.sleep(0.01)
 
 
 def test_loading_the_plugin_imports_neither_fastapi_nor_an_http_library():
@@ -269,28 +260,11 @@ def test_a_connection_of_another_type_and_an_unknown_connection_have_no_usage(us
 # The web application; tests/browser checks permissions with a real Airflow
 
 
-@pytest.fixture
-def web(monkeypatch, tmp_path):
-    from fastapi.testclient import TestClient
-
-    from pictory_provider.plugins import web
-
-    for route in web.app.routes:
-        for dependant in getattr(getattr(route, "dependant", None), "dependencies", ()):
-            if dependant.call.__module__ != web.__name__:
-                web.app.dependency_overrides[dependant.call] = lambda: None
-    yield SimpleNamespace(
-        client=TestClient(web.app),
-        module=web,
-        allow=lambda: monkeypatch.setenv("AIRFLOW__PICTORY__GALLERY_PATHS", str(tmp_path)),
-    )
-    web.app.dependency_overrides.clear()
-
-
 PNG = b"\x89PNG\r\n\x1a\n and the rest of it"
 SHA256 = hashlib.sha256(PNG).hexdigest()
 IMAGE = {"dag_id": "covers", "run_id": "run+1", "task_id": "group.generate", "key": "image"}
 FILE = f"/file/covers/run%2B1/group.generate/-1/image/{SHA256}"
+THUMBNAIL = FILE.replace("/file/", "/thumbnail/")
 
 
 @pytest.fixture
@@ -366,21 +340,7 @@ def test_a_picture_is_requested_by_its_digest_so_that_no_other_is_shown(web, nam
     assert web.client.get(path).status_code == 404
 
 
-@pytest.fixture
-def served(web):
-    """Return the address of a server that runs the application."""
-    import uvicorn
-
-    server = uvicorn.Server(uvicorn.Config(web.module.app, host="127.0.0.1", port=0, log_level="error"))
-    thread = Thread(target=server.run, daemon=True)
-    thread.start()
-    until(lambda: server.started)
-    yield server.servers[0].sockets[0].getsockname()
-    server.should_exit = True
-    thread.join()
-
-
-def test_a_client_that_disconnects_leaves_no_file_open(web, named, served, tmp_path, monkeypatch):
+def test_a_client_that_disconnects_leaves_no_file_open(web, named, served, until, tmp_path, monkeypatch):
     web.allow()
     large = PNG + bytes(30_000_000)
     (tmp_path / "a.png").write_bytes(large)
@@ -400,20 +360,22 @@ def test_a_client_that_disconnects_leaves_no_file_open(web, named, served, tmp_p
         gc.enable()
 
 
+@pytest.mark.parametrize("address", [FILE, THUMBNAIL])
 @pytest.mark.parametrize(
     "path", ["/etc/passwd", "../a.png", "file:///etc/passwd", "http://127.0.0.1/a.png", None, 3]
 )
-def test_an_edited_xcom_shows_no_other_file_and_no_reason(web, named, path):
+def test_an_edited_xcom_shows_no_other_file_and_no_reason(web, named, path, address):
     web.allow()
     named["path"] = path
-    reply = web.client.get(FILE)
+    reply = web.client.get(address)
     assert (reply.status_code, reply.json()) == (404, {"detail": "Not found"})
 
 
+@pytest.mark.parametrize("address", [FILE, THUMBNAIL])
 @pytest.mark.parametrize("key", ["pictory_request", "pictures_", "pictures_x", "image_", "..%2Fimage"])
-def test_no_other_xcom_is_accepted_as_a_picture(web, named, key):
+def test_no_other_xcom_is_accepted_as_a_picture(web, named, key, address):
     web.allow()
-    assert web.client.get(FILE.replace("/image/", f"/{key}/")).status_code in (404, 422)
+    assert web.client.get(address.replace("/image/", f"/{key}/")).status_code in (404, 422)
     assert web.reads == []
 
 
@@ -569,7 +531,7 @@ def test_a_storage_that_hangs_blocks_only_a_few_threads(web, stored, monkeypatch
 def test_only_get_is_allowed(web, named):
     web.allow()
     for method in ("POST", "PUT", "PATCH", "DELETE"):
-        for path in (FILE, "/newest", "/account/pictory_default", "/static/pictures.js"):
+        for path in (FILE, THUMBNAIL, "/newest", "/account/pictory_default", "/static/pictures.js"):
             assert web.client.request(method, path).status_code == 405
 
 
@@ -622,7 +584,7 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,imag
 
 
 @pytest.mark.parametrize(("status", "detail"), [(401, "Token Expired"), (403, "Invalid JWT token")])
-@pytest.mark.parametrize("path", ["/newest", "/run/covers/run%2B1", FILE, "/account/pictory_default"])
+@pytest.mark.parametrize("path", ["/newest", "/run/covers/run%2B1", FILE, THUMBNAIL, "/account/pictory_default"])
 def test_a_refused_browser_gets_a_page_that_airflow_may_frame_and_a_script_gets_json(web, status, detail, path):
     refuse(web, status, detail)
     reply = web.client.get(path, headers=BROWSER)
@@ -679,7 +641,8 @@ def test_the_scripts_never_turn_data_into_markup():
 )
 def test_an_invalid_path_parameter_is_refused(web, named, path):
     web.allow()
-    assert web.client.get(FILE.removesuffix(f"/-1/image/{SHA256}") + path).status_code in (404, 422)
+    for address in (FILE, THUMBNAIL):
+        assert web.client.get(address.removesuffix(f"/-1/image/{SHA256}") + path).status_code in (404, 422)
     assert web.reads == []
 
 
