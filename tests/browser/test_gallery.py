@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from urllib.parse import quote
 
 import pytest
@@ -262,6 +263,88 @@ def test_a_picture_in_progress_shows_its_age_and_the_page_keeps_polling(gallery,
         pass
 
 
+# Each time that a poll has ended, the page starts a timer for the next one.
+COUNT = """
+const polls = window.polls = [];
+let requests = 0;
+const { fetch, setTimeout } = window;
+window.fetch = (...which) => { requests += 1; return fetch(...which); };
+window.setTimeout = (work, after) => { if (after === 3000) polls.push(requests); return setTimeout(work, after); };
+"""
+
+
+@pytest.fixture(scope="module")
+def busy_batch(gallery):
+    """Return the id of a run whose batch has one picture, and waits for another one that is never finished."""
+    dag = "browser_batch_in_progress"
+    run_id = gallery.trigger(dag)
+    path = f"/dags/{dag}/dagRuns/{quote(run_id, safe='')}/taskInstances/drawn/xcomEntries/progress"
+    for _ in gallery.until(120):
+        if gallery.tasks(dag, run_id)[0]["state"] == "deferred" and xcom_value(gallery, path)["saved"] == 1:
+            return run_id
+    raise AssertionError("it was not deferred")
+
+
+@pytest.mark.parametrize(
+    ("dag", "of", "requested"),
+    [
+        ("browser_in_progress", "busy", ["taskInstances"]),
+        ("browser_batch_in_progress", "busy_batch", ["taskInstances", "xcomEntries/progress"]),
+    ],
+)
+@pytest.mark.parametrize("is_task", [False, True])
+def test_one_poll_of_a_tab_sends_at_most_two_requests(gallery, seen_by, request, dag, of, requested, is_task):
+    run_id = quote(request.getfixturevalue(of), safe="")
+    page = seen_by()
+    page.add_init_script(COUNT)
+    page.goto(
+        f"{gallery.url}/pictory/{'task' if is_task else 'run'}/{dag}/{run_id}{'/drawn/-1' if is_task else ''}"
+    )
+    page.wait_for_function("() => window.polls.length > 0")
+    urls = []
+    page.on("request", lambda each: urls.append(each.url))
+    page.wait_for_function("() => window.polls.length > 4", timeout=120_000)
+    polls = page.evaluate("() => window.polls")
+    each = [later - earlier for earlier, later in pairwise(polls)]
+    assert set(each) == {len(requested)}
+    for part in requested:
+        assert sum(part in url for url in urls) >= len(each), part
+    assert page.locator(".card .age, .batch .progress").count() > 0
+
+
+def test_a_card_loads_a_thumbnail_and_the_enlarged_picture_is_the_original(gallery, seen_by, run):
+    page = seen_by()
+    urls = []
+    page.on("request", lambda request: urls.append(request.url))
+    page.goto(tab(gallery, run, "covers.first"))
+    frame = pictures_of(page)
+    frame.locator(".shot.seen img").wait_for()
+    path = file_of(gallery, run)
+    thumbnail = path.replace("file/", "thumbnail/", 1)
+    assert [url for url in urls if url.endswith(thumbnail)]
+    assert not [url for url in urls if "/pictory/file/" in url]
+    assert frame.evaluate("() => document.querySelector('.card img').naturalWidth") == 320
+    frame.locator(".open").click()
+    frame.wait_for_function("() => document.querySelector('dialog img').naturalWidth > 320")
+    assert [url for url in urls if url.endswith(path)]
+    reply = gallery.ask(thumbnail, "reader")
+    assert (reply.status_code, reply.headers["Content-Type"]) == (200, "image/webp")
+    assert not list(gallery.pictures.rglob("*.webp"))
+    assert list(gallery.home.glob(f"pictory-thumbnails/{path.rpartition('/')[2]}.*.webp"))
+
+
+def test_a_thumbnail_is_served_only_to_users_who_may_read_its_dag(gallery, run):
+    thumbnail = file_of(gallery, run).replace("file/", "thumbnail/", 1)
+    assert gallery.ask(thumbnail).status_code == 401
+    assert gallery.ask(thumbnail, "stranger").status_code == 403
+    etag = gallery.ask(thumbnail, "reader").headers["ETag"]
+    for name, status in ((None, 401), ("stranger", 403), ("reader", 304)):
+        headers = {"If-None-Match": etag}
+        headers |= {"Authorization": f"Bearer {gallery.token(name)}"} if name else {}
+        reply = requests.get(f"{gallery.url}/pictory/{thumbnail}", headers=headers, timeout=60)
+        assert reply.status_code == status
+
+
 def test_a_page_that_polls_a_run_says_when_its_user_is_signed_out(gallery, seen_by, busy):
     page = seen_by()
     page.goto(f"{gallery.url}/pictory/run/browser_in_progress/{quote(busy, safe='')}")
@@ -472,15 +555,18 @@ def xcom_value(gallery, path):
 @pytest.fixture
 def edited(gallery, run):
     """Return a function that edits the XCom of a task over Airflow's API, and returns the status of its picture."""
-    path = f"/dags/{DAG}/dagRuns/{quote(run, safe='')}/taskInstances/hostile/xcomEntries/image"
-    before = xcom_value(gallery, path)
+    xcom = f"/dags/{DAG}/dagRuns/{quote(run, safe='')}/taskInstances/hostile/xcomEntries/image"
+    before = xcom_value(gallery, xcom)
 
     def edit(**fields):
-        gallery.call("PATCH", path, map_index=-1, value=before | fields)
-        return gallery.ask(file_of(gallery, run, "hostile"), "boss").status_code
+        gallery.call("PATCH", xcom, map_index=-1, value=before | fields)
+        path = file_of(gallery, run, "hostile")
+        file = gallery.ask(path, "boss").status_code
+        assert gallery.ask(path.replace("file/", "thumbnail/", 1), "boss").status_code == file
+        return file
 
     yield edit
-    gallery.call("PATCH", path, map_index=-1, value=before)
+    gallery.call("PATCH", xcom, map_index=-1, value=before)
 
 
 def test_an_edited_xcom_leads_to_no_other_file(gallery, edited, tmp_path, run):

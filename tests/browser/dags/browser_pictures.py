@@ -87,6 +87,16 @@ with DAG(dag_id="browser_in_progress", schedule=None):
         timeout=3600,
     )
 
+with DAG(dag_id="browser_batch_in_progress", schedule=None):
+    GenerateImageBatchOperator(
+        task_id="drawn",
+        requests=["A kite that takes its time simulate:stuck", "A quick kite"],
+        path=f"{FOLDER}/{{{{ run_id }}}}/kites",
+        model="flux-schnell",
+        poll_interval=1,
+        timeout=3600,
+    )
+
 with DAG(dag_id="browser_nothing", schedule=None):
     PictoryJobSensor(task_id="wait", job_id="None")
 
