@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from threading import Thread
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ def web(monkeypatch, tmp_path):
             if dependant.call.__module__ != web.__name__:
                 web.app.dependency_overrides[dependant.call] = lambda: None
     monkeypatch.setattr(web, "maker", web.thumbnails.ThumbnailMaker())
+    monkeypatch.setattr(web, "readers", asyncio.Semaphore(web.READERS))  # it belongs to one event loop
     monkeypatch.setenv("AIRFLOW__PICTORY__THUMBNAIL_CACHE", str(tmp_path.with_name(f"{tmp_path.name}-cache")))
     web.saved_files.verified.clear()
     web.thumbnails.can_make.cache_clear()

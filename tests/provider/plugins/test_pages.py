@@ -296,8 +296,9 @@ def test_a_picture_of_a_loop_belongs_to_its_iteration(web, named, monkeypatch):
     assert web.client.get(path).status_code == 404  # Airflow 3.3 and before
     monkeypatch.setattr(web.module.xcoms, "HAS_REGIONS", True)
     assert web.client.get(path).content == PNG
+    assert web.client.get(path.replace("/file/", "/thumbnail/")).content == PNG  # it cannot be decoded
     region = UUID("01a22412-677c-706b-9270-d8e0531eedca")
-    assert web.reads == [IMAGE | {"region_id": region, "map_indexes": 2}]
+    assert web.reads == 2 * [IMAGE | {"region_id": region, "map_indexes": 2}]
     for odd in ("no-region/2", "01a22412-677c-706b-9270-d8e0531eedca/two"):
         assert web.client.get(FILE.replace("/-1/", f"/{odd}/")).status_code == 422
 
