@@ -31,13 +31,14 @@ _LONGEST_VALUE = 500
 _DEEPEST = 200
 _RAW = re.compile(rb"\s*xmp\s+[0-9]+\s+([0-9A-Fa-f\s]+)")
 _SYSTEM = f"{_IPTC} AISystemUsed"
-_SAYS_SOURCE = f"   <Iptc4xmpExt:DigitalSourceType>{TRAINED}</Iptc4xmpExt:DigitalSourceType>\n"
+_SAYS = "   <Iptc4xmpExt:DigitalSourceType>{}</Iptc4xmpExt:DigitalSourceType>\n"
+_SAYS_SOURCE = _SAYS.format(TRAINED)
 _SAYS_SYSTEM = "   <Iptc4xmpExt:AISystemUsed>Pictory AI Studio</Iptc4xmpExt:AISystemUsed>\n"
 _PACKET = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
  <rdf:RDF xmlns:rdf="{_RDF}">
   <rdf:Description rdf:about="" xmlns:Iptc4xmpExt="{_IPTC}">
-{_SAYS_SOURCE}{_SAYS_SYSTEM}  </rdf:Description>
+{{}}  </rdf:Description>
  </rdf:RDF>
 </x:xmpmeta>
 <?xpacket end="r"?>"""
@@ -86,9 +87,16 @@ class XmpChunk(NamedTuple):
             raise NotReadable("is damaged") from None
 
 
-def new_packet() -> bytes:
-    """Return a packet that says only that a model made the picture."""
-    return _PACKET.encode()
+def new_packet(source_type: str = TRAINED) -> bytes:
+    """Return a packet that says only where the picture comes from: by default, that a model made it.
+
+    :param source_type: the Digital Source Type. Only with one of AI the packet also names the system.
+    :raises NotReadable: if a reader of the packet would see another value.
+    """
+    if not source_type.isprintable() or not 0 < len(source_type.strip()) <= _LONGEST_VALUE:
+        raise NotReadable(f"cannot say that the picture's source is {source_type[:_LONGEST_VALUE]!r}")
+    said = _SAYS.format(html.escape(source_type.strip(), quote=False))
+    return _PACKET.format(said + (_SAYS_SYSTEM if says_ai(source_type) else "")).encode()
 
 
 def says_ai(source_type: str | None) -> bool:
