@@ -250,8 +250,9 @@ def _with_usual_depth(image: Image, chunks: dict[bytes, bytes]) -> Image:
         raise _refused(f"Pillow decodes it to the mode {image.mode!r}, of which no copies are made")
     if key is not None and image.mode == "RGB" and depth == 16:
         raise _refused("it has a transparent colour of 16 bits, which Pillow does not apply")
-    if key is not None and image.mode == "L" and depth in (2, 4):
-        image.info["transparency"] = key * 255 // (2**depth - 1)
+    if key is not None and image.mode in ("1", "L") and depth in (1, 2, 4):
+        most = 2**depth - 1
+        image.info["transparency"] = (int.from_bytes(chunks[b"tRNS"][:2]) & most) * 255 // most
     return image
 
 
