@@ -32,7 +32,7 @@ _SERVE_LOGS = ("scheduler", "triggerer", "celery worker")
 HOST = "127.0.0.1"
 _HEALTHY_WITHIN = 180.0
 _GRACE = 3.0
-_SQLITE = "config/pictory_sqlite.py", "ARGUMENTS = {'timeout': 20}  # seconds to wait for a lock\n"
+_SQLITE = "config/pictory_sqlite.py", "ARGUMENTS = {'timeout': 120}  # seconds to wait for a lock\n"
 """A module that the private Airflow imports from its folder ``config``."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -106,7 +106,8 @@ class AirflowStack:
             arguments = ("--skip-serve-logs", *arguments)
         env = dict(self.env)
         # The API server writes over two connections, and one may wait for the other. It keeps a short timeout, and
-        # `call` repeats the request. The other components would die of a short timeout.
+        # `call` repeats the request. This may happen several times in a row, so the others wait for long: the
+        # scheduler dies if it cannot write.
         if component != "api-server" and "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN" not in env:
             env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS"] = "pictory_sqlite.ARGUMENTS"
         with (self.home / f"{name}.log").open("ab") as log, _uninterrupted(afterwards=True):

@@ -16,7 +16,8 @@ in place of the pictures, or takes its values for the names of more pictures. Th
 these names. The columns that make up the request are not repeated: they are in our fields (``prompt`` in
 ``text``), or stay in the table.
 
-With candidates, a line is about one of them, and has its number as ``candidate``.
+With candidates, a line is about one of them, and has its number as ``candidate``. With copies, a line of
+``metadata.jsonl`` has the list of their names as ``copies``.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ from pictory_provider.core.batch.breaker import code_of
 from pictory_provider.core.batch.decision import RowState
 from pictory_provider.core.batch.plan import OVER_LIMIT, without_picture
 from pictory_provider.core.batch.rows import BadRow
+from pictory_provider.core.picture_names import copy_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pictory_provider.core.batch.plan import Plan
     from pictory_provider.core.batch.rows import Row
@@ -58,9 +60,9 @@ _WHAT_TO_DO = {
 }
 _BAD_ROW = "Nothing was spent on it. Correct the row, and clear the task: that buys it."
 _LATER = "Nothing was spent on it. The next run, or a clear of the task, buys it as far as the limits allow."
-_NOT_MARKED = (
-    "The existing picture could not be marked, and was not changed. The message says what you can do; clearing "
-    "the task alone does not buy another."
+_INCOMPLETE = (
+    "The picture exists. It could not be marked, or a copy of it could not be made: the message says what you can "
+    "do. Clearing the task alone does not buy another."
 )
 
 
@@ -78,7 +80,10 @@ def metadata_lines(plan: Plan) -> Iterator[str]:
                 "ai_credits_used": number_or_none(file.ai_credits_used),
             }
             name = end.picture.file_name or row.file_name
-            yield _line(row, name, names, {field: values[field] for field in _PICTURE})
+            fields = {field: values[field] for field in _PICTURE}
+            if plan.copies:
+                fields["copies"] = [copy_name(name, spec) for spec in plan.copies]
+            yield _line(row, name, names, fields)
 
 
 def failed_lines(plan: Plan, ended_by: BaseException | None = None) -> Iterator[str]:
@@ -91,7 +96,7 @@ def failed_lines(plan: Plan, ended_by: BaseException | None = None) -> Iterator[
     for row, end in without_picture(plan):
         what_to_do = _WHAT_TO_DO[end.state]
         if end.picture:
-            what_to_do = _NOT_MARKED
+            what_to_do = _INCOMPLETE
         elif end.code == OVER_LIMIT:
             what_to_do = _LATER
         elif isinstance(row, BadRow) and end.state is RowState.FAILED:
@@ -122,12 +127,16 @@ def refusal_lines(error: BaseException) -> Iterator[str]:
 
 def column_names(plan: Plan) -> dict[str, str]:
     """Return the names of the table's other columns in the manifest, in the order of their first appearance."""
-    return _column_names((*plan.rows, *plan.bad))
+    return _column_names((*plan.rows, *plan.bad), {"copies"} if plan.copies else ())
 
 
-def _column_names(rows: Sequence[Row | BadRow]) -> dict[str, str]:
+def _column_names(rows: Sequence[Row | BadRow], others: Iterable[str] = ()) -> dict[str, str]:
+    """Return the names of other columns.
+
+    :param others: names of our fields that only some batches have.
+    """
     columns = dict.fromkeys(column for row in rows for column in row.columns)
-    reserved = _RESERVED | {"candidate" for row in rows[:1] if row.candidate is not None}
+    reserved = _RESERVED | {*others} | {"candidate" for row in rows[:1] if row.candidate is not None}
     taken = reserved | {column.casefold() for column in columns}
     names = {}
     for column in sorted(columns):  # so that the order of the rows decides no name

@@ -363,9 +363,21 @@ def test_the_log_of_the_task_says_that_the_rate_limit_stretches_its_interval(pic
     log = mocker.patch("pictory_provider.triggers.pictory.PictoryJobTrigger.log")
     long_ago = time.time() - 100
     job_ids = [buy(pictory, "stuck") for _ in range(8)]
-    run(*(trigger(job_id, started_at=long_ago, end_time=time.time() + 0.5) for job_id in job_ids))
-    assert log.info.call_args_list[-1].args[0] == "%s. Next poll in %.0f s."
-    assert max(call.args[2] for call in log.info.call_args_list if len(call.args) == 3) == 1
+
+    def logged():
+        return [call.args for call in log.info.call_args_list if call.args[0] == "%s. Next poll in %.0f s."]
+
+    async def until_all_have_logged():
+        waits = [end_of(trigger(job_id, started_at=long_ago, end_time=time.time() + 1_000)) for job_id in job_ids]
+        running = [asyncio.ensure_future(each) for each in waits]
+        while len(logged()) < len(job_ids):
+            await asyncio.sleep(0.01)
+        for each in running:
+            each.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    asyncio.run(until_all_have_logged())
+    assert max(seconds for _, _, seconds in logged()) == 1
 
 
 def test_one_lease_serves_many_jobs_and_gives_all_their_places_back(pictory, opened):
