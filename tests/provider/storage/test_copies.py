@@ -156,6 +156,10 @@ class TestWhatIsRead:
         data = saved(frames[0], kind, save_all=True, append_images=frames[1:], duration=100)
         assert "it has 3 frames, and a copy would have only the first one" in refusal(data)
 
+    def test_a_jpeg_with_a_second_picture_inside_is_refused(self):
+        data = saved(noise(), "MPO", save_all=True, append_images=[noise(seed=2)])
+        assert "it has 2 frames, and a copy would have only the first one" in refusal(data)
+
     def test_an_animation_of_one_frame_is_a_picture(self):
         animation = chunk(b"acTL", struct.pack(">II", 1, 0))
         frame = chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 64, 48, 0, 0, 1, 10, 0, 0))
@@ -400,6 +404,14 @@ class TestMark:
     def test_a_png_has_the_packet_uncompressed_before_the_pixels(self):
         data = copy_of(saved(noise()), source_type=TRAINED).data
         assert 0 < data.index(b"iTXtXML:com.adobe.xmp" + bytes(5) + b"<?xpacket") < data.index(b"IDAT")
+
+    def test_a_copy_in_which_the_mark_is_not_read_back_is_refused(self, monkeypatch):
+        """As if a release of Pillow ignored it, as all do for the argument ``xmp`` of PNG."""
+        monkeypatch.setattr(PngImagePlugin.PngInfo, "add_itxt", lambda *_, **__: None)
+        with pytest.raises(
+            ImageInvalid, match=r"Pillow .* has written a png with another XMP packet than it should"
+        ):
+            copy_of(saved(noise()), source_type=TRAINED)
 
     def test_a_source_that_xmp_cannot_contain_is_refused(self):
         with pytest.raises(ImageInvalid, match="its XMP cannot say that the picture's source is 'a"):
