@@ -94,7 +94,7 @@ _AVIF = _Format(
     "AVIF",
     "avif",
     ("libavif", "avif"),
-    65_536,
+    32_768,  # wider ones can be written, and no program with libavif reads them
     {**_NO_METADATA, "codec": "aom", "speed": 8, "max_threads": 1, "subsampling": "4:2:0", "range": "full"},
 )
 _PNG = _Format(
@@ -260,8 +260,9 @@ def _with_usual_depth(image: Image, chunks: dict[bytes, bytes]) -> Image:
         raise _refused(f"Pillow decodes it to the mode {image.mode!r}, of which no copies are made")
     if key is not None and image.mode == "RGB" and depth == 16:
         raise _refused("it has a transparent colour of 16 bits, which Pillow does not apply")
-    if key is not None and image.mode == "L" and depth in (2, 4):
-        image.info["transparency"] = key * 255 // (2**depth - 1)
+    if key is not None and image.mode in ("1", "L") and depth in (1, 2, 4):
+        most = 2**depth - 1
+        image.info["transparency"] = (int.from_bytes(chunks[b"tRNS"][:2]) & most) * 255 // most
     return image
 
 
@@ -361,9 +362,7 @@ def _explained(what: str) -> Iterator[None]:
         yield
     except (PictoryError, MemoryError):
         raise
-    except (
-        Exception
-    ) as error:  # Pillow raises OSError, ValueError, SyntaxError, RuntimeError, struct.error and others
+    except Exception as error:  # OSError, ValueError, SyntaxError, RuntimeError, struct.error and others
         raise _refused(f"it {what}: {type(error).__name__}: {error}") from error
 
 
@@ -390,61 +389,67 @@ def _slot() -> Iterator[None]:
     The slots are locked files in a private folder, so they also count other processes of this user; the lock of a
     process that dies is released. Without such a folder only the threads of this process are counted.
     """
-    try:
-        file = _lock_one(_private_folder(), _cpus())
-    except OSError as error:
-        log.debug("Conversions are not counted across processes: %s", error)
-        with _THREADS:
-            yield
-        return
-    try:
-        yield
-    finally:
-        fcntl.flock(file, fcntl.LOCK_UN)  # a process that was forked meanwhile has the file open too
-        os.close(file)
-
-
-def _lock_one(folder: Path, slots: int) -> int:
-    """Wait for a free slot, and return its open and locked file.
-
-    :raises OSError: if the files cannot be made or locked.
-    """
     begun, pause, is_logged = time.monotonic(), 0.001, False
-    while True:
-        for number in range(slots):
-            file = os.open(folder / f"{number}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(file)
-            except BaseException:
-                os.close(file)
-                raise
-            else:
-                return file
+    while (release := _take_slot()) is None:
         if time.monotonic() - begun >= TIMING.lock_warning and not is_logged:
             is_logged = True
             log.warning(
-                "Copies of other pictures are being made on all %d CPUs. This task waits for one of them. If that "
-                "takes long, `fuser %s/*.lock` lists the processes.",
-                slots,
-                folder,
+                "Copies of other pictures are being made on all CPUs that this task may use (%d). It waits. If "
+                "that takes long, find the processes with `fuser %s/*`.",
+                _cpus(),
+                _folder(),
             )
         time.sleep(pause)
         pause = min(2 * pause, 0.05)
+    try:
+        yield
+    finally:
+        release()
 
 
-def _private_folder() -> Path:
-    """Return the folder of the slots, which only this user can read and write.
+def _take_slot() -> Callable[[], None] | None:
+    """Return what releases a slot; ``None`` if no slot is free."""
+    try:
+        _make_private(_folder())
+        return _lock_one()
+    except OSError as error:
+        log.debug("Conversions are not counted across processes: %s", error)
+        return _THREADS.release if _THREADS.acquire(blocking=False) else None
 
-    :raises OSError: if it cannot be made, or if another user could have made it.
+
+def _lock_one() -> Callable[[], None] | None:
+    for number in range(_cpus()):
+        file = os.open(_folder() / f"{number}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+        except BaseException:
+            os.close(file)
+            raise
+        else:
+            return partial(_unlock, file)
+    return None
+
+
+def _unlock(file: int) -> None:
+    fcntl.flock(file, fcntl.LOCK_UN)  # a process that was forked meanwhile has the file open, too
+    os.close(file)
+
+
+def _folder() -> Path:
+    return Path(tempfile.gettempdir(), f"pictory-copies-{os.geteuid()}")
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder that only this user can read and write.
+
+    :raises OSError: if it cannot be made, or if another user can write it.
     """
-    folder = Path(tempfile.gettempdir(), f"pictory-copies-{os.geteuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
         raise PermissionError(f"{folder} is not a private folder of this user")
-    return folder
 
 
 class SaveOptions(NamedTuple):
