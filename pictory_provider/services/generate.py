@@ -323,8 +323,8 @@ class Generation:
             log=self._log,
         )
         image, self.copy_error = saved.image, saved.problem
-        files = [image, *image.get("copies", ())]
-        self._log.info("Saved %s.", ", ".join(f"{each['path']} ({each['size']:,} bytes)" for each in files))
+        for file in (image, *image.get("copies", ())):
+            self._log.info("Saved %s (%s bytes).", file["path"], f"{file['size']:,}")
         return {**image}
 
     def reuse(self, client: SyncClient, *, mark_ai_generated: bool) -> dict[str, Any]:
