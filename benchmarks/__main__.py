@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
-from benchmarks import batch, imports, large, saving, triggerer, waiting
+from benchmarks import batch, copies, imports, large, saving, triggerer, waiting
 
 imports.main()
+copies.main()
 waiting.main()
 triggerer.main()
 saving.main()

@@ -119,7 +119,19 @@ def copy_name(name: str, spec: CopySpec) -> str:
     :param name: of the picture; its folder, if it has one, stays.
     """
     folder, slash, file = name.rpartition("/")
-    return f"{folder}{slash}{file.rpartition('.')[0] or file}{spec.infix}.{spec.format}"
+    return f"{folder}{slash}{file.rpartition('.')[0] or file}{spec.suffix}"
+
+
+def problem_of_copies(name: str, specs: Sequence[CopySpec]) -> str | None:
+    """Return which copy would have the file name of the picture itself; ``None`` for none.
+
+    :param name: of the picture; its folder, if it has one, is ignored.
+    """
+    file = name.rpartition("/")[2]
+    for spec in specs:
+        if copy_name(file, spec).casefold() == file.casefold():
+            return f"its copy of format {spec.format} would have the picture's own name, {file!r}"
+    return None
 
 
 def longest_name(name: str) -> str:

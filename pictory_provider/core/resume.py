@@ -43,13 +43,14 @@ submission contains that sidecar: if its job gives no picture, the old one is wh
 from __future__ import annotations
 
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pictory_provider.api.errors import NOTHING_SPENT, RequestInvalid, SubmitOutcomeUnknown, Unavailable
 from pictory_provider.api.models import MODELS
 from pictory_provider.api.text import counted
 from pictory_provider.core.budget import format_credits
-from pictory_provider.core.picture_names import SIDECAR_SUFFIX, is_version_name
+from pictory_provider.core.picture_names import SIDECAR_SUFFIX, copy_name, is_version_name
 from pictory_provider.core.sidecar import BOUGHT, INTENT, REDO, SAVED
 from pictory_provider.core.submission import (
     PollFirst,
@@ -62,10 +63,11 @@ from pictory_provider.core.submission import (
 from pictory_provider.media.mark import MARKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from pictory_provider.core.attempt import MadeBy
     from pictory_provider.core.sidecar import Sidecar
+    from pictory_provider.media.copies import CopySpec
 
 _COMES_BACK_WITHIN = 86_400.0
 """Seconds within which a task that has submitted and not saved may be retried."""
@@ -92,6 +94,7 @@ class ExistingImage(NamedTuple):
     :param size: of the picture, in bytes; ``None`` if there is none.
     :param folder: a folder with the name of the picture or its sidecar; ``None`` if there is none.
     :param sidecar_version: the version of the sidecar in object storage; ``None`` if it is unknown.
+    :param copies: sizes in bytes of the files that have the names of the picture's copies, by these names.
     """
 
     path: str
@@ -100,6 +103,31 @@ class ExistingImage(NamedTuple):
     size: int | None = None
     folder: str | None = None
     sidecar_version: str | None = None
+    copies: Mapping[str, int] = MappingProxyType({})
+
+    def is_incomplete(self, *, mark_ai_generated: bool, copies: Sequence[CopySpec]) -> bool:
+        """Whether its picture is to be marked, its sidecar to be corrected, or copies of it to be made."""
+        sidecar = self.sidecar
+        saved = sidecar.saved if sidecar and self.has_its_picture else None
+        if sidecar is None or saved is None:
+            return False
+        todo = saved.copies_to_make(
+            copies,
+            mark_ai_generated=mark_ai_generated,
+            size_of=lambda spec: self.copies.get(copy_name(self.name, spec)),
+        )
+        return bool(todo or sidecar.may_be) or (mark_ai_generated and self.may_lack_mark)
+
+    def in_the_way(self, specs: Sequence[CopySpec]) -> str | None:
+        """Return the name of an existing file that is not on record as a copy, and has a copy's name."""
+        own = {copy.spec.suffix for copy in self.sidecar.copies} if self.sidecar else set()
+        names = (copy_name(self.name, spec) for spec in specs if spec.suffix not in own)
+        return next((name for name in names if name in self.copies), None)
+
+    @property
+    def name(self) -> str:
+        """The picture's name, without its folder."""
+        return self.path.rpartition("/")[2]
 
     @property
     def may_lack_mark(self) -> bool:
@@ -130,8 +158,8 @@ class ExistingImage(NamedTuple):
     @property
     def is_version(self) -> bool:
         """Whether it is an earlier version of another picture, which ``redo`` has moved here."""
-        file, name = self.sidecar.file if self.sidecar else "", self.path.rpartition("/")[2]
-        return file not in ("", name) and is_version_name(name, file)
+        file = self.sidecar.file if self.sidecar else ""
+        return file not in ("", self.name) and is_version_name(self.name, file)
 
     @property
     def may_be_replaced(self) -> bool:

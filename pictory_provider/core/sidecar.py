@@ -32,9 +32,13 @@ from pictory_provider.api.decoding import parse_json
 from pictory_provider.core.attempt import MadeBy
 from pictory_provider.core.picture_names import SIDECAR_SUFFIX, is_version_name
 from pictory_provider.core.submission import Submission, canonicalize
+from pictory_provider.media.copies import Copy
+from pictory_provider.media.xmp import TRAINED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from pictory_provider.media.copies import CopySpec
 
 VERSION = 1
 INTENT, BOUGHT, SAVED, REDO = "intent", "bought", "saved", "redo"
@@ -51,6 +55,7 @@ class SavedFile(NamedTuple):
     :param digital_source_type: IPTC's, from the file's XMP; ``None`` if it has none that can be read.
     :param is_examined: whether the file was read for that; not recorded for a PNG without marks. Version 0.1.0
         never read it.
+    :param copies: of the picture, and of pictures that were at its path before it.
     """
 
     size: int
@@ -62,6 +67,41 @@ class SavedFile(NamedTuple):
     saved_at: float | None
     digital_source_type: str | None = None
     is_examined: bool = False
+    copies: tuple[Copy, ...] = ()
+
+    def source_type_of_copies(self, *, mark_ai_generated: bool) -> str | None:
+        """Return the Digital Source Type that copies have in their XMP; ``None`` if they have no XMP.
+
+        They say what the picture says. A C2PA manifest and China's label, which copies lose, say that AI made it.
+
+        :param mark_ai_generated: of the task.
+        """
+        is_said = mark_ai_generated or "c2pa" in self.marks or "aigc" in self.marks
+        return self.digital_source_type or (TRAINED if is_said else None)
+
+    def copy_of(self, spec: CopySpec, *, mark_ai_generated: bool) -> Copy | None:
+        """Return the copy that was made of this very picture as it would be made now; ``None`` if it was not."""
+        source_type = self.source_type_of_copies(mark_ai_generated=mark_ai_generated)
+        return next((each for each in self.copies if each.is_current(spec, self.sha256, source_type)), None)
+
+    def copies_to_make(
+        self,
+        specs: Sequence[CopySpec],
+        *,
+        mark_ai_generated: bool,
+        size_of: Callable[[CopySpec], int | None],
+    ) -> list[CopySpec]:
+        """Return the copies that were not made of this picture, or whose files are missing or have another size.
+
+        :param size_of: returns the size of the existing file of a copy, in bytes; ``None`` for no file.
+        """
+        made = {spec: self.copy_of(spec, mark_ai_generated=mark_ai_generated) for spec in specs}
+        return [spec for spec, copy in made.items() if copy is None or size_of(spec) != copy.size]
+
+    def with_copies(self, made: Sequence[Copy]) -> SavedFile:
+        """Return it with these copies, in place of those on record that have the same file names."""
+        copies = {each.spec.suffix: each for each in (*self.copies, *made)}
+        return self._replace(copies=tuple(copies.values()))
 
     @property
     def may_lack_mark(self) -> bool:
@@ -84,6 +124,7 @@ class SavedFile(NamedTuple):
             "marks": list(self.marks),
             **source_type,
             "saved_at": _written(self.saved_at),
+            **({"copies": [each.to_dict() for each in self.copies]} if self.copies else {}),
         }
 
     @classmethod
@@ -93,7 +134,7 @@ class SavedFile(NamedTuple):
         :raises Unreadable: if its size or digest is missing.
         """
         size, sha256, marks = value.get("size"), value.get("sha256"), value.get("marks")
-        source_type = value.get("digital_source_type")
+        source_type, copies = value.get("digital_source_type"), value.get("copies")
         if not isinstance(size, int) or not isinstance(sha256, str):
             raise Unreadable("its state is `saved`, but its size or sha256 is missing")
         return cls(
@@ -106,6 +147,7 @@ class SavedFile(NamedTuple):
             saved_at=_read(value.get("saved_at")),
             digital_source_type=source_type if isinstance(source_type, str) else None,
             is_examined="digital_source_type" in value,
+            copies=tuple(filter(None, map(Copy.from_dict, copies if isinstance(copies, list) else ()))),
         )
 
 
@@ -179,6 +221,13 @@ class Sidecar:
     def overrides(self, job_id: str | None) -> bool:
         """Whether other records of this job count as absent, since its picture was moved away."""
         return job_id in self.redone
+
+    @property
+    def copies(self) -> tuple[Copy, ...]:
+        """The copies on record: of its picture, and of the one that its picture is to replace."""
+        old = self.replaces.saved if self.replaces else None
+        files = (self.saved, old, *self.may_be)
+        return tuple(dict.fromkeys(copy for file in files if file for copy in file.copies))
 
     @property
     def request_sha256(self) -> str:

@@ -34,9 +34,14 @@ class CopySpec(NamedTuple):
     quality: int | None = None
 
     @property
-    def infix(self) -> str:
-        """What its file name has between the picture's stem and the suffix."""
-        return "" if self.width is None else f".{self.width}"
+    def suffix(self) -> str:
+        """What the name of its file has after the stem of the picture: ``.1200.webp``."""
+        return f".{self.format}" if self.width is None else f".{self.width}.{self.format}"
+
+    @property
+    def content_type(self) -> str:
+        """Its media type (RFC 6838)."""
+        return f"image/{'jpeg' if self.format == 'jpg' else self.format}"
 
 
 class Copy(NamedTuple):
@@ -121,10 +126,9 @@ def check_copies(value: object) -> tuple[CopySpec, ...]:
     specs = tuple(_check_copy(number, each) for number, each in enumerate(value))
     seen: set[str] = set()
     for number, spec in enumerate(specs):
-        name = f"<name>{spec.infix}.{spec.format}"
-        if name in seen:
-            raise _refused(f"[{number}] has the same file name as another entry, {name}")
-        seen.add(name)
+        if spec.suffix in seen:
+            raise _refused(f"[{number}] has the same file name as another entry, <name>{spec.suffix}")
+        seen.add(spec.suffix)
     return specs
 
 

@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pictory_provider.api.checks import MOST_CANDIDATES, check_header, check_seconds
+from pictory_provider.api.checks import MOST_CANDIDATES, check_seconds
 from pictory_provider.api.errors import PictoryError, RequestInvalid, StorageFailed
 from pictory_provider.api.models import first_poll_of
 from pictory_provider.core import events
@@ -53,7 +53,7 @@ class PictureTask:
     def __init__(self, operator: GenerateImageOperator, context: Context, path: str | None) -> None:
         self._operator = operator
         self._context = context
-        self._picture = _generation(operator, context, path)
+        self._picture = Generation.from_operator(operator, context, path)
         self.generations = [self._picture]
 
     def execute(self, lazy_request: LazyRequest, choices: Mapping[str, Any]) -> str:
@@ -147,8 +147,10 @@ class PictureTask:
         if picture.target:
             request = picture.record.latest.request or {}
             image |= {name: request.get(name) for name in ("prompt", "model")}
-            operator.set_lineage(request.get("referenceImageUrl"), [image["path"]])
+            operator.set_lineage(request.get("referenceImageUrl"), _files_of(image))
         self._context["ti"].xcom_push(key=IMAGE_KEY, value=image)
+        if picture.copy_error:
+            raise picture.copy_error
         report_assets(self._context, operator.outlets, image)
         return self._end()
 
@@ -182,7 +184,7 @@ class CandidatesTask:
         self._operator = operator
         self._context = context
         self._candidates = Candidates(
-            lambda candidate, its_path: _generation(operator, context, its_path, candidate),
+            lambda candidate, its_path: Generation.from_operator(operator, context, its_path, candidate),
             path=path,
             number=number,
             overwrite=operator.overwrite is True,
@@ -270,25 +272,16 @@ class CandidatesTask:
         """Report the pictures to the outlets' events and to OpenLineage, and record that the attempt has ended."""
         operator = self._operator
         operator.image_url = next((image["url"] for image in images if image.get("url")), None)
-        operator.set_lineage(self._candidates.reference, [image["path"] for image in images])
+        paths = [path for image in images for path in _files_of(image)]
+        operator.set_lineage(self._candidates.reference, paths)
         report_assets(self._context, operator.outlets, {"images": images})
         for generation in self.generations:
             generation.record.end()
 
 
-def _generation(
-    operator: GenerateImageOperator, context: Context, path: str | None, candidate: int | None = None
-) -> Generation:
-    return Generation(
-        context,
-        conn_id=operator.pictory_conn_id,
-        path=path,
-        cache_control=check_header("cache_control", operator.cache_control),
-        durable=operator.durable,
-        retries=operator.retries,
-        candidate=candidate,
-        log=operator.log,
-    )
+def _files_of(image: Mapping[str, Any]) -> list[str]:
+    """Return the paths of a saved picture and of its copies."""
+    return [image["path"], *(copy["path"] for copy in image.get("copies", ()))]
 
 
 def _check_left_over(
@@ -304,7 +297,7 @@ def _check_left_over(
     """
     if context["ti"].try_number > 1:
         others = (
-            _generation(operator, context, path if each is None else candidate_name(path, each), each)
+            Generation.from_operator(operator, context, path if each is None else candidate_name(path, each), each)
             for each in numbers
         )
         check_left_over(others, hook.get_conn())

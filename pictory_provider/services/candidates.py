@@ -55,6 +55,7 @@ class Candidates:
     :ivar pending: the jobs that are not known to have ended.
     :ivar images: the image records of the pictures that exist.
     :ivar errors: why others have no picture.
+    :ivar copy_errors: why copies of saved pictures could not be made.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Candidates:
         self.pending: dict[int, Submission] = {}
         self.images: dict[int, dict[str, Any]] = {}
         self.errors: dict[int, PictoryError] = {}
+        self.copy_errors: dict[int, PictoryError] = {}
         self._overwrite = overwrite
         self._mark_ai_generated = mark_ai_generated
         self._log = log
@@ -144,6 +146,8 @@ class Candidates:
                 self._find(client, number)
             elif "image" in state:
                 self._keep(number, state["image"])
+                if "copy_error" in state:
+                    self.copy_errors[number] = breaker.from_dict(state["copy_error"])
             elif "error" in state:
                 self.errors[number] = breaker.from_dict(state["error"])
             elif "bought" in state:
@@ -203,6 +207,7 @@ class Candidates:
                 client, result, overwrite=self._overwrite, mark_ai_generated=self._mark_ai_generated
             )
             self.images[number] = {**image, "reused": False}
+            self._note_copies(number)
         except PictoryError as error:
             self.errors[number] = error
             return None
@@ -212,18 +217,18 @@ class Candidates:
         """Return what :meth:`restore` needs, as JSON."""
         return {
             **{str(number): {} for number in self.generations},
-            **{str(number): {"image": image} for number, image in self.images.items()},
+            **{str(number): {"image": image, **self._copy_error(number)} for number, image in self.images.items()},
             **{str(number): {"bought": latest.to_dict()} for number, latest in self.pending.items()},
             **{str(number): {"error": breaker.to_dict(error)} for number, error in self.errors.items()},
         }
 
     def error(self) -> PictoryError | None:
-        """Return the error that the task fails with; ``None`` if every candidate has its picture.
+        """Return the error that the task fails with; ``None`` if every candidate has its picture and its copies.
 
-        It is one that Airflow retries, if a retry may save a picture or submit what is missing.
+        It is one that Airflow retries, if a retry may save a picture, submit what is missing or make a copy.
         """
         if not self.errors:
-            return None
+            return self._error_of_copies()
         number = min(self.errors, key=lambda each: (_rank(self.errors[each]), each))
         error, of = self.errors[number], len(self.generations)
         missing = of - len(self.images)
@@ -248,6 +253,24 @@ class Candidates:
                 text += " A retry or a clear of the task with the same request keeps these."
         return error.with_message(text)
 
+    def _error_of_copies(self) -> PictoryError | None:
+        """Return the error of copies that could not be made; ``None`` if all exist."""
+        errors = sorted(self.copy_errors.items(), key=lambda each: (_rank(each[1]), each[0]))
+        if not errors:
+            return None
+        text = " ".join(
+            f"Candidate {number} of {len(self.generations)}: {each.message}" for number, each in errors
+        )
+        return errors[0][1].with_message(text)
+
+    def _copy_error(self, number: int) -> dict[str, Any]:
+        error = self.copy_errors.get(number)
+        return {} if error is None else {"copy_error": breaker.to_dict(error)}
+
+    def _note_copies(self, number: int) -> None:
+        if error := self.generations[number].copy_error:
+            self.copy_errors[number] = error
+
     def records(self) -> list[dict[str, Any]]:
         """Return the image records, in the order of the candidates."""
         records = []
@@ -261,6 +284,7 @@ class Candidates:
     def _reuse(self, client: SyncClient, number: int) -> None:
         generation = self.generations[number]
         self.images[number] = generation.reuse(client, mark_ai_generated=self._mark_ai_generated)
+        self._note_copies(number)
 
     def _check(
         self, client: SyncClient, decided: Mapping[int, Decided], budget: Budget, *, may_resubmit: bool

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
@@ -55,7 +55,7 @@ from pictory_provider.core.submission import (
 from pictory_provider.exceptions import airflow_errors, failure
 from pictory_provider.services.submit import check_submission, submit
 from pictory_provider.services.uploads import Uploads
-from pictory_provider.storage.pictures import PictureTarget
+from pictory_provider.storage.pictures import PictureTarget, targets_of
 from pictory_provider.telemetry import count
 
 if TYPE_CHECKING:
@@ -118,11 +118,12 @@ class Generation:
 
     :param conn_id: the Airflow connection that pays.
     :param path: of the picture, as this attempt rendered it; ``None`` if it is not saved.
-    :param cache_control: of the picture (:class:`~pictory_provider.storage.pictures.PictureTarget`).
+    :param target_of: returns the target of a path.
     :param durable: record the submission in the task state store.
     :param retries: of the task.
     :param candidate: the number of the picture among the candidates of the task; ``None`` if there is only one.
     :ivar record: of the submission.
+    :ivar copy_error: why copies of the saved picture could not be made; ``None`` if all exist.
     :ivar job_id: as soon as it is known.
     :ivar charges: of this task for this picture, certain or possible, when the attempt began.
     :ivar spent_since_clear: AI credits of these since the task was last cleared.
@@ -136,7 +137,7 @@ class Generation:
         *,
         conn_id: str,
         path: str | None,
-        cache_control: str | None = None,
+        target_of: Callable[[str], PictureTarget] = PictureTarget,
         durable: bool,
         retries: int | None,
         candidate: int | None = None,
@@ -149,13 +150,35 @@ class Generation:
         self.job_id: str | None = None
         self.charges = self.record.latest.purchases
         self.spent_since_clear = 0.0
-        self._cache_control = cache_control
-        self.target = None if path is None else PictureTarget(path, cache_control=cache_control)
+        self.copy_error: PictoryError | None = None
+        self._target_of = target_of
+        self.target = None if path is None else target_of(path)
         self._existing: Reuse | None = None
         self._is_plan = self._is_checked = False
         self._log = log
         if self.target:
             self.record.use_sidecar(self.target)
+
+    @classmethod
+    def from_operator(
+        cls, operator: Any, context: Context, path: str | None, candidate: int | None = None
+    ) -> Self:
+        """Return the picture of a running ``GenerateImageOperator``.
+
+        :param path: of the picture, as this attempt rendered it; ``None`` if it is not saved.
+        :param candidate: as for the class.
+        :raises RequestInvalid: for a wrong argument.
+        """
+        return cls(
+            context,
+            conn_id=operator.pictory_conn_id,
+            path=path,
+            target_of=targets_of(operator, path),
+            durable=operator.durable,
+            retries=operator.retries,
+            candidate=candidate,
+            log=operator.log,
+        )
 
     def obtain(
         self,
@@ -291,10 +314,17 @@ class Generation:
         """Save the picture of a completed job, and return its image record."""
         assert self.target is not None
         sidecar = self.record.sidecar(job.job_id)
-        image = self.target.save(
-            client, job, sidecar, overwrite=overwrite, mark_ai_generated=mark_ai_generated, log=self._log
-        ).image
-        self._log.info("Saved %s (%s bytes).", image["path"], f"{image['size']:,}")
+        saved = self.target.save(
+            client,
+            job,
+            sidecar,
+            overwrite=overwrite,
+            mark_ai_generated=mark_ai_generated,
+            log=self._log,
+        )
+        image, self.copy_error = saved.image, saved.problem
+        for file in (image, *image.get("copies", ())):
+            self._log.info("Saved %s (%s bytes).", file["path"], f"{file['size']:,}")
         return {**image}
 
     def reuse(self, client: SyncClient, *, mark_ai_generated: bool) -> dict[str, Any]:
@@ -304,10 +334,14 @@ class Generation:
         """
         assert self.target is not None
         assert self._existing is not None
-        image = self.target.reuse(
-            client, self._existing.sidecar, mark_ai_generated=mark_ai_generated, log=self._log
-        ).image
-        return {**image, "reused": not self._existing.is_own}
+        saved = self.target.reuse(
+            client,
+            self._existing.sidecar,
+            mark_ai_generated=mark_ai_generated,
+            log=self._log,
+        )
+        self.copy_error = saved.problem
+        return {**saved.image, "reused": not self._existing.is_own}
 
     def warn_of_kill(self) -> None:
         """Log what happens to the job of a task that is killed."""
@@ -412,7 +446,7 @@ class Generation:
                 found.path,
             )
             with suppress(RequestInvalid):  # an earlier release accepted a path that this one refuses
-                self.target = PictureTarget(str(found.path), cache_control=self._cache_control)
+                self.target = self._target_of(str(found.path))
                 record.use_sidecar(self.target)
         return value
 
@@ -485,8 +519,9 @@ class Generation:
         :raises RequestInvalid: says why not.
         """
         if self.target:
-            overwrite = spec.overwrite or step.replaces is not None
-            warning = self.target.check(overwrite=overwrite, is_trying=is_trying)
+            warning = self.target.check(
+                overwrite=spec.overwrite, is_replacing=step.replaces is not None, is_trying=is_trying
+            )
             if not self._is_checked:
                 self._warn(warning)
             self._is_checked = True

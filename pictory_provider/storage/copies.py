@@ -13,6 +13,7 @@ particular no signed manifest, which would be invalid: its XMP packet is a new o
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import io
 import logging
 import os
@@ -20,24 +21,34 @@ import stat
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pictory_provider.api.errors import ImageInvalid, PictoryError, RequestInvalid
+from pictory_provider.api.checks import check_header
+from pictory_provider.api.errors import ImageInvalid, PictoryError, RequestInvalid, StorageFailed
 from pictory_provider.api.text import listed
 from pictory_provider.api.timing import TIMING
+from pictory_provider.core.picture_names import copy_name, problem_of_copies
 from pictory_provider.media.colours import chunks_before_pixels, why_not_srgb
+from pictory_provider.media.copies import Copy, check_copies
 from pictory_provider.media.formats import PictureChecker
 from pictory_provider.media.xmp import KEYWORD, NotReadable, new_packet
+from pictory_provider.storage.errors import WRITING_COPY
+from pictory_provider.storage.files import Changed, Headers
+from pictory_provider.storage.paths import Occupied
+from pictory_provider.storage.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from PIL.Image import Image
 
+    from pictory_provider.core.sidecar import SavedFile
     from pictory_provider.media.copies import CopySpec
+    from pictory_provider.storage.files import Content
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +94,7 @@ _AVIF = _Format(
     "AVIF",
     "avif",
     ("libavif", "avif"),
-    65_536,
+    32_768,  # wider ones can be written, and no program with libavif reads them
     {**_NO_METADATA, "codec": "aom", "speed": 8, "max_threads": 1, "subsampling": "4:2:0", "range": "full"},
 )
 _PNG = _Format(
@@ -249,8 +260,9 @@ def _with_usual_depth(image: Image, chunks: dict[bytes, bytes]) -> Image:
         raise _refused(f"Pillow decodes it to the mode {image.mode!r}, of which no copies are made")
     if key is not None and image.mode == "RGB" and depth == 16:
         raise _refused("it has a transparent colour of 16 bits, which Pillow does not apply")
-    if key is not None and image.mode == "L" and depth in (2, 4):
-        image.info["transparency"] = key * 255 // (2**depth - 1)
+    if key is not None and image.mode in ("1", "L") and depth in (1, 2, 4):
+        most = 2**depth - 1
+        image.info["transparency"] = (int.from_bytes(chunks[b"tRNS"][:2]) & most) * 255 // most
     return image
 
 
@@ -350,9 +362,7 @@ def _explained(what: str) -> Iterator[None]:
         yield
     except (PictoryError, MemoryError):
         raise
-    except (
-        Exception
-    ) as error:  # Pillow raises OSError, ValueError, SyntaxError, RuntimeError, struct.error and others
+    except Exception as error:  # OSError, ValueError, SyntaxError, RuntimeError, struct.error and others
         raise _refused(f"it {what}: {type(error).__name__}: {error}") from error
 
 
@@ -379,58 +389,267 @@ def _slot() -> Iterator[None]:
     The slots are locked files in a private folder, so they also count other processes of this user; the lock of a
     process that dies is released. Without such a folder only the threads of this process are counted.
     """
-    try:
-        file = _lock_one(_private_folder(), _cpus())
-    except OSError as error:
-        log.debug("Conversions are not counted across processes: %s", error)
-        with _THREADS:
-            yield
-        return
-    try:
-        yield
-    finally:
-        fcntl.flock(file, fcntl.LOCK_UN)  # a process that was forked meanwhile has the file open too
-        os.close(file)
-
-
-def _lock_one(folder: Path, slots: int) -> int:
-    """Wait for a free slot, and return its open and locked file.
-
-    :raises OSError: if the files cannot be made or locked.
-    """
     begun, pause, is_logged = time.monotonic(), 0.001, False
-    while True:
-        for number in range(slots):
-            file = os.open(folder / f"{number}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(file)
-            except BaseException:
-                os.close(file)
-                raise
-            else:
-                return file
+    while (release := _take_slot()) is None:
         if time.monotonic() - begun >= TIMING.lock_warning and not is_logged:
             is_logged = True
             log.warning(
-                "Copies of other pictures are being made on all %d CPUs. This task waits for one of them. If that "
-                "takes long, `fuser %s/*.lock` lists the processes.",
-                slots,
-                folder,
+                "Copies of other pictures are being made on all CPUs that this task may use (%d). It waits. If "
+                "that takes long, find the processes with `fuser %s/*`.",
+                _cpus(),
+                _folder(),
             )
         time.sleep(pause)
         pause = min(2 * pause, 0.05)
+    try:
+        yield
+    finally:
+        release()
 
 
-def _private_folder() -> Path:
-    """Return the folder of the slots, which only this user can read and write.
+def _take_slot() -> Callable[[], None] | None:
+    """Return what releases a slot; ``None`` if no slot is free."""
+    try:
+        _make_private(_folder())
+        return _lock_one()
+    except OSError as error:
+        log.debug("Conversions are not counted across processes: %s", error)
+        return _THREADS.release if _THREADS.acquire(blocking=False) else None
 
-    :raises OSError: if it cannot be made, or if another user could have made it.
+
+def _lock_one() -> Callable[[], None] | None:
+    for number in range(_cpus()):
+        file = os.open(_folder() / f"{number}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+        except BaseException:
+            os.close(file)
+            raise
+        else:
+            return partial(_unlock, file)
+    return None
+
+
+def _unlock(file: int) -> None:
+    fcntl.flock(file, fcntl.LOCK_UN)  # a process that was forked meanwhile has the file open, too
+    os.close(file)
+
+
+def _folder() -> Path:
+    return Path(tempfile.gettempdir(), f"pictory-copies-{os.geteuid()}")
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder that only this user can read and write.
+
+    :raises OSError: if it cannot be made, or if another user can write it.
     """
-    folder = Path(tempfile.gettempdir(), f"pictory-copies-{os.geteuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
         raise PermissionError(f"{folder} is not a private folder of this user")
-    return folder
+
+
+class SaveOptions(NamedTuple):
+    """How pictures are saved.
+
+    :param cache_control: of the picture, as for :class:`~pictory_provider.storage.target.Target`.
+    :param copies: to be made of each picture.
+    """
+
+    cache_control: str | None = None
+    copies: tuple[CopySpec, ...] = ()
+
+    @classmethod
+    def checked(cls, *, cache_control: object, copies: object) -> SaveOptions:
+        """Check a task's arguments.
+
+        :raises RequestInvalid: for a wrong value.
+        """
+        return cls(check_header("cache_control", cache_control), check_copies(copies))
+
+    def for_path(self, path: str | None) -> SaveOptions:
+        """Return them, after checking that there is a path, and that no copy would have the picture's own name.
+
+        :raises RequestInvalid: says what to change.
+        """
+        if self.copies and path is None:
+            raise RequestInvalid.unsent(
+                "copies are made of the saved picture, and there is no path", "Pass a path.", fields=["path"]
+            )
+        if path is not None and (problem := problem_of_copies(path, self.copies)):
+            raise RequestInvalid.unsent(
+                problem, "Choose another path, or give that copy a width.", fields=["copies"]
+            )
+        return self
+
+
+class CopyFiles:
+    """The files of a picture's copies.
+
+    :param path: of the picture.
+    :param cache_control: as for :class:`~pictory_provider.storage.target.Target`.
+    """
+
+    def __init__(self, path: str, *, cache_control: str | None) -> None:
+        self._path = path
+        self._cache_control = cache_control
+
+    def target(self, spec: CopySpec) -> Target:
+        """Return the target of a copy."""
+        headers = Headers(spec.content_type, self._cache_control)
+        return Target(copy_name(self._path, spec), headers=headers, writing=WRITING_COPY)
+
+    def sizes(self, specs: Sequence[CopySpec]) -> dict[str, int]:
+        """Return the sizes of existing files that have the names of copies, in bytes, by these names.
+
+        :raises StorageFailed: if the storage does not say.
+        """
+        targets = [self.target(spec) for spec in specs]
+        sizes = {target.file_name: target.size() for target in targets}
+        return {name: size for name, size in sizes.items() if size is not None}
+
+    def read(self, copies: Sequence[Copy]) -> dict[CopySpec, Content]:
+        """Return the files that are the copies on record.
+
+        :raises StorageFailed: if one cannot be read.
+        """
+        found = {copy: self.target(copy.spec).read() for copy in copies}
+        return {
+            copy.spec: content
+            for copy, content in found.items()
+            if content is not None and hashlib.sha256(content.data).hexdigest() == copy.sha256
+        }
+
+    def are_free_for(self, contents: Mapping[CopySpec, Content]) -> bool:
+        """Whether there are no other files than these copies.
+
+        :raises StorageFailed: if one cannot be read.
+        """
+        found = {spec: self.target(spec).read() for spec in contents}
+        return all(each is None or each.data == contents[spec].data for spec, each in found.items())
+
+    def create(self, spec: CopySpec, data: bytes) -> None:
+        """Create the file of a copy, unless it exists and is the same.
+
+        :raises Occupied: if another file exists.
+        :raises StorageFailed: if it cannot be written.
+        """
+        target = self.target(spec)
+        try:
+            target.swap(None, data)
+        except Changed:
+            found = target.read()
+            if found is None or found.data != data:
+                raise Occupied(
+                    f"Another file exists at {target.path}, and the picture's sidecar does not know it as a copy. "
+                    "It was left as it is: move it away, or choose other copies.",
+                    fields=["copies"],
+                ) from None
+
+    def make(
+        self,
+        data: bytes,
+        specs: Sequence[CopySpec],
+        file: SavedFile,
+        *,
+        source_type: str | None,
+        overwrite: bool,
+    ) -> tuple[list[Copy], dict[CopySpec, PictoryError]]:
+        """Make copies of a picture. A file with the name of a copy is replaced if it is on record as one.
+
+        :param data: the picture.
+        :param file: its description.
+        :param source_type: the Digital Source Type that copies get; ``None`` for none.
+        :param overwrite: replace other files, too.
+        :return: what was made; and why others could not be made.
+        """
+        own = {copy.spec.suffix for copy in file.copies}
+        made: list[Copy] = []
+        problems: dict[CopySpec, PictoryError] = {}
+        for spec, result in _each(specs, partial(convert, data, source_type=source_type)):
+            if isinstance(result, PictoryError):
+                problems[spec] = result
+                continue
+            try:
+                if overwrite or spec.suffix in own:
+                    self.target(spec).write(result.data)
+                else:
+                    self.create(spec, result.data)
+            except PictoryError as error:
+                problems[spec] = error
+                continue
+            made.append(
+                Copy(
+                    spec=spec,
+                    of=file.sha256,
+                    size=len(result.data),
+                    sha256=hashlib.sha256(result.data).hexdigest(),
+                    width=result.width,
+                    height=result.height,
+                    digital_source_type=source_type,
+                    made_with=result.made_with,
+                )
+            )
+        return made, problems
+
+    def remove(self, copies: Sequence[Copy], kept: CopyFiles) -> None:
+        """Remove copies that are elsewhere, too.
+
+        :param kept: where they are.
+        :raises StorageFailed: if one cannot be read or removed.
+        """
+        elsewhere = kept.read(copies)
+        for spec, content in self.read(copies).items():
+            if spec in elsewhere:
+                with suppress(Changed):
+                    self.target(spec).swap(content, None)
+
+
+def in_the_way(path: str) -> RequestInvalid:
+    """Return the error if a file that is not on record as a copy has the name of one, before a purchase."""
+    return RequestInvalid.unsent(
+        f"{path} exists, a copy is to have that name, and the picture's sidecar does not know it as a copy",
+        "Move that file away, or choose other copies. With overwrite=True the task replaces it.",
+        fields=["copies"],
+    )
+
+
+def without_copies(path: str, problems: Mapping[CopySpec, PictoryError]) -> PictoryError:
+    """Return the error of a picture that is saved, and some of whose copies could not be made.
+
+    :return: a :class:`StorageFailed`, which Airflow retries, if a retry may make one of them.
+    """
+    why = list(dict.fromkeys(error.message for error in problems.values()))
+    names = listed([copy_name(path, spec).rpartition("/")[2] for spec in problems], len(problems))
+    text = f"{path} is saved and paid for, and could not be copied to {names}. {' '.join(why)}"
+    if any(isinstance(error, StorageFailed) for error in problems.values()):
+        return StorageFailed(f"{text} A retry makes these copies, for free.")
+    return RequestInvalid(
+        f"{text} Nothing is bought again: correct that, and clear the task to make them.", fields=["copies"]
+    )
+
+
+def examined(file: SavedFile, data: bytes) -> SavedFile:
+    """Return the description of a picture with its Digital Source Type, which version 0.1.0 did not read."""
+    if file.is_examined or not file.marks:
+        return file
+    checker = PictureChecker()
+    checker.feed(data)
+    return file._replace(digital_source_type=checker.finish().digital_source_type, is_examined=True)
+
+
+def _each(
+    specs: Sequence[CopySpec], convert: Callable[[Sequence[CopySpec]], Sequence[Converted]]
+) -> Iterator[tuple[CopySpec, Converted | ImageInvalid]]:
+    """Yield each copy, or why it cannot be made. One that cannot be made does not prevent the others."""
+    try:
+        yield from zip(specs, convert(specs), strict=True)
+    except ImageInvalid as error:
+        if len(specs) == 1:
+            yield specs[0], error
+            return
+        for spec in specs:
+            yield from _each([spec], convert)

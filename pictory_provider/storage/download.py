@@ -11,18 +11,21 @@ from pictory_provider.api import responses, retry
 from pictory_provider.api.errors import Fault, ImageInvalid, TransportError, Unavailable
 from pictory_provider.api.models import DEFAULT_MAX_BYTES
 from pictory_provider.client.retrying import retry_call
+from pictory_provider.core.picture_names import copy_name
 from pictory_provider.media.mark import MARKS, Unmarked, edits_to_mark
 from pictory_provider.media.xmp import TRAINED, says_ai
 from pictory_provider.storage.paths import occupied
 from pictory_provider.storage.target import too_large
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
+    from pictory_provider.api.errors import PictoryError
     from pictory_provider.api.models import Job
     from pictory_provider.client.retrying import Log
     from pictory_provider.client.sync import SyncClient
     from pictory_provider.core.sidecar import SavedFile
+    from pictory_provider.media.copies import CopySpec
     from pictory_provider.storage.target import Received, Target
 
 _NOTHING_SAVED = "Nothing was saved, and downloading again is free."
@@ -33,6 +36,7 @@ class SavedImage(TypedDict):
 
     ``path`` as it was given, ``size`` in bytes, ``sha256`` in hexadecimal. Unknown values are ``None``.
     ``ai_mark`` exists if ``mark_ai_generated`` was set: whether the file now says that a model made it.
+    ``copies`` exists if the task makes copies: those that exist, in the order of its argument.
     """
 
     job_id: str | None
@@ -45,17 +49,31 @@ class SavedImage(TypedDict):
     size: int
     sha256: str
     ai_mark: NotRequired[bool]
+    copies: NotRequired[list[SavedCopy]]
+
+
+class SavedCopy(TypedDict):
+    """A copy of a saved picture. ``width`` and ``height`` are in pixels, ``size`` is in bytes."""
+
+    path: str
+    format: str
+    width: int
+    height: int
+    size: int
+    sha256: str
 
 
 class Saved(NamedTuple):
     """A saved picture: its image record, and its description for the sidecar.
 
     :param sidecar_version: the version of its sidecar in object storage; ``None`` if it is unknown.
+    :param problem: why copies of it could not be made; ``None`` if all exist.
     """
 
     image: SavedImage
     file: SavedFile
     sidecar_version: str | None = None
+    problem: PictoryError | None = None
 
 
 def save_picture(
@@ -127,8 +145,13 @@ def save_picture(
         raise ImageInvalid(f"{error.message} {_NOTHING_SAVED}") from error.__cause__
 
 
-def image_record(job: Job, path: str, file: SavedFile, *, mark_ai_generated: bool) -> SavedImage:
-    """Return the image record of a saved picture."""
+def image_record(
+    job: Job, path: str, file: SavedFile, *, mark_ai_generated: bool, copies: Sequence[CopySpec] = ()
+) -> SavedImage:
+    """Return the image record of a saved picture.
+
+    :param copies: that the task makes.
+    """
     image = SavedImage(
         job_id=job.job_id or None,
         status=job.status,
@@ -142,7 +165,31 @@ def image_record(job: Job, path: str, file: SavedFile, *, mark_ai_generated: boo
     )
     if mark_ai_generated:
         image["ai_mark"] = says_ai(file.digital_source_type)
+    if copies:
+        image["copies"] = copy_records(path, file, copies, mark_ai_generated=mark_ai_generated)
     return image
+
+
+def copy_records(
+    path: str, file: SavedFile, specs: Sequence[CopySpec], *, mark_ai_generated: bool
+) -> list[SavedCopy]:
+    """Return the records of the copies of a saved picture that were made of it as it is now.
+
+    :param path: of the picture.
+    """
+    found = ((spec, file.copy_of(spec, mark_ai_generated=mark_ai_generated)) for spec in specs)
+    return [
+        SavedCopy(
+            path=copy_name(path, spec),
+            format=spec.format,
+            width=copy.width,
+            height=copy.height,
+            size=copy.size,
+            sha256=copy.sha256,
+        )
+        for spec, copy in found
+        if copy is not None
+    ]
 
 
 def _is_placed(target: Target, received: Received, may_replace: Collection[str], *, overwrite: bool) -> bool:

@@ -20,6 +20,7 @@ WRITING_PICTURE = (
     "The picture could not be written to",
     f"It is still at Pictory, and saving it again is free. {CHECK_FOLDER}",
 )
+WRITING_COPY = ("The copy could not be written to", CHECK_FOLDER)
 WRITING_SIDECAR = ("The sidecar could not be written:", CHECK_FOLDER)
 """The texts of :func:`storage_failed` before and after the path and the reason."""
 

@@ -20,10 +20,11 @@ from pictory_provider.storage.preflight import refused_pictures
 from pictory_provider.storage.target import JSON_LINES, Target, locate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from pictory_provider.client.retrying import Log
     from pictory_provider.core.sidecar import Sidecar
+    from pictory_provider.storage.copies import SaveOptions
 
 LARGEST_TABLE = 256 * 1024 * 1024
 _SPARE, _SPARE_BYTES = f"{RECORD_FOLDER}/spare", 64 * 1024
@@ -128,12 +129,12 @@ class Folder:
         except StorageFailed as error:
             log.warning("%s of an earlier attempt could not be removed: %s", self.at(FAILED), error)
 
-    def target(self, name: str, *, cache_control: str | None = None) -> PictureTarget:
+    def target(self, name: str, options: SaveOptions | None = None) -> PictureTarget:
         """Return the target of a picture in the folder, with its sidecar.
 
-        :param cache_control: as for :class:`PictureTarget`.
+        :param options: how it is saved.
         """
-        return PictureTarget(self.at(name), cache_control=cache_control)
+        return PictureTarget(self.at(name), options)
 
     def refused(self, names: Iterable[str], *, overwrite: bool, is_trying: bool = True) -> dict[str, str]:
         """Return the pictures that could not be saved in the folder, and why, by their names.
@@ -163,25 +164,38 @@ class Folder:
         return {name: content for name, content in contents.items() if content is not None}
 
     def existing(
-        self, names: Iterable[str], known: Callable[[str], tuple[Sidecar, str] | None] = lambda _: None
+        self,
+        names: Iterable[str],
+        known: Callable[[str], tuple[Sidecar, str] | None] = lambda _: None,
+        *,
+        copies: Callable[[str], Sequence[str]] = lambda _: (),
     ) -> dict[str, ExistingImage]:
         """Return what exists at the paths of pictures, by their names; a name without anything is left out.
 
         :param known: returns a sidecar by its picture's name, with its version in object storage. One that is
             still of this version is not read.
+        :param copies: returns the names of a picture's copies by its own.
         :raises StorageFailed: if it cannot be read.
         """
         pictures = {name: name + SIDECAR_SUFFIX for name in names}
+        copied = {name: copies(name) for name in pictures}
+        all_names = (each for name, sidecar in pictures.items() for each in (name, sidecar, *copied[name]))
         with self._reading():
-            stats = self._files.stats(self._within(each) for pair in pictures.items() for each in pair)
+            stats = self._files.stats(map(self._within, all_names))
 
-        def inspect(name: str) -> ExistingImage | None:
+        def inspect(name: str) -> ExistingImage:
+            found = inspect_picture(name)
+            there = {each: stats.get(self._within(each), Stat(None)).size for each in copied[name]}
+            sizes = {each.rpartition("/")[2]: size for each, size in there.items() if size is not None}
+            return found._replace(copies=sizes) if sizes else found
+
+        def inspect_picture(name: str) -> ExistingImage:
             path, sidecar = self.at(name), pictures[name]
             here, beside = (stats.get(self._within(each), Stat(None)) for each in (name, sidecar))
             if here.is_folder or beside.is_folder:
                 return ExistingImage(path, folder=path if here.is_folder else self.at(sidecar))
             if beside.size is None:
-                return None if here.size is None else ExistingImage(path, size=here.size)
+                return ExistingImage(path, size=here.size)
             on_record = known(name)
             if on_record and is_same_version(on_record[1], beside.version):
                 found = ExistingImage(path, sidecar=on_record[0], size=here.size)
@@ -194,12 +208,14 @@ class Folder:
         there = [
             name
             for name, sidecar in pictures.items()
-            if any(self._within(each) in stats for each in (name, sidecar))
+            if any(self._within(each) in stats for each in (name, sidecar, *copied[name]))
         ]
         existing = map_concurrently(inspect, there)
-        return {name: found for name, found in existing.items() if found is not None}
+        return {name: found for name, found in existing.items() if found != ExistingImage(found.path)}
 
-    def look(self, names: Iterable[str]) -> dict[str, ExistingImage]:
+    def look(
+        self, names: Iterable[str], *, copies: Callable[[str], Sequence[str]] = lambda _: ()
+    ) -> dict[str, ExistingImage]:
         """Return what exists at the paths of pictures, as :meth:`existing`. Each is looked at directly.
 
         A listing of an object storage may be outdated.
@@ -207,7 +223,9 @@ class Folder:
 
         def inspect(name: str) -> ExistingImage:
             try:
-                return self.target(name).inspect()
+                sizes = {each.rpartition("/")[2]: Target(self.at(each)).size() for each in copies(name)}
+                there = {each: size for each, size in sizes.items() if size is not None}
+                return self.target(name).inspect()._replace(copies=there)
             except RequestInvalid:  # a folder or a broken link, as the listing shows
                 return ExistingImage(self.at(name))
 

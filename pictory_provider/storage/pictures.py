@@ -14,7 +14,8 @@ import itertools
 import time
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from pictory_provider.api.errors import (
     NOTHING_SPENT,
@@ -26,19 +27,26 @@ from pictory_provider.api.errors import (
 from pictory_provider.api.models import DEFAULT_MAX_BYTES, Job, JobState
 from pictory_provider.api.retry import is_transient
 from pictory_provider.client.retrying import get_job
-from pictory_provider.core.picture_names import SIDECAR_SUFFIX, spare_name, version_name, warning_of_kind
+from pictory_provider.core.picture_names import (
+    SIDECAR_SUFFIX,
+    spare_name,
+    version_name,
+    warning_of_kind,
+)
 from pictory_provider.core.resume import ExistingImage
 from pictory_provider.core.sidecar import REDO, SavedFile, Sidecar, Unreadable
+from pictory_provider.storage.copies import CopyFiles, SaveOptions, examined, in_the_way, without_copies
 from pictory_provider.storage.files import Changed
 from pictory_provider.storage.paths import Occupied, problem_of_picture, refused_path
 from pictory_provider.storage.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from pictory_provider.client.retrying import Log
     from pictory_provider.client.sync import SyncClient
-    from pictory_provider.storage.download import Saved
+    from pictory_provider.media.copies import Copy, CopySpec
+    from pictory_provider.storage.download import Saved, SavedImage
     from pictory_provider.storage.files import Content
     from pictory_provider.storage.target import Received
 
@@ -49,15 +57,15 @@ class PictureTarget:
     """A path for a picture, with its sidecar.
 
     :param path: of the picture, as for :class:`~pictory_provider.storage.target.Target`.
-    :param cache_control: of the picture, as for :class:`~pictory_provider.storage.target.Target`.
     :raises RequestInvalid: for a path at which no picture can be saved.
     """
 
-    def __init__(self, path: str, *, cache_control: str | None = None) -> None:
-        self.target = Target(path, cache_control=cache_control)
-        self._cache_control = cache_control
+    def __init__(self, path: str, options: SaveOptions | None = None) -> None:
+        self._options = options or SaveOptions()
+        self.target = Target(path, cache_control=self._options.cache_control)
         if (problem := problem_of_picture(self.target.path)) is not None:
             raise refused_path(path, problem)
+        self.copies = CopyFiles(self.target.path, cache_control=self._options.cache_control)
         self._sidecar = Target(self.target.path + SIDECAR_SUFFIX)
         self._seen: Content | None = None
         self._written: Sidecar | None = None
@@ -93,10 +101,11 @@ class PictureTarget:
         """The picture's name, without its folder."""
         return self.path.rpartition("/")[2]
 
-    def check(self, *, overwrite: bool, is_trying: bool = True) -> str | None:
-        """Refuse a path to which no picture could be saved, before one is paid for.
+    def check(self, *, overwrite: bool, is_replacing: bool = False, is_trying: bool = True) -> str | None:
+        """Refuse a path to which no picture or none of its copies could be saved, before one is paid for.
 
-        :param overwrite: whether an existing file is to be replaced.
+        :param overwrite: whether any existing file is to be replaced.
+        :param is_replacing: whether the picture of another request is, and its copies.
         :param is_trying: whether to create a file on a disk, and remove it.
         :return: a warning about the name, if it promises another kind of file.
         :raises RequestInvalid: says why.
@@ -104,8 +113,13 @@ class PictureTarget:
         """
         from pictory_provider.storage.preflight import refused_pictures
 
-        for problem in refused_pictures([self.path], overwrite=overwrite, is_trying=is_trying).values():
+        is_overwriting = overwrite or is_replacing
+        for problem in refused_pictures([self.path], overwrite=is_overwriting, is_trying=is_trying).values():
             raise refused_path(self.path, problem)
+        copies = () if overwrite else self._options.copies
+        there = ExistingImage(self.path, sidecar=self._last_read(), copies=self.copies.sizes(copies))
+        if name := there.in_the_way(copies):
+            raise in_the_way(self.beside(name).path)
         return warning_of_kind([self.name])
 
     def inspect(self, *, with_picture: bool = True) -> ExistingImage:
@@ -189,7 +203,7 @@ class PictureTarget:
             self.restore_sidecar(None)
 
     def keep_version(self, saved: SavedFile) -> str:
-        """Copy the picture and its sidecar, as it was last read, to the names of its first free version.
+        """Copy the picture, its copies and its sidecar, as it was last read, to its first free version.
 
         A version that is the same already, of a command that was interrupted, is used again. Nothing is replaced.
 
@@ -205,18 +219,10 @@ class PictureTarget:
                 if received.sha256 != saved.sha256:
                     raise not_described(self.path)
                 versions = (PictureTarget(version_name(self.path, number)) for number in itertools.count(1))
-                return next(each.name for each in versions if each.take_copy(received, sidecar))
+                copies = self.copies.read(saved.copies)
+                return next(each.name for each in versions if _is_kept(each, received, sidecar, copies))
         except ImageInvalid as error:
             raise not_described(self.path) from error
-
-    def take_copy(self, received: Received, sidecar: bytes) -> bool:
-        """Create a picture and its sidecar, unless they exist; return ``False`` if something else exists."""
-        self.inspect(with_picture=False)
-        if self.last_sidecar not in (None, sidecar) or not self.target.place(received, overwrite=False):
-            return False
-        if self.last_sidecar is None and not self._swap(sidecar):
-            self.inspect(with_picture=False)  # another process has written it: perhaps the same
-        return self.last_sidecar == sidecar
 
     def note_in_versions(self, sidecar: Sidecar) -> None:
         """Note in the sidecar of each earlier version that the jobs after it were moved away.
@@ -262,6 +268,7 @@ class PictureTarget:
             return  # another process has removed it, and perhaps bought another one since
         if hashlib.sha256(found.data).hexdigest() != saved.sha256:
             raise not_described(self.path)
+        self.copies.remove(saved.copies, CopyFiles(version.path, cache_control=None))
         try:
             self.target.swap(found, None)
         except Changed:
@@ -275,15 +282,17 @@ class PictureTarget:
         *,
         overwrite: bool,
         mark_ai_generated: bool,
+        earlier: Sequence[Copy] = (),
         is_new: bool = False,
         log: Log,
     ) -> Saved:
-        """Save a finished job's picture and record it in the sidecar.
+        """Save a finished job's picture and record it in the sidecar; then make its copies.
 
         If another task has taken over the path meanwhile, both pictures are kept: this one is saved to
         ``<stem>.<jobId>.png``.
 
         :param purchase: the sidecar of the job's purchase.
+        :param earlier: copies of a picture that was at the path before, if no sidecar names them any more.
         :param is_new: whether neither picture nor sidecar existed when the job was bought. Then both are created
             without looking for them first, which saves requests to object storage.
         """
@@ -292,11 +301,11 @@ class PictureTarget:
         if not overwrite and (is_new or _is_of_unsaved(self._written, purchase)):
             saved = self._save_unseen(client, job, purchase, mark_ai_generated=mark_ai_generated, log=log)
             if saved is not None:
-                return saved
+                return self.make_copies(saved, mark_ai_generated=mark_ai_generated)
         existing = self.inspect(with_picture=overwrite or purchase.replaces is not None)
         if not overwrite and not _is_of_unsaved(existing.sidecar, purchase):
             existing = self.inspect()
-        spare = PictureTarget(spare_name(self.path, job.job_id), cache_control=self._cache_control)
+        spare = PictureTarget(spare_name(self.path, job.job_id), self._options)
         target = self
         is_replacing = purchase.replaces is not None and existing.sidecar == purchase.replaces
         if existing.problem or not (is_replacing or _is_same_purchase(existing.sidecar, purchase)):
@@ -332,10 +341,18 @@ class PictureTarget:
         if not is_here:
             target = spare
             target.inspect()
+        else:
+            of_sidecar = existing.sidecar.copies if existing.sidecar else ()
+            on_record = tuple(dict.fromkeys((*of_sidecar, *purchase.copies, *earlier)))
+            saved = saved._replace(file=saved.file._replace(copies=on_record))
         _write_saved(target, replace(purchase, file=target.name, may_be=(), replaces=None, saved=saved.file))
         if not is_here and existing.sidecar and _is_same_purchase(existing.sidecar, purchase):
             self.restore_sidecar(None)  # the file at this path is of a writer without sidecars
-        return saved._replace(sidecar_version=target.sidecar_version)
+        return target.make_copies(
+            saved._replace(sidecar_version=target.sidecar_version),
+            overwrite=overwrite,
+            mark_ai_generated=mark_ai_generated,
+        )
 
     def _save_unseen(
         self, client: SyncClient, job: Job, purchase: Sidecar, *, mark_ai_generated: bool, log: Log
@@ -372,8 +389,15 @@ class PictureTarget:
             with suppress(Changed):
                 self.target.swap(found, None)
 
-    def reuse(self, client: SyncClient, sidecar: Sidecar, *, mark_ai_generated: bool, log: Log) -> Saved:
-        """Return the image record of the saved picture, and mark the picture if it is to be marked.
+    def reuse(
+        self,
+        client: SyncClient,
+        sidecar: Sidecar,
+        *,
+        mark_ai_generated: bool,
+        log: Log,
+    ) -> Saved:
+        """Return the image record of the saved picture; mark it if it is to be marked, and make missing copies.
 
         No request is sent to Pictory, unless the picture has to be marked and is damaged: then it is downloaded
         again.
@@ -397,13 +421,72 @@ class PictureTarget:
         elif sidecar.may_be:  # an attempt ended while it replaced the picture
             self.write_sidecar(replace(sidecar, may_be=()))
         job = Job(job_id=job_id or "", status="completed")
-        return Saved(image_record(job, self.path, saved, mark_ai_generated=mark_ai_generated), saved)
+        found = Saved(image_record(job, self.path, saved, mark_ai_generated=mark_ai_generated), saved)
+        return self.make_copies(found, mark_ai_generated=mark_ai_generated)
+
+    def _last_read(self) -> Sidecar | None:
+        """Return the sidecar that was last read or written; ``None`` for no sidecar that can be read."""
+        with suppress(Unreadable):
+            return Sidecar.from_json(self.last_sidecar or b"")
+        return None
+
+    def make_copies(
+        self,
+        saved: Saved,
+        *,
+        mark_ai_generated: bool,
+        overwrite: bool = False,
+    ) -> Saved:
+        """Make the copies of the saved picture that do not exist yet, and record them in its sidecar.
+
+        A file with the name of a copy is replaced if it is on record as a copy. Another file is left as it is,
+        unless it is the same as the copy.
+
+        :param saved: the picture, whose sidecar says so.
+        :param overwrite: replace other files, too.
+        :return: it, with the copies that exist; its ``problem`` says which could not be made, and why.
+        """
+        from pictory_provider.storage.download import Saved, copy_records
+
+        specs, file = self._options.copies, saved.file
+        if not specs:
+            return saved
+        problems: dict[CopySpec, PictoryError] = {}
+        try:
+            todo = file.copies_to_make(
+                specs, mark_ai_generated=mark_ai_generated, size_of=lambda spec: self.copies.target(spec).size()
+            )
+            if todo:
+                data = b"".join(self.target.pieces())
+                if hashlib.sha256(data).hexdigest() != file.sha256:
+                    raise not_described(self.path)
+                file = examined(file, data)
+                source_type = file.source_type_of_copies(mark_ai_generated=mark_ai_generated)
+                made, problems = self.copies.make(data, todo, file, source_type=source_type, overwrite=overwrite)
+                file = file.with_copies(made)
+                self._record_copies(file)
+        except PictoryError as error:
+            problems = dict.fromkeys(specs, error)
+        exist = [spec for spec in specs if spec not in problems]
+        image: SavedImage = {
+            **saved.image,
+            "copies": copy_records(self.path, file, exist, mark_ai_generated=mark_ai_generated),
+        }
+        version = self.sidecar_version if file != saved.file else saved.sidecar_version
+        return Saved(image, file, version, without_copies(self.path, problems) if problems else None)
+
+    def _record_copies(self, file: SavedFile) -> None:
+        """Record copies in the sidecar, unless another process has changed it: the next attempt records them."""
+        sidecar = self._written or self.inspect().sidecar
+        if sidecar is None or sidecar.saved is None or sidecar.saved.sha256 != file.sha256:
+            raise not_described(self.path)
+        if file != sidecar.saved:
+            self.write_sidecar(replace(sidecar, saved=file, may_be=()))
 
     def _is_of_replacement(self) -> bool:
         """Whether the sidecar that was last read is of a submission that has not replaced the picture yet."""
-        with suppress(Unreadable):
-            return Sidecar.from_json(self.last_sidecar or b"").replaces is not None
-        return False
+        sidecar = self._last_read()
+        return sidecar is not None and sidecar.replaces is not None
 
     def _mark(self, sidecar: Sidecar, saved: SavedFile, log: Log) -> SavedFile:
         """Mark the saved picture, and return the description of the file afterwards."""
@@ -438,7 +521,13 @@ class PictureTarget:
 
         return before
 
-    def _download_again(self, client: SyncClient, sidecar: Sidecar, damaged: ImageInvalid, log: Log) -> Saved:
+    def _download_again(
+        self,
+        client: SyncClient,
+        sidecar: Sidecar,
+        damaged: ImageInvalid,
+        log: Log,
+    ) -> Saved:
         """Replace a damaged picture by a new download of its job's. It is left as it is if that fails."""
         job_id = str(sidecar.submission.job_id)
         log.warning("The picture at %s is damaged and is downloaded again. %s", self.path, damaged.message)
@@ -459,6 +548,38 @@ class PictureTarget:
                 "it, set mark_ai_generated=False.",
                 fields=["path"],
             ) from error
+
+
+def targets_of(operator: Any, path: str | None) -> Callable[[str], PictureTarget]:
+    """Return the function that makes the target of a task's picture from its path.
+
+    :param operator: with the arguments ``cache_control`` and ``copies``.
+    :param path: of the picture, or a similar one; ``None`` if it is not saved.
+    :raises RequestInvalid: for a wrong argument.
+    """
+    options = SaveOptions.checked(cache_control=operator.cache_control, copies=operator.copies).for_path(path)
+    return partial(PictureTarget, options=options)
+
+
+def _is_kept(
+    version: PictureTarget, received: Received, sidecar: bytes, copies: Mapping[CopySpec, Content]
+) -> bool:
+    """Create a picture, its copies and its sidecar as a version, unless they exist.
+
+    :return: ``False`` if something else exists.
+    """
+    if not version.copies.are_free_for(copies):
+        return False
+    version.inspect(with_picture=False)
+    if version.last_sidecar not in (None, sidecar) or not version.target.place(received, overwrite=False):
+        return False
+    for spec, content in copies.items():
+        version.copies.create(spec, content.data)
+    if version.last_sidecar is None:
+        version.restore_sidecar(sidecar)
+    if version.last_sidecar is None:
+        version.inspect(with_picture=False)  # another process has written it: perhaps the same
+    return version.last_sidecar == sidecar
 
 
 def read_existing(
@@ -502,7 +623,8 @@ def not_described(path: str) -> RequestInvalid:
 
 def _replacement(received: Received, saved: SavedFile) -> SavedFile:
     """Return the description of a received picture that replaces another one of the same job."""
-    return received.as_saved_file(ai_credits_used=saved.ai_credits_used, saved_at=saved.saved_at)
+    new = received.as_saved_file(ai_credits_used=saved.ai_credits_used, saved_at=saved.saved_at)
+    return new._replace(copies=saved.copies)
 
 
 def _write_saved(target: PictureTarget, sidecar: Sidecar) -> bool:

@@ -210,3 +210,19 @@ def test_what_a_dag_file_imports_is_light_and_brings_no_http_library():
     ours = [name for name in brought if name.startswith("pictory_provider")]
     assert not [name for name in ours if "services" in name or "storage" in name]
     assert len(ours) <= 25, "the time it takes is measured by `make bench`"
+
+
+IMPORT_TRIGGERS = """
+import sys
+import pictory_provider.client.shared, pictory_provider.triggers.batch, pictory_provider.triggers.pictory
+print(*sorted(sys.modules))
+"""
+
+
+def test_triggers_import_nothing_that_makes_copies():
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_TRIGGERS], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    brought = done.stdout.strip().splitlines()[-1].split()
+    assert "pictory_provider.triggers.batch" in brought
+    assert {"PIL", "pictory_provider.storage.copies"}.isdisjoint(brought)

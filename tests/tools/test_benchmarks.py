@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks import copies
 from benchmarks.pictory import running
 from benchmarks.storage import measure
 from benchmarks.styles import STYLES
@@ -44,3 +45,13 @@ def test_the_requests_of_a_batch_to_object_storage_are_counted():
     assert 0 < cost.again < 8 * cost.fresh
     assert cost.single > 1
     assert cost.wall > cost.cpu > 0
+
+
+def test_the_picture_of_copies_is_as_large_as_a_photograph_and_a_copy_has_a_cost(tmp_path):
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(copies.photograph())
+    assert 1_400_000 < picture.stat().st_size < 1_600_000
+    cost = copies.measure("webp 320", picture, url="")
+    assert cost["cpu"] > 0
+    assert cost["memory"] > 0
+    assert 0 < cost["bytes"] < picture.stat().st_size / 50

@@ -32,6 +32,8 @@ nothing, or a settled row        any other file                  refused; with `
 nothing, or a settled row        a folder there, or at its       refused, with ``overwrite`` too
                                  sidecar's name
 nothing, or a settled row        a version of another picture     refused, with ``overwrite`` too
+nothing, or a settled row        no picture of the request, and   refused; with ``overwrite`` submitted
+                                 another file with a copy's name
 nothing, a settled row, or the   a sidecar: that job's picture   submitted; with another file there refused, or
 job of the sidecar               was moved, buy another          with ``overwrite`` submitted
 ===============================  ==============================  =================================================
@@ -50,10 +52,13 @@ from pictory_provider.core.sidecar import REDO
 from pictory_provider.core.submission import is_same_request
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pictory_provider.core.batch.journal import Entry, Header, Journal
     from pictory_provider.core.batch.rows import Row
     from pictory_provider.core.resume import ExistingImage
     from pictory_provider.core.sidecar import SavedFile, Sidecar
+    from pictory_provider.media.copies import CopySpec
 
 
 OUTCOME_UNKNOWN, RECORD_UNREADABLE = "SUBMIT_OUTCOME_UNKNOWN", "RECORD_UNREADABLE"
@@ -130,12 +135,14 @@ def decide(
     *,
     overwrite: bool,
     replaces_changed: bool = False,
+    copies: Sequence[CopySpec] = (),
     resubmit: bool,
 ) -> Decision:
     """Decide what to do with a row. The table is at the top of this module.
 
     :param existing: what exists at its file name; ``None`` for nothing.
     :param replaces_changed: submit it if the existing picture is of another request.
+    :param copies: to be made of its picture.
     :param resubmit: submit again if the outcome is unknown, accepting that this may pay twice.
     """
     entry, header = journal.get(row.key), journal.header
@@ -158,9 +165,14 @@ def decide(
         if of_job and not any(each.key == row.key and each.is_owed for each in of_job):
             existing = existing.replaced
     found = _by_folder(row, existing, overwrite=overwrite)
-    if not found.is_refused or existing is None or replaced(row.canonical_request, existing) is None:
-        return found
-    return SUBMIT._replace(is_changed=True) if replaces_changed else found._replace(is_changed=True)
+    if found.is_refused and existing and replaced(row.canonical_request, existing) is not None:
+        found = (SUBMIT if replaces_changed else found)._replace(is_changed=True)
+    is_bought = found.state is RowState.TO_DO
+    if is_bought and existing and not overwrite and (name := existing.in_the_way(copies)):
+        return _refused(
+            "PLACE_TAKEN", f"{name} exists, a copy is to have that name, and it is not on record as one"
+        )
+    return found
 
 
 def replaced(request: dict[str, Any], existing: ExistingImage) -> Sidecar | None:

@@ -11,10 +11,12 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 from pictory_provider.api.text import type_of
-from pictory_provider.core.picture_names import SIDECAR_SUFFIX
+from pictory_provider.core.picture_names import SIDECAR_SUFFIX, copy_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from pictory_provider.media.copies import CopySpec
 
 RECORD_FOLDER = ".pictory"
 """The folder of a batch's record, and the prefix of its temporary files."""
@@ -58,16 +60,18 @@ def same(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def collisions(names: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+def collisions(names: Iterable[tuple[int, str]], copies: Sequence[CopySpec] = ()) -> Iterator[tuple[int, str]]:
     """Yield the rows whose files conflict with another row's, and why; of two equal names, the later row.
 
     :param names: of rows, by their numbers, in their order.
+    :param copies: that are made of each picture.
     """
     first: dict[str, int] = {}
     for index, name in names:
         other = first.setdefault(same(name), index)
         if other != index:
             yield index, f"{name!r} is also the file name of row {other} (case may not matter on the disk)"
+    yield from _collisions_of_copies(first, copies)
     sidecars = {name + SIDECAR_SUFFIX: index for name, index in first.items()}
     for name, index in first.items():
         if name in sidecars:
@@ -78,6 +82,23 @@ def collisions(names: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
             if folder in first or folder in sidecars:
                 other = first[folder] if folder in first else sidecars[folder]
                 yield index, f"{name!r} needs the folder {folder!r}, but row {other} saves a file of that name"
+
+
+def _collisions_of_copies(first: Mapping[str, int], copies: Sequence[CopySpec]) -> Iterator[tuple[int, str]]:
+    """Yield the rows whose copies would have the name of a picture, of a sidecar or of another copy, and why.
+
+    :param first: the rows' numbers by :func:`same` of their file names.
+    """
+    made: dict[str, int] = {}
+    for name, index in first.items():
+        for spec in copies:
+            copy = same(copy_name(name, spec))
+            other = first.get(copy, made.setdefault(copy, index))
+            if copy in first or other != index:
+                whose = "its own" if other == index else f"that of row {other}"
+                what = "file name" if copy in first else "copy"
+                yield index, f"{name!r} would have a copy with the name {copy!r}, and that is {whose} {what}"
+                break
 
 
 def _is_unprintable(character: str) -> bool:

@@ -16,11 +16,13 @@ in place of the pictures, or takes its values for the names of more pictures. Th
 these names. The columns that make up the request are not repeated: they are in our fields (``prompt`` in
 ``text``), or stay in the table.
 
-With candidates, a line is about one of them, and has its number as ``candidate``.
+With candidates, a line is about one of them, and has its number as ``candidate``. With copies, a line of
+``metadata.jsonl`` has the list of their names as ``copies``.
 """
 
 from __future__ import annotations
 
+import heapq
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -30,10 +32,12 @@ from pictory_provider.core.batch.breaker import code_of
 from pictory_provider.core.batch.decision import RowState
 from pictory_provider.core.batch.plan import OVER_LIMIT, without_picture
 from pictory_provider.core.batch.rows import BadRow
+from pictory_provider.core.picture_names import copy_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from pictory_provider.core.batch.decision import Decision
     from pictory_provider.core.batch.plan import Plan
     from pictory_provider.core.batch.rows import Row
 
@@ -62,6 +66,9 @@ _NOT_MARKED = (
     "The existing picture could not be marked, and was not changed. The message says what you can do; clearing "
     "the task alone does not buy another."
 )
+_NOT_COPIED = (
+    "The picture is saved. Fix the problem in the message, and clear the task: that makes the copies, for free."
+)
 
 
 def metadata_lines(plan: Plan) -> Iterator[str]:
@@ -78,19 +85,23 @@ def metadata_lines(plan: Plan) -> Iterator[str]:
                 "ai_credits_used": number_or_none(file.ai_credits_used),
             }
             name = end.picture.file_name or row.file_name
-            yield _line(row, name, names, {field: values[field] for field in _PICTURE})
+            fields = {field: values[field] for field in _PICTURE}
+            if plan.copies:
+                made = {copy.spec for copy in file.copies if copy.of == file.sha256}
+                fields["copies"] = [copy_name(name, spec) for spec in plan.copies if spec in made]
+            yield _line(row, name, names, fields)
 
 
 def failed_lines(plan: Plan, ended_by: BaseException | None = None) -> Iterator[str]:
-    """Yield the lines of ``failed.jsonl``: the rows that have no picture, why, and what to do.
+    """Yield the lines of ``failed.jsonl``: the rows that have no picture or lack copies, why, and what to do.
 
     :param ended_by: the error that ended the attempt while rows were still to be bought or saved.
     """
     names = column_names(plan)
     code, message = (None, None) if ended_by is None else _described(ended_by)
-    for row, end in without_picture(plan):
-        what_to_do = _WHAT_TO_DO[end.state]
-        if end.picture:
+    for row, end in _incomplete(plan):
+        what_to_do = _WHAT_TO_DO.get(end.state, _NOT_COPIED)
+        if end.picture and end.state in _WHAT_TO_DO:
             what_to_do = _NOT_MARKED
         elif end.code == OVER_LIMIT:
             what_to_do = _LATER
@@ -109,6 +120,15 @@ def failed_lines(plan: Plan, ended_by: BaseException | None = None) -> Iterator[
         yield _line(row, row.file_name, names, fields)
 
 
+def _incomplete(plan: Plan) -> Iterator[tuple[Row | BadRow, Decision]]:
+    """Yield the rows that have no picture or lack copies, and why, in the order of the table."""
+    rows = [(row, plan.not_copied[row.key][1]) for row in plan.rows if row.key in plan.not_copied]
+    not_copied = (
+        (row, plan.end_of(row)._replace(code=code_of(error), message=error.message)) for row, error in rows
+    )
+    return heapq.merge(without_picture(plan), not_copied, key=lambda each: each[0].index or 0)
+
+
 def refusal_lines(error: BaseException) -> Iterator[str]:
     """Yield the lines of ``failed.jsonl`` of an attempt that was refused: one per bad row, or a single one."""
     code, message = _described(error)
@@ -122,12 +142,16 @@ def refusal_lines(error: BaseException) -> Iterator[str]:
 
 def column_names(plan: Plan) -> dict[str, str]:
     """Return the names of the table's other columns in the manifest, in the order of their first appearance."""
-    return _column_names((*plan.rows, *plan.bad))
+    return _column_names((*plan.rows, *plan.bad), {"copies"} if plan.copies else ())
 
 
-def _column_names(rows: Sequence[Row | BadRow]) -> dict[str, str]:
+def _column_names(rows: Sequence[Row | BadRow], others: Iterable[str] = ()) -> dict[str, str]:
+    """Return the names of other columns.
+
+    :param others: names of our fields that only some batches have.
+    """
     columns = dict.fromkeys(column for row in rows for column in row.columns)
-    reserved = _RESERVED | {"candidate" for row in rows[:1] if row.candidate is not None}
+    reserved = _RESERVED | {*others} | {"candidate" for row in rows[:1] if row.candidate is not None}
     taken = reserved | {column.casefold() for column in columns}
     names = {}
     for column in sorted(columns):  # so that the order of the rows decides no name

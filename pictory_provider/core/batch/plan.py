@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from pictory_provider.core.batch.resume import ResumedBatch
     from pictory_provider.core.batch.rows import Row
     from pictory_provider.core.resume import ExistingImage
+    from pictory_provider.media.copies import CopySpec
 
 
 class PendingJob(NamedTuple):
@@ -118,8 +119,11 @@ class Plan:
     :param found: what exists at the rows' file names, by file name.
     :param overwrite: submit again what already exists, once, and once more after each clear.
     :param replaces_changed: submit rows whose existing picture is of another request.
+    :param copies: to be made of each picture.
     :param resubmit: submit again, once per attempt, rows with an unknown outcome.
     :param max_in_flight: most jobs at Pictory at the same time.
+    :ivar copies: to be made of each picture.
+    :ivar not_copied: the rows whose pictures are saved and could not be copied, and why, by their keys.
     :ivar to_submit: a heap with the place of each row that is still to be submitted, by :meth:`_rank`.
     """
 
@@ -130,6 +134,7 @@ class Plan:
         *,
         overwrite: bool = False,
         replaces_changed: bool = False,
+        copies: Sequence[CopySpec] = (),
         resubmit: bool = False,
         max_in_flight: int = MAX_IN_FLIGHT,
     ) -> None:
@@ -137,6 +142,8 @@ class Plan:
         self.rows = resumed.rows
         self.of = resumed.of
         self.bad = resumed.bad
+        self.copies = copies
+        self.not_copied: dict[str, tuple[Row, PictoryError]] = {}
         self.skipped = resumed.skipped
         self.error: PictoryError | None = None
         self._resubmit = resubmit
@@ -160,6 +167,7 @@ class Plan:
                 existing,
                 overwrite=overwrite,
                 replaces_changed=replaces_changed,
+                copies=copies,
                 resubmit=resubmit,
             )
             self._begin(row, decision)
@@ -378,7 +386,7 @@ class Plan:
             self._waiting[row.key] = pending._replace(submitted_at=since)
 
     def changed(self, row: Row, picture: RowImage) -> None:
-        """Note that an existing picture is another file now, because it was marked."""
+        """Note that an existing picture was marked, or has more copies now."""
         self._ends[row.key] = self._ends[row.key]._replace(picture=picture)
         self._record_picture(row, self.journal.get(row.key), self._ends[row.key])
 

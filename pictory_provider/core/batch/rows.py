@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from pictory_provider.core.tables.inputs import InputRow, InputTable
+    from pictory_provider.media.copies import CopySpec
 
 DEFAULT_FILE_NAME = "{index:05d}.png"
 FIELDS = ("prompt", "file_name", "model", "aspect_ratio", "style", "reference_image_url")
@@ -200,6 +201,7 @@ class RowBuilder:
     :param skip_blank: a column; rows with a blank cell in it are left out.
     :param on_bad_row: ``"fail"``, or ``"skip"`` to leave bad rows out.
     :param candidates: pictures of each row of the table.
+    :param copies: of each picture.
     :raises RequestInvalid: for an argument that is not valid.
     """
 
@@ -215,6 +217,7 @@ class RowBuilder:
     skip_blank: str | None = None
     on_bad_row: str = "fail"
     candidates: int = 1
+    copies: tuple[CopySpec, ...] = ()
 
     def __post_init__(self) -> None:
         if self.on_bad_row not in ("fail", "skip"):
@@ -303,7 +306,7 @@ class _Reading:
     def check_names(self, refused_names: Callable[[Iterable[str]], Mapping[str, str]] | None) -> None:
         """Find rows whose files would be in each other's way, or could not be saved."""
         names = [(row.index, row.file_name) for row in self._pictures()]
-        bad = list(collisions(names))
+        bad = list(collisions(names, self._builder.copies))
         if refused_names and (not_saved := refused_names(name for _, name in names)):
             bad += [(index, f"{name!r} {not_saved[name]}") for index, name in names if name in not_saved]
         if self._builder.candidates > 1:  # the names of a row's candidates have the same problem

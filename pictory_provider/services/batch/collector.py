@@ -232,6 +232,7 @@ class JobCollector:
             count("pictory.credits_used", count=saved.file.ai_credits_used)
         self._plan.saved(row, self.saver.picture(pending, saved))
         self._on_saved(row, saved.image)
+        self.saver.note_problem(row, saved)
 
     def _ended(self, pending: PendingJob, error: PictoryError) -> None:
         """Record that a job gives no picture, for now or for good."""

@@ -57,7 +57,7 @@ def _preview(
     if isinstance(table, PictoryError):
         raise table
     resumed = record.open(table, is_resumed=False, conn_id=spec.conn_id)
-    plan = spec.plan(resumed, record.existing(resumed, is_marking=False))
+    plan = spec.plan(resumed, record.existing(resumed, is_marking=False, copies=spec.copy_names))
     budget = BatchBudget.from_spec(spec, plan, dag_id=record.made_by.dag_id, log=log)
     if plan.error is None:
         budget.check(client)

@@ -185,7 +185,13 @@ class ProgressReporter:
                 continue
             job = Job(job_id=picture.job_id, status="completed", url=urls.get(picture.job_id))
             path = self._folder.at(picture.file_name or row.file_name)
-            record = image_record(job, path, picture.file, mark_ai_generated=self._spec.mark_ai_generated)
+            record = image_record(
+                job,
+                path,
+                picture.file,
+                mark_ai_generated=self._spec.mark_ai_generated,
+                copies=self._spec.save_options.copies,
+            )
             reused, request = end.state is RowState.REUSED, row.request
             candidate = {} if row.candidate is None else {"candidate": row.candidate}
             records.append(

@@ -157,7 +157,9 @@ class Batch:
                 conn_id=self._spec.conn_id,
                 kept_in=folder,
             )
-            existing = self._record.existing(resumed, is_marking=self._spec.mark_ai_generated)
+            existing = self._record.existing(
+                resumed, is_marking=self._spec.mark_ai_generated, copies=self._spec.copy_names
+            )
             plan = self._spec.plan(resumed, existing)
             if not is_resumed:
                 changed = [row.file_name for row in plan.missing if plan.end_of(row).is_changed]
@@ -166,10 +168,11 @@ class Batch:
             report_refusal(self._record, error, log=self._log)
             raise
         is_marking = self._spec.mark_ai_generated
-        unmarked = {
+        incomplete = {
             name: each.sidecar
             for name, each in existing.items()
-            if each.sidecar and each.may_lack_mark and (is_marking or each.sidecar.may_be)
+            if each.sidecar
+            and each.is_incomplete(mark_ai_generated=is_marking, copies=self._spec.save_options.copies)
         }
         taken = frozenset(existing)
         wanted = {row.file_name for row in may_be_bought(plan)}
@@ -197,8 +200,8 @@ class Batch:
                 log=self._log,
                 quiet=self._quiet,
             )
-            if unmarked or (is_marking and not is_resumed):
-                collector.saver.mark(unmarked, collector.client)
+            if incomplete or (is_marking and not is_resumed):
+                collector.saver.complete(incomplete, collector.client)
             if not is_resumed:
                 budget.check(collector.client)
                 if plan.error:

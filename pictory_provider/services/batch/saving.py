@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Save the pictures of a batch's rows, and mark those that were saved without a mark."""
+"""Save the pictures of a batch's rows; mark those that were saved without a mark, and make missing copies."""
 
 from __future__ import annotations
 
@@ -110,18 +110,19 @@ class PictureSaver:
                 )
         return message
 
-    def mark(self, unmarked: Mapping[str, Sidecar], client: SyncClient) -> None:
-        """Mark pictures that exist already and may not say that a model made them, and correct their sidecars.
+    def complete(self, incomplete: Mapping[str, Sidecar], client: SyncClient) -> None:
+        """Mark pictures that exist already and may not say that a model made them, and make their missing copies.
 
-        A picture that cannot be marked because it is damaged or cannot be read fails its row, and no other.
+        A picture that cannot be marked or copied because it is damaged or cannot be read fails its row, and no
+        other.
 
-        :param unmarked: by their names in the folder; those that rows of this batch use are marked.
+        :param incomplete: by their names in the folder; those that rows of this batch use are completed.
         """
         pictures = [(row, self._plan.end_of(row).picture) for row in self._plan.rows]
         unmarkable = [
             row.file_name
             for row, picture in pictures
-            if picture and not says_ai(picture.file.digital_source_type) and row.file_name not in unmarked
+            if picture and not says_ai(picture.file.digital_source_type) and not _may_lack_mark(row, incomplete)
         ]
         if unmarkable and self._spec.mark_ai_generated:
             self._log.warning(
@@ -130,22 +131,29 @@ class PictureSaver:
                 counted(len(unmarkable), "picture exists", "pictures exist"),
                 unmarkable[0],
             )
-        todo = deque(row for row, picture in pictures if picture and row.file_name in unmarked)
+        todo = deque(row for row, picture in pictures if picture and row.file_name in incomplete)
         running: dict[Future[Saved], Row] = {}
         while todo or running:
             while len(running) < AT_ONCE and todo:
                 row = todo.popleft()
-                target = self._folder.target(row.file_name, cache_control=self._spec.cache_control)
-                running[self._pool.submit(self._mark, target, unmarked[row.file_name], client)] = row
+                target = self._folder.target(row.file_name, self._spec.save_options)
+                running[self._pool.submit(self._complete, target, incomplete[row.file_name], client)] = row
             done, _ = wait(running, timeout=_TICK, return_when=FIRST_COMPLETED)
             for future in done:
-                self._after_marking(running.pop(future), future)
+                self._after_completion(running.pop(future), future)
 
-    def _mark(self, target: PictureTarget, sidecar: Sidecar, client: SyncClient) -> Saved:
-        target.inspect()
-        return target.reuse(client, sidecar, mark_ai_generated=self._spec.mark_ai_generated, log=self._quiet)
+    def _complete(self, target: PictureTarget, found: Sidecar, client: SyncClient) -> Saved:
+        sidecar = target.inspect().sidecar  # that on record does not have all of it
+        if sidecar is None or sidecar.saved is None or sidecar.saved != found.saved:
+            raise StorageFailed(f"{target.path} was replaced meanwhile, so it was left as it is.")
+        return target.reuse(
+            client,
+            sidecar,
+            mark_ai_generated=self._spec.mark_ai_generated,
+            log=self._quiet,
+        )
 
-    def _after_marking(self, row: Row, future: Future[Saved]) -> None:
+    def _after_completion(self, row: Row, future: Future[Saved]) -> None:
         saved, picture = result_of(future), self._plan.end_of(row).picture
         assert picture is not None
         if isinstance(saved, Exception):
@@ -158,6 +166,13 @@ class PictureSaver:
         if file.ai_credits_used is None:  # a reply about a job that is downloaded again may not repeat its cost
             file = file._replace(ai_credits_used=picture.file.ai_credits_used)
         self._plan.changed(row, picture._replace(file=file, sidecar_version=saved.sidecar_version))
+        self.note_problem(row, saved)
+
+    def note_problem(self, row: Row, saved: Saved) -> None:
+        """Note that copies of a row's picture could not be made, if so."""
+        if error := saved.problem:
+            self._plan.not_copied[row.key] = row, error
+            self._log.error("%s: %s", row.label, error.message)
 
     def _save(
         self,
@@ -175,8 +190,9 @@ class PictureSaver:
         :param bought: the sidecar of its submission.
         :param is_seen: whether something may exist at its path. The folder is not searched for what is left over.
         """
-        target = self._folder.target(file_name, cache_control=self._spec.cache_control)
+        target = self._folder.target(file_name, self._spec.save_options)
         is_new = not is_seen and not overwrite
+        sidecar = None
         if not is_new:
             existing = target.inspect()
             sidecar = existing.sidecar
@@ -196,6 +212,7 @@ class PictureSaver:
             bought,
             overwrite=overwrite,
             mark_ai_generated=self._spec.mark_ai_generated,
+            earlier=sidecar.copies if sidecar else (),
             is_new=is_new,
             log=self._quiet,
         )
@@ -223,6 +240,11 @@ class PictureSaver:
             ),
             made_by=record.made_by,
         )
+
+
+def _may_lack_mark(row: Row, incomplete: Mapping[str, Sidecar]) -> bool:
+    sidecar = incomplete.get(row.file_name)
+    return sidecar is not None and (sidecar.saved is None or sidecar.saved.may_lack_mark or bool(sidecar.may_be))
 
 
 def result_of(future: Future[Any]) -> Any:

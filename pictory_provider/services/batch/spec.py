@@ -11,7 +11,6 @@ from pictory_provider.api.checks import (
     CHANGED,
     check_candidates,
     check_count,
-    check_header,
     check_overwrite,
     check_policy,
     check_seconds,
@@ -20,9 +19,11 @@ from pictory_provider.api.checks import (
 from pictory_provider.api.errors import RequestInvalid, StorageFailed
 from pictory_provider.core.batch.plan import Plan
 from pictory_provider.core.batch.rows import RowBuilder
+from pictory_provider.core.picture_names import copy_name
 from pictory_provider.core.tables.inputs import is_frame, refused, table_of, table_path
 from pictory_provider.services.spending import BUDGET_POLICIES, PARTIAL, check_limits
 from pictory_provider.services.uploads import Uploads
+from pictory_provider.storage.copies import SaveOptions, check_installed
 from pictory_provider.storage.tables import read_frame, read_table
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class BatchSpec(NamedTuple):
     :param resubmit: submit a row of unknown outcome again, at most once per attempt.
     :param overwrite: submit all rows, once, and once more after each clear.
     :param replaces_changed: submit rows whose existing picture is of another request.
+    :param save_options: how pictures are saved.
     :param is_deferrable: wait in the triggerer, without a worker.
     :param is_plan: only say what would be bought.
     :param uploads: upload reference images, if the operator may.
@@ -75,7 +77,7 @@ class BatchSpec(NamedTuple):
     overwrite: bool
     replaces_changed: bool
     mark_ai_generated: bool
-    cache_control: str | None
+    save_options: SaveOptions
     max_in_flight: int
     max_credits: float | None
     is_partial: bool
@@ -93,6 +95,8 @@ class BatchSpec(NamedTuple):
         """
         check_policy(operator.on_unknown_submit)
         check_overwrite(operator.overwrite)
+        options = SaveOptions.checked(cache_control=operator.cache_control, copies=operator.copies)
+        check_installed(options.copies)
         return cls(
             requests=operator.requests,
             column_names=operator.column_names,
@@ -101,6 +105,7 @@ class BatchSpec(NamedTuple):
             rows=RowBuilder(
                 conn_id=operator.pictory_conn_id,
                 candidates=check_candidates(operator.candidates),
+                copies=options.copies,
                 **{name: getattr(operator, name) for name in _OF_ROWS},
             ),
             conn_id=operator.pictory_conn_id,
@@ -109,7 +114,7 @@ class BatchSpec(NamedTuple):
             overwrite=operator.overwrite is True,
             replaces_changed=operator.overwrite == CHANGED,
             mark_ai_generated=operator.mark_ai_generated,
-            cache_control=check_header("cache_control", operator.cache_control),
+            save_options=options,
             max_in_flight=check_count("max_in_flight", operator.max_in_flight),
             max_credits=check_limits(operator.max_credits, operator.on_budget, (*BUDGET_POLICIES, PARTIAL)),
             is_partial=operator.on_budget == PARTIAL,
@@ -159,9 +164,14 @@ class BatchSpec(NamedTuple):
             existing,
             overwrite=self.overwrite,
             replaces_changed=self.replaces_changed,
+            copies=self.save_options.copies,
             resubmit=self.resubmit,
             max_in_flight=self.max_in_flight,
         )
+
+    def copy_names(self, name: str) -> list[str]:
+        """Return the names of a picture's copies by its own."""
+        return [copy_name(name, spec) for spec in self.save_options.copies]
 
     def _input_table(self) -> InputTable:
         path = table_path(self.requests)

@@ -145,13 +145,20 @@ class BatchRecord:
             resumed = replace(resumed, error=error)
         return replace(resumed, warning=resumed.warning or warning)
 
-    def existing(self, resumed: ResumedBatch, *, is_marking: bool) -> dict[str, ExistingImage]:
+    def existing(
+        self,
+        resumed: ResumedBatch,
+        *,
+        is_marking: bool,
+        copies: Callable[[str], Sequence[str]] = lambda _: (),
+    ) -> dict[str, ExistingImage]:
         """Return what exists at the file names of a batch's rows; a name without anything is left out.
 
         In object storage, a sidecar that is on record and has not changed is not read. A picture that is on record
         and not in the listing, with its sidecar, is looked for directly, since a listing may be outdated.
 
         :param is_marking: whether pictures are to be marked, for which the whole sidecar is needed.
+        :param copies: returns the names of a picture's copies by its own.
         """
         journal, keys = resumed.journal, {row.file_name: row.key for row in resumed.rows}
 
@@ -165,10 +172,10 @@ class BatchRecord:
             return sidecar, entry.sidecar_version
 
         self._known = known
-        existing = self.folder.existing(keys, known)
+        existing = self.folder.existing(keys, known, copies=copies)
         saved = (entry.file_name for entry in journal if entry.state == SAVED and entry.file_name in keys)
         unseen = [name for name in saved if name not in existing or not existing[name].has_its_picture]
-        return existing | self.folder.look(unseen)
+        return existing | self.folder.look(unseen, copies=copies)
 
     def check_replaceable(self, names: Sequence[str]) -> None:
         """Check that existing pictures can be replaced, before others are bought for their names.

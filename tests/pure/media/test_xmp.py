@@ -306,3 +306,26 @@ def test_edits_put_bytes_in_the_place_of_others(content, edits):
     for offset, length, data in reversed(ordered):
         expected = expected[:offset] + data + expected[offset + length :]
     assert b"".join(_edited(io.BytesIO(content), ordered)) == expected
+
+
+CAPTURE_ELSEWHERE = "http://example.com/a?b=1&c=<2>"
+
+
+@pytest.mark.parametrize("source_type", [TRAINED, CAMERA, CAPTURE_ELSEWHERE, "{0} {}", "]]>", "Größe 图"])
+def test_a_new_packet_says_any_source_exactly(source_type):
+    packet = new_packet(source_type)
+    assert source_type_of((XmpChunk(0, 0, *itxt(packet), is_early=True),)) == source_type
+    said = ET.fromstring(packet.decode().split("?>", 1)[1].rsplit("<?", 1)[0])
+    assert said.findtext(f".//{IPTC}DigitalSourceType") == source_type
+
+
+def test_a_new_packet_names_the_system_only_if_a_model_made_the_picture():
+    composite = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+    assert b"Pictory AI Studio" in new_packet(composite)
+    assert b"Pictory" not in new_packet(CAMERA)
+
+
+@pytest.mark.parametrize("source_type", ["", " ", "\0", "a\nb", "\ud800", "x" * 501])
+def test_a_new_packet_refuses_a_source_that_would_be_read_differently(source_type):
+    with pytest.raises(NotReadable, match=r"^cannot say that the picture's source is"):
+        new_packet(source_type)
