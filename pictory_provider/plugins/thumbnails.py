@@ -24,26 +24,24 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from pictory_provider.api.errors import ImageInvalid, RequestInvalid
-from pictory_provider.media.copies import MOST_COPIES, CopySpec
 from pictory_provider.plugins import saved_files
 from pictory_provider.plugins.saved_files import Claim, NotShown
-from pictory_provider.storage.copies import check_installed, convert
+from pictory_provider.storage.copies import THUMBNAIL, THUMBNAIL_WIDTH, check_installed, convert
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 log = logging.getLogger(__name__)
 
-WIDTH = 320
-"""Pixels. A card of the pages is narrower."""
-SPEC = CopySpec("webp", WIDTH, 80)
 RECIPE = "320w1"
-"""How thumbnails are made. Another recipe has another name, so that those of an earlier release are not used."""
+"""How :data:`THUMBNAIL` is made. Another recipe has another name, so that no thumbnail of another one is used."""
 MEDIA_TYPE = "image/webp"
 MOST_AT_ONCE = 2
 """Thumbnails that one process of the API server makes at the same time."""
 MOST_BYTES = 256 * 1024 * 1024
 """Bytes of the cache: some 13,000 thumbnails."""
+MOST_TRIED = 4
+"""Copies that are tried, if those before cannot be shown."""
 MOST_REFUSED = 10_000
 """Pictures that are remembered as impossible to decode."""
 _ABANDONED = 3_600
@@ -63,20 +61,21 @@ def copies_of(record: dict[str, Any], picture: Claim) -> list[Claim]:
     :param picture: what the record says about the picture itself.
     """
     width, listed = record.get("width"), record.get("copies")
-    least = min(WIDTH, width) if type(width) is int and width > 0 else WIDTH
+    least = min(THUMBNAIL_WIDTH, width) if type(width) is int and width > 0 else THUMBNAIL_WIDTH
     found = []
-    for copy in listed[:MOST_COPIES] if isinstance(listed, list) else ():
+    for copy in listed if isinstance(listed, list) else ():
         if isinstance(copy, dict) and type(copy.get("width")) is int and copy["width"] >= least:
             with suppress(NotShown):
                 found.append(Claim.from_record(copy))
-    return sorted((copy for copy in found if copy.size < picture.size), key=lambda copy: copy.size)
+    smaller = (copy for copy in found if copy.size < picture.size)
+    return sorted(smaller, key=lambda copy: copy.size)[:MOST_TRIED]
 
 
 @cache
 def can_make() -> bool:
     """Whether this process can make thumbnails. Log once why not."""
     try:
-        check_installed([SPEC])
+        check_installed([THUMBNAIL])
     except RequestInvalid as error:
         log.info(
             "The pages show whole pictures in place of thumbnails, which are much smaller: %s To change that, run "
@@ -215,7 +214,7 @@ class ThumbnailMaker:
             picture = saved_files.read_picture(claim, allowed)
             data = kept.get(claim.sha256)  # another record of the same picture, or another process
             if data is None:
-                (made,) = convert(picture, [SPEC], source_type=None)
+                (made,) = convert(picture, [THUMBNAIL], source_type=None)
                 data = made.data
                 kept.put(claim.sha256, data)
         except ImageInvalid as error:

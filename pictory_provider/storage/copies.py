@@ -33,7 +33,7 @@ from pictory_provider.api.text import listed
 from pictory_provider.api.timing import TIMING
 from pictory_provider.core.picture_names import copy_name, problem_of_copies
 from pictory_provider.media.colours import chunks_before_pixels, why_not_srgb
-from pictory_provider.media.copies import Copy, check_copies
+from pictory_provider.media.copies import Copy, CopySpec, check_copies
 from pictory_provider.media.formats import PictureChecker
 from pictory_provider.media.xmp import KEYWORD, NotReadable, new_packet
 from pictory_provider.storage.errors import WRITING_COPY
@@ -47,11 +47,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from pictory_provider.core.sidecar import SavedFile
-    from pictory_provider.media.copies import CopySpec
     from pictory_provider.storage.files import Content
 
 log = logging.getLogger(__name__)
 
+THUMBNAIL_WIDTH = 320
+"""Pixels. A card of the gallery is narrower."""
+THUMBNAIL = CopySpec("webp", THUMBNAIL_WIDTH, 80)
+"""A thumbnail of the gallery, which the API server makes."""
 MOST_PIXELS = 40_000_000
 """The largest picture that is decoded. One of 40 million pixels takes 160 MB of memory."""
 _OLDEST = (11, 3)
