@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
 import random
 import re
@@ -26,9 +25,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 import requests
-from PIL import Image, ImageChops, ImageDraw, ImageFilter
 from playwright.sync_api import sync_playwright
 
+from benchmarks.copies import SIZE, photograph
 from benchmarks.suites import ROOT, clone
 from demo.stack import AirflowStack
 
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, CDPSession, Page
 
 PICTURES = 50
-SIDE = 1024
 SMALLEST = 1_200_000
 LARGE = 40 * 1024 * 1024
 AT_ONCE = 120
@@ -127,32 +125,6 @@ def make_pictures(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
-def photograph(seed: int) -> bytes:
-    """Return a PNG file of textured shapes in front of a gradient, with the noise of a sensor."""
-    chance = random.Random(seed)
-
-    def noise(side: int, most: int) -> Image.Image:
-        grey = Image.frombytes("L", (side, side), chance.randbytes(side * side))
-        return grey.point(lambda value: value * most // 256).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-
-    gradient = Image.linear_gradient("L").resize((SIDE, SIDE)).point(lambda value: 60 + value // 2)
-    picture = Image.merge("RGB", [gradient.rotate(90 * chance.randrange(4)) for _ in range(3)])
-    draw = ImageDraw.Draw(picture)
-    for _ in range(500):
-        x, y, radius = chance.randrange(SIDE), chance.randrange(SIDE), int(8 / (0.03 + chance.random()))
-        colour = tuple(40 + value // 2 for value in chance.randbytes(3))
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
-    for side in (4, 16, 64, 256, 512):  # as strong at each scale
-        texture = noise(side, 24)
-        picture = ImageChops.add(picture, Image.merge("RGB", [texture] * 3), 1, -12)
-    picture = picture.filter(ImageFilter.GaussianBlur(0.9))
-    for most in (4, 4):
-        picture = ImageChops.add(picture, Image.merge("RGB", [noise(SIDE, most) for _ in range(3)]))
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
-
-
 def record(path: Path, data: bytes) -> dict[str, Any]:
     """Write a file, and return the image record of it."""
     path.write_bytes(data)
@@ -160,8 +132,8 @@ def record(path: Path, data: bytes) -> dict[str, Any]:
         "job_id": path.stem,
         "status": "completed",
         "url": None,
-        "width": SIDE,
-        "height": SIDE,
+        "width": SIZE[0],
+        "height": SIZE[1],
         "ai_credits_used": 2.0,
         "prompt": f"A bicycle number {path.stem} against a white wall, studio light",
         "model": "seedream3.0",

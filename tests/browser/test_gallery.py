@@ -333,6 +333,17 @@ def test_a_card_loads_a_thumbnail_and_the_enlarged_picture_is_the_original(galle
     assert list(gallery.home.glob(f"pictory-thumbnails/{path.rpartition('/')[2]}.*.webp"))
 
 
+def test_a_card_loads_the_copy_that_its_task_has_made(gallery, seen_by):
+    run_id = gallery.trigger("browser_copies")
+    assert set(gallery.finish("browser_copies", run_id).values()) == {"success"}
+    page = seen_by()
+    with page.expect_response(re.compile("/pictory/thumbnail/")) as waiting:
+        page.goto(f"{gallery.url}/pictory/run/browser_copies/{quote(run_id, safe='')}")
+    page.locator(".shot.seen img").wait_for()
+    assert waiting.value.body() == next(gallery.pictures.rglob("cover.400.webp")).read_bytes()
+    assert page.evaluate("() => document.querySelector('.card img').naturalWidth") == 400
+
+
 def test_a_thumbnail_is_served_only_to_users_who_may_read_its_dag(gallery, run):
     thumbnail = file_of(gallery, run).replace("file/", "thumbnail/", 1)
     assert gallery.ask(thumbnail).status_code == 401

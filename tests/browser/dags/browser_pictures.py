@@ -112,3 +112,12 @@ with DAG(dag_id="browser_plan", schedule=None):
 
 with DAG(dag_id="browser_candidates", schedule=None):
     GenerateImageOperator(task_id="poster", prompt="A poster of a fair", path=f"{FOLDER}/poster.png", candidates=3)
+
+with DAG(dag_id="browser_copies", schedule=None):
+    GenerateImageOperator(
+        task_id="cover",
+        prompt="A cover with copies",
+        path=f"{FOLDER}/copied/cover.png",
+        copies=[{"format": "webp", "width": width} for width in (100, 400, 600)],
+        **QUICK,
+    )
