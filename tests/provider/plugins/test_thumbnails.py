@@ -18,6 +18,7 @@ from typing import ClassVar
 
 import fsspec
 import pytest
+from airflow.sdk.io import attach, store
 from PIL import Image, features
 
 from pictory_provider.plugins import saved_files, thumbnails
@@ -494,7 +495,7 @@ def test_verified_files_are_forgotten_in_the_end(monkeypatch):
 class Versioned(fsspec.get_filesystem_class("memory")):
     """A storage in memory whose objects have versions. It counts how often an object is read."""
 
-    cachable = False
+    store, pseudo_dirs, cachable = {}, [""], False  # type: ignore[var-annotated]
     has_versions = True
     reads: ClassVar = []
 
@@ -515,16 +516,14 @@ class Versioned(fsspec.get_filesystem_class("memory")):
 @pytest.fixture
 def bucket(shown, monkeypatch):
     """Return a storage with the shown picture."""
-    from airflow.sdk.io import attach
-
+    monkeypatch.setattr(store, "_STORE_CACHE", {})
     storage = Versioned()
     attach("memory", fs=storage)
     storage.pipe_file("/media/a.png", picture())
     shown.record["path"] = "memory://media/a.png"
     monkeypatch.setenv("AIRFLOW__PICTORY__GALLERY_PATHS", "memory://media")
     storage.reads.clear()
-    yield storage
-    attach("memory", fs=fsspec.filesystem("memory"))
+    return storage
 
 
 def test_an_object_of_a_known_version_is_not_read_again_for_its_thumbnail(shown, bucket):
