@@ -64,7 +64,7 @@ def test_the_tab_of_the_run_shows_the_picture_and_the_file_of_every_iteration(fr
         for vessel in ("A vase", "A tall jug", "A low jug", "A bowl", "A wide bowl", "A cup")
     )
     sources = frame.locator(".card img").evaluate_all("images => images.map((image) => image.src)")
-    of_files = [source for source in sources if "/pictory/file/" in source]
+    of_files = [source for source in sources if "/pictory/thumbnail/" in source]
     assert len(of_files) == len(set(of_files)) == 15
     assert re.search(r"10\.8\s+AI credits used", frame.locator(".figures").inner_text())
 

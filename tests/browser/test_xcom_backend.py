@@ -92,7 +92,7 @@ def test_a_row_without_a_picture_comes_first_and_each_card_names_its_file(galler
 def test_a_saved_picture_is_loaded_from_its_folder(gallery, open_tab, run):
     frame, urls = open_tab(DAG, run, "single")
     frame.locator(".shot.seen img").wait_for()
-    assert [url for url in urls if "/pictory/file/" in url]
+    assert [url for url in urls if "/pictory/thumbnail/" in url]
     assert [url for url in urls if "/images/user/" in url] == []
 
 
