@@ -150,6 +150,7 @@ class PictureSaver:
             client,
             sidecar,
             mark_ai_generated=self._spec.mark_ai_generated,
+            overwrite=self._spec.overwrite,
             log=self._quiet,
         )
 
