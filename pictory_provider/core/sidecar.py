@@ -99,9 +99,9 @@ class SavedFile(NamedTuple):
         return [spec for spec, copy in made.items() if copy is None or size_of(spec) != copy.size]
 
     def with_copies(self, made: Sequence[Copy]) -> SavedFile:
-        """Return it with these copies; others on record with other file names stay."""
-        suffixes = {each.spec.suffix for each in made}
-        return self._replace(copies=(*made, *(each for each in self.copies if each.spec.suffix not in suffixes)))
+        """Return it with these copies, in place of those on record that have the same file names."""
+        copies = {each.spec.suffix: each for each in (*self.copies, *made)}
+        return self._replace(copies=tuple(copies.values()))
 
     @property
     def may_lack_mark(self) -> bool:

@@ -323,13 +323,14 @@ class Generation:
             log=self._log,
         )
         image, self.copy_error = saved.image, saved.problem
-        files = [image, *image.get("copies", ())]
-        self._log.info("Saved %s.", ", ".join(f"{each['path']} ({each['size']:,} bytes)" for each in files))
+        for file in (image, *image.get("copies", ())):
+            self._log.info("Saved %s (%s bytes).", file["path"], f"{file['size']:,}")
         return {**image}
 
-    def reuse(self, client: SyncClient, *, mark_ai_generated: bool) -> dict[str, Any]:
+    def reuse(self, client: SyncClient, *, mark_ai_generated: bool, overwrite: bool = False) -> dict[str, Any]:
         """Return the image record of the existing picture, after :meth:`obtain` has returned ``None``.
 
+        :param overwrite: replace other files that have the names of copies.
         :return: with ``reused``: whether another task, another run or an attempt before a clear has paid for it.
         """
         assert self.target is not None
@@ -338,6 +339,7 @@ class Generation:
             client,
             self._existing.sidecar,
             mark_ai_generated=mark_ai_generated,
+            overwrite=overwrite,
             log=self._log,
         )
         self.copy_error = saved.problem

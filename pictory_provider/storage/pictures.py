@@ -395,6 +395,7 @@ class PictureTarget:
         sidecar: Sidecar,
         *,
         mark_ai_generated: bool,
+        overwrite: bool = False,
         log: Log,
     ) -> Saved:
         """Return the image record of the saved picture; mark it if it is to be marked, and make missing copies.
@@ -403,6 +404,7 @@ class PictureTarget:
         again.
 
         :param sidecar: in state ``saved``.
+        :param overwrite: replace other files that have the names of copies.
         :raises ImageInvalid: for a damaged picture that could not be downloaded now; a retry may succeed.
         :raises RequestInvalid: for a damaged picture that Pictory no longer has.
         :raises StorageFailed: if it cannot be read or written.
@@ -422,7 +424,7 @@ class PictureTarget:
             self.write_sidecar(replace(sidecar, may_be=()))
         job = Job(job_id=job_id or "", status="completed")
         found = Saved(image_record(job, self.path, saved, mark_ai_generated=mark_ai_generated), saved)
-        return self.make_copies(found, mark_ai_generated=mark_ai_generated)
+        return self.make_copies(found, overwrite=overwrite, mark_ai_generated=mark_ai_generated)
 
     def _last_read(self) -> Sidecar | None:
         """Return the sidecar that was last read or written; ``None`` for no sidecar that can be read."""
@@ -457,7 +459,8 @@ class PictureTarget:
                 specs, mark_ai_generated=mark_ai_generated, size_of=lambda spec: self.copies.target(spec).size()
             )
             if todo:
-                data = b"".join(self.target.pieces())
+                found = self.target.read()
+                data = b"" if found is None else found.data
                 if hashlib.sha256(data).hexdigest() != file.sha256:
                     raise not_described(self.path)
                 file = examined(file, data)

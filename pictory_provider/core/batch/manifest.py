@@ -22,6 +22,7 @@ With candidates, a line is about one of them, and has its number as ``candidate`
 
 from __future__ import annotations
 
+import heapq
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ from pictory_provider.core.picture_names import copy_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from pictory_provider.core.batch.decision import Decision
     from pictory_provider.core.batch.plan import Plan
     from pictory_provider.core.batch.rows import Row
 
@@ -60,9 +62,12 @@ _WHAT_TO_DO = {
 }
 _BAD_ROW = "Nothing was spent on it. Correct the row, and clear the task: that buys it."
 _LATER = "Nothing was spent on it. The next run, or a clear of the task, buys it as far as the limits allow."
-_INCOMPLETE = (
-    "The picture exists. It could not be marked, or a copy of it could not be made: the message says what you can "
-    "do. Clearing the task alone does not buy another."
+_NOT_MARKED = (
+    "The existing picture could not be marked, and was not changed. The message says what you can do; clearing "
+    "the task alone does not buy another."
+)
+_NOT_COPIED = (
+    "The picture is saved. Fix the problem in the message, and clear the task: that makes the copies, for free."
 )
 
 
@@ -82,21 +87,22 @@ def metadata_lines(plan: Plan) -> Iterator[str]:
             name = end.picture.file_name or row.file_name
             fields = {field: values[field] for field in _PICTURE}
             if plan.copies:
-                fields["copies"] = [copy_name(name, spec) for spec in plan.copies]
+                made = {copy.spec for copy in file.copies if copy.of == file.sha256}
+                fields["copies"] = [copy_name(name, spec) for spec in plan.copies if spec in made]
             yield _line(row, name, names, fields)
 
 
 def failed_lines(plan: Plan, ended_by: BaseException | None = None) -> Iterator[str]:
-    """Yield the lines of ``failed.jsonl``: the rows that have no picture, why, and what to do.
+    """Yield the lines of ``failed.jsonl``: the rows that have no picture or lack copies, why, and what to do.
 
     :param ended_by: the error that ended the attempt while rows were still to be bought or saved.
     """
     names = column_names(plan)
     code, message = (None, None) if ended_by is None else _described(ended_by)
-    for row, end in without_picture(plan):
-        what_to_do = _WHAT_TO_DO[end.state]
-        if end.picture:
-            what_to_do = _INCOMPLETE
+    for row, end in _incomplete(plan):
+        what_to_do = _WHAT_TO_DO.get(end.state, _NOT_COPIED)
+        if end.picture and end.state in _WHAT_TO_DO:
+            what_to_do = _NOT_MARKED
         elif end.code == OVER_LIMIT:
             what_to_do = _LATER
         elif isinstance(row, BadRow) and end.state is RowState.FAILED:
@@ -112,6 +118,15 @@ def failed_lines(plan: Plan, ended_by: BaseException | None = None) -> Iterator[
             "what_to_do": what_to_do,
         }
         yield _line(row, row.file_name, names, fields)
+
+
+def _incomplete(plan: Plan) -> Iterator[tuple[Row | BadRow, Decision]]:
+    """Yield the rows that have no picture or lack copies, and why, in the order of the table."""
+    rows = [(row, plan.not_copied[row.key][1]) for row in plan.rows if row.key in plan.not_copied]
+    not_copied = (
+        (row, plan.end_of(row)._replace(code=code_of(error), message=error.message)) for row, error in rows
+    )
+    return heapq.merge(without_picture(plan), not_copied, key=lambda each: each[0].index or 0)
 
 
 def refusal_lines(error: BaseException) -> Iterator[str]:

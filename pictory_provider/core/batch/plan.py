@@ -123,6 +123,7 @@ class Plan:
     :param resubmit: submit again, once per attempt, rows with an unknown outcome.
     :param max_in_flight: most jobs at Pictory at the same time.
     :ivar copies: to be made of each picture.
+    :ivar not_copied: the rows whose pictures are saved and could not be copied, and why, by their keys.
     :ivar to_submit: a heap with the place of each row that is still to be submitted, by :meth:`_rank`.
     """
 
@@ -142,6 +143,7 @@ class Plan:
         self.of = resumed.of
         self.bad = resumed.bad
         self.copies = copies
+        self.not_copied: dict[str, tuple[Row, PictoryError]] = {}
         self.skipped = resumed.skipped
         self.error: PictoryError | None = None
         self._resubmit = resubmit
@@ -388,10 +390,10 @@ class Plan:
         self._ends[row.key] = self._ends[row.key]._replace(picture=picture)
         self._record_picture(row, self.journal.get(row.key), self._ends[row.key])
 
-    def incomplete(self, row: Row, code: str, message: str, *, may_pass: bool) -> None:
-        """Note that a picture exists, and cannot be marked as it should be, or lacks a copy.
+    def not_marked(self, row: Row, code: str, message: str, *, may_pass: bool) -> None:
+        """Note that an existing picture should be marked, but is damaged or cannot be read. It is not changed.
 
-        :param may_pass: whether a later attempt may mark it, make the copy, or fetch the picture again.
+        :param may_pass: whether a later attempt may mark it, or fetch it again.
         """
         state = RowState.OWED if may_pass else RowState.FAILED
         self._end(row, self._ends[row.key]._replace(state=state, code=code, message=message))

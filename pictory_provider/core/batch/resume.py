@@ -56,14 +56,13 @@ from pictory_provider.core.batch.journal import (
 )
 from pictory_provider.core.batch.rows import CheckedTable, Row, digest_of, key_of, request_of
 from pictory_provider.core.picture_names import candidate_number
-from pictory_provider.core.resume import NOT_MOVED
+from pictory_provider.core.resume import NOT_MOVED, ExistingImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pictory_provider.core.batch.rows import BadRow
     from pictory_provider.core.ledger import Charge
-    from pictory_provider.core.resume import ExistingImage
 
 _SHOWN = 5
 """How many pages of rows, or file names, an error names."""
@@ -281,9 +280,11 @@ def taken_meanwhile(
 
 
 def _summary(existing: ExistingImage | None) -> tuple[Any, ...]:
-    """Return what shows that something else exists; a sidecar from the record has no more than this."""
-    if existing is None:
-        return ()
+    """Return what shows that something else exists; a sidecar from the record has no more than this.
+
+    Files with the names of copies do not count.
+    """
+    existing = existing or ExistingImage("")
     sidecar = existing.sidecar
     state = None if sidecar is None else (sidecar.state, sidecar.submission.job_id)
     return existing.size, existing.folder, bool(existing.problem), state

@@ -22,6 +22,7 @@ from pictory_provider.api.errors import (
     JobFailed,
     PictoryError,
     RequestInvalid,
+    StorageFailed,
 )
 from pictory_provider.api.text import counted, listed
 from pictory_provider.core.batch.decision import RowState
@@ -121,7 +122,7 @@ def final_error(
             listed(gone, SHOWN),
         )
     if not missing:
-        return None
+        return _error_of_copies(plan, folder, is_strict=fail_on_partial_error, is_last_try=is_last_try, log=log)
     if fail_on_partial_error or plan.error or (owed and not is_last_try):
         return _failed(missing, plan, folder, is_strict=fail_on_partial_error)
     log.warning(
@@ -132,6 +133,30 @@ def final_error(
         else "",
         folder.at(FAILED),
     )
+    return _error_of_copies(plan, folder, is_strict=False, is_last_try=is_last_try, log=log)
+
+
+def _error_of_copies(
+    plan: Plan, folder: Folder, *, is_strict: bool, is_last_try: bool, log: Log
+) -> PictoryError | None:
+    """Return the error of pictures whose copies could not be made; ``None`` if there are none, or it is tolerated.
+
+    It is one that Airflow retries if a retry may make a copy.
+    """
+    rows = list(plan.not_copied.values())
+    if not rows:
+        return None
+    may_pass = any(isinstance(error, StorageFailed) for _, error in rows)
+    what_now = "A retry makes" if may_pass else "Fix that, and clear the task to make"
+    text = (
+        f"Copies of {counted(len(rows), 'picture')} could not be made. The pictures themselves are saved. "
+        f"{folder.at(FAILED)} says why. {what_now} these copies, for free."
+    )
+    if is_strict or (may_pass and not is_last_try):
+        lines = [f"\n    {row.label}: {error.message}" for row, error in rows[:SHOWN]]
+        error = f"{text}{''.join(lines)}"
+        return StorageFailed(error) if may_pass else RequestInvalid(error, fields=["copies"])
+    log.warning("%s fail_on_partial_error is off.", text)
     return None
 
 

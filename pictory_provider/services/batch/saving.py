@@ -150,6 +150,7 @@ class PictureSaver:
             client,
             sidecar,
             mark_ai_generated=self._spec.mark_ai_generated,
+            overwrite=self._spec.overwrite,
             log=self._quiet,
         )
 
@@ -158,7 +159,9 @@ class PictureSaver:
         assert picture is not None
         if isinstance(saved, Exception):
             error = self.as_error(row, saved)
-            self._incomplete(row, error, may_pass=isinstance(error, (ImageInvalid, StorageFailed)))
+            may_pass = isinstance(error, (ImageInvalid, StorageFailed))
+            self._plan.not_marked(row, type(error).__name__, error.message, may_pass=may_pass)
+            self._log.error("%s, %s is not marked: %s", row.label, row.file_name, error.message)
             return
         file = saved.file
         if file.ai_credits_used is None:  # a reply about a job that is downloaded again may not repeat its cost
@@ -169,11 +172,8 @@ class PictureSaver:
     def note_problem(self, row: Row, saved: Saved) -> None:
         """Note that copies of a row's picture could not be made, if so."""
         if error := saved.problem:
-            self._incomplete(row, error, may_pass=isinstance(error, StorageFailed))
-
-    def _incomplete(self, row: Row, error: PictoryError, *, may_pass: bool) -> None:
-        self._plan.incomplete(row, type(error).__name__, error.message, may_pass=may_pass)
-        self._log.error("%s, %s: %s", row.label, row.file_name, error.message)
+            self._plan.not_copied[row.key] = row, error
+            self._log.error("%s: %s", row.label, error.message)
 
     def _save(
         self,
