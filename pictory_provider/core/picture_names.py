@@ -122,21 +122,30 @@ def copy_name(name: str, spec: CopySpec) -> str:
     return f"{folder}{slash}{file.rpartition('.')[0] or file}{spec.suffix}"
 
 
-def problem_of_copies(name: str, specs: Sequence[CopySpec]) -> str | None:
-    """Return which copy would have the file name of the picture itself; ``None`` for none.
+def problem_of_copies(name: str, specs: Sequence[CopySpec], candidate: int | None = None) -> str | None:
+    """Return which copy would have the name of its own picture, or of another candidate's copy; ``None`` for none.
 
     :param name: of the picture; its folder, if it has one, is ignored.
+    :param candidate: its number, if it is a candidate.
     """
     file = name.rpartition("/")[2]
+    if specs and candidate is not None and file.endswith(f".{candidate}"):
+        copy = copy_name(file, specs[0])
+        return f"the copies of all candidates would have the same name, {copy!r}, since path has no suffix"
     for spec in specs:
         if copy_name(file, spec).casefold() == file.casefold():
             return f"its copy of format {spec.format} would have the picture's own name, {file!r}"
     return None
 
 
-def longest_name(name: str) -> str:
-    """Return the longest name that a file around a picture may need: that of a spare picture's sidecar."""
-    return spare_name(name, "0" * 36) + SIDECAR_SUFFIX
+def longest_name(name: str, copies: Sequence[CopySpec] = ()) -> str:
+    """Return the longest name that a file around a picture may need: of a spare picture's sidecar, or of a copy.
+
+    :param copies: that are made of the picture.
+    """
+    spare = spare_name(name, "0" * 36)
+    names = [spare + SIDECAR_SUFFIX, *(copy_name(each, spec) for each in (name, spare) for spec in copies)]
+    return max(names, key=lambda each: len(_encoded(each)))
 
 
 def is_portable(name: str) -> bool:

@@ -94,7 +94,8 @@ class ExistingImage(NamedTuple):
     :param size: of the picture, in bytes; ``None`` if there is none.
     :param folder: a folder with the name of the picture or its sidecar; ``None`` if there is none.
     :param sidecar_version: the version of the sidecar in object storage; ``None`` if it is unknown.
-    :param copies: sizes in bytes of the files that have the names of the picture's copies, by these names.
+    :param copies: sizes in bytes of the files that have the names of the picture's copies, by these names;
+        ``None`` for a folder or a broken link.
     """
 
     path: str
@@ -103,7 +104,7 @@ class ExistingImage(NamedTuple):
     size: int | None = None
     folder: str | None = None
     sidecar_version: str | None = None
-    copies: Mapping[str, int] = MappingProxyType({})
+    copies: Mapping[str, int | None] = MappingProxyType({})
 
     def is_incomplete(self, *, mark_ai_generated: bool, copies: Sequence[CopySpec]) -> bool:
         """Whether its picture is to be marked, its sidecar to be corrected, or copies of it to be made."""
@@ -118,11 +119,19 @@ class ExistingImage(NamedTuple):
         )
         return bool(todo or sidecar.may_be) or (mark_ai_generated and self.may_lack_mark)
 
-    def in_the_way(self, specs: Sequence[CopySpec]) -> str | None:
-        """Return the name of an existing file that is not on record as a copy, and has a copy's name."""
-        own = {copy.spec.suffix for copy in self.sidecar.copies} if self.sidecar else set()
-        names = (copy_name(self.name, spec) for spec in specs if spec.suffix not in own)
-        return next((name for name in names if name in self.copies), None)
+    def in_the_way(self, specs: Sequence[CopySpec], *, overwrite: bool) -> str | None:
+        """Return the name of an existing file that has a copy's name, and is not a copy on record by its size.
+
+        :param overwrite: whether any file may be replaced. Then only what is no file is in the way.
+        """
+        on_record = {(copy.spec.suffix, copy.size) for copy in self.sidecar.copies} if self.sidecar else set()
+        for spec in specs:
+            name = copy_name(self.name, spec)
+            size = self.copies.get(name)
+            may_be_replaced = size is not None and (overwrite or (spec.suffix, size) in on_record)
+            if name in self.copies and not may_be_replaced:
+                return name
+        return None
 
     @property
     def name(self) -> str:

@@ -80,7 +80,12 @@ class PictureTask:
             waits = bool(operator.wait_for_completion or picture.target)
             push_request_xcom(self._context, picture.record.latest, is_waited_for=waits)
             if job is None:
-                return self._publish(picture.reuse(hook.get_conn(), mark_ai_generated=operator.mark_ai_generated))
+                reused = picture.reuse(
+                    hook.get_conn(),
+                    overwrite=operator.overwrite is True,
+                    mark_ai_generated=operator.mark_ai_generated,
+                )
+                return self._publish(reused)
             if not waits:
                 return self._end()
             wait = _wait_for(operator, picture, job.submitted_at)

@@ -283,7 +283,9 @@ class Candidates:
 
     def _reuse(self, client: SyncClient, number: int) -> None:
         generation = self.generations[number]
-        self.images[number] = generation.reuse(client, mark_ai_generated=self._mark_ai_generated)
+        self.images[number] = generation.reuse(
+            client, overwrite=self._overwrite, mark_ai_generated=self._mark_ai_generated
+        )
         self._note_copies(number)
 
     def _check(

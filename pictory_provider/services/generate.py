@@ -173,7 +173,7 @@ class Generation:
             context,
             conn_id=operator.pictory_conn_id,
             path=path,
-            target_of=targets_of(operator, path),
+            target_of=targets_of(operator, path, candidate),
             durable=operator.durable,
             retries=operator.retries,
             candidate=candidate,
@@ -327,9 +327,10 @@ class Generation:
             self._log.info("Saved %s (%s bytes).", file["path"], f"{file['size']:,}")
         return {**image}
 
-    def reuse(self, client: SyncClient, *, mark_ai_generated: bool) -> dict[str, Any]:
+    def reuse(self, client: SyncClient, *, overwrite: bool, mark_ai_generated: bool) -> dict[str, Any]:
         """Return the image record of the existing picture, after :meth:`obtain` has returned ``None``.
 
+        :param overwrite: let copies replace other files.
         :return: with ``reused``: whether another task, another run or an attempt before a clear has paid for it.
         """
         assert self.target is not None
@@ -337,6 +338,7 @@ class Generation:
         saved = self.target.reuse(
             client,
             self._existing.sidecar,
+            overwrite=overwrite,
             mark_ai_generated=mark_ai_generated,
             log=self._log,
         )

@@ -42,7 +42,7 @@ from pictory_provider.storage.paths import Occupied
 from pictory_provider.storage.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from PIL.Image import Image
 
@@ -56,7 +56,7 @@ THUMBNAIL_WIDTH = 320
 THUMBNAIL = CopySpec("webp", THUMBNAIL_WIDTH, 80)
 """A thumbnail of the gallery, which the API server makes."""
 MOST_PIXELS = 40_000_000
-"""The largest picture that is decoded. One of 40 million pixels takes 160 MB of memory."""
+"""The largest picture that is decoded. It takes half a GiB of memory if it has transparency and a profile."""
 _OLDEST = (11, 3)
 """The first Pillow whose wheels write AVIF."""
 
@@ -473,8 +473,10 @@ class SaveOptions(NamedTuple):
         """
         return cls(check_header("cache_control", cache_control), check_copies(copies))
 
-    def for_path(self, path: str | None) -> SaveOptions:
-        """Return them, after checking that there is a path, and that no copy would have the picture's own name.
+    def for_path(self, path: str | None, candidate: int | None = None) -> SaveOptions:
+        """Return them, after checking that there is a path, and that copies have names of their own.
+
+        :param candidate: the picture's number, if it is a candidate.
 
         :raises RequestInvalid: says what to change.
         """
@@ -482,9 +484,11 @@ class SaveOptions(NamedTuple):
             raise RequestInvalid.unsent(
                 "copies are made of the saved picture, and there is no path", "Pass a path.", fields=["path"]
             )
-        if path is not None and (problem := problem_of_copies(path, self.copies)):
+        if path is not None and (problem := problem_of_copies(path, self.copies, candidate)):
             raise RequestInvalid.unsent(
-                problem, "Choose another path, or give that copy a width.", fields=["copies"]
+                problem,
+                "Choose another path, such as one that ends in .png, or give that copy a width.",
+                fields=["copies"],
             )
         return self
 
@@ -511,7 +515,7 @@ class CopyFiles:
         :raises StorageFailed: if the storage does not say.
         """
         targets = [self.target(spec) for spec in specs]
-        sizes = {target.file_name: target.size() for target in targets}
+        sizes = {target.path.rpartition("/")[2]: target.size() for target in targets}
         return {name: size for name, size in sizes.items() if size is not None}
 
     def read(self, copies: Sequence[Copy]) -> dict[CopySpec, Content]:
@@ -534,15 +538,24 @@ class CopyFiles:
         found = {spec: self.target(spec).read() for spec in contents}
         return all(each is None or each.data == contents[spec].data for spec, each in found.items())
 
-    def create(self, spec: CopySpec, data: bytes) -> None:
+    def create(self, spec: CopySpec, data: bytes, on_record: Collection[str] = ()) -> None:
         """Create the file of a copy, unless it exists and is the same.
 
+        :param on_record: SHA-256 of copies that had this name. One of these is replaced, and so is one of which
+            only the beginning is there.
         :raises Occupied: if another file exists.
         :raises StorageFailed: if it cannot be written.
         """
         target = self.target(spec)
         try:
-            target.swap(None, data)
+            found = target.read() if on_record else None
+            if found is None:
+                target.swap(None, data)
+            elif found.data != data:
+                is_copy = hashlib.sha256(found.data).hexdigest() in on_record
+                if not is_copy and not data.startswith(found.data):
+                    raise Changed(target.path)
+                target.swap(found, data)
         except Changed:
             found = target.read()
             if found is None or found.data != data:
@@ -561,7 +574,7 @@ class CopyFiles:
         source_type: str | None,
         overwrite: bool,
     ) -> tuple[list[Copy], dict[CopySpec, PictoryError]]:
-        """Make copies of a picture. A file with the name of a copy is replaced if it is on record as one.
+        """Make copies of a picture. A file with the name of a copy is replaced if it is one that is on record.
 
         :param data: the picture.
         :param file: its description.
@@ -569,7 +582,6 @@ class CopyFiles:
         :param overwrite: replace other files, too.
         :return: what was made; and why others could not be made.
         """
-        own = {copy.spec.suffix for copy in file.copies}
         made: list[Copy] = []
         problems: dict[CopySpec, PictoryError] = {}
         for spec, result in _each(specs, partial(convert, data, source_type=source_type)):
@@ -577,10 +589,11 @@ class CopyFiles:
                 problems[spec] = result
                 continue
             try:
-                if overwrite or spec.suffix in own:
+                if overwrite:
                     self.target(spec).write(result.data)
                 else:
-                    self.create(spec, result.data)
+                    on_record = [copy.sha256 for copy in file.copies if copy.spec.suffix == spec.suffix]
+                    self.create(spec, result.data, on_record)
             except PictoryError as error:
                 problems[spec] = error
                 continue
@@ -629,9 +642,12 @@ def without_copies(path: str, problems: Mapping[CopySpec, PictoryError]) -> Pict
     names = listed([copy_name(path, spec).rpartition("/")[2] for spec in problems], len(problems))
     text = f"{path} is saved and paid for, and could not be copied to {names}. {' '.join(why)}"
     if any(isinstance(error, StorageFailed) for error in problems.values()):
-        return StorageFailed(f"{text} A retry makes these copies, for free.")
+        return StorageFailed(
+            f"{text} A retry makes these copies, for free; so does a clear without overwrite=True."
+        )
     return RequestInvalid(
-        f"{text} Nothing is bought again: correct that, and clear the task to make them.", fields=["copies"]
+        f"{text} Correct that, and clear the task, without overwrite=True: that makes them, for free.",
+        fields=["copies"],
     )
 
 

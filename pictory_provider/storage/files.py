@@ -184,9 +184,11 @@ class LocalFiles:
     def read(self, name: str) -> Content | None:
         """Return a file's content; ``None`` for no file."""
         try:
-            return Content(Path(name).read_bytes())
+            file = os.open(name, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
         except (FileNotFoundError, NotADirectoryError):
             return None
+        with open(file, "rb") as opened:
+            return Content(opened.read())
 
     def pieces(self, name: str) -> Iterator[bytes]:
         """Yield a file's content in pieces. A missing file is an error."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from pictory_provider.client.retrying import Log
     from pictory_provider.core.sidecar import Sidecar
+    from pictory_provider.media.copies import CopySpec
     from pictory_provider.storage.copies import SaveOptions
 
 LARGEST_TABLE = 256 * 1024 * 1024
@@ -136,15 +137,23 @@ class Folder:
         """
         return PictureTarget(self.at(name), options)
 
-    def refused(self, names: Iterable[str], *, overwrite: bool, is_trying: bool = True) -> dict[str, str]:
+    def refused(
+        self,
+        names: Iterable[str],
+        *,
+        overwrite: bool,
+        copies: Sequence[CopySpec] = (),
+        is_trying: bool = True,
+    ) -> dict[str, str]:
         """Return the pictures that could not be saved in the folder, and why, by their names.
 
         :param overwrite: whether existing files are to be replaced.
+        :param copies: that are made of each picture.
         :param is_trying: whether to create files on a disk, and remove them.
         :raises StorageFailed: if nothing can be saved in it.
         """
         paths = {self.at(name): name for name in names}
-        refused = refused_pictures(paths, overwrite=overwrite, is_trying=is_trying)
+        refused = refused_pictures(paths, overwrite=overwrite, copies=copies, is_trying=is_trying)
         return {paths[path]: problem for path, problem in refused.items()}
 
     def names(self, below: str) -> list[str]:
@@ -185,8 +194,8 @@ class Folder:
 
         def inspect(name: str) -> ExistingImage:
             found = inspect_picture(name)
-            there = {each: stats.get(self._within(each), Stat(None)).size for each in copied[name]}
-            sizes = {each.rpartition("/")[2]: size for each, size in there.items() if size is not None}
+            there = {each: stats[self._within(each)] for each in copied[name] if self._within(each) in stats}
+            sizes = {each.rpartition("/")[2]: stat.size for each, stat in there.items()}
             return found._replace(copies=sizes) if sizes else found
 
         def inspect_picture(name: str) -> ExistingImage:

@@ -6,11 +6,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from pictory_provider.api.errors import RequestInvalid
 from pictory_provider.core.picture_names import LONGEST_KEY, LONGEST_PATH, is_sidecar_name, longest_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pictory_provider.media.copies import CopySpec
 
 
 def check_path(path: object, field: str = "path") -> str:
@@ -54,9 +59,10 @@ def folder(path: str, field: str = "path") -> RequestInvalid:
     return RequestInvalid.unsent(f"{field} {path!r} is a folder", "Add a file name.", fields=[field])
 
 
-def problem_of_picture(path: str) -> str | None:
+def problem_of_picture(path: str, copies: Sequence[CopySpec] = ()) -> str | None:
     """Return why no picture can be saved at a path, judged by the path alone; ``None`` if it can.
 
+    :param copies: that are made of it.
     :return: a text that follows the path.
     :raises RequestInvalid: as :func:`local_file` and :func:`object_storage`.
     """
@@ -68,7 +74,7 @@ def problem_of_picture(path: str) -> str | None:
     if is_sidecar_name(path if local is None else str(local)):
         return "ends in .json, as sidecars do: give it another name, such as one that ends in .png"
     if local is not None:
-        longest, most, what = len(os.fsencode(longest_name(str(local)))), LONGEST_PATH, "it"
+        longest, most, what = len(os.fsencode(longest_name(str(local), copies))), LONGEST_PATH, "it"
     else:
         target = _object("path", path)
         if (problem := _problem_of_key(path, target)) is not None:
@@ -76,13 +82,11 @@ def problem_of_picture(path: str) -> str | None:
         key = target.path.lstrip("/")
         if any(part in (".", "..") for part in key.split("/")):
             return "contains . or .., which object storages treat differently"
-        longest = len(longest_name(key).encode("utf-8", "surrogatepass")) - len(key.partition("/")[0]) - 1
+        longest = len(longest_name(key, copies).encode("utf-8", "surrogatepass")) - len(key.partition("/")[0]) - 1
         most, what = LONGEST_KEY, "its key"
     if longest > most:
-        return (
-            f"is too long: with the sidecar's suffix and the jobId {what} has {longest:,} bytes, of {most:,} "
-            "allowed"
-        )
+        longest_file = "the suffix of its sidecar or a copy" if copies else "the sidecar's suffix"
+        return f"is too long: with {longest_file} and the jobId {what} has {longest:,} bytes, of {most:,} allowed"
     return None
 
 

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from pictory_provider.storage.target import Received
 
 _LARGEST_SIDECAR = 1024 * 1024
+_TRIES_TO_RECORD = 8
 
 
 class PictureTarget:
@@ -114,11 +115,12 @@ class PictureTarget:
         from pictory_provider.storage.preflight import refused_pictures
 
         is_overwriting = overwrite or is_replacing
-        for problem in refused_pictures([self.path], overwrite=is_overwriting, is_trying=is_trying).values():
+        copies = self._options.copies
+        refused = refused_pictures([self.path], overwrite=is_overwriting, copies=copies, is_trying=is_trying)
+        for problem in refused.values():
             raise refused_path(self.path, problem)
-        copies = () if overwrite else self._options.copies
         there = ExistingImage(self.path, sidecar=self._last_read(), copies=self.copies.sizes(copies))
-        if name := there.in_the_way(copies):
+        if name := there.in_the_way(copies, overwrite=overwrite):
             raise in_the_way(self.beside(name).path)
         return warning_of_kind([self.name])
 
@@ -394,6 +396,7 @@ class PictureTarget:
         client: SyncClient,
         sidecar: Sidecar,
         *,
+        overwrite: bool,
         mark_ai_generated: bool,
         log: Log,
     ) -> Saved:
@@ -403,6 +406,7 @@ class PictureTarget:
         again.
 
         :param sidecar: in state ``saved``.
+        :param overwrite: let copies replace other files, as when the picture was saved.
         :raises ImageInvalid: for a damaged picture that could not be downloaded now; a retry may succeed.
         :raises RequestInvalid: for a damaged picture that Pictory no longer has.
         :raises StorageFailed: if it cannot be read or written.
@@ -422,7 +426,7 @@ class PictureTarget:
             self.write_sidecar(replace(sidecar, may_be=()))
         job = Job(job_id=job_id or "", status="completed")
         found = Saved(image_record(job, self.path, saved, mark_ai_generated=mark_ai_generated), saved)
-        return self.make_copies(found, mark_ai_generated=mark_ai_generated)
+        return self.make_copies(found, overwrite=overwrite, mark_ai_generated=mark_ai_generated)
 
     def _last_read(self) -> Sidecar | None:
         """Return the sidecar that was last read or written; ``None`` for no sidecar that can be read."""
@@ -464,8 +468,7 @@ class PictureTarget:
                 file = examined(file, data)
                 source_type = file.source_type_of_copies(mark_ai_generated=mark_ai_generated)
                 made, problems = self.copies.make(data, todo, file, source_type=source_type, overwrite=overwrite)
-                file = file.with_copies(made)
-                self._record_copies(file)
+                file = self._record_copies(file, made)
         except PictoryError as error:
             problems = dict.fromkeys(specs, error)
         exist = [spec for spec in specs if spec not in problems]
@@ -476,13 +479,22 @@ class PictureTarget:
         version = self.sidecar_version if file != saved.file else saved.sidecar_version
         return Saved(image, file, version, without_copies(self.path, problems) if problems else None)
 
-    def _record_copies(self, file: SavedFile) -> None:
-        """Record copies in the sidecar, unless another process has changed it: the next attempt records them."""
+    def _record_copies(self, file: SavedFile, made: Sequence[Copy]) -> SavedFile:
+        """Record copies in the sidecar, next to those that other processes have recorded meanwhile.
+
+        :param file: the picture, with the copies on record when the new ones were begun.
+        :return: it, with all copies on record.
+        :raises RequestInvalid: if the sidecar is not of this picture any more.
+        """
         sidecar = self._written or self.inspect().sidecar
-        if sidecar is None or sidecar.saved is None or sidecar.saved.sha256 != file.sha256:
-            raise not_described(self.path)
-        if file != sidecar.saved:
-            self.write_sidecar(replace(sidecar, saved=file, may_be=()))
+        for _ in range(_TRIES_TO_RECORD):
+            if sidecar is None or sidecar.saved is None or sidecar.saved.sha256 != file.sha256:
+                raise not_described(self.path)
+            saved = file.with_copies([*sidecar.saved.copies, *made])
+            if saved == sidecar.saved or self.write_sidecar(replace(sidecar, saved=saved, may_be=())):
+                return saved
+            sidecar = self.inspect().sidecar
+        return file.with_copies(made)  # the next attempt records them
 
     def _is_of_replacement(self) -> bool:
         """Whether the sidecar that was last read is of a submission that has not replaced the picture yet."""
@@ -518,7 +530,8 @@ class PictureTarget:
 
         def before(received: Received) -> None:
             new = received.as_saved_file(ai_credits_used=job.ai_credits_used, saved_at=time.time())
-            self.write_sidecar(replace(purchase, may_be=(new,)))
+            # The old picture's copies stay on record, so that those of the new one replace them.
+            self.write_sidecar(replace(purchase, may_be=(new._replace(copies=purchase.copies),)))
 
         return before
 
@@ -551,14 +564,16 @@ class PictureTarget:
             ) from error
 
 
-def targets_of(operator: Any, path: str | None) -> Callable[[str], PictureTarget]:
+def targets_of(operator: Any, path: str | None, candidate: int | None = None) -> Callable[[str], PictureTarget]:
     """Return the function that makes the target of a task's picture from its path.
 
     :param operator: with the arguments ``cache_control`` and ``copies``.
     :param path: of the picture, or a similar one; ``None`` if it is not saved.
+    :param candidate: its number, if it is a candidate.
     :raises RequestInvalid: for a wrong argument.
     """
-    options = SaveOptions.checked(cache_control=operator.cache_control, copies=operator.copies).for_path(path)
+    options = SaveOptions.checked(cache_control=operator.cache_control, copies=operator.copies)
+    options = options.for_path(path, candidate)
     return partial(PictureTarget, options=options)
 
 

@@ -31,9 +31,10 @@ from pictory_provider.storage.paths import local_file, problem_of_picture
 from pictory_provider.storage.target import locate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from pictory_provider.media.copies import CopySpec
     from pictory_provider.storage.files import Files
 
 _NOT_ABOUT_NAMES = (
@@ -63,22 +64,29 @@ class _Home(NamedTuple):
     problem: str | None = None
 
 
-def refused_pictures(paths: Iterable[str], *, overwrite: bool = False, is_trying: bool = True) -> dict[str, str]:
+def refused_pictures(
+    paths: Iterable[str],
+    *,
+    overwrite: bool = False,
+    copies: Sequence[CopySpec] = (),
+    is_trying: bool = True,
+) -> dict[str, str]:
     """Return the pictures that could not be saved, and why.
 
     :param paths: absolute local paths, or URLs for ``ObjectStoragePath``.
     :param overwrite: whether existing files are to be replaced. Otherwise they are not tested.
+    :param copies: that are made of each picture.
     :param is_trying: whether to create files on a disk, and remove them.
     :return: by path, a text that follows it.
     :raises RequestInvalid: for an invalid path.
     :raises StorageFailed: if a local folder cannot be written now, for example on a full disk, or if a storage
         cannot be read.
     """
-    check = _Check(overwrite=overwrite)
+    check = _Check(overwrite=overwrite, copies=copies)
     refused = {path: problem for path in paths if (problem := check.problem(path)) is not None}
     for folder, names in check.to_try.items() if is_trying else ():
         try:
-            refused |= _refused_by_disk(folder, names)
+            refused |= _refused_by_disk(folder, names, copies)
         except StorageFailed as error:
             why = error.__cause__
             if not isinstance(why, OSError) or why.errno not in _FORBIDDEN:
@@ -94,8 +102,9 @@ class _Check:
     :ivar to_try: the paths that the disk has yet to accept, with their names below an existing folder.
     """
 
-    def __init__(self, *, overwrite: bool) -> None:
+    def __init__(self, *, overwrite: bool, copies: Sequence[CopySpec] = ()) -> None:
         self._overwrite = overwrite
+        self._copies = copies
         self._homes: dict[Path, _Home] = {}
         self._above: dict[str, str | None] = {}
         self._first: dict[str, str] = {}
@@ -103,7 +112,7 @@ class _Check:
 
     def problem(self, path: str) -> str | None:
         """Return why no picture can be saved at a path; ``None`` if no reason is known before a trial."""
-        problem = problem_of_picture(path)
+        problem = problem_of_picture(path, self._copies)
         if problem is not None:
             return problem
         file = local_file(path)
@@ -190,14 +199,14 @@ def _problem_of_folder(files: Files, folder: str) -> str | None:
     return None
 
 
-def _refused_by_disk(home: Path, names: list[tuple[str, Path]]) -> dict[str, str]:
+def _refused_by_disk(home: Path, names: list[tuple[str, Path]], copies: Sequence[CopySpec]) -> dict[str, str]:
     refused: dict[str, str] = {}
     with _trial(home) as trial:
         for path, name in names:
             if ".." in name.parts or all(map(is_portable, name.parts)):
                 continue
             try:
-                _try_name(trial, name)
+                _try_name(trial, name, copies)
             except (OSError, ValueError) as error:
                 if getattr(error, "errno", None) in _NOT_ABOUT_NAMES:
                     raise _unwritable(home, error) from error
@@ -223,14 +232,14 @@ def _trial(home: Path) -> Iterator[Path]:
         shutil.rmtree(trial, ignore_errors=True)
 
 
-def _try_name(trial: Path, name: Path) -> None:
+def _try_name(trial: Path, name: Path, copies: Sequence[CopySpec]) -> None:
     """Create files with a picture's name, and with the longest name derived from it, in the way they are saved.
 
     :raises OSError: if the disk refuses the name.
     :raises ValueError: if the name is invalid on every disk.
     """
     part, picture = trial / "part", trial / "names" / name
-    longest = picture.with_name(longest_name(picture.name))
+    longest = picture.with_name(longest_name(picture.name, copies))
     picture.parent.mkdir(parents=True, exist_ok=True)
     part.touch()
     LocalFiles().place(part, str(picture), Headers(""), overwrite=False)

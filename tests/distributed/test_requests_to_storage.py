@@ -20,6 +20,7 @@ from tests.stand_ins import StateStore, TaskInstance, says
 
 pytestmark = pytest.mark.usefixtures("connected")
 ROWS = 200
+COPIES = [{"format": "webp", "width": 64}]
 
 
 @pytest.fixture
@@ -49,6 +50,26 @@ def test_a_batch_makes_three_requests_a_picture_and_a_rerun_almost_none(counted,
     assert again(lamps(ROWS))["reused"] == ROWS
     assert len(counted()) <= 20 + math.ceil(ROWS / 48)
     assert len(pictory.submissions) == ROWS
+
+
+def test_copies_add_no_request_to_a_rerun(counted, pictory):
+    batch("copied")(lamps(50), copies=COPIES)
+    counted()
+    again = batch("copied")
+    again.run_id = "the next night"
+    assert again(lamps(50), copies=COPIES)["reused"] == 50
+    found = counted()
+    assert [each for each in found if ".png" in each or ".webp" in each] == []
+    assert len(found) <= 20 + math.ceil(50 / 48)
+    assert len(pictory.submissions) == 50
+
+
+def test_a_copys_key_that_is_too_long_is_refused_before_anything_is_bought(pictory):
+    path = "s3://media@pictures/" + "/".join(["d" * 100] * 10)
+    path += "x" * (1_019 - len(path.partition("pictures/")[2]) - 4) + ".png"
+    with pytest.raises(PictoryRequestInvalid, match=says("is too long")):
+        single(path, copies=[{"format": "webp", "width": 16_383}])
+    assert pictory.submissions == []
 
 
 def test_a_folder_of_single_pictures_is_read_once_and_is_then_on_record(counted):

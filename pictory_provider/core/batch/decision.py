@@ -168,7 +168,7 @@ def decide(
     if found.is_refused and existing and replaced(row.canonical_request, existing) is not None:
         found = (SUBMIT if replaces_changed else found)._replace(is_changed=True)
     is_bought = found.state is RowState.TO_DO
-    if is_bought and existing and not overwrite and (name := existing.in_the_way(copies)):
+    if is_bought and existing and (name := existing.in_the_way(copies, overwrite=overwrite)):
         return _refused(
             "PLACE_TAKEN", f"{name} exists, a copy is to have that name, and it is not on record as one"
         )

@@ -72,16 +72,20 @@ def collisions(names: Iterable[tuple[int, str]], copies: Sequence[CopySpec] = ()
         if other != index:
             yield index, f"{name!r} is also the file name of row {other} (case may not matter on the disk)"
     yield from _collisions_of_copies(first, copies)
+    copied = {same(copy_name(name, spec)): index for name, index in first.items() for spec in copies}
     sidecars = {name + SIDECAR_SUFFIX: index for name, index in first.items()}
+    saved = copied | sidecars | first
     for name, index in first.items():
         if name in sidecars:
             yield index, f"{name!r} is the name of the sidecar of row {sidecars[name]}"
         folder = name
         while "/" in folder:
             folder = folder.rpartition("/")[0]
-            if folder in first or folder in sidecars:
-                other = first[folder] if folder in first else sidecars[folder]
-                yield index, f"{name!r} needs the folder {folder!r}, but row {other} saves a file of that name"
+            if folder in saved:
+                yield (
+                    index,
+                    f"{name!r} needs the folder {folder!r}, but row {saved[folder]} saves a file of that name",
+                )
 
 
 def _collisions_of_copies(first: Mapping[str, int], copies: Sequence[CopySpec]) -> Iterator[tuple[int, str]]:

@@ -67,7 +67,8 @@ _NOT_MARKED = (
     "the task alone does not buy another."
 )
 _NOT_COPIED = (
-    "The picture is saved. Fix the problem in the message, and clear the task: that makes the copies, for free."
+    "The picture is saved. Fix the problem in the message, and clear the task, without overwrite=True: that makes "
+    "the copies, for free."
 )
 
 

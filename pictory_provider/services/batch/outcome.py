@@ -147,7 +147,7 @@ def _error_of_copies(
     if not rows:
         return None
     may_pass = any(isinstance(error, StorageFailed) for _, error in rows)
-    what_now = "A retry makes" if may_pass else "Fix that, and clear the task to make"
+    what_now = "A retry makes" if may_pass else "Fix that, and clear the task, without overwrite=True, to make"
     text = (
         f"Copies of {counted(len(rows), 'picture')} could not be made. The pictures themselves are saved. "
         f"{folder.at(FAILED)} says why. {what_now} these copies, for free."

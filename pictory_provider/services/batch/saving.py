@@ -149,6 +149,7 @@ class PictureSaver:
         return target.reuse(
             client,
             sidecar,
+            overwrite=self._spec.overwrite,
             mark_ai_generated=self._spec.mark_ai_generated,
             log=self._quiet,
         )
@@ -158,6 +159,10 @@ class PictureSaver:
         assert picture is not None
         if isinstance(saved, Exception):
             error = self.as_error(row, saved)
+            if not (self._spec.mark_ai_generated and picture.file.may_lack_mark):
+                self._plan.not_copied[row.key] = row, error
+                self._log.error("%s, %s is saved and was not copied: %s", row.label, row.file_name, error.message)
+                return
             may_pass = isinstance(error, (ImageInvalid, StorageFailed))
             self._plan.not_marked(row, type(error).__name__, error.message, may_pass=may_pass)
             self._log.error("%s, %s is not marked: %s", row.label, row.file_name, error.message)

@@ -140,7 +140,12 @@ class BatchSpec(NamedTuple):
         self.uploads.use_folder(folder.record, is_resumed=is_resumed, log=log)
         refused_names = None
         if not is_resumed or self.rows.on_bad_row == "skip":
-            refused_names = partial(folder.refused, overwrite=self.overwrite, is_trying=is_trying)
+            refused_names = partial(
+                folder.refused,
+                overwrite=self.overwrite,
+                copies=self.save_options.copies,
+                is_trying=is_trying,
+            )
         try:
             table = self.rows.build(self._input_table(), refused_names, self.uploads.references.identify)
             if not is_resumed:

@@ -13,10 +13,12 @@ import fsspec
 import pytest
 from PIL import Image
 
-from pictory_provider.api.errors import ImageInvalid
-from pictory_provider.exceptions import PictoryRequestInvalid
+from pictory_provider.api.errors import ImageInvalid, StorageFailed
+from pictory_provider.exceptions import PictoryRequestInvalid, PictoryStorageFailed
 from pictory_provider.services.redo import redo
+from pictory_provider.simulator import painting
 from pictory_provider.storage import copies as making
+from pictory_provider.storage.pictures import PictureTarget
 from tests.provider.batches import Tries, billed, files, lamps, lines
 from tests.stand_ins import says
 
@@ -143,6 +145,7 @@ def test_another_file_with_the_name_of_a_copy_is_refused_before_any_row_is_bough
         (["a.png", "a.64.webp"], "'a.png' would have a copy with the name 'a.64.webp', and that is that of row 1"),
         (["a.png", "A.jpg"], "and that is that of row 1 file name"),
         (["a.png", "a.jpeg"], "would have a copy with the name 'a.64.webp', and that is that of row 0 copy"),
+        (["a.png", "A.JPG/b.png"], "needs the folder 'a.jpg', but row 0 saves a file of that name"),
         (["a.webp", "b.png"], ""),
         (["a.jpg", "b.png"], "'a.jpg' would have a copy with the name 'a.jpg', and that is its own file name"),
     ],
@@ -158,6 +161,79 @@ def test_copies_with_the_names_of_other_files_are_refused_before_any_row_is_boug
     assert fast.account.jobs == {}
 
 
+@pytest.mark.parametrize("overwrite", [False, "changed", True])
+def test_a_folder_with_the_name_of_a_copy_is_refused_before_any_row_is_bought(
+    fast, tries, folder, rows, overwrite
+):
+    (folder / "L-1.64.webp").mkdir(parents=True)
+    with pytest.raises(PictoryRequestInvalid, match=says("L-1.64.webp exists")):
+        tries(rows, overwrite=overwrite)
+    assert fast.account.jobs == {}
+
+
+def test_a_broken_link_with_the_name_of_a_copy_is_refused_before_any_row_is_bought(fast, tries, folder, rows):
+    folder.mkdir()
+    (folder / "L-1.64.webp").symlink_to(folder / "of a mount that is missing")
+    with pytest.raises(PictoryRequestInvalid, match=says("L-1.64.webp exists")):
+        tries(rows)
+    assert fast.account.jobs == {}
+
+
+def test_a_file_that_took_the_place_of_a_copy_is_left_alone(fast, tries, folder, rows):
+    tries(rows)
+    (folder / "L-1.jpg").write_bytes(b"retouched by hand")
+    with pytest.raises(PictoryRequestInvalid, match=says("Another file exists at")):
+        tries.of_another_run("second")(rows)
+    assert (folder / "L-1.jpg").read_bytes() == b"retouched by hand"
+
+
+@pytest.mark.parametrize("overwrite", [True, "changed"])
+def test_an_attempt_that_fails_right_after_it_replaced_pictures_is_continued_by_the_retry(
+    fast, tries, folder, rows, monkeypatch, overwrite
+):
+    monkeypatch.setattr(painting, "paint", lambda body, *_: painted(body["prompt"]))
+    tries(rows)
+    others = [{**row, "prompt": f"{row['prompt']} in another shade"} for row in rows]
+    again = tries.of_another_run("second")
+    with monkeypatch.context() as patch:
+        patch.setattr(PictureTarget, "write_sidecar", fails_when_saved(PictureTarget.write_sidecar))
+        with pytest.raises(PictoryStorageFailed, match=says("its sidecar does not say so yet")):
+            again(others, overwrite=overwrite)
+    again(others, overwrite=overwrite)
+    for sidecar in folder.glob("*.png.json"):
+        said = json.loads(sidecar.read_text())
+        assert {each["of"] for each in said["copies"]} == {said["sha256"]}
+    assert set(billed(fast).values()) == {1}
+
+
+def fails_when_saved(write_sidecar):
+    def write(self, sidecar):
+        if sidecar.saved:
+            raise StorageFailed("The disk is away.")
+        return write_sidecar(self, sidecar)
+
+    return write
+
+
+def test_a_storage_that_fails_when_copies_are_made_says_that_the_picture_is_saved(
+    fast, tries, folder, rows, monkeypatch
+):
+    tries(rows, copies=None)
+    inspect = PictureTarget.inspect
+
+    def fails(self, **kwargs):
+        if self.name == "L-1.png":
+            raise StorageFailed("The disk is away.")
+        return inspect(self, **kwargs)
+
+    monkeypatch.setattr(PictureTarget, "inspect", fails)
+    with pytest.raises(PictoryStorageFailed, match=says("Copies of 1 picture could not be made")):
+        tries.of_another_run("second")(rows)
+    (failed,) = lines(folder / "failed.jsonl")
+    assert (failed["state"], failed["message"]) == ("reused", "The disk is away.")
+    assert failed["what_to_do"].startswith("The picture is saved.")
+
+
 def test_a_row_whose_copy_cannot_be_made_fails_after_all_pictures_are_saved_and_costs_nothing_more(
     fast, tries, folder, rows, monkeypatch
 ):
@@ -168,9 +244,7 @@ def test_a_row_whose_copy_cannot_be_made_fails_after_all_pictures_are_saved_and_
             raise ImageInvalid("It is a test.")
         return convert(data, specs, **kwargs)
 
-    monkeypatch.setattr(
-        "pictory_provider.simulator.painting.paint", lambda body, size, reference=None: painted(body["prompt"])
-    )
+    monkeypatch.setattr(painting, "paint", lambda body, *_: painted(body["prompt"]))
     monkeypatch.setattr(making, "convert", breaks)
     with pytest.raises(PictoryRequestInvalid, match=says("Copies of 1 picture could not be made")):
         tries(rows)

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ from pictory_provider.exceptions import PictoryJobFailed, PictoryRequestInvalid,
 from pictory_provider.media.xmp import TRAINED
 from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.services.redo import redo
+from pictory_provider.simulator import painting
 from pictory_provider.storage import copies as making
 from pictory_provider.storage.files import LocalFiles
 from tests.driver import Attempts, Runs
@@ -200,6 +203,17 @@ def test_with_overwrite_another_file_with_the_name_of_a_copy_is_replaced(pictory
     assert path.with_name("a.64.webp").read_bytes()[:4] == b"RIFF"
 
 
+def test_a_retry_with_overwrite_replaces_the_copies_of_the_picture_before(pictory, try_of, path, monkeypatch):
+    try_of("first")
+    with monkeypatch.context() as patch:
+        patch.setattr(making, "MOST_PIXELS", 100)
+        with pytest.raises(PictoryRequestInvalid, match=says("could not be copied to")):
+            try_of("second", prompt=OTHER, overwrite=True)
+    image = try_of("second", prompt=OTHER, overwrite=True)
+    assert {each["of"] for each in sidecar(path)["copies"]} == {image["sha256"]}
+    assert billed(pictory) == {PROMPT: 1, OTHER: 1}
+
+
 def test_next_to_a_picture_that_exists_another_file_is_left_alone_and_the_other_copies_are_made(
     pictory, try_of, path
 ):
@@ -215,6 +229,62 @@ def test_next_to_a_picture_that_exists_another_file_is_left_alone_and_the_other_
     try_of("second", clears=1)
     assert names(path) == NAMES
     assert billed(pictory) == {PROMPT: 1}
+
+
+def edited(try_of, path):
+    try_of("first")
+    path.with_name("a.64.webp").write_bytes(b"retouched by hand")
+
+
+def put_there_after_the_copy_was_given_up(try_of, path):
+    try_of("first")
+    path.with_name("a.64.webp").unlink()
+    try_of("second", copies=[FULL])
+    path.with_name("a.64.webp").write_bytes(b"mine")
+
+
+def a_picture_of_another_task(try_of, path):
+    try_of("first")
+    path.with_name("a.64.webp").unlink()
+    Runs(try_of.make)(prompt=OTHER, path=str(path.with_name("a.64.webp")), copies=None)
+
+
+@pytest.mark.parametrize("put", [edited, put_there_after_the_copy_was_given_up, a_picture_of_another_task])
+def test_a_file_that_took_the_place_of_a_copy_is_left_alone(try_of, path, put):
+    put(try_of, path)
+    theirs = path.with_name("a.64.webp").read_bytes()
+    with pytest.raises(PictoryRequestInvalid, match=says("Another file exists at")):
+        try_of("third")
+    assert path.with_name("a.64.webp").read_bytes() == theirs
+    with pytest.raises(PictoryRequestInvalid, match=says("a.64.webp exists")):
+        try_of("fourth", prompt="A lighthouse at noon", overwrite="changed")
+    assert path.with_name("a.64.webp").read_bytes() == theirs
+
+
+@pytest.mark.parametrize("overwrite", [False, "changed", True])
+def test_a_folder_with_the_name_of_a_copy_is_refused_before_anything_is_bought(pictory, try_of, path, overwrite):
+    path.with_name("a.jpg").mkdir(parents=True)
+    with pytest.raises(PictoryRequestInvalid, match=says("is a folder")):
+        try_of(overwrite=overwrite)
+    assert pictory.account.jobs == {}
+
+
+def test_another_file_is_refused_before_anything_is_bought_if_the_path_is_a_file_url(pictory, try_of, tmp_path):
+    (tmp_path / "my cover.jpg").write_bytes(b"mine")
+    with pytest.raises(PictoryRequestInvalid, match=says("my%20cover.jpg exists")):
+        try_of(path=f"file://{tmp_path}/my%20cover.png")
+    assert pictory.account.jobs == {}
+
+
+@pytest.mark.parametrize("suffix", ["", ".png"])
+def test_names_of_copies_that_the_disk_refuses_are_refused_before_anything_is_bought(
+    pictory, try_of, tmp_path, suffix
+):
+    name = "x" * (250 - len(suffix)) + suffix
+    with pytest.raises(PictoryRequestInvalid, match=says("has a name that the disk at")):
+        try_of(path=str(tmp_path / name), copies=[{"format": "webp", "width": 16_383}])
+    assert pictory.account.jobs == {}
+    try_of(path=str(tmp_path / name), copies=None)
 
 
 def says_of(error):
@@ -268,6 +338,69 @@ def test_redo_leaves_a_changed_copy_where_it_is_and_takes_no_version_with_other_
     assert path.with_name("a.64.webp").read_bytes() == b"retouched"
 
 
+def test_after_redo_a_changed_copy_is_in_the_way_of_the_next_purchase(pictory, try_of, path):
+    try_of("first")
+    path.with_name("a.64.webp").write_bytes(b"retouched")
+    redo(str(path))
+    with pytest.raises(PictoryRequestInvalid, match=says("a.64.webp exists")):
+        try_of("second")
+    assert billed(pictory) == {PROMPT: 1}
+    path.with_name("a.64.webp").unlink()
+    assert len(try_of("second")["copies"]) == 2
+
+
+def test_redo_does_not_wait_for_the_writer_of_a_pipe(try_of, path):
+    try_of("first")
+    path.with_name("a.jpg").unlink()
+    os.mkfifo(path.with_name("a.jpg"))
+    redo(str(path))
+    assert path.with_name("a.jpg").is_fifo()
+    assert path.with_name("a.v1.64.webp").exists()
+
+
+@pytest.mark.parametrize("overwrite", [True, "changed"])
+@pytest.mark.parametrize("place", ["convert", "first copy"])
+def test_an_attempt_that_ends_while_it_makes_copies_of_a_new_picture_is_continued_by_the_retry(
+    pictory, try_of, path, monkeypatch, overwrite, place
+):
+    paint, number = painting.paint, itertools.count()
+    monkeypatch.setattr(painting, "paint", lambda body, *args: paint({**body, "prompt": f"{next(number)}"}, *args))
+    try_of("first")
+
+    def end(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if place == "convert":
+            patch.setattr(making, "convert", end)
+        else:
+            convert = making.convert
+            patch.setattr(making, "convert", lambda *args, **kwargs: [*convert(*args, **kwargs)][:1])
+        with pytest.raises((KeyboardInterrupt, ValueError)):
+            try_of("second", prompt=OTHER, overwrite=overwrite)
+    image = try_of("second", prompt=OTHER, overwrite=overwrite)
+    assert {each["of"] for each in sidecar(path)["copies"]} == {image["sha256"]}
+    assert [each["size"] for each in image["copies"]] == [
+        path.with_name(name).stat().st_size for name in NAMES[:2]
+    ]
+    assert billed(pictory) == {PROMPT: 1, OTHER: 1}
+
+
+def test_copies_that_another_task_records_meanwhile_stay_on_record(try_of, path, monkeypatch):
+    try_of("first", copies=None)
+    convert = making.convert
+
+    def meanwhile(*args, **kwargs):
+        with monkeypatch.context() as patch:
+            patch.setattr(making, "convert", convert)
+            Runs(try_of.make)("another", copies=[FULL])
+        return convert(*args, **kwargs)
+
+    monkeypatch.setattr(making, "convert", meanwhile)
+    try_of("second", copies=[SMALL])
+    assert {each["format"] for each in sidecar(path)["copies"]} == {"jpg", "webp"}
+
+
 # What cannot be made ------------------------------------------------------------------------------------
 
 
@@ -281,6 +414,7 @@ def test_a_picture_that_cannot_be_copied_is_saved_and_the_task_fails_without_a_r
         with pytest.raises(PictoryRequestInvalid, match=says("could not be copied to a.64.webp, a.jpg")) as error:
             try_of("first", deferrable=deferrable, outlets=[cover])
     assert "pixels" in says_of(error)
+    assert "clear the task, without overwrite=True: that makes them, for free" in says_of(error)
     assert sidecar(path)["state"] == "saved"
     assert try_of.last.ti.xcoms["image"]["copies"] == []
     assert not try_of.last.context["outlet_events"][cover].extra
@@ -379,3 +513,10 @@ def test_each_candidate_has_its_copies(pictory, attempts_of_candidates, path, mo
         [str(path.with_name(name))] for name in ("a.1.64.webp", "a.2.64.webp")
     ]
     assert billed(pictory) == {PROMPT: 2}
+
+
+def test_candidates_whose_copies_would_have_one_name_are_refused_before_anything_is_bought(pictory, try_of, path):
+    attempts = Attempts(partial(try_of.make, candidates=2, path=str(path.with_suffix(""))))
+    with pytest.raises(PictoryRequestInvalid, match=says("all candidates would have the same name, 'a.64.webp'")):
+        attempts()
+    assert pictory.account.jobs == {}
