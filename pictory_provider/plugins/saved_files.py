@@ -26,7 +26,6 @@ from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 from pictory_provider.plugins.shared import Reader, SharedCopy, Turns, Verified
-from pictory_provider.storage.paths import object_storage
 from pictory_provider.storage.target import locate as locate_in_storage
 
 if TYPE_CHECKING:
@@ -277,11 +276,12 @@ def _open_object(url: str, claim: Claim) -> tuple[IO[bytes], str]:
 
 def _download(url: str, file: IO[bytes], size: int) -> None:
     """Write an object to a file, up to one byte more than the claimed size."""
-    with object_storage("path", url).open("rb") as source:
-        left = size + 1
-        while left > 0 and (chunk := source.read(min(CHUNK, left))):
-            file.write(chunk)
-            left -= len(chunk)
+    files, name, _ = locate_in_storage(url)
+    left = size + 1
+    for piece in files.pieces(name):
+        left -= file.write(piece[:left])
+        if not left:
+            break
     file.flush()
 
 
