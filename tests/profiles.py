@@ -29,13 +29,16 @@ def linear_grey() -> bytes:
 
 
 def cmyk_of_grey_cyan() -> bytes:
-    """Return a profile of CMYK in which nothing is white, cyan is grey (L* of 50), and everything else is black."""
+    """Return a profile of CMYK in which nothing is white, cyan is grey (L* of 50), and everything else is black.
+
+    The paper is yellowish, which a copy should not show.
+    """
     lab = {0b0000: (255, 128, 128), 0b1000: (128, 128, 128)}
     grid = b"".join(bytes(lab.get(node, (0, 128, 128))) for node in range(16))
     table = b"mft1" + bytes(4) + bytes((4, 3, 2, 0)) + _fixed(1, 0, 0, 0, 1, 0, 0, 0, 1)
-    return _profile(
-        b"CMYK", b"Lab ", {b"A2B0": table + bytes(range(256)) * 4 + grid + bytes(range(256)) * 3}, b"prtr"
-    )
+    same = bytes(range(256))
+    tags = {b"A2B0": table + same * 4 + grid + same * 3, b"wtpt": _xyz(0.8, 0.83, 0.5)}
+    return _profile(b"CMYK", b"Lab ", tags, b"prtr")
 
 
 def _profile(space: bytes, connection: bytes, tags: dict[bytes, bytes], kind: bytes = b"mntr") -> bytes:

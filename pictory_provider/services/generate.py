@@ -331,7 +331,6 @@ class Generation:
         """Return the image record of the existing picture, after :meth:`obtain` has returned ``None``.
 
         :param overwrite: let copies replace other files.
-
         :return: with ``reused``: whether another task, another run or an attempt before a clear has paid for it.
         """
         assert self.target is not None

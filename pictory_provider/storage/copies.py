@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_PIXELS = 40_000_000
-"""The largest picture that is decoded. One of 40 million pixels takes 160 MB of memory."""
+"""The largest picture that is decoded. It takes half a GiB of memory if it has transparency and a profile."""
 _OLDEST = (11, 3)
 """The first Pillow whose wheels write AVIF."""
 

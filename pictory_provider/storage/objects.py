@@ -117,7 +117,8 @@ class ObjectFiles:
                         begun = True
                         yield piece
             except OSError as error:
-                if begun or is_last or error.errno != errno.EBUSY:
+                may_be_there = isinstance(error, FileNotFoundError)  # adlfs believes an outdated listing
+                if begun or is_last or not (may_be_there or error.errno == errno.EBUSY):
                     raise
                 self._fs.invalidate_cache()  # another task has just written here
             else:

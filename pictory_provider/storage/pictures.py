@@ -461,7 +461,8 @@ class PictureTarget:
                 specs, mark_ai_generated=mark_ai_generated, size_of=lambda spec: self.copies.target(spec).size()
             )
             if todo:
-                data = b"".join(self.target.pieces())
+                found = self.target.read()
+                data = b"" if found is None else found.data
                 if hashlib.sha256(data).hexdigest() != file.sha256:
                     raise not_described(self.path)
                 file = examined(file, data)

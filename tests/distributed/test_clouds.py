@@ -91,6 +91,14 @@ def test_each_call_is_one_request_and_what_it_says_holds(cloud, files, name):
     assert files.read(name) is None
 
 
+def test_an_object_that_another_client_has_written_after_a_listing_is_read_in_pieces(cloud, files, name):
+    files.put(f"{name}.first", b"{}", JSON)
+    files._fs.ls(name.rpartition("/")[0])  # which this client remembers
+    other = type(files._fs)(**files._fs.storage_options, skip_instance_cache=True)
+    other.pipe_file(name, b"{1}")
+    assert b"".join(files.pieces(name)) == b"{1}"
+
+
 def test_an_object_whose_version_is_unknown_is_replaced_if_its_content_was_seen(files, name):
     files.put(name, b"{1}", JSON)
     assert files.replace(name, b"{2}", Content(b"{1}"), JSON, most=1).data == b"{2}"
@@ -233,4 +241,34 @@ def test_a_candidate_is_moved_aside_and_bought_anew(cloud, pictory, folder):
     names = sorted(name.rpartition("/")[2] for name in cloud.fs.ls(inside, detail=False) if name.endswith(".png"))
     assert names == ["00000.1.png", "00000.2.png", "00000.2.v1.png"]
     assert cloud.fs.cat_file(f"{inside}/00000.2.v1.png") == old
+    assert len(pictory.account.jobs) == 3
+
+
+def test_copies_are_made_once_and_moved_with_their_picture(cloud, pictory, folder):
+    tries, inside = Tries(folder), folder.partition("://")[2]
+    arguments = {"requests": ["A lamp", "A chair"], "copies": [{"format": "webp", "width": 64}]}
+
+    def names():
+        return sorted(name.rpartition("/")[2] for name in cloud.fs.ls(inside, detail=False) if ".webp" in name)
+
+    tries(**arguments)
+    assert names() == ["00000.64.webp", "00001.64.webp"]
+    cloud.proxy.requests.clear()
+    again = Tries(folder)
+    again.run_id = "the next night"
+    again(**arguments)
+    assert [each for each in cloud.proxy.requests if ".png" in each or ".webp" in each] == []
+    copy = cloud.fs.cat_file(f"{inside}/00001.64.webp")
+    cloud.fs.rm_file(f"{inside}/00001.64.webp")
+    again.clear()
+    assert again(**arguments)["reused"] == 2
+    assert cloud.fs.cat_file(f"{inside}/00001.64.webp") == copy
+    cloud.fs.pipe_file(f"{inside}/00000.64.webp", b"mine")
+    again.clear()
+    again(**arguments)
+    redo(f"{folder}/00000.png")
+    assert names() == ["00000.v1.64.webp", "00001.64.webp"]
+    again.clear()
+    again(**arguments)
+    assert names() == ["00000.64.webp", "00000.v1.64.webp", "00001.64.webp"]
     assert len(pictory.account.jobs) == 3

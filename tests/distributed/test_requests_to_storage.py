@@ -137,8 +137,21 @@ def head(storage, key):
     return storage.client().head_object(Bucket=storage.bucket, Key=key)
 
 
+COPIES = [{"format": "webp", "width": 64}, {"format": "jpg"}]
+
+
+def test_copies_cost_three_requests_a_picture_and_one_more_for_each_copy_and_a_rerun_none(counted):
+    batch("copies")(lamps(20), copies=COPIES)
+    first = counted()
+    assert len(first) <= (3 + 3 + 2 * len(COPIES)) * 20, first
+    again = batch("copies")
+    again.run_id = "the next night"
+    assert again(lamps(20), copies=COPIES)["reused"] == 20
+    assert [each for each in counted() if ".png" in each or ".webp" in each or ".jpg" in each] == []
+
+
 def test_every_object_has_the_type_of_its_content(storage):
-    batch("types")(lamps(2))
+    batch("types")(lamps(2), copies=COPIES)
     types = {
         key.removeprefix("requests/types/"): head(storage, key)["ContentType"]
         for key in storage.objects
@@ -147,6 +160,10 @@ def test_every_object_has_the_type_of_its_content(storage):
     assert types == {
         "00000.png": "image/png",
         "00001.png": "image/png",
+        "00000.64.webp": "image/webp",
+        "00001.64.webp": "image/webp",
+        "00000.jpg": "image/jpeg",
+        "00001.jpg": "image/jpeg",
         "00000.png.json": "application/json",
         "00001.png.json": "application/json",
         ".pictory/batch.json": "application/json",
@@ -159,7 +176,7 @@ def test_every_object_has_the_type_of_its_content(storage):
 def test_pictures_are_served_with_the_cache_control_that_was_asked_for_and_nothing_else_is(storage):
     cache = "public, max-age=31536000, immutable"
     folder = "s3://media@pictures/requests/cache"
-    job = single(f"{folder}/single.png", cache_control=cache)
+    job = single(f"{folder}/single.png", cache_control=cache, copies=COPIES)
     Tries(f"{folder}/batch")(lamps(1), cache_control=cache)
     for cached in (cache, None):
         path = f"{folder}/download-{bool(cached)}.png"
@@ -168,7 +185,7 @@ def test_pictures_are_served_with_the_cache_control_that_was_asked_for_and_nothi
         )
     found = {key.removeprefix("requests/cache/") for key in storage.objects if "/cache/" in key}
     cached = {name for name in found if head(storage, f"requests/cache/{name}").get("CacheControl") == cache}
-    assert cached == {"single.png", "batch/00000.png", "download-True.png"}
+    assert cached == {"single.png", "single.64.webp", "single.jpg", "batch/00000.png", "download-True.png"}
 
 
 @pytest.mark.parametrize("value", ["", " public", "no\nstore", "ä", 60])

@@ -304,7 +304,9 @@ def test_every_promise_stands_beside_a_test_that_exists(page, title):
 
 def test_every_finding_is_listed_with_its_versions_and_a_test_that_exists():
     page = (ROOT / "findings" / "README.md").read_text()
-    rows = re.findall(r"^\| \[`(\S+)`\]\(\1\) \| (.+?) \| .+ \| `(tests/\S+\.py)::(?:\w+::)?(\w+)` \|$", page, re.MULTILINE)
+    rows = re.findall(
+        r"^\| \[`(\S+)`\]\(\1\) \| (.+?) \| .+ \| `(tests/\S+\.py)::(?:\w+::)?(\w+)` \|$", page, re.MULTILINE
+    )
     assert [script for script, *_ in rows] == sorted(file.name for file in (ROOT / "findings").glob("*.sh"))
     for script, versions, file, test in rows:
         text = (ROOT / "findings" / script).read_text()

@@ -400,21 +400,25 @@ SAVING_WINDOW = {*WINDOW, "/storage/pictures.py", "/core/sidecar.py", "/storage/
 
 
 def candidates_attempt(folder: Path, *, has_store: bool, clears: int = 0) -> None:
-    """Run one attempt of a task that saves two candidates."""
+    """Run one attempt of a task that saves two candidates, with a copy of each."""
     files = Files(folder, clears=clears)
     task = GenerateImageOperator(
         task_id="generate",
         prompt="A lighthouse at dawn",
         path=str(folder / "pictures" / "a.png"),
         candidates=2,
+        copies=[{"format": "webp", "width": 64}],
         deferrable=False,
         poll_interval=0.01,
     )
     task.execute({"ti": files, "task_state_store": files} if has_store else {"ti": files})
 
 
-def saved_jobs(folder: Path) -> set[str]:
-    """Return the jobs of the pictures that are saved whole."""
+def saved_jobs(folder: Path, *, have_copies: bool = False) -> set[str]:
+    """Return the jobs of the pictures that are saved whole.
+
+    :param have_copies: check that their copies are whole, and of these very pictures.
+    """
     found = set()
     for sidecar in (folder / "pictures").glob("*.json"):
         said = json.loads(sidecar.read_text())
@@ -422,11 +426,15 @@ def saved_jobs(folder: Path) -> set[str]:
             picture = sidecar.with_suffix("")
             assert said["sha256"] == hashlib.sha256(picture.read_bytes()).hexdigest()
             found.add(said["job_id"])
+            if have_copies:
+                (copy,) = said["copies"]
+                content = picture.with_name(f"{picture.stem}.64.webp").read_bytes()
+                assert (copy["of"], copy["sha256"]) == (said["sha256"], hashlib.sha256(content).hexdigest())
     return found
 
 
 @pytest.mark.parametrize("has_store", [False] if IS_QUICK else [True, False])
-def test_after_a_kill_at_any_point_each_candidate_is_billed_once_and_saved(pictory, tmp_path, has_store):
+def test_after_a_kill_at_any_point_each_candidate_is_billed_once_saved_and_copied(pictory, tmp_path, has_store):
     """After the kill: a retry, and if that reports an unknown outcome, a clear."""
     attempt = partial(candidates_attempt, has_store=has_store)
     points = turning_points(lines_of(pictory, tmp_path / "counting", attempt))
@@ -446,14 +454,14 @@ def test_after_a_kill_at_any_point_each_candidate_is_billed_once_and_saved(picto
         jobs = set(billed(pictory))
         assert len(jobs) <= 2, line
         if ended == 0:
-            assert saved_jobs(folder) == jobs, line
+            assert saved_jobs(folder, have_copies=True) == jobs, line
             continue
         reported += 1
         assert ended == 3, line
         saved = saved_jobs(folder)
         assert len(jobs - saved) <= 1, line  # the one whose outcome is reported as unknown
         assert in_a_child(lambda folder=folder: attempt(folder, clears=3)) == 0, line
-        after = saved_jobs(folder)
+        after = saved_jobs(folder, have_copies=True)
         assert len(after) == 2, line
         assert saved <= after, line
         assert len(set(billed(pictory)) - after) <= 1, line

@@ -83,7 +83,7 @@ def pictory():
 
 @pytest.fixture(scope="module")
 def pictures(pictory, tmp_path_factory):
-    """Return the folder of a batch with three pictures and one failed row."""
+    """Return the folder of a batch with three pictures, their copies, and one failed row."""
     folder = tmp_path_factory.mktemp("pictures")
     table = folder / "products.csv"
     table.write_text(CSV, encoding="utf-8")
@@ -93,6 +93,7 @@ def pictures(pictory, tmp_path_factory):
         prompt="{product} in {colour}, studio light",
         file_name="{sku}.png",
         path=str(folder / "out"),
+        copies=[{"format": "webp", "width": 64}, {"format": "png", "width": 32}],
         model="flux-schnell",
         fail_on_partial_error=False,
         deferrable=False,

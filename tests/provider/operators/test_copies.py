@@ -203,6 +203,17 @@ def test_with_overwrite_another_file_with_the_name_of_a_copy_is_replaced(pictory
     assert path.with_name("a.64.webp").read_bytes()[:4] == b"RIFF"
 
 
+def test_a_retry_with_overwrite_replaces_the_copies_of_the_picture_before(pictory, try_of, path, monkeypatch):
+    try_of("first")
+    with monkeypatch.context() as patch:
+        patch.setattr(making, "MOST_PIXELS", 100)
+        with pytest.raises(PictoryRequestInvalid, match=says("could not be copied to")):
+            try_of("second", prompt=OTHER, overwrite=True)
+    image = try_of("second", prompt=OTHER, overwrite=True)
+    assert {each["of"] for each in sidecar(path)["copies"]} == {image["sha256"]}
+    assert billed(pictory) == {PROMPT: 1, OTHER: 1}
+
+
 def test_next_to_a_picture_that_exists_another_file_is_left_alone_and_the_other_copies_are_made(
     pictory, try_of, path
 ):

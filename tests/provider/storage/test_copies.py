@@ -144,6 +144,10 @@ class TestWhatIsRead:
             warnings.simplefilter(action)
             assert f"it has {width:,}x{height:,} pixels, and at most 40,000,000 are decoded" in refusal(bomb)
 
+    def test_the_size_that_pillow_reads_is_bounded_too(self):
+        with pytest.raises(ImageInvalid, match=r"it has 8,000x5,001 pixels, and at most 40,000,000 are decoded"):
+            copies._decode(raw_png(8_000, 5_001, 8, 2, [b"\0" * 9]), "PNG")
+
     def test_a_bomb_of_text_is_refused(self):
         text = b"Comment\0\0" + zlib.compress(bytes(1024 * 1024 + 1))
         assert "it cannot be decoded: ValueError: Decompressed data too large" in refusal(
@@ -282,6 +286,11 @@ class TestPixels:
         half = Image.new("RGBA", (64, 64), (200, 100, 50, 128))
         assert is_near(pixels_of(saved(half), format=name).getpixel((9, 9)), (200, 100, 50, 128), 6)
 
+    def test_webp_keeps_every_shade_of_transparency(self):
+        picture, mask = noise(), noise(mode="L", seed=2)
+        picture.putalpha(mask)
+        assert pixels_of(saved(picture), format="webp").getchannel("A").tobytes() == mask.tobytes()
+
     @pytest.mark.parametrize("name", FORMATS)
     def test_a_picture_whose_alpha_hides_nothing_has_copies_without_alpha(self, name):
         picture = noise().convert("RGBA")
@@ -354,6 +363,10 @@ class TestColours:
     def test_a_cmyk_picture_is_converted_by_its_profile(self):
         data = saved(Image.new("CMYK", (64, 64), (255, 0, 0, 0)), "JPEG", icc_profile=cmyk_of_grey_cyan())
         assert is_near(pixels_of(data).getpixel((9, 9)), (119, 119, 119))
+
+    def test_white_paper_of_cmyk_is_white(self):
+        data = saved(Image.new("CMYK", (64, 64)), "JPEG", icc_profile=cmyk_of_grey_cyan())
+        assert is_near(pixels_of(data).getpixel((9, 9)), (255, 255, 255), 1)
 
     def test_a_cmyk_picture_without_a_profile_is_refused(self):
         assert "it has CMYK colours and no colour profile" in refusal(saved(Image.new("CMYK", (8, 8)), "JPEG"))
@@ -578,6 +591,17 @@ for thread in threads:
 for thread in threads:
     thread.join()
 """
+FORKS = """
+import os, sys
+os.sched_setaffinity(0, {int(sys.argv[1])})
+from pictory_provider.storage import copies
+with copies._slot():
+    if not os.fork():
+        sys.stdin.readline()
+        os._exit(0)
+print("released", flush=True)
+sys.stdin.readline()
+"""
 WAITS = "Copies of other pictures are being made on all CPUs that this task may use "
 
 
@@ -602,10 +626,10 @@ class TestSlots:
         picture.write_bytes(saved(noise()))
         started = []
 
-        def start(cpus=1, threads=1):
+        def start(cpus=1, threads=1, program=CONVERTER):
             use = ",".join(map(str, sorted(os.sched_getaffinity(0))[:cpus]))
             process = Converter(
-                [sys.executable, "-c", CONVERTER, use, str(picture), str(threads)],
+                [sys.executable, "-c", program, use, str(picture), str(threads)],
                 cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 env={**os.environ, "TMPDIR": str(tmp_path)},
             )  # fmt: skip
@@ -643,6 +667,10 @@ class TestSlots:
         assert second.says().startswith(WAITS)
         first.kill()
         assert second.says() == "converting"
+
+    def test_a_process_that_was_forked_during_a_conversion_does_not_keep_the_slot(self, converter):
+        assert converter(program=FORKS).says() == "released"
+        assert converter().says() == "converting"
 
     def test_the_threads_of_a_process_wait_for_each_other(self, converter):
         process = converter(threads=2)
