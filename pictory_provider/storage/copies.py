@@ -163,6 +163,7 @@ def convert(data: bytes, specs: Sequence[CopySpec], *, source_type: str | None) 
     :param data: the whole file: PNG, JPEG or WebP.
     :param source_type: the IPTC Digital Source Type that each copy states in its XMP; ``None`` for no XMP.
     :raises ImageInvalid: says why a copy cannot be made.
+    :raises StorageFailed: if there is not enough memory.
     """
     checker = PictureChecker()
     checker.feed(data)
@@ -360,11 +361,14 @@ def _explained(what: str) -> Iterator[None]:
     """Turn any error of Pillow into one that says what failed.
 
     :raises ImageInvalid: instead of the error.
+    :raises StorageFailed: instead of a ``MemoryError``, which may not come again.
     """
     try:
         yield
-    except (PictoryError, MemoryError):
+    except PictoryError:
         raise
+    except MemoryError as error:
+        raise StorageFailed("This worker does not have enough memory left to make copies.") from error
     except Exception as error:  # OSError, ValueError, SyntaxError, RuntimeError, struct.error and others
         raise _refused(f"it {what}: {type(error).__name__}: {error}") from error
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from pictory_provider.api.errors import StorageFailed
-from pictory_provider.core.picture_names import SIDECAR_SUFFIX, is_portable, longest_name
+from pictory_provider.core.picture_names import SIDECAR_SUFFIX, copy_name, is_portable, longest_name
 from pictory_provider.storage.errors import CHECK_FOLDER, READING, storage_errors
 from pictory_provider.storage.files import Headers, LocalFiles
 from pictory_provider.storage.paths import local_file, problem_of_picture
@@ -130,11 +130,14 @@ class _Check:
         return problem
 
     def _problem_of_file(self, file: Path) -> str | None:
-        """Return why an existing picture or sidecar prevents saving."""
-        for each in (file, file.with_name(file.name + SIDECAR_SUFFIX)):
+        """Return why an existing picture, sidecar or copy prevents saving."""
+        sidecar = file.with_name(file.name + SIDECAR_SUFFIX)
+        for each in (file, sidecar):
             if os.path.islink(each) and not os.path.exists(each):  # no error if the name is invalid, unlike Path's
                 return f"is a broken symbolic link, or its sidecar is one: {str(each)!r}"
-            if self._overwrite and os.path.lexists(each) and (why := self._why_not_replaceable(each)):
+        copies = (file.with_name(copy_name(file.name, spec)) for spec in self._copies)
+        for each in (file, sidecar, *copies) if self._overwrite else ():
+            if os.path.lexists(each) and (why := self._why_not_replaceable(each)):
                 return f"may not be replaced: {why}: {str(each)!r}"
         return None
 

@@ -163,7 +163,9 @@ class Batch:
             plan = self._spec.plan(resumed, existing)
             if not is_resumed:
                 changed = [row.file_name for row in plan.missing if plan.end_of(row).is_changed]
-                self._record.check_replaceable(changed)
+                copies = self._spec.save_options.copies
+                refused = self._folder.refused(changed, overwrite=True, copies=copies) if changed else {}
+                self._record.check_replaceable(refused)
         except PictoryError as error:
             report_refusal(self._record, error, log=self._log)
             raise

@@ -177,13 +177,12 @@ class BatchRecord:
         unseen = [name for name in saved if name not in existing or not existing[name].has_its_picture]
         return existing | self.folder.look(unseen, copies=copies)
 
-    def check_replaceable(self, names: Sequence[str]) -> None:
+    def check_replaceable(self, refused: Mapping[str, str]) -> None:
         """Check that existing pictures can be replaced, before others are bought for their names.
 
+        :param refused: of :meth:`~pictory_provider.storage.folder.Folder.refused`.
         :raises RequestInvalid: says which cannot be, and why.
-        :raises StorageFailed: if that cannot be found out.
         """
-        refused = self.folder.refused(names, overwrite=True) if names else {}
         if refused:
             what = [f"{name!r} {problem}" for name, problem in refused.items()]
             raise RequestInvalid.unsent(

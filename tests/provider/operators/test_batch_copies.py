@@ -234,6 +234,22 @@ def test_a_storage_that_fails_when_copies_are_made_says_that_the_picture_is_save
     assert failed["what_to_do"].startswith("The picture is saved.")
 
 
+def test_a_worker_without_enough_memory_says_that_the_picture_is_saved_and_a_retry_makes_the_copies(
+    fast, tries, folder, rows, monkeypatch
+):
+    def is_full(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(making, "_decode", is_full)
+        with pytest.raises(PictoryStorageFailed, match=says("The pictures themselves are saved")):
+            tries(rows)
+    assert "does not have enough memory" in lines(folder / "failed.jsonl")[0]["message"]
+    tries(rows)
+    assert pictures(folder) == NAMES
+    assert set(billed(fast).values()) == {1}
+
+
 def test_a_row_whose_copy_cannot_be_made_fails_after_all_pictures_are_saved_and_costs_nothing_more(
     fast, tries, folder, rows, monkeypatch
 ):

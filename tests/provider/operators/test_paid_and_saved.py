@@ -289,18 +289,23 @@ def mounts(monkeypatch):
 
 
 @pytest.mark.parametrize("why", ["immutable", "append-only", "a mount"])
-@pytest.mark.parametrize("place", ["a.png", "a.png.json"])
+@pytest.mark.parametrize("place", ["a.png", "a.png.json", "a.jpg"])
+@pytest.mark.parametrize("overwrite", [True, "changed"])
 def test_a_file_that_cannot_be_replaced_is_found_before_its_new_picture_is_bought(
-    fast, context, one_try, folder, monkeypatch, mounts, why, place
+    fast, context, one_try, folder, monkeypatch, mounts, why, place, overwrite
 ):
-    one_try(named("a.png", "b.png"))
+    copies = [{"format": "jpg"}]
+    one_try(named("a.png", "b.png"), copies=copies)
     attributes = {"immutable": 0x10, "append-only": 0x20}.get(why, 0)
     monkeypatch.setattr(preflight, "_attributes", lambda file: attributes if file.name == place else 0x80000)
     mounts(*([folder / place] if why == "a mount" else []))
     says_why = says(f"may not be replaced: it is .*{why}.*: '.*{place}'")
+    others = [{**row, "prompt": f"Another {number}"} for number, row in enumerate(named("a.png", "b.png"))]
     with pytest.raises(PictoryRequestInvalid, match=says_why):
-        one_try.of_another_run("next")(named("a.png", "b.png"), overwrite=True)
-    task = GenerateImageOperator(task_id="draw", prompt=PROMPT, path=str(folder / "a.png"), overwrite=True)
+        one_try.of_another_run("next")(others, overwrite=overwrite, copies=copies)
+    task = GenerateImageOperator(
+        task_id="draw", prompt=PROMPT, path=str(folder / "a.png"), overwrite=overwrite, copies=copies
+    )
     with pytest.raises(PictoryRequestInvalid, match=says_why):
         task.execute(context)
     assert len(fast.submissions) == 2
