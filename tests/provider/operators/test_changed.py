@@ -93,7 +93,7 @@ def test_anything_but_a_saved_picture_of_another_request_is_refused_as_without_i
     else:
         Path(f"{path}.json").write_text("mine")
     before = path.read_bytes()
-    with pytest.raises(PictoryRequestInvalid, match="cannot be used"):
+    with pytest.raises(PictoryRequestInvalid, match=says("cannot be used")):
         try_of("second", prompt=NEW)
     assert path.read_bytes() == before
     assert billed(pictory) == {OLD: 1}
@@ -219,14 +219,14 @@ def test_a_timeout_in_any_line_of_saving_loses_no_picture(pictory, tmp_path, fun
 def test_any_other_value_is_refused(pictory, try_of, folder, wrong):
     with pytest.raises(PictoryRequestInvalid, match=says("overwrite is .*; it takes True, False or 'changed'")):
         try_of("first", overwrite=wrong)
-    with pytest.raises(PictoryRequestInvalid, match="overwrite is"):
+    with pytest.raises(PictoryRequestInvalid, match=says("overwrite is")):
         Tries(folder)([OLD], overwrite=wrong)
     assert pictory.submissions == []
 
 
 def test_a_download_refuses_it(pictory, path):
     task = DownloadImageOperator(task_id="d", job_id="j", path=str(path), overwrite="changed")
-    with pytest.raises(PictoryRequestInvalid, match="to download, it takes True or False"):
+    with pytest.raises(PictoryRequestInvalid, match=says("to download, it takes True or False")):
         task.execute({"ti": TaskInstance()})
 
 
