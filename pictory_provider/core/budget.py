@@ -429,7 +429,7 @@ def _used_at_least(own: Sequence[Charge], used: float, now: float) -> float:
 
 def format_credits(number: float | None) -> str:
     """Return a number of AI credits as texts show it."""
-    return "an unknown number of" if number is None else f"{round(number, 6):,.10g}"
+    return "an unknown number of" if number is None else f"{round(number, 6) + 0.0:,.10g}"  # never -0
 
 
 def next_day(now: float) -> datetime:

@@ -134,7 +134,7 @@ def problem_of_copies(name: str, specs: Sequence[CopySpec], candidate: int | Non
         return f"the copies of all candidates would have the same name, {copy!r}, since path has no suffix"
     for spec in specs:
         if copy_name(file, spec).casefold() == file.casefold():
-            return f"its copy of format {spec.format} would have the picture's own name, {file!r}"
+            return f"the copy of format {spec.format} would have the picture's own name, {file!r}"
     return None
 
 

@@ -237,6 +237,10 @@ class GenerateImageOperator(PictureOperator):
             check_result_use(self, context, is_list=number > 1)
             task = self._begin(context, self.path, number)
         warn_of_xcoms(self.path, self.log)
+        if self.mark_ai_generated and self.path is None:
+            self.log.warning(
+                "mark_ai_generated has no effect without a path: no file is saved that could be marked."
+            )
         if is_plan:
             return self._plan(context, task, lazy_request, choices)
         choices["ends_at"] = deadline(self.execution_timeout)

@@ -46,6 +46,7 @@ MOST_REFUSED = 10_000
 """Pictures that are remembered as impossible to decode."""
 _ABANDONED = 3_600
 """Seconds after which a temporary file belongs to a process that has died."""
+_checking = Lock()
 _NAME = re.compile(r"[0-9a-f]{64}\.[0-9a-z]+\.webp")
 
 
@@ -71,16 +72,22 @@ def copies_of(record: dict[str, Any], picture: Claim) -> list[Claim]:
     return sorted(smaller, key=lambda copy: copy.size)[:MOST_TRIED]
 
 
-@cache
 def can_make() -> bool:
-    """Whether this process can make thumbnails. Log once why not."""
+    """Whether this process can make thumbnails. Log once if not."""
+    with _checking:  # of the requests of a page, one looks
+        return is_pillow_installed()
+
+
+@cache
+def is_pillow_installed() -> bool:
+    """Whether Pillow can make thumbnails."""
     try:
         check_installed([THUMBNAIL])
-    except RequestInvalid as error:
+    except RequestInvalid:
         log.info(
-            "The pages show whole pictures in place of thumbnails, which are much smaller: %s To change that, run "
-            "`pip install 'airflow-provider-pictory[images]'` for the API server, and restart it.",
-            error,
+            "The pages show whole pictures in place of thumbnails, which are much smaller, since this API server "
+            "has no Pillow that can make them. Run `pip install 'airflow-provider-pictory[images]'` for it, and "
+            "restart it."
         )
         return False
     return True

@@ -323,8 +323,7 @@ class Generation:
             log=self._log,
         )
         image, self.copy_error = saved.image, saved.problem
-        for file in (image, *image.get("copies", ())):
-            self._log.info("Saved %s (%s bytes).", file["path"], f"{file['size']:,}")
+        self._log.info("Saved %s (%s bytes).", image["path"], f"{image['size']:,}")
         return {**image}
 
     def reuse(self, client: SyncClient, *, overwrite: bool, mark_ai_generated: bool) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pictory_provider.api.decoding import parse_json
 from pictory_provider.api.errors import StorageFailed, Unavailable
 from pictory_provider.core.batch.file_names import HEADER
 from pictory_provider.core.batch.resume import redo_beside_batch
+from pictory_provider.core.picture_names import copy_name
 from pictory_provider.core.resume import NOT_MOVED, refused_redo
 from pictory_provider.core.sidecar import REDO
 from pictory_provider.storage.pictures import PictureTarget
@@ -42,6 +43,13 @@ class Moved(NamedTuple):
     sidecar: Sidecar
     version: str
     is_repeated: bool
+
+    @property
+    def copies(self) -> list[tuple[str, str]]:
+        """Where the picture's copies are now, and where they were."""
+        specs = [copy.spec for copy in self.sidecar.copies]
+        names = [(copy_name(self.version, spec), copy_name(self.path, spec)) for spec in specs]
+        return [(version, path) for version, path in names if Target(version).size() is not None]
 
 
 def redo(path: str) -> Moved:

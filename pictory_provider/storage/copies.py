@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pictory_provider.api.checks import check_header
 from pictory_provider.api.errors import ImageInvalid, PictoryError, RequestInvalid, StorageFailed
-from pictory_provider.api.text import listed
+from pictory_provider.api.text import counted, listed
 from pictory_provider.api.timing import TIMING
 from pictory_provider.core.picture_names import copy_name, problem_of_copies
 from pictory_provider.media.colours import chunks_before_pixels, why_not_srgb
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
+    from pictory_provider.client.retrying import Log
     from pictory_provider.core.sidecar import SavedFile
     from pictory_provider.storage.files import Content
 
@@ -513,14 +514,21 @@ class CopyFiles:
         headers = Headers(spec.content_type, self._cache_control)
         return Target(copy_name(self._path, spec), headers=headers, writing=WRITING_COPY)
 
-    def sizes(self, specs: Sequence[CopySpec]) -> dict[str, int]:
-        """Return the sizes of existing files that have the names of copies, in bytes, by these names.
+    def sizes(self, specs: Sequence[CopySpec]) -> dict[str, int | None]:
+        """Return the sizes of what exists with the names of copies, in bytes, by these names.
 
+        :return: without names that do not exist; ``None`` for a folder or a broken link.
         :raises StorageFailed: if the storage does not say.
         """
-        targets = [self.target(spec) for spec in specs]
-        sizes = {target.path.rpartition("/")[2]: target.size() for target in targets}
-        return {name: size for name, size in sizes.items() if size is not None}
+        found: dict[str, int | None] = {}
+        for target in map(self.target, specs):
+            name = target.path.rpartition("/")[2]
+            try:
+                if (size := target.size()) is not None:
+                    found[name] = size
+            except RequestInvalid:
+                found[name] = None
+        return found
 
     def read(self, copies: Sequence[Copy]) -> dict[CopySpec, Content]:
         """Return the files that are the copies on record.
@@ -564,8 +572,9 @@ class CopyFiles:
             found = target.read()
             if found is None or found.data != data:
                 raise Occupied(
-                    f"Another file exists at {target.path}, and the picture's sidecar does not know it as a copy. "
-                    "It was left as it is: move it away, or choose other copies.",
+                    f"Another file exists at {target.path}, and it is not the copy that the picture's sidecar "
+                    "knows: it is yours, or it was changed. It was left as it is: move it away, or choose other "
+                    "copies.",
                     fields=["copies"],
                 ) from None
 
@@ -615,6 +624,23 @@ class CopyFiles:
             )
         return made, problems
 
+    def log_made(self, made: Sequence[Copy], file: SavedFile, specs: Sequence[CopySpec], log: Log) -> None:
+        """Log which copies were made, and which files are copies of an earlier picture.
+
+        :param file: the picture.
+        :param specs: the copies that the task makes.
+        """
+        if made:
+            sizes = [f"{self.target(copy.spec).path} ({counted(copy.size, 'byte')})" for copy in made]
+            log.info("Made %s.", listed(sizes, len(sizes)))
+        asked = {spec.suffix for spec in specs}
+        old = [copy.spec for copy in file.copies if copy.of != file.sha256 and copy.spec.suffix not in asked]
+        if outdated := self.sizes(old):
+            log.warning(
+                "%s shows an earlier picture: `copies` no longer has it, so it was left as it is.",
+                listed([f"{self._path.rpartition('/')[0]}/{name}" for name in outdated], len(outdated)),
+            )
+
     def remove(self, copies: Sequence[Copy], kept: CopyFiles) -> None:
         """Remove copies that are elsewhere, too.
 
@@ -628,10 +654,19 @@ class CopyFiles:
                     self.target(spec).swap(content, None)
 
 
-def in_the_way(path: str) -> RequestInvalid:
-    """Return the error if a file that is not on record as a copy has the name of one, before a purchase."""
+def in_the_way(path: str, *, is_file: bool) -> RequestInvalid:
+    """Return the error if something that is not a copy on record has the name of one, before a purchase.
+
+    :param is_file: whether it is a file, and not a folder or a broken link.
+    """
+    if not is_file:
+        return RequestInvalid.unsent(
+            f"{path} is a folder or a broken link, and a copy is to have that name",
+            "Move it away, or choose other copies.",
+            fields=["copies"],
+        )
     return RequestInvalid.unsent(
-        f"{path} exists, a copy is to have that name, and the picture's sidecar does not know it as a copy",
+        f"{path} exists, a copy is to have that name, and it is not the copy that the picture's sidecar knows",
         "Move that file away, or choose other copies. With overwrite=True the task replaces it.",
         fields=["copies"],
     )

@@ -121,7 +121,7 @@ class PictureTarget:
             raise refused_path(self.path, problem)
         there = ExistingImage(self.path, sidecar=self._last_read(), copies=self.copies.sizes(copies))
         if name := there.in_the_way(copies, overwrite=overwrite):
-            raise in_the_way(self.beside(name).path)
+            raise in_the_way(self.beside(name).path, is_file=there.copies[name] is not None)
         return warning_of_kind([self.name])
 
     def inspect(self, *, with_picture: bool = True) -> ExistingImage:
@@ -303,7 +303,7 @@ class PictureTarget:
         if not overwrite and (is_new or _is_of_unsaved(self._written, purchase)):
             saved = self._save_unseen(client, job, purchase, mark_ai_generated=mark_ai_generated, log=log)
             if saved is not None:
-                return self.make_copies(saved, mark_ai_generated=mark_ai_generated)
+                return self.make_copies(saved, mark_ai_generated=mark_ai_generated, log=log)
         existing = self.inspect(with_picture=overwrite or purchase.replaces is not None)
         if not overwrite and not _is_of_unsaved(existing.sidecar, purchase):
             existing = self.inspect()
@@ -354,6 +354,7 @@ class PictureTarget:
             saved._replace(sidecar_version=target.sidecar_version),
             overwrite=overwrite,
             mark_ai_generated=mark_ai_generated,
+            log=log,
         )
 
     def _save_unseen(
@@ -426,7 +427,7 @@ class PictureTarget:
             self.write_sidecar(replace(sidecar, may_be=()))
         job = Job(job_id=job_id or "", status="completed")
         found = Saved(image_record(job, self.path, saved, mark_ai_generated=mark_ai_generated), saved)
-        return self.make_copies(found, overwrite=overwrite, mark_ai_generated=mark_ai_generated)
+        return self.make_copies(found, overwrite=overwrite, mark_ai_generated=mark_ai_generated, log=log)
 
     def _last_read(self) -> Sidecar | None:
         """Return the sidecar that was last read or written; ``None`` for no sidecar that can be read."""
@@ -440,6 +441,7 @@ class PictureTarget:
         *,
         mark_ai_generated: bool,
         overwrite: bool = False,
+        log: Log,
     ) -> Saved:
         """Make the copies of the saved picture that do not exist yet, and record them in its sidecar.
 
@@ -469,6 +471,7 @@ class PictureTarget:
                 source_type = file.source_type_of_copies(mark_ai_generated=mark_ai_generated)
                 made, problems = self.copies.make(data, todo, file, source_type=source_type, overwrite=overwrite)
                 file = self._record_copies(file, made)
+                self.copies.log_made(made, file, specs, log)
         except PictoryError as error:
             problems = dict.fromkeys(specs, error)
         exist = [spec for spec in specs if spec not in problems]

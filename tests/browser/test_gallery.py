@@ -344,6 +344,19 @@ def test_a_card_loads_the_copy_that_its_task_has_made(gallery, seen_by):
     assert page.evaluate("() => document.querySelector('.card img').naturalWidth") == 400
 
 
+def test_a_picture_whose_copy_could_not_be_made_is_shown_with_its_price_and_the_reason(gallery, seen_by):
+    run_id = gallery.trigger("browser_lost_copy")
+    states = gallery.finish("browser_lost_copy", run_id)
+    assert {task for task, state in states.items() if state != "success"} == {"again"}
+    page = seen_by()
+    page.goto(f"{gallery.url}/pictory/run/browser_lost_copy/{quote(run_id, safe='')}")
+    page.locator(".shot.seen img").nth(1).wait_for()
+    failed = page.locator(".card", has_text="could not be copied to cover.400.webp")
+    assert failed.locator(".shot.seen img").count() == 1
+    assert "nothing spent" in failed.inner_text(), "it reuses the picture of the first task"
+    assert re.search(r"2\s+pictures.*1\s+failed", page.locator(".figures").inner_text(), re.DOTALL)
+
+
 def test_a_thumbnail_is_served_only_to_users_who_may_read_its_dag(gallery, run):
     thumbnail = file_of(gallery, run).replace("file/", "thumbnail/", 1)
     assert gallery.ask(thumbnail).status_code == 401

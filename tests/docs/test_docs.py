@@ -479,6 +479,9 @@ class NoApiServer(TaskInstance):
         raise RuntimeError("the API server is away")
 
 
+COPY = [{"format": "webp", "width": 64}]
+
+
 def occurrences(pictory, monkeypatch, tmp_path, timing):
     """Yield a call for each error that a user can meet."""
     hook = PictoryHook()
@@ -525,6 +528,17 @@ def occurrences(pictory, monkeypatch, tmp_path, timing):
     yield lambda: save(pictory, path="file://host/a.png")
     yield lambda: save(pictory, path="gs://bucket/a.png")
     yield lambda: paint(None)
+    yield lambda: paint(tmp_path / "copied.png", copies=[{"format": "gif"}])
+
+    def without_pillow():
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, "PIL", None)
+            paint(tmp_path / "copied.png", copies=COPY)
+
+    yield without_pillow
+    (tmp_path / "copied.64.webp").write_bytes(b"mine")
+    yield lambda: paint(tmp_path / "copied.png", copies=COPY)
+    yield lambda: (paint(tmp_path / "copied.png"), paint(tmp_path / "copied.png", copies=COPY))
     yield lambda: paint(tmp_path / "many.png", candidates=9)
     yield lambda: (pictory.plan("failed"), paint(tmp_path / "several.png", candidates=2))
     yield lambda: left_behind(pictory, tmp_path / "left.png")

@@ -169,9 +169,10 @@ def decide(
         found = (SUBMIT if replaces_changed else found)._replace(is_changed=True)
     is_bought = found.state is RowState.TO_DO
     if is_bought and existing and (name := existing.in_the_way(copies, overwrite=overwrite)):
-        return _refused(
-            "PLACE_TAKEN", f"{name} exists, a copy is to have that name, and it is not on record as one"
+        what = (
+            "is a folder or a broken link" if existing.copies[name] is None else "exists, and is no copy on record"
         )
+        return _refused("PLACE_TAKEN", f"{name}, the name of a copy, {what}")
     return found
 
 

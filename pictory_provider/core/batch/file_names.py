@@ -99,9 +99,10 @@ def _collisions_of_copies(first: Mapping[str, int], copies: Sequence[CopySpec]) 
             copy = same(copy_name(name, spec))
             other = first.get(copy, made.setdefault(copy, index))
             if copy in first or other != index:
-                whose = "its own" if other == index else f"that of row {other}"
-                what = "file name" if copy in first else "copy"
-                yield index, f"{name!r} would have a copy with the name {copy!r}, and that is {whose} {what}"
+                whose = "its own" if other == index else "the"
+                what = "file name" if copy in first else "name of a copy"
+                of = "" if other == index else f" of row {other}"
+                yield index, f"{name!r} would have a copy with the name {copy!r}, and that is {whose} {what}{of}"
                 break
 
 

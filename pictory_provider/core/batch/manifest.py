@@ -17,7 +17,7 @@ these names. The columns that make up the request are not repeated: they are in 
 ``text``), or stay in the table.
 
 With candidates, a line is about one of them, and has its number as ``candidate``. With copies, a line of
-``metadata.jsonl`` has the list of their names as ``copies``.
+``metadata.jsonl`` has the list of their names, widths and heights as ``copies``.
 """
 
 from __future__ import annotations
@@ -88,8 +88,12 @@ def metadata_lines(plan: Plan) -> Iterator[str]:
             name = end.picture.file_name or row.file_name
             fields = {field: values[field] for field in _PICTURE}
             if plan.copies:
-                made = {copy.spec for copy in file.copies if copy.of == file.sha256}
-                fields["copies"] = [copy_name(name, spec) for spec in plan.copies if spec in made]
+                made = {copy.spec: copy for copy in file.copies if copy.of == file.sha256}
+                fields["copies"] = [
+                    {"name": copy_name(name, spec), "width": made[spec].width, "height": made[spec].height}
+                    for spec in plan.copies
+                    if spec in made
+                ]
             yield _line(row, name, names, fields)
 
 
@@ -111,7 +115,7 @@ def failed_lines(plan: Plan, ended_by: BaseException | None = None) -> Iterator[
         fields = {
             "index": row.index,
             "line": row.line,
-            "job_id": end.job_id,
+            "job_id": end.job_id or (end.picture and end.picture.job_id),
             "model": row.model,
             "state": end.state.value,
             "code": end.code or code,

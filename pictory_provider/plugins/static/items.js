@@ -8,6 +8,7 @@ import { CONFIG, FAILED, FINISHED, NOT_FAILED, PAGE, ROOT, Unreadable, enc, keyO
 export const BOUGHT_NOTHING = new Set(["PictoryRequestInvalid", "PictoryAuthenticationError", "PictoryBudgetExceeded", "PictoryUnavailable",
   "PictoryRateLimited", "RequestInvalid"]); // the last is that of a row of a batch
 
+export const isFailed = (item) => item.state === "failed" || item.hasFailed === true;
 export const isText = (value) => typeof value === "string" && value !== "";
 export const number = (value) => (typeof value === "number" && Number.isFinite(value) ? value : null);
 
@@ -160,6 +161,7 @@ async function readXcoms(item, ti) {
     const mayHaveBought = kind === "generate" && ti.state !== "skipped" && !BOUGHT_NOTHING.has(item.error);
     if (mayHaveBought || (kind === "generate" && !item.prompt)) applyRequest(item, await xcom(ti, "pictory_request"));
     if (item.generating) await readCandidates(item);
+    else if (kind === "generate" && ti.state !== "skipped") await readSaved(item);
     if (ti.state === "skipped" && !failure) item.state = "none";
     if (ti.state === "up_for_retry") item.summary = `${item.summary} Airflow retries it.`;
   } else {
@@ -169,6 +171,12 @@ async function readXcoms(item, ti) {
     item.summary = isRequestKnown ? item.generating || "Generating" : "Submitting";
   }
   return isRequestKnown;
+}
+
+/** Read the picture that a task has saved although it has failed: a copy of it could not be made. */
+async function readSaved(item) {
+  const record = await xcom(item.ti, "image");
+  if (record && isText(record.path)) Object.assign(applyRecord(item, record, "image"), { hasFailed: true });
 }
 
 /** Read the candidates of a task, each as an item of its own; return whether there are any. */
@@ -249,7 +257,7 @@ export async function singleItems(scope, isRunning, offset = 0) {
   return { items, total: isOfTask ? Math.min(PAGE, items.length) : total, isOurs: ours.length > 0 };
 }
 
-const failedFirst = (items) => [...items.filter((item) => item.state === "failed"), ...items.filter((item) => item.state !== "failed")];
+const failedFirst = (items) => [...items.filter(isFailed), ...items.filter((item) => !isFailed(item))];
 
 /** Take the prompt of a task that waits or saves from the task that has submitted the job. */
 async function addPrompt(item, scope) {

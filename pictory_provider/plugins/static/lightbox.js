@@ -70,7 +70,7 @@ function detailsOf(item) {
   const size = item.width && item.height ? `${item.width} × ${item.height}` : null;
   const rows = [
     ["Prompt", item.prompt, "text"], ["Why", item.why, "text"], ["Model", item.model], ["Price", priceOf(item)],
-    ["State", item.isReused ? "Reused: the file already existed" : item.state === "done" ? null : item.summary || stateOf(item)],
+    ["State", item.isReused ? "Reused: the file already existed" : item.state === "done" && !item.hasFailed ? null : item.summary || stateOf(item)],
     ["Size", size], ["Task", item.task], ["File", item.path || item.name, "copy"], ["Job", item.job, "copy"],
     ["Regenerate", redoOf(item), "copy"],
   ];

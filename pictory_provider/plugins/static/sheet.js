@@ -6,7 +6,7 @@ import { FAILED, FINISHED, PAGE, ROOT, enc, get, kinds, listTasks, runPath, task
 import { loadBatch, loadRows } from "./batches.js";
 import { gridOf } from "./cards.js";
 import { HINT, body, header, main, message, pager } from "./frame.js";
-import { labelOf, number, singleItems } from "./items.js";
+import { isFailed, labelOf, number, singleItems } from "./items.js";
 import { amount, arrange, el, inCredits } from "./parts.js";
 
 let shownPage = 0;
@@ -79,7 +79,7 @@ function drawSheet(scope, run, ones, batches, sections, empty) {
   const paid = new Map(items.filter((item) => item.state === "done" && !item.isReused).map((item) => [item.job || item.key, item.credits]));
   const credits = sum([...paid.values()], (one) => one) + sum(progress, (now) => number(now.ai_credits_used));
   const working = items.filter((item) => item.state === "working").length + sum(progress, (now) => (now.waiting || 0) + (now.to_do || 0));
-  const failed = items.filter((item) => item.state === "failed").length + sum(progress, (now) => (now.failed || 0) + (now.unknown || 0));
+  const failed = items.filter(isFailed).length + sum(progress, (now) => (now.failed || 0) + (now.unknown || 0));
   const owed = sum(progress, (now) => now.owed);
   const notBought = sum(progress, (now) => now.not_bought);
   const reused = items.filter((item) => item.isReused).length + sum(progress, (now) => now.reused);

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
-from airflow.sdk import DAG, TaskGroup
+from pathlib import Path
+
+from airflow.sdk import DAG, TaskGroup, task
 
 from pictory_provider.operators.batch import GenerateImageBatchOperator
 from pictory_provider.operators.pictory import DownloadImageOperator, GenerateImageOperator
@@ -121,3 +123,14 @@ with DAG(dag_id="browser_copies", schedule=None):
         copies=[{"format": "webp", "width": width} for width in (100, 400, 600)],
         **QUICK,
     )
+
+with DAG(dag_id="browser_lost_copy", schedule=None):
+
+    @task
+    def a_file_in_the_way(pictures):
+        Path(pictures, "seen", "lost", "cover.400.webp").write_bytes(b"mine")
+
+    lost = {"prompt": "A cover without a copy", "path": f"{FOLDER}/lost/cover.png", **QUICK}
+    first = GenerateImageOperator(task_id="first", **lost)
+    again = GenerateImageOperator(task_id="again", copies=[{"format": "webp", "width": 400}], **lost)
+    first >> a_file_in_the_way("{{ var.value.pictory_pictures }}") >> again

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -614,6 +615,24 @@ def test_a_redo_of_an_object_names_the_objects_to_move_back(run, cover, memory):
     code, _, text = run("redo", f"{where}.png")
     assert code == 0
     assert f"    {where}.v1.png -> {where}.png\n    {where}.v1.png.json -> {where}.png.json" in text
+
+
+def test_a_redo_says_how_to_move_copies_back_too(run, pictory, tmp_path):
+    path = tmp_path / "with copies.png"
+    arguments = {"task_id": "cover", "prompt": "A lighthouse at dawn", "path": str(path), "deferrable": False}
+    Attempts(lambda: GenerateImageOperator(copies=[{"format": "webp", "width": 64}], **arguments))()
+    _, _, text = run("redo", str(path))
+    moves = [line.strip() for line in text.splitlines() if line.strip().startswith("mv ")]
+    assert [shlex.split(line)[2] for line in moves] == [
+        str(path.with_name("with copies.64.webp")),
+        str(path),
+        f"{path}.json",
+    ]
+    for line in moves:
+        subprocess.run(line, shell=True, check=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        *("with copies.64.webp", "with copies.png", "with copies.png.json"),
+    ]
 
 
 def test_a_redo_that_is_refused_changes_nothing_and_exits_with_1(run, cover):

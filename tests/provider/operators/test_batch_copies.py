@@ -59,7 +59,11 @@ def test_each_picture_has_its_copies_and_the_manifest_and_the_xcoms_name_them(
     result = tries(rows, deferrable=deferrable)
     assert (result["saved"], pictures(folder)) == (3, NAMES)
     assert [line["copies"] for line in lines(folder / "metadata.jsonl")] == [
-        [f"L-{row}.64.webp", f"L-{row}.jpg"] for row in range(3)
+        [
+            {"name": f"L-{row}.64.webp", "width": 64, "height": 64},
+            {"name": f"L-{row}.jpg", "width": 1024, "height": 1024},
+        ]
+        for row in range(3)
     ]
     for row, record in enumerate(tries.ti.xcoms["pictures_0"]):
         small, full = record["copies"]
@@ -131,7 +135,7 @@ def test_another_file_with_the_name_of_a_copy_is_refused_before_any_row_is_bough
 ):
     folder.mkdir()
     (folder / "L-1.64.webp").write_bytes(b"mine")
-    with pytest.raises(PictoryRequestInvalid, match=says("L-1.64.webp exists")):
+    with pytest.raises(PictoryRequestInvalid, match=says("L-1.64.webp, the name of a copy, exists")):
         tries(rows, overwrite=overwrite)
     assert fast.account.jobs == {}
     tries.clear()
@@ -142,9 +146,15 @@ def test_another_file_with_the_name_of_a_copy_is_refused_before_any_row_is_bough
 @pytest.mark.parametrize(
     ("names", "why"),
     [
-        (["a.png", "a.64.webp"], "'a.png' would have a copy with the name 'a.64.webp', and that is that of row 1"),
-        (["a.png", "A.jpg"], "and that is that of row 1 file name"),
-        (["a.png", "a.jpeg"], "would have a copy with the name 'a.64.webp', and that is that of row 0 copy"),
+        (
+            ["a.png", "a.64.webp"],
+            "'a.png' would have a copy with the name 'a.64.webp', and that is the file name of row 1",
+        ),
+        (["a.png", "A.jpg"], "and that is the file name of row 1"),
+        (
+            ["a.png", "a.jpeg"],
+            "would have a copy with the name 'a.64.webp', and that is the name of a copy of row 0",
+        ),
         (["a.png", "A.JPG/b.png"], "needs the folder 'a.jpg', but row 0 saves a file of that name"),
         (["a.webp", "b.png"], ""),
         (["a.jpg", "b.png"], "'a.jpg' would have a copy with the name 'a.jpg', and that is its own file name"),
@@ -166,7 +176,9 @@ def test_a_folder_with_the_name_of_a_copy_is_refused_before_any_row_is_bought(
     fast, tries, folder, rows, overwrite
 ):
     (folder / "L-1.64.webp").mkdir(parents=True)
-    with pytest.raises(PictoryRequestInvalid, match=says("L-1.64.webp exists")):
+    with pytest.raises(
+        PictoryRequestInvalid, match=says("L-1.64.webp, the name of a copy, is a folder or a broken link")
+    ):
         tries(rows, overwrite=overwrite)
     assert fast.account.jobs == {}
 
@@ -174,7 +186,9 @@ def test_a_folder_with_the_name_of_a_copy_is_refused_before_any_row_is_bought(
 def test_a_broken_link_with_the_name_of_a_copy_is_refused_before_any_row_is_bought(fast, tries, folder, rows):
     folder.mkdir()
     (folder / "L-1.64.webp").symlink_to(folder / "of a mount that is missing")
-    with pytest.raises(PictoryRequestInvalid, match=says("L-1.64.webp exists")):
+    with pytest.raises(
+        PictoryRequestInvalid, match=says("L-1.64.webp, the name of a copy, is a folder or a broken link")
+    ):
         tries(rows)
     assert fast.account.jobs == {}
 
@@ -324,7 +338,7 @@ def test_candidates_of_rows_have_copies_each(fast, tries, folder, rows):
     assert pictures(folder) == [
         f"L-0.{number}.{end}" for number in (1, 2) for end in ("64.webp", "jpg", "png", "png.json")
     ]
-    assert [line["copies"] for line in lines(folder / "metadata.jsonl")] == [
+    assert [[each["name"] for each in line["copies"]] for line in lines(folder / "metadata.jsonl")] == [
         [f"L-0.{number}.64.webp", f"L-0.{number}.jpg"] for number in (1, 2)
     ]
 

@@ -304,6 +304,23 @@ def test_copies_are_of_the_picture_that_replaces_another_one(pictory, try_of, pa
         assert hashlib.sha256(Path(each["path"]).read_bytes()).hexdigest() == each["sha256"]
 
 
+def test_the_log_names_a_copy_that_shows_an_earlier_picture_since_the_task_no_longer_makes_it(
+    try_of, path, logged
+):
+    try_of("first")
+    try_of("second", prompt=OTHER, overwrite="changed", copies=[SMALL])
+    text = logged()
+    assert f"{path.with_name('a.jpg')} shows an earlier picture" in text
+    assert f"Made {path.with_name('a.64.webp')}" in text
+    assert f"{path.with_name('a.64.webp')} shows an earlier picture" not in text
+
+
+def test_a_mark_without_a_path_has_no_effect_and_the_log_says_so(try_of, logged):
+    with pytest.raises(KeyError, match="image"):
+        try_of(path=None, copies=None, mark_ai_generated=True)
+    assert "mark_ai_generated has no effect without a path" in logged()
+
+
 def test_if_the_job_that_was_to_replace_a_picture_fails_the_old_copies_are_on_record(pictory, try_of, path):
     first = try_of("first")
     pictory.plan("failed")

@@ -68,14 +68,20 @@ def beside(path):
 
 def cannot_be_read(monkeypatch, name, code=errno.EACCES):
     """Let one file be of another account, as for a worker that is not root."""
-    real = Path.open
+    path_open, os_open = Path.open, os.open
 
     def opened(self, mode="r", *more, **options):
         if self.name == name and "r" in mode:
             raise OSError(code, os.strerror(code), str(self))
-        return real(self, mode, *more, **options)
+        return path_open(self, mode, *more, **options)
+
+    def opened_by_name(path, flags, *more, **options):
+        if os.path.basename(path) == name and not flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(code, os.strerror(code), str(path))
+        return os_open(path, flags, *more, **options)
 
     monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr(os, "open", opened_by_name)
 
 
 def bought(fast):
@@ -216,14 +222,7 @@ def test_a_damaged_picture_can_be_let_go(fast, one_try, folder):
 
 def test_a_sidecar_that_may_not_be_read_is_reported_for_its_row_alone(fast, one_try, folder, monkeypatch):
     one_try(lamps(2))
-    real = Path.read_bytes
-
-    def read(self):
-        if self.name == "00001.png.json":
-            raise PermissionError(errno.EACCES, "Permission denied", str(self))
-        return real(self)
-
-    monkeypatch.setattr(Path, "read_bytes", read)
+    cannot_be_read(monkeypatch, "00001.png.json")
     with pytest.raises(PictoryRequestInvalid, match=says("row 1, 00001.png: .* this account may not read it")):
         one_try.of_another_run("second")(lamps(3))
     assert bought(fast) == 2

@@ -26,14 +26,14 @@ def web(monkeypatch, tmp_path):
     monkeypatch.setattr(web, "readers", asyncio.Semaphore(web.READERS))  # it belongs to one event loop
     monkeypatch.setenv("AIRFLOW__PICTORY__THUMBNAIL_CACHE", str(tmp_path.with_name(f"{tmp_path.name}-cache")))
     web.saved_files.verified.clear()
-    web.thumbnails.can_make.cache_clear()
+    web.thumbnails.is_pillow_installed.cache_clear()
     yield SimpleNamespace(
         client=TestClient(web.app),
         module=web,
         allow=lambda: monkeypatch.setenv("AIRFLOW__PICTORY__GALLERY_PATHS", str(tmp_path)),
     )
     web.app.dependency_overrides.clear()
-    web.thumbnails.can_make.cache_clear()
+    web.thumbnails.is_pillow_installed.cache_clear()
 
 
 @pytest.fixture
