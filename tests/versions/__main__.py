@@ -182,6 +182,8 @@ def create(environment: Environment, wheel: Path, folder: Path) -> Path:
             "simulator",
             "--extra",
             "tables",
+            "--extra",
+            "images",
         )
     uv(*install, *environment.requirements, f"{wheel}[simulator,tables,images]", *TOOLS)
     return folder / "bin" / "python"
