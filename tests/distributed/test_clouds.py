@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 from airflow.sdk.io import attach, store
 
+from pictory_provider.exceptions import PictoryRequestInvalid
 from pictory_provider.services.redo import redo
 from pictory_provider.storage import objects
 from pictory_provider.storage.files import AlreadyExists, Changed, Content, Headers, is_same_version
@@ -21,6 +22,7 @@ from pictory_provider.storage.target import JSON
 from tests.distributed import servers
 from tests.distributed.clouds import behind_a_proxy, filesystem
 from tests.provider.batches import Tries, billed
+from tests.stand_ins import says
 
 if TYPE_CHECKING:
     from tests.distributed.proxy import Proxy
@@ -264,6 +266,11 @@ def test_copies_are_made_once_and_moved_with_their_picture(cloud, pictory, folde
     assert again(**arguments)["reused"] == 2
     assert cloud.fs.cat_file(f"{inside}/00001.64.webp") == copy
     cloud.fs.pipe_file(f"{inside}/00000.64.webp", b"mine")
+    again.clear()
+    with pytest.raises(PictoryRequestInvalid, match=says("Another file exists at")):
+        again(**arguments)
+    assert cloud.fs.cat_file(f"{inside}/00000.64.webp") == b"mine"
+    cloud.fs.rm_file(f"{inside}/00000.64.webp")
     again.clear()
     again(**arguments)
     redo(f"{folder}/00000.png")
