@@ -167,7 +167,10 @@ def redo(args: Namespace) -> Outcome:
         f"run it now, clear the {made_by}, on its page in Airflow."
     )
     tool = "Move these objects back" if "://" in moved.path else "Run"
-    pairs = [*moved.copies, *((f"{moved.version}{end}", f"{moved.path}{end}") for end in ("", SIDECAR_SUFFIX))]
+    pairs = [
+        *moved.find_copies(),
+        *((f"{moved.version}{end}", f"{moved.path}{end}") for end in ("", SIDECAR_SUFFIX)),
+    ]
     back = [f"    {_move(source, to)}" for source, to in pairs]
     _note("\n".join([f"{tool} to keep the old picture instead, in this order:", *back]))
     return Outcome(True, [{"picture": moved.path, "moved to": moved.version, "made by": str(made_by)}])

@@ -141,10 +141,7 @@ class ExistingImage(NamedTuple):
     @property
     def may_lack_mark(self) -> bool:
         """Whether its picture may not say that a model made it, and could be marked."""
-        sidecar = self.sidecar
-        if sidecar is None or sidecar.saved is None or not self.has_its_picture:
-            return False
-        return sidecar.saved.may_lack_mark or bool(sidecar.may_be)
+        return self.sidecar is not None and self.has_its_picture and self.sidecar.may_lack_mark
 
     @property
     def has_its_picture(self) -> bool:

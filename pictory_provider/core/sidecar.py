@@ -223,6 +223,11 @@ class Sidecar:
         return job_id in self.redone
 
     @property
+    def may_lack_mark(self) -> bool:
+        """Whether its saved picture may not say that a model made it, and could be marked."""
+        return self.saved is not None and (self.saved.may_lack_mark or bool(self.may_be))
+
+    @property
     def copies(self) -> tuple[Copy, ...]:
         """The copies on record: of its picture, and of the one that its picture is to replace."""
         old = self.replaces.saved if self.replaces else None

@@ -7,10 +7,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import hashlib
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pictory_provider.api.errors import RequestInvalid
 from pictory_provider.api.text import listed, type_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 DEFAULT_QUALITY = {"webp": 80, "jpeg": 85, "jpg": 85, "avif": 60, "png": None}
 """The formats, which are also the suffixes of file names, with their quality by default. PNG is lossless."""
@@ -108,6 +112,17 @@ class Copy(NamedTuple):
             source_type if isinstance(source_type, str) else None,
             made_with if isinstance(made_with, str) else None,
         )
+
+
+def may_replace(found: bytes, new: bytes, on_record: Collection[str]) -> bool:
+    """Whether a copy may replace the file that has its name.
+
+    :param found: that file.
+    :param new: the copy.
+    :param on_record: SHA-256 of the copies that had this name, in hexadecimal. One of these may be replaced, and
+        so may the beginning of the new copy, which a damaged disk or another program has left.
+    """
+    return hashlib.sha256(found).hexdigest() in on_record or new.startswith(found)
 
 
 def check_copies(value: object) -> tuple[CopySpec, ...]:

@@ -44,9 +44,11 @@ class Moved(NamedTuple):
     version: str
     is_repeated: bool
 
-    @property
-    def copies(self) -> list[tuple[str, str]]:
-        """Where the picture's copies are now, and where they were."""
+    def find_copies(self) -> list[tuple[str, str]]:
+        """Return where the picture's copies are now, and where they were.
+
+        :raises StorageFailed: if the storage does not say.
+        """
         specs = [copy.spec for copy in self.sidecar.copies]
         names = [(copy_name(self.version, spec), copy_name(self.path, spec)) for spec in specs]
         return [(version, path) for version, path in names if Target(version).size() is not None]

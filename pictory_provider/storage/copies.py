@@ -33,7 +33,7 @@ from pictory_provider.api.text import counted, listed
 from pictory_provider.api.timing import TIMING
 from pictory_provider.core.picture_names import copy_name, problem_of_copies
 from pictory_provider.media.colours import chunks_before_pixels, why_not_srgb
-from pictory_provider.media.copies import Copy, CopySpec, check_copies
+from pictory_provider.media.copies import Copy, CopySpec, check_copies, may_replace
 from pictory_provider.media.formats import PictureChecker
 from pictory_provider.media.xmp import KEYWORD, NotReadable, new_packet
 from pictory_provider.storage.errors import WRITING_COPY
@@ -120,11 +120,6 @@ class Converted(NamedTuple):
     width: int
     height: int
     made_with: str
-
-    @property
-    def content_type(self) -> str:
-        """Its media type (RFC 6838)."""
-        return f"image/{_FORMATS[self.spec.format].name.lower()}"
 
 
 def check_installed(specs: Sequence[CopySpec]) -> None:
@@ -553,8 +548,7 @@ class CopyFiles:
     def create(self, spec: CopySpec, data: bytes, on_record: Collection[str] = ()) -> None:
         """Create the file of a copy, unless it exists and is the same.
 
-        :param on_record: SHA-256 of copies that had this name. One of these is replaced, and so is one of which
-            only the beginning is there.
+        :param on_record: of :func:`~pictory_provider.media.copies.may_replace`.
         :raises Occupied: if another file exists.
         :raises StorageFailed: if it cannot be written.
         """
@@ -564,8 +558,7 @@ class CopyFiles:
             if found is None:
                 target.swap(None, data)
             elif found.data != data:
-                is_copy = hashlib.sha256(found.data).hexdigest() in on_record
-                if not is_copy and not data.startswith(found.data):
+                if not may_replace(found.data, data, on_record):
                     raise Changed(target.path)
                 target.swap(found, data)
         except Changed:

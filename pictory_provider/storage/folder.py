@@ -222,9 +222,7 @@ class Folder:
         existing = map_concurrently(inspect, there)
         return {name: found for name, found in existing.items() if found != ExistingImage(found.path)}
 
-    def look(
-        self, names: Iterable[str], *, copies: Callable[[str], Sequence[str]] = lambda _: ()
-    ) -> dict[str, ExistingImage]:
+    def look(self, names: Iterable[str]) -> dict[str, ExistingImage]:
         """Return what exists at the paths of pictures, as :meth:`existing`. Each is looked at directly.
 
         A listing of an object storage may be outdated.
@@ -232,9 +230,7 @@ class Folder:
 
         def inspect(name: str) -> ExistingImage:
             try:
-                sizes = {each.rpartition("/")[2]: Target(self.at(each)).size() for each in copies(name)}
-                there = {each: size for each, size in sizes.items() if size is not None}
-                return self.target(name).inspect()._replace(copies=there)
+                return self.target(name).inspect()
             except RequestInvalid:  # a folder or a broken link, as the listing shows
                 return ExistingImage(self.at(name))
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,19 @@ def chromium():
 def page(chromium):
     """Return a page of the size of a common laptop screen."""
     return chromium.new_page(viewport={"width": 1440, "height": 900}, color_scheme="light")
+
+
+@pytest.fixture(scope="session")
+def npm_install(tmp_path_factory):
+    """Return a function that installs a package with npm, and returns the folder that has its ``node_modules``."""
+    npm = shutil.which("npm")
+
+    def install(package):
+        if npm is None:
+            pytest.skip(f"no npm on this machine, which installs {package}")
+        folder = tmp_path_factory.mktemp("npm")
+        command = [npm, "install", "--prefix", folder, "--no-audit", "--no-fund", "--silent", package]
+        subprocess.run(command, check=True, cwd=folder)
+        return folder
+
+    return install

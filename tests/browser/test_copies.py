@@ -91,18 +91,9 @@ def test_pillow_reads_the_mark_as_xml(files, name):
 
 
 @pytest.fixture(scope="session")
-def sharp(tmp_path_factory):
-    """Return a folder with sharp, installed with npm."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("no npm on this machine, which installs sharp")
-    folder = tmp_path_factory.mktemp("sharp")
-    subprocess.run(
-        [npm, "install", "--prefix", folder, "--no-audit", "--no-fund", "--silent", SHARP],
-        check=True,
-        timeout=300,
-    )
-    return folder
+def sharp(npm_install):
+    """Return a folder with sharp."""
+    return npm_install(SHARP)
 
 
 def test_sharp_reads_the_mark_and_the_pixels_of_every_format(files, sharp):

@@ -8,8 +8,6 @@ import hashlib
 import json
 import re
 import shlex
-import shutil
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from urllib.parse import quote
@@ -454,18 +452,9 @@ def test_the_page_fits_every_width_and_its_layout_does_not_shift(gallery, seen_b
 
 
 @pytest.fixture(scope="session")
-def axe(tmp_path_factory):
-    """Return the script of axe-core, installed with npm."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("no npm on this machine, which installs axe-core")
-    folder = tmp_path_factory.mktemp("axe")
-    subprocess.run(
-        [npm, "install", "--prefix", folder, "--no-audit", "--no-fund", "--silent", "axe-core"],
-        check=True,
-        cwd=folder,
-    )
-    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text()
+def axe(npm_install):
+    """Return the script of axe-core."""
+    return (npm_install("axe-core") / "node_modules" / "axe-core" / "axe.min.js").read_text()
 
 
 def violations(page, axe):

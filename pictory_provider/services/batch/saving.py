@@ -119,10 +119,11 @@ class PictureSaver:
         :param incomplete: by their names in the folder; those that rows of this batch use are completed.
         """
         pictures = [(row, self._plan.end_of(row).picture) for row in self._plan.rows]
+        markable = {name for name, sidecar in incomplete.items() if sidecar.may_lack_mark}
         unmarkable = [
             row.file_name
             for row, picture in pictures
-            if picture and not says_ai(picture.file.digital_source_type) and not _may_lack_mark(row, incomplete)
+            if picture and not says_ai(picture.file.digital_source_type) and row.file_name not in markable
         ]
         if unmarkable and self._spec.mark_ai_generated:
             self._log.warning(
@@ -245,11 +246,6 @@ class PictureSaver:
             ),
             made_by=record.made_by,
         )
-
-
-def _may_lack_mark(row: Row, incomplete: Mapping[str, Sidecar]) -> bool:
-    sidecar = incomplete.get(row.file_name)
-    return sidecar is not None and (sidecar.saved is None or sidecar.saved.may_lack_mark or bool(sidecar.may_be))
 
 
 def result_of(future: Future[Any]) -> Any:

@@ -175,7 +175,11 @@ class BatchRecord:
         existing = self.folder.existing(keys, known, copies=copies)
         saved = (entry.file_name for entry in journal if entry.state == SAVED and entry.file_name in keys)
         unseen = [name for name in saved if name not in existing or not existing[name].has_its_picture]
-        return existing | self.folder.look(unseen, copies=copies)
+        seen = self.folder.look(unseen)
+        listed_copies = {name: existing[name].copies for name in seen if name in existing}
+        return existing | {
+            name: each._replace(copies=listed_copies.get(name, each.copies)) for name, each in seen.items()
+        }
 
     def check_replaceable(self, refused: Mapping[str, str]) -> None:
         """Check that existing pictures can be replaced, before others are bought for their names.

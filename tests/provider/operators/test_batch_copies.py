@@ -89,7 +89,7 @@ def test_an_unchanged_table_writes_no_picture_and_no_copy_again(fast, tries, fol
 
 
 @pytest.mark.usefixtures("memory")
-def test_in_object_storage_an_unchanged_table_reads_no_sidecar_and_writes_no_copy_again(fast, rows, monkeypatch):
+def test_in_object_storage_an_unchanged_table_writes_no_copy_again(fast, rows, monkeypatch):
     folder, fs = "memory://bucket/copied", fsspec.filesystem("memory")
     tries = Copying(folder)
     tries(rows)

@@ -48,6 +48,23 @@ def test_a_listing_that_is_late_buys_nothing_again(fast, batch, late, what, suff
     assert set(billed(fast).values()) == {1}
 
 
+@pytest.mark.parametrize("what", ["another run", "a clear", "a retry"])
+def test_a_picture_that_a_late_listing_hides_is_found_whatever_has_the_name_of_its_copy(fast, batch, late, what):
+    table, copies = lamps(3), [{"format": "webp", "width": 64}]
+    assert batch(table)["saved"] == 3
+    MemoryFileSystem().pipe_file(f"{batch.folder.partition(':/')[2]}/00001.64.webp/inside", b"a folder")
+    late += (".png", ".json")
+    if what == "another run":
+        batch.run_id, batch.try_number = "the next night", 0
+    elif what == "a clear":
+        batch.clear()
+    before = len(fast.polls)
+    result = batch(table, copies=copies)
+    assert result["saved"] + result["reused"] == 3
+    assert len(fast.polls) == before, "no job is adopted"
+    assert set(billed(fast).values()) == {1}
+
+
 def test_a_picture_that_somebody_has_deleted_is_bought_again_by_the_next_run(fast, batch, memory):
     assert batch(lamps(2))["saved"] == 2
     fs = MemoryFileSystem()

@@ -92,7 +92,7 @@ class TestSizes:
     def test_a_copy_has_the_width_that_was_asked_for_and_says_what_it_is(self, name):
         made = copy_of(saved(noise((1023, 681))), format=name, width=320)
         kind = "jpeg" if name == "jpg" else name
-        assert (made.width, made.height, made.content_type) == (320, 213, f"image/{kind}")
+        assert (made.width, made.height, made.spec.content_type) == (320, 213, f"image/{kind}")
         image = opened(made.data)
         assert (image.size, image.format) == ((320, 213), kind.upper())
         assert re.fullmatch(rf"Pillow {PIL.__version__}, lib\S+ [0-9.]+|Pillow \S+, zlib \S+", made.made_with)
