@@ -647,7 +647,7 @@ class CopyFiles:
                     self.target(spec).swap(content, None)
 
 
-def in_the_way(path: str, *, is_file: bool) -> RequestInvalid:
+def refused_copy(path: str, *, is_file: bool) -> RequestInvalid:
     """Return the error if something that is not a copy on record has the name of one, before a purchase.
 
     :param is_file: whether it is a file, and not a folder or a broken link.

@@ -35,7 +35,7 @@ from pictory_provider.core.picture_names import (
 )
 from pictory_provider.core.resume import ExistingImage
 from pictory_provider.core.sidecar import REDO, SavedFile, Sidecar, Unreadable
-from pictory_provider.storage.copies import CopyFiles, SaveOptions, examined, in_the_way, without_copies
+from pictory_provider.storage.copies import CopyFiles, SaveOptions, examined, refused_copy, without_copies
 from pictory_provider.storage.files import Changed
 from pictory_provider.storage.paths import Occupied, problem_of_picture, refused_path
 from pictory_provider.storage.target import Target
@@ -121,7 +121,7 @@ class PictureTarget:
             raise refused_path(self.path, problem)
         there = ExistingImage(self.path, sidecar=self._last_read(), copies=self.copies.sizes(copies))
         if name := there.in_the_way(copies, overwrite=overwrite):
-            raise in_the_way(self.beside(name).path, is_file=there.copies[name] is not None)
+            raise refused_copy(self.beside(name).path, is_file=there.copies[name] is not None)
         return warning_of_kind([self.name])
 
     def inspect(self, *, with_picture: bool = True) -> ExistingImage:
