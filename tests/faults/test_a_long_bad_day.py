@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import sys
 import threading
+import time
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -25,20 +27,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from pictory_provider.client import retrying, shared
+from pictory_provider.client import shared
 from pictory_provider.client.sync import SyncClient
 from pictory_provider.core import events
 from pictory_provider.core.sidecar import Sidecar
 from pictory_provider.core.submission import KEY, Submission
 from pictory_provider.exceptions import PictorySubmitOutcomeUnknown
-from pictory_provider.operators import pictory as operators
 from pictory_provider.operators.pictory import GenerateImageOperator
-from pictory_provider.services import generate, polling, state, submit
 from pictory_provider.simulator import Simulator
-from pictory_provider.storage import download
 from pictory_provider.storage.target import Target
-from pictory_provider.triggers import deferral as waiting
-from pictory_provider.triggers import pictory as triggers
 from pictory_provider.triggers.pictory import PictoryJobTrigger
 from tests.faults.conftest import CANARY
 
@@ -480,9 +477,11 @@ def in_a_folder(world: World, name: str) -> Any:
 def world(monkeypatch, tmp_path):
     """Prepare the test's clock, simulator and failures."""
     clock, world = Clock(), World()
-    fake = SimpleNamespace(time=clock.time, monotonic=clock.monotonic, sleep=clock.sleep)
-    for module in (retrying, state, polling, operators, generate, shared, submit, download, triggers, waiting):
-        monkeypatch.setattr(module, "time", fake)
+    fake = SimpleNamespace(**vars(time) | {"time": clock.time, "monotonic": clock.monotonic, "sleep": clock.sleep})
+    provider = [module for name, module in sys.modules.items() if name.startswith("pictory_provider.")]
+    for module in provider:
+        if getattr(module, "time", None) is time and not module.__name__.startswith("pictory_provider.simulator"):
+            monkeypatch.setattr(module, "time", fake)
     monkeypatch.setattr(shared, "_Queue", clocked(clock))
     send = SyncClient.send
 
