@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from itertools import groupby
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.sdk.lineage import get_hook_lineage_collector
 from PIL import Image
 
 import pictory_provider
@@ -38,18 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PACKAGE = str(Path(pictory_provider.__file__).parent)
-for module in (
-    "hooks.pictory",
-    "operators.tasks",
-    "services.evidence",
-    "services.generate",
-    "services.polling",
-    "services.redo",
-    "services.spending",
-    "storage.download",
-    "triggers.pictory",
-):
-    import_module(f"pictory_provider.{module}")  # an import in the child would run more lines of this package
 KINDS = {
     "submit": {},
     "wait": {"wait_for_completion": True, "deferrable": False, "poll_interval": 0.01},
@@ -256,8 +246,30 @@ def saving_attempt(folder: Path, kind: str, *, run_id: str = "r", clears: int = 
     files.set("returned", task.execute(context))
 
 
+def import_what_is_used(pictory: str, folder: Path, run: Callable[[Path], None]) -> None:
+    """Import into this process what an attempt imports.
+
+    Otherwise each child would import it again, which takes longer than the attempt, and runs more lines of this
+    package.
+    """
+    folder.mkdir()
+    names = folder / "modules"
+
+    def work() -> None:
+        run(folder)
+        names.write_text("\n".join(sys.modules))
+
+    requests.post(f"{pictory}/_simulator/reset", timeout=10)
+    assert in_a_child(work) == 0
+    get_hook_lineage_collector()  # loads Airflow's plugins
+    for name in names.read_text().splitlines():
+        with suppress(ImportError):  # some are no files, such as __mp_main__
+            import_module(name)
+
+
 def lines_of(pictory: str, folder: Path, run: Callable[[Path], None]) -> list[tuple[int, str, str]]:
     """Return each line of this package that an attempt runs: number, location, and a digest of files and bills."""
+    import_what_is_used(pictory, folder.with_name("imports"), run)
     folder.mkdir()
     lines = folder.with_name("lines")
 
