@@ -66,7 +66,7 @@ test-readers: .venv/.installed
 
 test-browser: .venv/.installed site
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group screenshots
-	@$(BIN)/python -m pytest tests/browser
+	@$(BIN)/python -m pytest --numprocesses 2 tests/browser
 
 # Three processes, because these tests mostly wait. The first one forks, so it must be single-threaded. Each of the
 # others has its own Airflow, and finally searches its files for the key.

@@ -37,14 +37,16 @@ os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 def pytest_xdist_make_scheduler(config, log):
     """Run all tests of a tier that starts a real Airflow in one process, if several processes run tests.
 
-    The groups of pytest-xdist 3.8 do not work with pytest 9.2, so a mark is not enough.
+    Those of the browser are split by their files, most of which have an Airflow of their own. The groups of pytest-xdist 3.8 do not work with pytest 9.2, so a mark is not enough.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class OneAirflow(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             tier = nodeid.removeprefix("tests/").partition("/")[0]
-            return tier if tier in ("browser", "demo", "faults", "system", "versions") else nodeid
+            if tier == "browser":
+                return nodeid.partition("::")[0]
+            return tier if tier in ("demo", "faults", "system", "versions") else nodeid
 
     return OneAirflow(config, log)
 

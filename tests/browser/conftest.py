@@ -18,6 +18,8 @@ DAGS = Path(__file__).parent / "dags"
 OF_USERS = Path(__file__).resolve().parents[2] / "dags"
 EXAMPLE = OF_USERS / "pictory_text_to_image.py"
 CHOICE = OF_USERS / "recipes" / "recipe_choose_in_airflow.py"
+PATIENCE = 120_000
+"""How long a browser waits for what it is asked to wait for, in ms: the machine may be busy."""
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 
 
@@ -83,7 +85,32 @@ def chromium():
 @pytest.fixture(scope="session")
 def page(chromium):
     """Return a page of the size of a common laptop screen."""
-    return chromium.new_page(viewport={"width": 1440, "height": 900}, color_scheme="light")
+    page = chromium.new_page(viewport={"width": 1440, "height": 900}, color_scheme="light")
+    page.set_default_timeout(PATIENCE)
+    return page
+
+
+@pytest.fixture
+def open_page(chromium):
+    """Return a function that opens a page in a context of its own, signed in to an Airflow with a token if given."""
+    contexts = []
+
+    def open_(airflow=None, token=None, *, width=1280, height=900, scheme="light"):
+        context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        if token:
+            sign_in(context, airflow, token)
+        return context.new_page()
+
+    yield open_
+    for context in contexts:
+        context.close()
+
+
+def sign_in(context, airflow, token):
+    context.clear_cookies()
+    context.add_cookies([{"name": "_token", "value": token, "url": airflow.url + "/"}])
 
 
 @pytest.fixture(scope="session")

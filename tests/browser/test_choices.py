@@ -14,11 +14,9 @@ DAG = "recipe_choose_in_airflow"
 
 
 @pytest.fixture
-def question(gallery, chromium):
+def question(gallery, open_page):
     """Return a function that waits for the question of a run, and opens it as a user."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    context.add_cookies([{"name": "_token", "value": gallery.token("boss"), "url": gallery.url + "/"}])
-    page = context.new_page()
+    page = open_page(gallery, gallery.token("boss"))
 
     def open_(run_id):
         of_run = f"/dags/{DAG}/runs/{quote(run_id, safe='')}"
@@ -32,8 +30,7 @@ def question(gallery, chromium):
         page.locator("img[alt='picture 2']").wait_for()
         return page
 
-    yield open_
-    context.close()
+    return open_
 
 
 def widths(page):

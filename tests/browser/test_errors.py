@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+playwright = pytest.importorskip("playwright.sync_api")
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "docs" / "images" / "errors"
 TEXTS = {
@@ -71,8 +73,11 @@ def run(airflow):
 @pytest.mark.parametrize("task_id", TEXTS)
 def test_the_texts_of_an_error_are_visible_without_scrolling(airflow, page, run, task_id):
     page.goto(f"{airflow.url}/dags/browser_errors/runs/{run}/tasks/{task_id}?try_number=1")
-    page.get_by_text(TEXTS[task_id][0], exact=False).first.wait_for(timeout=30_000)
-    page.wait_for_timeout(1_500)  # the page scrolls to the end of the log first
+    page.get_by_text(TEXTS[task_id][0], exact=False).first.wait_for()
+    with suppress(
+        playwright.Error
+    ):  # what cannot be seen is named below; the page scrolls to the end of the log first
+        page.wait_for_function(f"texts => texts.every({IN_VIEW})", arg=TEXTS[task_id])
     if os.environ.get("PICTORY_SCREENSHOTS"):
         for path, neutral in ((str(ROOT), "/opt/airflow"), (sys.base_prefix, "/usr")):
             page.evaluate(REPLACE_TEXT, [path, neutral])

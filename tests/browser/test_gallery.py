@@ -48,26 +48,21 @@ def busy(gallery):
 
 
 @pytest.fixture
-def seen_by(gallery, chromium):
+def seen_by(gallery, open_page):
     """Return a function that opens a page for a user, with a size and a colour scheme."""
-    contexts = []
 
-    def page(name="boss", *, width=1280, height=900, scheme=LIGHT):
-        context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-        context.add_cookies([{"name": "_token", "value": gallery.token(name), "url": gallery.url + "/"}])
-        context.add_init_script(f"localStorage.setItem('theme', '{scheme}')")
-        contexts.append(context)
-        return context.new_page()
+    def page(name="boss", *, scheme=LIGHT, **size):
+        opened = open_page(gallery, gallery.token(name), scheme=scheme, **size)
+        opened.context.add_init_script(f"localStorage.setItem('theme', '{scheme}')")
+        return opened
 
-    yield page
-    for context in contexts:
-        context.close()
+    return page
 
 
 def pictures_of(page):
     """Return the frame of the plugin's page, once it is loaded."""
     frame = page.frame_locator("iframe[title=Pictures]")
-    frame.locator("#main:not([aria-busy])").wait_for(timeout=30_000)
+    frame.locator("#main:not([aria-busy])").wait_for()
     return page.frames[-1]
 
 
@@ -257,17 +252,21 @@ def test_a_picture_in_progress_shows_its_age_and_the_page_keeps_polling(gallery,
     age.wait_for()
     assert re.fullmatch(r"(\d+ h )?(\d+ min )?\d+ s", age.inner_text())
     assert "2 credits listed" in frame.locator(".card").inner_text()
-    with page.expect_request(re.compile("taskInstances"), timeout=10_000):
+    with page.expect_request(re.compile("taskInstances")):
         pass
 
 
-# Each time that a poll has ended, the page starts a timer for the next one.
+# Each time that a poll has ended, the page starts a timer for the next one; here it ends soon.
 COUNT = """
 const polls = window.polls = [];
 let requests = 0;
 const { fetch, setTimeout } = window;
 window.fetch = (...which) => { requests += 1; return fetch(...which); };
-window.setTimeout = (work, after) => { if (after === 3000) polls.push(requests); return setTimeout(work, after); };
+window.setTimeout = (work, after) => {
+    if (after !== 3000) return setTimeout(work, after);
+    polls.push(requests);
+    return setTimeout(work, 300);
+};
 """
 
 
@@ -301,7 +300,7 @@ def test_one_poll_of_a_tab_sends_at_most_two_requests(gallery, seen_by, request,
     page.wait_for_function("() => window.polls.length > 0")
     urls = []
     page.on("request", lambda each: urls.append(each.url))
-    page.wait_for_function("() => window.polls.length > 4", timeout=120_000)
+    page.wait_for_function("() => window.polls.length > 4")
     polls = page.evaluate("() => window.polls")
     each = [later - earlier for earlier, later in pairwise(polls)]
     assert set(each) == {len(requested)}

@@ -35,24 +35,20 @@ def run(airflow):
 
 
 @pytest.fixture
-def frame_of(airflow, chromium):
+def frame_of(airflow, open_page):
     """Return a function that opens a page of Airflow, and returns the frame of its tab *Pictures*."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    token = airflow._session.headers["Authorization"].removeprefix("Bearer ")
-    context.add_cookies([{"name": "_token", "value": token, "url": airflow.url + "/"}])
-    page = context.new_page()
+    page = open_page(airflow, airflow._session.headers["Authorization"].removeprefix("Bearer "))
 
     def open_tab(path):
         page.goto(f"{airflow.url}/dags/{DAG}/runs/{path}")
         return pictures_of(page)
 
-    yield open_tab
-    context.close()
+    return open_tab
 
 
 def test_the_tab_of_the_run_shows_the_picture_and_the_file_of_every_iteration(frame_of, run):
     frame = frame_of(f"{run}/plugin/pictory-run")
-    frame.locator(".shot.seen img").nth(17).wait_for(timeout=30_000)
+    frame.locator(".shot.seen img").nth(17).wait_for()
     names = frame.locator(".card .name").all_inner_texts()
     expected = {f"draw, iteration {number}" for number in range(3)}
     expected |= {f"jugs [{index}], iteration {number}" for number in range(3) for index in range(2)}
@@ -72,5 +68,5 @@ def test_the_tab_of_the_run_shows_the_picture_and_the_file_of_every_iteration(fr
 @pytest.mark.parametrize(("task", "cards"), [("again.draw", 3), ("again.jugs", 6), ("again.bowls", 6)])
 def test_the_tab_of_a_task_shows_all_its_iterations(frame_of, run, task, cards):
     frame = frame_of(f"{run}/tasks/{task}/plugin/pictory-task")
-    frame.locator(".shot.seen img").nth(cards - 1).wait_for(timeout=30_000)
+    frame.locator(".shot.seen img").nth(cards - 1).wait_for()
     assert frame.locator(".card").count() == cards

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.browser.conftest import DAGS
+from tests.browser.conftest import DAGS, sign_in
 from tests.browser.stacks import AirflowWithFab, env_of_gallery
 
 SHOWN, HIDDEN = "browser_shown", "browser_hidden"
@@ -65,30 +65,18 @@ def runs(airflow):
 
 
 @pytest.fixture
-def seen_by(airflow, chromium):
+def seen_by(airflow, open_page):
     """Return a function that opens a page for a user, or without a login."""
-    contexts = []
 
     def page(name=None, token=None):
-        context = chromium.new_context(viewport={"width": 1280, "height": 900})
-        contexts.append(context)
-        if name or token:
-            sign_in(context, airflow, token or airflow.token(name))
-        return context.new_page()
+        return open_page(airflow, airflow.token(name) if name else token)
 
-    yield page
-    for context in contexts:
-        context.close()
-
-
-def sign_in(context, airflow, token):
-    context.clear_cookies()
-    context.add_cookies([{"name": "_token", "value": token, "url": airflow.url + "/"}])
+    return page
 
 
 def loaded_text(frame):
     """Wait until the page has loaded, and return its text."""
-    frame.locator("#main:not([aria-busy])").wait_for(timeout=30_000)
+    frame.locator("#main:not([aria-busy])").wait_for()
     return frame.locator("#main").inner_text()
 
 

@@ -42,15 +42,11 @@ def run(gallery):
 
 
 @pytest.fixture
-def open_tab(gallery, chromium):
+def open_tab(gallery, open_page):
     """Return a function that opens the tab of a run or of a task, and returns its frame and the URLs requested."""
-    contexts = []
 
     def open_(dag, run_id, task=""):
-        context = chromium.new_context(viewport={"width": 1280, "height": 900})
-        context.add_cookies([{"name": "_token", "value": gallery.token("boss"), "url": gallery.url + "/"}])
-        contexts.append(context)
-        page = context.new_page()
+        page = open_page(gallery, gallery.token("boss"))
         urls = []
         page.on("request", lambda request: urls.append(request.url))
         path = f"/tasks/{task}/plugin/pictory-task" if task else "/plugin/pictory-run"
@@ -59,9 +55,7 @@ def open_tab(gallery, chromium):
         frame.locator(".figures, .message").first.wait_for()
         return frame, urls
 
-    yield open_
-    for context in contexts:
-        context.close()
+    return open_
 
 
 def figures(frame):
