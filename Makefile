@@ -68,8 +68,8 @@ test-browser: .venv/.installed site
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group screenshots
 	@$(BIN)/python -m pytest --numprocesses 2 tests/browser
 
-# Three processes, because these tests mostly wait. The first one forks, so it must be single-threaded. Each of the
-# others has its own Airflow, and finally searches its files for the key.
+# Three processes, because these tests mostly wait. The first one forks, so it must be single-threaded, and leaves the
+# CPU to the others. Each of them has its own Airflow, and finally searches its files for the key.
 FORKS := tests/faults/test_every_line.py tests/faults/test_a_long_bad_day.py
 BATCHES := $(sort $(wildcard tests/faults/test_batches*.py tests/faults/test_kills*.py))
 CANARY := tests/faults/test_the_key_is_a_canary.py
@@ -79,7 +79,7 @@ test-faults: .venv/.installed
 	@$(MAKE) --no-print-directory --keep-going --jobs 3 $(if $(filter output-sync,$(.FEATURES)),--output-sync) test-faults-lines test-faults-batches test-faults-others
 
 test-faults-lines: .venv/.installed
-	@$(FAULTS) $(FORKS)
+	@nice env $(FAULTS) $(FORKS)
 
 test-faults-batches: .venv/.installed
 	@$(FAULTS) $(BATCHES) $(CANARY)

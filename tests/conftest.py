@@ -33,6 +33,20 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 
 
+WITH_AIRFLOW = ("demo", "faults", "system", "versions")
+"""The tiers that start a real Airflow, for all their tests."""
+
+
+def tier_of(nodeid):
+    return nodeid.removeprefix("tests/").partition("/")[0]
+
+
+def pytest_runtest_setup(item):
+    """Leave the CPU to the tiers with a real Airflow, which loses tasks if its scheduler has to wait for long."""
+    if "PYTEST_XDIST_WORKER" in os.environ and tier_of(item.nodeid) not in WITH_AIRFLOW:
+        os.nice(max(0, 10 - os.nice(0)))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Run all tests of a tier that starts a real Airflow in one process, if several processes run tests.
@@ -43,10 +57,10 @@ def pytest_xdist_make_scheduler(config, log):
 
     class OneAirflow(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            tier = nodeid.removeprefix("tests/").partition("/")[0]
+            tier = tier_of(nodeid)
             if tier == "browser":
                 return nodeid.partition("::")[0]
-            return tier if tier in ("demo", "faults", "system", "versions") else nodeid
+            return tier if tier in WITH_AIRFLOW else nodeid
 
     return OneAirflow(config, log)
 

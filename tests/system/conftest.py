@@ -145,7 +145,7 @@ def airflow(simulator, crowd, limited, pictures, shop, vision_model, tmp_path_fa
         "AIRFLOW_VAR_PICTORY_BACKUP": (pictures / "gallery").as_uri(),
         "AIRFLOW_VAR_PICTORY_REFERENCE_IMAGE": simulator.reference_image_url,
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "5",
-        "AIRFLOW__CORE__PARALLELISM": "12",  # a task that has ended holds its slot until the next heartbeat
+        "AIRFLOW__CORE__PARALLELISM": "6",  # a task that has ended holds its slot until the next heartbeat
     }
     with AirflowStack(tmp_path_factory.mktemp("airflow") / "home", dags, env=env) as stack:
         yield stack

@@ -46,13 +46,18 @@ OF_DECISIONS = (
     "tests/pure",
     "tests/provider/services",
     "tests/provider/operators/test_batch_candidates.py",
+    "tests/provider/operators/test_batch_copies.py",
     "tests/provider/operators/test_batch_money.py",
+    "tests/provider/operators/test_batch_struck.py",
+    "tests/provider/operators/test_changed.py",
     "tests/provider/operators/test_damaged_pictures.py",
     "tests/provider/operators/test_marking.py",
     "tests/provider/operators/test_names_of_other_kinds.py",
     "tests/provider/operators/test_paid_and_saved.py",
+    "tests/provider/operators/test_redo.py",
     "tests/provider/operators/test_redo_in_batches.py",
     "tests/provider/operators/test_uploads.py",
+    "tests/provider/storage/test_copies.py",
     "tests/provider/storage/test_tables.py",
     "tests/provider/triggers/test_parity.py",
 )
@@ -217,11 +222,11 @@ def tests(environment: Environment, python: Path, folder: Path, *, is_quick: boo
     # With this variable every process would compile all modules that it imports.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     output, code = "", 0
-    for arguments in chosen:
+    for number, arguments in enumerate(chosen, start=1):
         done = subprocess.run(
-            [python, "-m", "pytest", "-q", "--junitxml", str(folder) + ".xml", *arguments],
+            [python, "-m", "pytest", "-q", "--junitxml", f"{folder}.{number}.xml", *arguments],
             cwd=folder,
-            env=env | {"PICTORY_MATRIX": "1"},
+            env=env | {"PICTORY_MATRIX": "1"} | ({"PICTORY_EXAMPLES": "20"} if is_quick else {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

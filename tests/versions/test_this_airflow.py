@@ -74,43 +74,34 @@ def airflow_home(tmp_path_factory):
     return home
 
 
-@pytest.fixture
-def dags(airflow_home, tmp_path):
-    """Return a function that runs example DAGs with ``dag.test()``; it returns states, submissions and polls."""
-
-    def run(*dag_ids: str, seconds: float):
-        with Simulator(seconds=seconds) as pictory:
-            run_program(
-                "run_dags.py",
-                tmp_path / "states.json",
-                ROOT / "dags",
-                *dag_ids,
-                AIRFLOW_HOME=str(airflow_home),
-                AIRFLOW__CORE__DAGS_FOLDER=str(ROOT / "dags"),
-                AIRFLOW_CONN_PICTORY_DEFAULT=pictory.connection_json(),
-                AIRFLOW_VAR_PICTORY_PICTURES=str(tmp_path),
-                AIRFLOW_VAR_PICTORY_REFERENCE_IMAGE=pictory.reference_image_url,
-            )
-            states = json.loads((tmp_path / "states.json").read_text())
-            return states, len(pictory.submissions), len(pictory.polls)
-
-    return run
-
-
-def test_example_dags_wait_in_dag_test_and_what_exists_is_not_bought_again(dags, tmp_path):
+def test_example_dags_run_and_wait_in_dag_test_and_what_exists_is_not_bought_again(airflow_home, tmp_path):
     covers = "recipe_covers_for_articles"
-    states, submissions, polls = dags("pictory_publish_cover", covers, covers, seconds=2)
+    examples = (
+        "pictory_batch",
+        "pictory_publish_cover",
+        "pictory_reference_image",
+        "pictory_submit_here_wait_there",
+        "pictory_text_to_image",
+    )
+    with Simulator(seconds=2) as pictory:
+        run_program(
+            "run_dags.py",
+            tmp_path / "states.json",
+            ROOT / "dags",
+            *examples,
+            covers,
+            covers,
+            AIRFLOW_HOME=str(airflow_home),
+            AIRFLOW__CORE__DAGS_FOLDER=str(ROOT / "dags"),
+            AIRFLOW_CONN_PICTORY_DEFAULT=pictory.connection_json(),
+            AIRFLOW_VAR_PICTORY_PICTURES=str(tmp_path),
+            AIRFLOW_VAR_PICTORY_REFERENCE_IMAGE=pictory.reference_image_url,
+        )
+        submissions, polls = len(pictory.submissions), len(pictory.polls)
 
-    assert states == {"pictory_publish_cover": ["success"], covers: ["success", "success"]}
+    states = json.loads((tmp_path / "states.json").read_text())
+    assert states == {example: ["success"] for example in examples} | {covers: ["success", "success"]}
     pictures = [path.name for path in tmp_path.rglob("*.png")]
-    assert submissions == len(pictures) == 1 + 2 + 0
+    assert submissions == len(pictures) == 2 + 1 + 1 + 1 + 1 + 2 + 0
     assert {"rain.png", "tea.png"} < set(pictures)
     assert polls >= 2 * submissions  # before deferring, and by the trigger
-
-
-def test_every_other_example_dag_runs_in_dag_test(dags, tmp_path):
-    others = "pictory_batch", "pictory_reference_image", "pictory_submit_here_wait_there", "pictory_text_to_image"
-    states, submissions, _ = dags(*others, seconds=0)
-
-    assert states == {other: ["success"] for other in others}
-    assert submissions == len(list(tmp_path.rglob("*.png"))) == 2 + 1 + 1 + 1
