@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import time
 import uuid
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,7 @@ class SimulatedJob:
     :param fate: one of :data:`FATES`.
     :param seconds: how long it runs.
     :param missing_seconds: how long after its submission the API reports it as unknown.
+    :param take: its number among the jobs of the same request, each of which has another picture.
     """
 
     job_id: str
@@ -49,6 +52,7 @@ class SimulatedJob:
     created: float
     seconds: float
     credits: float
+    take: int = 1
     fate: str = "completed"
     missing_seconds: float = 0.0
     error_code: str = "IMAGE_GENERATION_FAILED"
@@ -96,6 +100,7 @@ class Account:
         self.settings = settings.fresh()
         self.ledger = Ledger(self.settings)
         self.planned: list[dict[str, Any]] = []
+        self._takes: Counter[str] = Counter()
 
     @property
     def credits_used(self) -> float:
@@ -117,6 +122,7 @@ class Account:
     def reset(self) -> None:
         """Forget every job, every charge and every setting."""
         self.jobs.clear()
+        self._takes.clear()
         self.ledger.clear()
         self.planned.clear()
         self.settings.update(settings.fresh())
@@ -158,12 +164,15 @@ class Account:
         is_paid = self.can_pay(known)
         if not is_paid:
             options |= {"fate": "failed", **INSUFFICIENT}
+        request = json.dumps(known, sort_keys=True)
+        self._takes[request] += 1
         job = SimulatedJob(
             job_id=str(uuid.uuid4()),
             image_id=str(uuid.uuid4()),
             body=known,
             created=self.clock(),
             credits=self.price(known) if is_paid else 0.0,
+            take=self._takes[request],
             **options,
         )
         self.jobs[job.job_id] = job

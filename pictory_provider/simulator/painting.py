@@ -31,9 +31,13 @@ def check_installed() -> None:
         )
 
 
-def paint(body: dict[str, Any], size: tuple[int, int], reference: bytes | None = None) -> bytes:
-    """Return a PNG of this size that shows prompt, model and style, on the reference image if there is one."""
-    return _paint(_Shown(body["prompt"], body["model"], body.get("style"), body["aspectRatio"]), size, reference)
+def paint(body: dict[str, Any], size: tuple[int, int], reference: bytes | None = None, take: int = 1) -> bytes:
+    """Return a PNG of this size that shows prompt, model and style, on the reference image if there is one.
+
+    :param take: the number of this picture among those of the same request, which have other colours.
+    """
+    shown = _Shown(body["prompt"], body["model"], body.get("style"), body["aspectRatio"], take)
+    return _paint(shown, size, reference)
 
 
 class _Shown(NamedTuple):
@@ -43,6 +47,13 @@ class _Shown(NamedTuple):
     model: str
     style: str | None
     aspect_ratio: str
+    take: int
+
+    @property
+    def label(self) -> str:
+        """What is written below the prompt."""
+        which = f"take {self.take}" if self.take > 1 else None
+        return " · ".join(filter(None, (self.model, self.style, self.aspect_ratio, which)))
 
 
 @lru_cache(256)  # a picture takes 0.1 s, and tests ask for the same ones again
@@ -50,10 +61,9 @@ def _paint(shown: _Shown, size: tuple[int, int], reference: bytes | None) -> byt
     from PIL import ImageDraw
 
     width, height = size
-    canvas = _on_reference(reference, size) if reference else _landscape(shown, size)
+    canvas = _on_reference(reference, size, shown.take) if reference else _landscape(shown, size)
     draw = ImageDraw.Draw(canvas, "RGBA")
-    origin = "from a reference image" if reference else None
-    label = " · ".join(filter(None, (*shown[1:], origin)))
+    label = f"{shown.label} · from a reference image" if reference else shown.label
     margin = width // 20
     text_font, label_font = _font(width // 28), _font(width // 44)
     columns = max(16, int((width - 4 * margin) / (width / 28 * 0.5)))
@@ -128,11 +138,12 @@ def as_kind(content: bytes, kind: str) -> bytes:
 
 
 def _landscape(shown: _Shown, size: tuple[int, int]) -> Image.Image:
-    """Return a sky, a sun and hills whose colours and lines depend on the request."""
+    """Return a sky, a sun and hills whose colours and lines depend on the request and the take."""
     from PIL import Image, ImageDraw
 
     width, height = size
-    seed = hashlib.sha256(f"{shown.prompt}{shown.model}{shown.style}".encode()).digest()
+    take = shown.take if shown.take > 1 else ""
+    seed = hashlib.sha256(f"{shown.prompt}{shown.model}{shown.style}{take}".encode()).digest()
     hue = seed[0] / 255
     top, low = _colour(hue, 0.6, 0.45), _colour(hue + 0.12, 0.45, 0.95)
     column = Image.new("RGB", (1, height))
@@ -151,14 +162,18 @@ def _landscape(shown: _Shown, size: tuple[int, int]) -> Image.Image:
     return canvas
 
 
-def _on_reference(reference: bytes, size: tuple[int, int]) -> Image.Image:
-    """Return the reference image, blurred so that any text in it does not interfere with the caption."""
+def _on_reference(reference: bytes, size: tuple[int, int], take: int) -> Image.Image:
+    """Return the reference image, blurred so that any text in it does not interfere with the caption.
+
+    Later takes are tinted.
+    """
     from PIL import Image, ImageFilter, ImageOps
 
     with Image.open(io.BytesIO(reference)) as found:
         fitted = ImageOps.fit(found.convert("RGB"), size)
     blurred = fitted.filter(ImageFilter.GaussianBlur(size[0] / 40))
-    return Image.blend(blurred, ImageOps.posterize(blurred, 3), 0.6)
+    first = Image.blend(blurred, ImageOps.posterize(blurred, 3), 0.6)
+    return first if take == 1 else Image.blend(first, Image.new("RGB", size, _colour(take / 6, 0.6, 0.8)), 0.25)
 
 
 def _colour(hue: float, saturation: float, value: float) -> tuple[int, int, int]:

@@ -308,7 +308,9 @@ class Simulator:
         if job is None or not self._endpoints.serves(job, request.query.get("Expires")):
             return reply(entry, refused(403, "AccessDenied"))
         if name not in self._pictures:
-            self._pictures[name] = await asyncio.to_thread(painting.paint, job.body, job.size, job.reference)
+            self._pictures[name] = await asyncio.to_thread(
+                painting.paint, job.body, job.size, job.reference, job.take
+            )
         content = self._pictures[name]
         if self.shapes["mark"] != "none":
             content = painting.marked(content, self.shapes["mark"])

@@ -160,6 +160,8 @@ def test_the_tab_of_a_plan_says_what_would_be_bought(gallery, seen_by, simulator
     assert "Plan: 2 of 2 to buy for 4 credits listed · 1 skipped" in frame.locator(".batch").inner_text()
     card = frame.locator(".card", has=frame.locator(".name:text-is('one')")).inner_text()
     assert "The plan for 1 picture: 1 to buy for 2 AI credits as listed" in card
+    assert frame.locator(".card.skipped").count() == 1
+    assert frame.locator(".none.failed").count() == 0, "a plan is no failure"
     assert len(simulator.submissions) == before
 
 

@@ -84,7 +84,7 @@ def memory():
 @pytest.fixture
 def fast(pictory, monkeypatch):
     """Return the local Pictory, over a connection that may ask often, with pictures that are painted once."""
-    monkeypatch.setattr(painting, "paint", lambda body, size, reference=None: batches.painted(size))
+    monkeypatch.setattr(painting, "paint", lambda body, size, *_: batches.painted(size))
     monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", pictory.connection_json(requests_per_second=500))
     return pictory
 

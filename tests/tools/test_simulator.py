@@ -200,6 +200,21 @@ def test_pictures_of_other_prompts_models_and_styles_differ(send):
     assert len(seen) == 4
 
 
+@pytest.mark.parametrize("has_reference", [False, True])
+def test_each_job_of_the_same_request_has_another_picture(send, pictory, has_reference):
+    """As a model draws another one each time: candidates, or a picture that is bought again."""
+
+    def picture():
+        body = {"referenceImageUrl": pictory.reference_image_url} if has_reference else {}
+        data = finished(send, submit(send, **body).json()["data"]["jobId"])["data"]
+        return requests.get(data["url"], timeout=10).content
+
+    pictures = [picture() for _ in range(4)]
+    assert len(set(pictures)) == 4
+    pictory.reset()
+    assert picture() == pictures[0]
+
+
 def finished(send, job_id):
     for _ in range(500):
         body = send("GET", f"/v1/jobs/{job_id}").json()

@@ -79,9 +79,11 @@ export function placeholder(item) {
     return el("div.none.working", {}, el("span.spinner", { "aria-hidden": "true" }), el("span", {}, item.summary),
       item.since ? el("span.age", { "data-since": item.since }, ago(item.since)) : null);
   }
-  if (item.state === "failed" || item.state === "skipped") {
-    const word = item.isNotBought ? "Not bought" : item.state === "failed" ? "No picture" : "Skipped";
-    return el("div.none.failed", {}, svg(SIGNS.failed), el("span", {}, word));
+  if (item.state === "failed") {
+    return el("div.none.failed", {}, svg(SIGNS.failed), el("span", {}, item.isNotBought ? "Not bought" : "No picture"));
+  }
+  if (item.state === "skipped") { // as a plan, or as a task whose branch is not taken: nothing is wrong
+    return el("div.none", {}, svg(SIGNS.picture), el("span", {}, "Skipped"));
   }
   if (item.state === "unread") {
     return el("div.none.unread", {}, svg(SIGNS.gone), el("span", {}, "Not read"));

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import sys
@@ -20,7 +19,6 @@ from pictory_provider.exceptions import PictoryJobFailed, PictoryRequestInvalid,
 from pictory_provider.media.xmp import TRAINED
 from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.services.redo import redo
-from pictory_provider.simulator import painting
 from pictory_provider.storage import copies as making
 from pictory_provider.storage.files import LocalFiles
 from tests.driver import Attempts, Runs
@@ -380,8 +378,6 @@ def test_redo_does_not_wait_for_the_writer_of_a_pipe(try_of, path):
 def test_an_attempt_that_ends_while_it_makes_copies_of_a_new_picture_is_continued_by_the_retry(
     pictory, try_of, path, monkeypatch, overwrite, place
 ):
-    paint, number = painting.paint, itertools.count()
-    monkeypatch.setattr(painting, "paint", lambda body, *args: paint({**body, "prompt": f"{next(number)}"}, *args))
     try_of("first")
 
     def end(*_, **__):
