@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The pictory_provider authors
-"""Thumbnails of saved pictures: one of the picture's copies, or one that the API server makes and keeps.
+"""Thumbnails of saved pictures: a light copy of the picture, or one that the API server makes and keeps.
 
 The server makes a thumbnail with Pillow, which the extra ``images`` installs. It keeps it in a folder of its own,
 by the digest of the picture, so that a picture with other bytes has another thumbnail. Without Pillow, and for a
-picture that Pillow cannot decode correctly, there is none.
+picture that Pillow cannot decode correctly, there is none; then any copy that is smaller than the picture is used.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ MOST_AT_ONCE = 2
 """Thumbnails that one process of the API server makes at the same time."""
 MOST_BYTES = 256 * 1024 * 1024
 """Bytes of the cache: some 13,000 thumbnails."""
+MOST_OF_A_COPY = 48 * 1024
+"""Bytes of a copy that is used although a thumbnail, of some 15 kB, could be made."""
 MOST_TRIED = 4
 """Copies that are tried, if those before cannot be shown."""
 MOST_REFUSED = 10_000

@@ -82,9 +82,7 @@ export function placeholder(item) {
   if (item.state === "failed") {
     return el("div.none.failed", {}, svg(SIGNS.failed), el("span", {}, item.isNotBought ? "Not bought" : "No picture"));
   }
-  if (item.state === "skipped") { // as a plan, or as a task whose branch is not taken: nothing is wrong
-    return el("div.none", {}, svg(SIGNS.picture), el("span", {}, "Skipped"));
-  }
+  if (item.state === "skipped") return el("div.none", {}, svg(SIGNS.picture), el("span", {}, "Skipped"));
   if (item.state === "unread") {
     return el("div.none.unread", {}, svg(SIGNS.gone), el("span", {}, "Not read"));
   }

@@ -163,6 +163,18 @@ def test_a_copy_as_wide_as_a_narrow_picture_is_large_enough(shown, tmp_path):
     assert sha256(shown.get().content) == narrow["sha256"]
 
 
+@pytest.mark.parametrize("has_pillow", [True, False])
+def test_a_heavy_copy_is_sent_only_if_no_thumbnail_can_be_made(shown, web, tmp_path, monkeypatch, has_pillow):
+    heavy = copy(tmp_path / "a.600.webp", picture(600, 375, "WEBP") + bytes(thumbnails.MOST_OF_A_COPY))
+    shown.record |= {"copies": [heavy], "size": 10**6}
+    (tmp_path / "a.png").write_bytes(picture() + bytes(10**6 - len(picture())))
+    shown.record["sha256"] = sha256((tmp_path / "a.png").read_bytes())
+    monkeypatch.setattr(thumbnails, "can_make", lambda: has_pillow)
+    reply = shown.get()
+    assert (sha256(reply.content) == heavy["sha256"]) == (not has_pillow)
+    assert size_of(reply.content)[0] == (320 if has_pillow else 600)
+
+
 @pytest.mark.parametrize("wrong", ["outside", "link", "missing", "digest", "size", "path", "kind", "no dict"])
 def test_a_copy_that_may_not_be_shown_is_replaced_by_a_thumbnail(shown, tmp_path, tmp_path_factory, wrong):
     outside = tmp_path_factory.mktemp("outside") / "secret.webp"
