@@ -59,7 +59,8 @@ SAVING = {
 }
 KILLED = -signal.SIGKILL
 IS_QUICK = bool(os.environ.get("PICTORY_QUICK"))
-"""Whether to kill tasks that save nothing only at lines that change files or bills, and not at all of 900 lines."""
+"""Whether to kill at one line of those that have the same files and bills. Otherwise tasks that save nothing are killed
+at all of 900 lines, the others at two lines of each such group."""
 
 
 class Files:
@@ -303,12 +304,13 @@ def lines_of(pictory: str, folder: Path, run: Callable[[Path], None]) -> list[tu
 
 
 def turning_points(lines: list[tuple[int, str, str]]) -> list[tuple[int, str]]:
-    """Return the first and the last line of each group that has the same files and bills.
+    """Return the first and the last line of each group that has the same files and bills; if quick, only the last.
 
-    A kill between two such lines has the same effect as a kill at either of them.
+    A kill at any line of a group has the same effect, because nothing but files and bills survives it.
     """
     alike = [list(group) for _, group in groupby(lines, key=lambda line: line[2])]
-    return sorted({number: line for group in alike for number, line, _ in (group[0], group[-1])}.items())
+    ends = [group[-1:] if IS_QUICK else (group[0], group[-1]) for group in alike]
+    return sorted({number: line for group in ends for number, line, _ in group}.items())
 
 
 def points_of_saving(pictory: str, folder: Path, kind: str) -> list[tuple[int, str]]:
