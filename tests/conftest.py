@@ -33,8 +33,8 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 
 
-WITH_AIRFLOW = ("demo", "faults", "system", "versions")
-"""The tiers that start a real Airflow, for all their tests."""
+WITH_AIRFLOW = ("browser", "demo", "faults", "system", "versions")
+"""The tiers that start a real Airflow."""
 
 
 def tier_of(nodeid):
@@ -51,7 +51,8 @@ def pytest_runtest_setup(item):
 def pytest_xdist_make_scheduler(config, log):
     """Run all tests of a tier that starts a real Airflow in one process, if several processes run tests.
 
-    Those of the browser are split by their files, most of which have an Airflow of their own. The groups of pytest-xdist 3.8 do not work with pytest 9.2, so a mark is not enough.
+    Those of the browser are split by their files, most of which have an Airflow of their own. The groups of
+    pytest-xdist 3.8 do not work with pytest 9.2, so a mark is not enough.
     """
     from xdist.scheduler import LoadScopeScheduling
 
