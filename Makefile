@@ -10,7 +10,7 @@
 # make test-newcomer     the quickstart, in an empty environment
 # make test-readers      a batch's folder and tables, with datasets, DuckDB, pandas, polars and others
 # make test-faults       the long runs: kills, lost replies, two triggerers
-# make test-faults-lines, test-faults-batches, test-faults-others      its three parts
+# make test-faults-lines, test-faults-batches, test-faults-races, test-faults-others      its parts
 # make test-distributed  200 pictures on Celery, Redis and PostgreSQL
 # make matrix            every supported Airflow
 # make live              check open questions at the real Pictory; asks before it buys a picture
@@ -32,7 +32,7 @@ IN_PARALLEL = --numprocesses $(shell $(PYTHON) -c 'import os; print(2 + os.cpu_c
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-pure test-browser test-newcomer test-readers test-faults test-faults-lines test-faults-batches test-faults-others test-distributed matrix live lint format docs site docs-update screenshots bench audit release clean
+.PHONY: help demo ui test test-pure test-browser test-newcomer test-readers test-faults test-faults-lines test-faults-batches test-faults-races test-faults-others test-distributed matrix live lint format docs site docs-update screenshots bench audit release clean
 
 help:
 	@sed -n '4,25s/^# \{0,1\}//p' Makefile
@@ -68,15 +68,16 @@ test-browser: .venv/.installed site
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group screenshots
 	@$(BIN)/python -m pytest --numprocesses 2 tests/browser
 
-# Three processes, because these tests mostly wait. The first one forks, so it must be single-threaded, and leaves the
+# Four processes, because these tests mostly wait. The first one forks, so it must be single-threaded, and leaves the
 # CPU to the others. Each of them has its own Airflow, and finally searches its files for the key.
 FORKS := tests/faults/test_every_line.py tests/faults/test_a_long_bad_day.py
 BATCHES := $(sort $(wildcard tests/faults/test_batches*.py tests/faults/test_kills*.py))
+RACES := $(addprefix tests/faults/test_,adoption.py short_jobs.py two_triggerers.py)
 CANARY := tests/faults/test_the_key_is_a_canary.py
 FAULTS = $(if $(QUICK),PICTORY_QUICK=1) $(BIN)/python -m pytest $(if $(QUICK),--deselect=tests/faults/test_batches_on_bad_days.py)
 
 test-faults: .venv/.installed
-	@$(MAKE) --no-print-directory --keep-going --jobs 3 $(if $(filter output-sync,$(.FEATURES)),--output-sync) test-faults-lines test-faults-batches test-faults-others
+	@$(MAKE) --no-print-directory --keep-going --jobs 4 $(if $(filter output-sync,$(.FEATURES)),--output-sync) test-faults-lines test-faults-batches test-faults-races test-faults-others
 
 test-faults-lines: .venv/.installed
 	@nice env $(FAULTS) $(FORKS)
@@ -84,8 +85,11 @@ test-faults-lines: .venv/.installed
 test-faults-batches: .venv/.installed
 	@$(FAULTS) $(BATCHES) $(CANARY)
 
+test-faults-races: .venv/.installed
+	@$(FAULTS) $(RACES) $(CANARY)
+
 test-faults-others: .venv/.installed
-	@$(FAULTS) tests/faults $(addprefix --ignore=,$(FORKS) $(BATCHES))
+	@$(FAULTS) tests/faults $(addprefix --ignore=,$(FORKS) $(BATCHES) $(RACES))
 	@PICTORY_EXAMPLES=1000 $(BIN)/python -m pytest tests/pure/core/test_limits_hold.py
 
 # PICTURES=40: this number instead of 200
