@@ -120,7 +120,8 @@ class PictureTarget:
         for problem in refused.values():
             raise refused_path(self.path, problem)
         there = ExistingImage(self.path, sidecar=self._last_read(), copies=self.copies.sizes(copies))
-        if name := there.in_the_way(copies, overwrite=overwrite):
+        name = there.in_the_way(copies, overwrite=overwrite)
+        if name and not self._has_changed():  # by another task, which may have saved its picture and this copy
             raise refused_copy(self.beside(name).path, is_file=there.copies[name] is not None)
         return warning_of_kind([self.name])
 
@@ -429,6 +430,11 @@ class PictureTarget:
         found = Saved(image_record(job, self.path, saved, mark_ai_generated=mark_ai_generated), saved)
         return self.make_copies(found, overwrite=overwrite, mark_ai_generated=mark_ai_generated, log=log)
 
+    def _has_changed(self) -> bool:
+        """Whether the sidecar is not the one that was last read or written. Then no intent can be written."""
+        now = self._sidecar.read()
+        return (now.data if now else None) != self.last_sidecar
+
     def _last_read(self) -> Sidecar | None:
         """Return the sidecar that was last read or written; ``None`` for no sidecar that can be read."""
         with suppress(Unreadable):
@@ -608,8 +614,9 @@ def read_existing(
 
     :param target: of the picture.
     :param read: returns the content of the sidecar; ``None`` for no sidecar.
-    :param size: of the picture, in bytes; ``None`` for no picture.
+    :param size: of the picture before the sidecar is read, in bytes; ``None`` for no picture.
     :param length: of the sidecar, in bytes; ``None`` if it is unknown.
+    :raises RequestInvalid: if a folder has meanwhile taken the picture's name.
     :raises StorageFailed: if the sidecar, or a picture that has to be identified by its digest, cannot be read.
     """
     try:
@@ -624,9 +631,12 @@ def read_existing(
     if content is None:
         return ExistingImage(target.path, size=size)
     try:
-        sidecar = Sidecar.from_json(content).as_saved(size, target.digest)
+        sidecar = Sidecar.from_json(content)
     except Unreadable as error:
         return ExistingImage(target.path, problem=str(error), size=size)
+    if sidecar.saved and sidecar.saved.size != size:
+        size = target.size()  # another task may have saved its picture since
+    sidecar = sidecar.as_saved(size, target.digest)
     return ExistingImage(target.path, sidecar=sidecar, size=size)
 
 

@@ -40,9 +40,10 @@ def main() -> None:
         try:
             operator.execute({"ti": ti, "task_state_store": StateStore()})
         except Exception as error:
-            print(type(error).__name__, file=answers, flush=True)
+            end = type(error).__name__, str(error)
         else:
-            print("saved", file=answers, flush=True)
+            end = "saved", ""
+        print(json.dumps(end), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def test_two_processes_that_begin_at_the_same_moment_buy_one_picture(pictory, ra
             process.stdin.write(json.dumps(task | {"kind": kind}) + "\n")
         for process in processes:
             process.stdin.flush()
-        ends.append([process.stdout.readline().strip() for process in processes])
-    assert {end for both in ends for end in both} <= MAY_END, ends
+        ends.append([json.loads(process.stdout.readline()) for process in processes])
+    assert {name for both in ends for name, _ in both} <= MAY_END, ends
     assert set(billed(pictory).values()) <= {1}, (billed(pictory), ends)
     assert len(billed(pictory)) >= ROUNDS / 4, ends  # sometimes each sees the other, and neither buys

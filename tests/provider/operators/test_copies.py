@@ -15,7 +15,12 @@ import pytest
 from airflow.sdk import Asset
 from PIL import Image
 
-from pictory_provider.exceptions import PictoryJobFailed, PictoryRequestInvalid, PictoryStorageFailed
+from pictory_provider.exceptions import (
+    PictoryJobFailed,
+    PictoryRequestInvalid,
+    PictoryStorageFailed,
+    PictoryUnavailable,
+)
 from pictory_provider.media.xmp import TRAINED
 from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.services.redo import redo
@@ -371,6 +376,24 @@ def test_redo_does_not_wait_for_the_writer_of_a_pipe(try_of, path):
     redo(str(path))
     assert path.with_name("a.jpg").is_fifo()
     assert path.with_name("a.v1.64.webp").exists()
+
+
+def test_a_copy_that_another_task_has_made_since_the_path_was_looked_at_is_not_in_the_way(
+    pictory, try_of, path, monkeypatch
+):
+    sizes, theirs = making.CopyFiles.sizes, []
+
+    def after_another(self, specs):
+        if not theirs:
+            theirs.append(None)
+            theirs[0] = try_of("second")
+        return sizes(self, specs)
+
+    monkeypatch.setattr(making.CopyFiles, "sizes", after_another)
+    with pytest.raises(PictoryUnavailable):
+        try_of("first")
+    assert try_of("first")["copies"] == theirs[0]["copies"]
+    assert billed(pictory) == {PROMPT: 1}
 
 
 @pytest.mark.parametrize("overwrite", [True, "changed"])

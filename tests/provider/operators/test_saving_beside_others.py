@@ -33,6 +33,7 @@ from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.services.state import SubmissionState
 from pictory_provider.storage import files
 from pictory_provider.storage.pictures import PictureTarget
+from pictory_provider.storage.target import Target
 from tests.provider.operators.test_saving import PROMPT, beside, digest, jobs, path, saving, try_of  # noqa: F401
 from tests.stand_ins import StateStore, TaskInstance, says
 
@@ -102,6 +103,23 @@ def test_a_retry_whose_job_has_failed_since_reuses_the_existing_picture(pictory,
     if try_of.has_store:
         assert try_of()["job_id"] == theirs["job_id"]
     assert (len(jobs(pictory)), beside(path)["job_id"]) == (2, theirs["job_id"])
+
+
+def test_a_picture_that_is_saved_between_the_looks_at_it_and_at_its_sidecar_is_reused(
+    pictory, try_of, path, monkeypatch
+):
+    size, theirs = Target.size, []
+
+    def then_saved_by_another(self):
+        before = size(self)
+        if not theirs:
+            theirs.append(None)
+            theirs[0] = try_of("second")
+        return before
+
+    monkeypatch.setattr(Target, "size", then_saved_by_another)
+    assert try_of()["sha256"] == theirs[0]["sha256"] == digest(path)
+    assert len(jobs(pictory)) == 1
 
 
 def test_an_intent_is_written_only_over_what_was_read(pictory, try_of, path, monkeypatch):
