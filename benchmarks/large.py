@@ -25,7 +25,7 @@ from functools import cache
 from pictory_provider.simulator import __main__, painting
 paint = painting.paint
 once = cache(lambda size: paint({"prompt": "One of many", "model": "m", "aspectRatio": "1:1"}, size))
-painting.paint = lambda body, size, reference=None: once(size)
+painting.paint = lambda body, size, *_: once(size)
 __main__.main()
 """
 

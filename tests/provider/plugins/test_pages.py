@@ -229,7 +229,9 @@ def test_the_usage_is_the_accounts_and_has_no_secret(pictory, hook, usage, monke
 def test_the_usage_is_requested_once_a_minute(pictory, usage):
     before = len(pictory.requests)
     assert usage.get("pictory_default") == usage.get("pictory_default")
-    assert len(pictory.requests) - before == 2
+    asked = [(request.path, *request.query.items()) for request in pictory.requests[before:]]
+    assert {"/v1/quota", "/v1/aicredits/usage"} == {path for path, *_ in asked}
+    assert len(asked) == len(set(asked)), "on the first of a month, the ledger of the month before is read too"
 
 
 def test_no_thread_waits_for_the_request_of_another(pictory, usage, monkeypatch):
