@@ -2,7 +2,7 @@
 # Copyright The pictory_provider authors
 """Compare the tab *Pictures* with that of an earlier commit: bytes and seconds of a page, CPU and memory.
 
-``python -m benchmarks.gallery 086324d`` shows 50 saved PNG files of 1.2 MB and more in a real Airflow, in a
+``python -m benchmarks.gallery 6e2db77`` shows 50 saved PNG files of 1.2 MB and more in a real Airflow, in a
 Chromium whose network has 20 Mbit/s, and scrolls to the end: with an empty cache of the browser and of the server,
 and a second time. It also requests one file of 40 MiB 120 times at once.
 """
