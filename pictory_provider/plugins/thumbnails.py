@@ -4,7 +4,7 @@
 
 The server makes a thumbnail with Pillow, which the extra ``images`` installs. It keeps it in a folder of its own,
 by the digest of the picture, so that a picture with other bytes has another thumbnail. Without Pillow, and for a
-picture that Pillow cannot decode correctly, there is none; then any copy that is smaller than the picture is used.
+picture that Pillow cannot decode correctly, there is none; without Pillow a heavier copy is used, too.
 """
 
 from __future__ import annotations

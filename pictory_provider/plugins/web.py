@@ -320,23 +320,18 @@ def existing_thumbnail(
     if has_cached(request, etag):
         return Response(status_code=304, headers=headers_of(etag))
     for copy in thumbnails.copies_of(record, claim):
-        if copy.size > thumbnails.MOST_OF_A_COPY and can_make_thumbnail(claim):
+        if copy.size > thumbnails.MOST_OF_A_COPY and thumbnails.can_make():
             break  # the others have more bytes
         with suppress(saved_files.NotShown):
             saved_files.locate(copy.path, allowed())
             return picture(request, copy, with_avif=saved_files.AVIF in request.headers.get("accept", ""))
-    if not can_make_thumbnail(claim):
+    if not thumbnails.can_make() or maker.is_refused(claim.sha256):
         return picture(request, claim)
     data = thumbnail_cache().get(claim.sha256)
     if data is None:
         return claim
     saved_files.check_picture(claim, allowed())
     return thumbnail_reply(claim, data)
-
-
-def can_make_thumbnail(claim: saved_files.Claim) -> bool:
-    """Whether this process can make a thumbnail, and has not tried in vain to decode this picture."""
-    return thumbnails.can_make() and not maker.is_refused(claim.sha256)
 
 
 def thumbnail_reply(claim: saved_files.Claim, data: bytes) -> Response:

@@ -74,9 +74,7 @@ def run(airflow):
 def test_the_texts_of_an_error_are_visible_without_scrolling(airflow, page, run, task_id):
     page.goto(f"{airflow.url}/dags/browser_errors/runs/{run}/tasks/{task_id}?try_number=1")
     page.get_by_text(TEXTS[task_id][0], exact=False).first.wait_for()
-    with suppress(
-        playwright.Error
-    ):  # what cannot be seen is named below; the page scrolls to the end of the log first
+    with suppress(playwright.Error):  # the page scrolls first; what cannot be seen after all is named below
         page.wait_for_function(f"texts => texts.every({IN_VIEW})", arg=TEXTS[task_id])
     if os.environ.get("PICTORY_SCREENSHOTS"):
         for path, neutral in ((str(ROOT), "/opt/airflow"), (sys.base_prefix, "/usr")):

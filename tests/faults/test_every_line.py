@@ -27,8 +27,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from airflow.providers.common.compat.sdk import AirflowFailException
-from airflow.sdk.lineage import get_hook_lineage_collector
+from airflow.providers.common.compat.sdk import AirflowFailException, get_hook_lineage_collector
 from PIL import Image
 
 import pictory_provider
