@@ -58,7 +58,7 @@ SAVING = {
 }
 KILLED = -signal.SIGKILL
 IS_QUICK = bool(os.environ.get("PICTORY_QUICK"))
-"""Whether to kill at one line of those that have the same files and bills. Otherwise tasks that save nothing are killed
+"""Whether to kill at one line of those that leave the same behind. Otherwise tasks that save nothing are killed
 at all of 900 lines, the others at two lines of each such group."""
 
 
@@ -272,17 +272,21 @@ def import_what_is_used(pictory: str, folder: Path, run: Callable[[Path], None])
 
 
 def lines_of(pictory: str, folder: Path, run: Callable[[Path], None]) -> list[tuple[int, str, str]]:
-    """Return each line of this package that an attempt runs: number, location, and a digest of files and bills."""
+    """Return each line of this package that an attempt runs: number, location, and a digest of files, bills and uploads."""
     import_what_is_used(pictory, folder.with_name("imports"), run)
     folder.mkdir()
     lines = folder.with_name("lines")
     simulator = HTTPConnection(urlsplit(pictory).netloc, timeout=10)  # one connection for thousands of questions
 
+    def ask(what: str) -> Any:
+        simulator.request("GET", f"/_simulator/{what}")
+        return json.load(simulator.getresponse())
+
     def digest_of_state() -> str:
         files = sorted(file for file in folder.rglob("*") if file.is_file())
         digest = hashlib.sha256(repr([(str(file), file.read_bytes()) for file in files]).encode())
-        simulator.request("GET", "/_simulator/state")
-        return f"{digest.hexdigest()} {len(json.load(simulator.getresponse())['jobs'])}"
+        sent = sum(request["method"] == "PUT" for request in ask("requests"))
+        return f"{digest.hexdigest()} {len(ask('state')['jobs'])} {sent}"
 
     def note(frame: Any, event: str, _: Any) -> Any:
         if not frame.f_code.co_filename.startswith(PACKAGE):
@@ -303,9 +307,9 @@ def lines_of(pictory: str, folder: Path, run: Callable[[Path], None]) -> list[tu
 
 
 def turning_points(lines: list[tuple[int, str, str]]) -> list[tuple[int, str]]:
-    """Return the first and the last line of each group that has the same files and bills; if quick, only the last.
+    """Return the first and the last line of each group of lines with the same digest; if quick, only the last.
 
-    A kill at any line of a group has the same effect, because nothing but files and bills survives it.
+    A kill at any line of a group has the same effect, because nothing but files, bills and uploads survives it.
     """
     alike = [list(group) for _, group in groupby(lines, key=lambda line: line[2])]
     ends = [group[-1:] if IS_QUICK else (group[0], group[-1]) for group in alike]
