@@ -184,6 +184,7 @@ class Folder:
         :param known: returns a sidecar by its picture's name, with its version in object storage. One that is
             still of this version is not read.
         :param copies: returns the names of a picture's copies by its own.
+        :raises RequestInvalid: as :func:`~pictory_provider.storage.pictures.read_existing`.
         :raises StorageFailed: if it cannot be read.
         """
         pictures = {name: name + SIDECAR_SUFFIX for name in names}

@@ -13,6 +13,7 @@ from pictory_provider.operators.pictory import GenerateImageOperator
 from pictory_provider.services.batch.state import BatchRecord
 from pictory_provider.services.state import SubmissionState
 from pictory_provider.storage.pictures import PictureTarget
+from pictory_provider.storage.target import Target
 from tests.driver import Attempts
 from tests.provider.batches import Tries, billed
 from tests.stand_ins import says
@@ -48,6 +49,7 @@ STEPS = {
     "the batch is about to write its header": (BatchRecord, "write", "before"),
     "the batch has written its header": (BatchRecord, "write", "after"),
     "the batch has looked once more": (BatchRecord, "check_unchanged", "after"),
+    "the task has looked at the picture and not at its sidecar": (Target, "size", "after"),
     "the task has looked": (SubmissionState, "existing_image", "after"),
     "the task is about to write its intent": (PictureTarget, "announce", "before"),
     "the task has written its intent": (PictureTarget, "announce", "after"),
