@@ -89,7 +89,7 @@ test-faults-races: .venv/.installed
 	@$(FAULTS) $(RACES) $(CANARY)
 
 test-faults-others: .venv/.installed
-	@$(FAULTS) tests/faults $(addprefix --ignore=,$(FORKS) $(BATCHES) $(RACES))
+	@$(FAULTS) tests/faults tests/demo/test_real_demo.py $(addprefix --ignore=,$(FORKS) $(BATCHES) $(RACES))
 	@PICTORY_EXAMPLES=1000 $(BIN)/python -m pytest tests/pure/core/test_limits_hold.py
 
 # PICTURES=40: this number instead of 200

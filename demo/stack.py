@@ -31,6 +31,7 @@ COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 _SERVE_LOGS = ("scheduler", "triggerer", "celery worker")
 HOST = "127.0.0.1"
 _HEALTHY_WITHIN = 180.0
+_ENDED = "success", "failed"
 _GRACE = 3.0
 _SQLITE = "config/pictory_sqlite.py", "ARGUMENTS = {'timeout': 120}  # seconds to wait for a lock\n"
 """A module that the private Airflow imports from its folder ``config``."""
@@ -218,16 +219,16 @@ class AirflowStack:
         for _ in self.until(timeout):
             state = self.run_state(dag_id, run_id)
             yield {_name(task): task["state"] or "waiting" for task in self.tasks(dag_id, run_id)}
-            if state in ("success", "failed"):
+            if state in _ENDED:
                 return
         raise StackError(f"{dag_id} {run_id} did not end in {timeout:.0f} s")
 
     def finish(self, dag_id: str, run_id: str, *, timeout: float = 300) -> dict[str, str]:
         """Wait until a run has ended and return the states of its tasks."""
-        states: dict[str, str] = {}
-        for states in self.watch(dag_id, run_id, timeout=timeout):  # noqa: B007  the last one counts
-            pass
-        return states
+        for _ in self.until(timeout):
+            if self.run_state(dag_id, run_id) in _ENDED:
+                return {_name(task): task["state"] or "waiting" for task in self.tasks(dag_id, run_id)}
+        raise StackError(f"{dag_id} {run_id} did not end in {timeout:.0f} s")
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """Return one XCom value."""

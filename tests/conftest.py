@@ -14,7 +14,7 @@ from contextlib import suppress
 import hypothesis
 import pytest
 
-EXAMPLES = int(os.environ.get("PICTORY_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("PICTORY_EXAMPLES", "25"))
 hypothesis.settings.register_profile("pictory", deadline=None, max_examples=EXAMPLES)  # the machine may be busy
 hypothesis.settings.load_profile("pictory")
 
@@ -23,17 +23,19 @@ if os.environ.get("PICTORY_WITHOUT_AIRFLOW"):
 
 for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
     del os.environ[name]
-# With these variables every connection reads a certificate file, which takes 20 ms.
-for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-    if found := os.environ.pop(name, None):
-        os.environ.setdefault("PIP_CERT", found)  # for the tests that install something
+# With these variables every process and many a connection reads a certificate file, which takes 20 ms.
+CERTIFICATES = {
+    name: os.environ.pop(name)
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+    if name in os.environ
+}
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 
 
-WITH_AIRFLOW = ("browser", "demo", "faults", "system", "versions")
+WITH_AIRFLOW = ("browser", "faults", "system", "versions")
 """The tiers that start a real Airflow."""
 
 
@@ -64,6 +66,12 @@ def pytest_xdist_make_scheduler(config, log):
             return tier if tier in WITH_AIRFLOW else nodeid
 
     return OneAirflow(config, log)
+
+
+@pytest.fixture(scope="session")
+def installing():
+    """Return the environment for programs that install packages."""
+    return os.environ | CERTIFICATES
 
 
 @pytest.fixture

@@ -36,9 +36,11 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def env(folder):
+def env(folder, installing):
     """Return the environment of a newcomer: an empty Python environment, and wrappers for pip and airflow."""
-    subprocess.run([UV, "build", "--quiet", "--wheel", "--out-dir", folder / "dist", ROOT], check=True)
+    subprocess.run(
+        [UV, "build", "--quiet", "--wheel", "--out-dir", folder / "dist", ROOT], env=installing, check=True
+    )
     subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
     (wheel,) = (folder / "dist").glob("*.whl")
     programs = folder / "bin"
@@ -52,7 +54,7 @@ def env(folder):
     for name, program in shims.items():
         (programs / name).write_text(f"#!/bin/sh\n{program}\n")
         (programs / name).chmod(0o755)
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHON"))}
+    own = {name: value for name, value in installing.items() if not name.startswith(("AIRFLOW", "PYTHON"))}
     url = f"http://127.0.0.1:{(port := free_port())}"
     return own | {
         "PATH": os.pathsep.join([str(programs), str(folder / "venv" / "bin"), os.environ["PATH"]]),

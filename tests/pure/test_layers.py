@@ -7,7 +7,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 
-from tests.tools.layers import FILES, MODULES, PACKAGE, PICTURE, ROOT, arrows, folders, imports, svg
+from tests.tools.layers import FILES, MODULES, PACKAGE, PICTURE, ROOT, arrows, folders, imports, nodes, svg
 
 
 def test_no_module_imports_more_than_fifteen_others_of_the_package():
@@ -33,7 +33,7 @@ def test_json_of_others_is_read_in_one_place():
     readers = {
         str(file.relative_to(PACKAGE))
         for file in FILES
-        for node in ast.walk(ast.parse(file.read_text()))
+        for node in nodes(file)
         if isinstance(node, ast.Attribute)
         and (node.attr in ("JSONDecoder", "raw_decode") or ast.unparse(node) in ("json.loads", "json.load"))
     }

@@ -47,13 +47,14 @@ ROWS, ALIKE = 25_000, 24_000
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory):
+def python(tmp_path_factory, installing):
     """Return the Python of an environment with other programs, but without this project."""
     folder = tmp_path_factory.mktemp("readers")
     uv, python = Path(sys.executable).with_name("uv"), folder / "venv" / "bin" / "python"
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
     pinned = ("--constraint", ROOT / "constraints.txt")
-    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *pinned, *READERS], check=True)
+    install = [uv, "pip", "install", "--quiet", "--python", python, *pinned, *READERS]
+    subprocess.run(install, env=installing, check=True)
     return python
 
 

@@ -13,6 +13,7 @@ import re
 import sys
 import textwrap
 import tomllib
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,9 +38,15 @@ def module_of(file: Path) -> str:
 MODULES = {module_of(file): file for file in FILES}
 
 
+@cache
+def nodes(file: Path) -> tuple[ast.AST, ...]:
+    """Return the nodes of a file's syntax tree, the module itself first."""
+    return tuple(ast.walk(ast.parse(file.read_text())))
+
+
 def imports(file: Path) -> Iterator[str]:
     """Yield the modules of this package that a module imports."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in nodes(file):
         if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("pictory_provider."):
             assert node.level == 0, f"{file}: a relative import"
             base = str(node.module).removeprefix("pictory_provider").removeprefix(".")
@@ -80,7 +87,9 @@ def summary_of(folder: str) -> str:
     """Return the first line of a folder's docstring, without the names of modules in it."""
     path = PACKAGE / folder.replace(".", "/")
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    line = (ast.get_docstring(ast.parse(file.read_text())) or "").splitlines()[0]
+    module = nodes(file)[0]
+    assert isinstance(module, ast.Module)
+    line = (ast.get_docstring(module) or "").splitlines()[0]
     return re.sub(r":\w+:`~?pictory_provider\.([\w.]+)`", r"\1", line).replace("``", "")
 
 

@@ -229,7 +229,7 @@ def is_noticed(change: Change, tree: Path) -> bool:
         "no:randomly",
         *tests_of(change.module),
     ]
-    env = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    env = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "PICTORY_EXAMPLES": "100"}
     try:
         done = subprocess.run(command, cwd=tree, env=env, capture_output=True, check=False, timeout=PATIENCE)
     except subprocess.TimeoutExpired:

@@ -7,14 +7,12 @@ from __future__ import annotations
 import ast
 import re
 from itertools import pairwise
-from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pictory_provider.api.text import WIDTH, counted, type_of, urls, wrap_sentences
-
-PACKAGE = Path(__file__).resolve().parents[3] / "pictory_provider"
+from tests.tools.layers import FILES, nodes
 
 
 def test_each_sentence_has_a_line():
@@ -82,10 +80,10 @@ COUNTED = r"(more )?(rows|pictures|jobs|bytes|cells|columns|warnings|characters|
 def test_no_text_of_ours_counts_one_rows():
     """What is counted goes through ``counted``, unless it is a constant or never less than two."""
     found = []
-    for file in sorted(PACKAGE.rglob("*.py")):
+    for file in FILES:
         if "simulator" in file.parts:
             continue
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in nodes(file):
             if isinstance(node, ast.Constant) and re.search(rf"%[sd] {COUNTED}", str(node.value)):
                 found.append((file.name, node.value))
             for number, text in pairwise(getattr(node, "values", [])) if isinstance(node, ast.JoinedStr) else ():
@@ -110,10 +108,9 @@ NEVER_ONE = (
 def test_no_text_of_ours_ends_a_url_with_punctuation():
     """Airflow's log makes a link of it, the full stop included."""
     found = []
-    for file in PACKAGE.rglob("*.py"):
-        tree = ast.parse(file.read_text())
-        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-        for node in ast.walk(tree):
+    for file in FILES:
+        docstrings = {id(node.value) for node in nodes(file) if isinstance(node, ast.Expr)}
+        for node in nodes(file):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
                 found += [
                     (file.name, url)

@@ -240,7 +240,7 @@ sizes = st.integers(1, 120)
 answers = st.lists(st.sampled_from(ANSWERS), max_size=60)
 ends = st.lists(st.sampled_from(ENDS), max_size=60)
 deaths = st.lists(st.integers(0, 260), min_size=1, max_size=4)
-slow = settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+slow = settings(max_examples=settings.default.max_examples // 3, suppress_health_check=[HealthCheck.too_slow])
 
 
 @slow
