@@ -651,17 +651,29 @@ def test_a_wrong_command_line_ends_with_2(run):
     assert run("chekc")[0] == 2
 
 
+RUN_ALL = """
+import contextlib, sys
+from pictory_provider.__main__ import main
+for command in sys.argv[1:]:
+    sys.argv = ["pictory_provider", command]
+    with contextlib.suppress(SystemExit):
+        main()
+    print(command, "has ended")
+"""
+
+
 def test_no_command_prints_the_key(pictory):
-    for line in (["check"], ["gallery"], ["ledger"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "pictory_provider", *line],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=os.environ | {"AIRFLOW_CONN_PICTORY_DEFAULT": pictory.connection_json()},
-        )
-        assert done.returncode in (0, 1), done.stderr
-        assert pictory.api_key not in done.stdout + done.stderr
+    commands = ("check", "gallery", "ledger")
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_ALL, *commands],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"AIRFLOW_CONN_PICTORY_DEFAULT": pictory.connection_json()},
+    )
+    assert all(f"{command} has ended" in done.stdout for command in commands)
+    assert {"/v1/quota", "/v1/aistudio/images", "/v1/aicredits/usage"} <= {r.path for r in pictory.requests}
+    assert pictory.api_key not in done.stdout + done.stderr
 
 
 def test_airflow_finds_the_commands_by_their_name():

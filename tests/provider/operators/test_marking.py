@@ -103,7 +103,7 @@ def serve():
 
         server = HTTPServer(("127.0.0.1", 0), Host)
         servers.append(server)
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         return f"http://127.0.0.1:{server.server_port}/a.png"
 
     yield start

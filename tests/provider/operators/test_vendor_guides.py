@@ -120,7 +120,7 @@ def vendor(monkeypatch):
     api.storage, api.jobs, storage.signed, storage.files = storage, {}, {}, {}
     for server in (api, storage):
         server.url = f"http://127.0.0.1:{server.server_address[1]}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     connection = {"conn_type": "pictory", "host": f"{api.url}/pictoryapis", "password": KEY}
     monkeypatch.setenv("AIRFLOW_CONN_PICTORY_DEFAULT", json.dumps(connection))
     yield api
