@@ -24,6 +24,7 @@ RELEASES = {"3.1.8": "2026-03-20", "3.2.2": "2026-06-05", "3.3.2": "2026-09-24",
 releases break with newer dependencies."""
 OF_MAKE_TEST = "3.3.2"
 """The release for ``make test``, which tests all components."""
+RUNNING = "{}.{}".format(*sys.version_info)
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 NEVER_RUN = ("3.14",)
 """Those of them for which only wheels were found, so the package has no classifier for them."""
@@ -42,8 +43,9 @@ WITH_COMPONENTS = ("tests/faults/test_adoption.py",)
 """These run with a real Airflow in each environment."""
 OF_LIBRARIES = ("client/test_client.py", "client/test_faults_of_libraries.py", "client/test_shared.py")
 """These depend on HTTP libraries and not on Airflow, and run only with the oldest dependencies."""
+OF_PYTHON = "tests/pure"
+"""These need only the standard library. With ``--quick`` they run only with another Python than this one."""
 OF_DECISIONS = (
-    "tests/pure",
     "tests/provider/services",
     "tests/provider/operators/test_batch_candidates.py",
     "tests/provider/operators/test_batch_copies.py",
@@ -144,12 +146,11 @@ def available(wanted: Environment, wheel: Path, folder: Path) -> Environment:
             uv("pip", "compile", *wanted.as_of, *only_wheels, "--output-file", file.with_suffix(".txt"), file)
         except subprocess.CalledProcessError as error:
             raise SystemExit(f"{wanted.name} cannot be installed:\n{error.stderr}") from None
-        running = "{}.{}".format(*sys.version_info)
         print(
             f"Python {wanted.python} is not on this machine: all dependencies of Airflow {wanted.airflow} have wheels "
-            f"for it, and Python {running} is used instead."
+            f"for it, and Python {RUNNING} is used instead."
         )
-        return Environment(wanted.airflow, running, wanted.floors)
+        return Environment(wanted.airflow, RUNNING, wanted.floors)
     return wanted
 
 
@@ -205,6 +206,8 @@ def tests(environment: Environment, python: Path, folder: Path, *, is_quick: boo
     left_out = [] if environment.floors else [f"tests/provider/{name}" for name in OF_LIBRARIES]
     if is_quick and not environment.floors:
         left_out += OF_DECISIONS
+    if is_quick and environment.python == RUNNING:
+        left_out.append(OF_PYTHON)
     is_newest = environment.airflow == list(RELEASES)[-1]
     is_between = not environment.floors and not is_newest
     chosen = [
