@@ -60,23 +60,15 @@ def seen_by(gallery, open_page):
 
 
 def pictures_of(page):
-    """Return the frame of the plugin's page, once it is loaded: within Airflow's UI, or the only one."""
-    is_alone = "/pictory/" in page.url
-    (page if is_alone else page.frame_locator("iframe[title=Pictures]")).locator(
-        "#main:not([aria-busy])"
-    ).wait_for()
+    """Return the frame of the plugin's page, once it is loaded."""
+    frame = page.frame_locator("iframe[title=Pictures]")
+    frame.locator("#main:not([aria-busy])").wait_for()
     return page.frames[-1]
 
 
 def tab(gallery, run_id, task=""):
     path = f"/tasks/{task}/plugin/pictory-task" if task else "/plugin/pictory-run"
     return f"{gallery.url}/dags/{DAG}/runs/{quote(run_id, safe='')}{path}"
-
-
-def address_of(gallery, dag, run_id, task=""):
-    """Return the address of a plugin's page without Airflow's UI, which takes seconds to start."""
-    run = f"{dag}/{quote(run_id, safe='')}"
-    return f"{gallery.url}/pictory/{f'task/{run}/{task}/-1' if task else f'run/{run}'}"
 
 
 def test_two_clicks_lead_from_the_list_of_dags_to_the_pictures_their_batch_and_their_credits(
@@ -106,7 +98,7 @@ def test_two_clicks_lead_from_the_list_of_dags_to_the_pictures_their_batch_and_t
 
 def test_each_picture_has_its_prompt_and_price_and_a_failed_one_its_reason(gallery, seen_by, run):
     page = seen_by()
-    page.goto(address_of(gallery, DAG, run))
+    page.goto(tab(gallery, run))
     frame = pictures_of(page)
 
     def card(task):
@@ -223,7 +215,7 @@ def test_the_command_that_buys_another_picture_can_be_copied_and_is_safe_in_a_sh
 
     page = seen_by()
     page.route("**/xcomEntries/image?**", edited)
-    page.goto(address_of(gallery, DAG, run, "covers.first"))
+    page.goto(tab(gallery, run, "covers.first"))
     frame = pictures_of(page)
     frame.locator(".open").first.click()
     dialog = frame.locator("dialog[open]")
@@ -301,10 +293,12 @@ def busy_batch(gallery):
 )
 @pytest.mark.parametrize("is_task", [False, True])
 def test_one_poll_of_a_tab_sends_at_most_two_requests(gallery, seen_by, request, dag, of, requested, is_task):
-    run_id = request.getfixturevalue(of)
+    run_id = quote(request.getfixturevalue(of), safe="")
     page = seen_by()
     page.add_init_script(COUNT)
-    page.goto(address_of(gallery, dag, run_id, "drawn" if is_task else ""))
+    page.goto(
+        f"{gallery.url}/pictory/{'task' if is_task else 'run'}/{dag}/{run_id}{'/drawn/-1' if is_task else ''}"
+    )
     page.wait_for_function("() => window.polls.length > 0")
     urls = []
     page.on("request", lambda each: urls.append(each.url))
@@ -321,7 +315,7 @@ def test_a_card_loads_a_thumbnail_and_the_enlarged_picture_is_the_original(galle
     page = seen_by()
     urls = []
     page.on("request", lambda request: urls.append(request.url))
-    page.goto(address_of(gallery, DAG, run, "covers.first"))
+    page.goto(tab(gallery, run, "covers.first"))
     frame = pictures_of(page)
     frame.locator(".shot.seen img").wait_for()
     path = file_of(gallery, run)
@@ -343,7 +337,7 @@ def test_a_card_loads_the_copy_that_its_task_has_made(gallery, seen_by):
     assert set(gallery.finish("browser_copies", run_id).values()) == {"success"}
     page = seen_by()
     with page.expect_response(re.compile("/pictory/thumbnail/")) as waiting:
-        page.goto(address_of(gallery, "browser_copies", run_id))
+        page.goto(f"{gallery.url}/pictory/run/browser_copies/{quote(run_id, safe='')}")
     page.locator(".shot.seen img").wait_for()
     assert waiting.value.body() == next(gallery.pictures.rglob("cover.400.webp")).read_bytes()
     assert page.evaluate("() => document.querySelector('.card img').naturalWidth") == 400
@@ -354,7 +348,7 @@ def test_a_picture_whose_copy_could_not_be_made_is_shown_with_its_price_and_the_
     states = gallery.finish("browser_lost_copy", run_id)
     assert {task for task, state in states.items() if state != "success"} == {"again"}
     page = seen_by()
-    page.goto(address_of(gallery, "browser_lost_copy", run_id))
+    page.goto(f"{gallery.url}/pictory/run/browser_lost_copy/{quote(run_id, safe='')}")
     page.locator(".shot.seen img").nth(1).wait_for()
     failed = page.locator(".card", has_text="could not be copied to cover.400.webp")
     assert failed.locator(".shot.seen img").count() == 1
@@ -376,7 +370,7 @@ def test_a_thumbnail_is_served_only_to_users_who_may_read_its_dag(gallery, run):
 
 def test_a_page_that_polls_a_run_says_when_its_user_is_signed_out(gallery, seen_by, busy):
     page = seen_by()
-    page.goto(address_of(gallery, "browser_in_progress", busy))
+    page.goto(f"{gallery.url}/pictory/run/browser_in_progress/{quote(busy, safe='')}")
     page.locator(".age").wait_for()
     token = {"name": "_token", "value": gallery.expired_token("boss"), "url": gallery.url + "/"}
     page.context.add_cookies([token])
@@ -387,7 +381,7 @@ def test_a_page_that_polls_a_run_says_when_its_user_is_signed_out(gallery, seen_
 def test_the_page_of_a_finished_run_stops_polling(gallery, seen_by, run):
     page = seen_by()
     page.clock.install()
-    page.goto(address_of(gallery, DAG, run))
+    page.goto(f"{gallery.url}/pictory/run/{DAG}/{quote(run, safe='')}")
     page.locator(".card:not(.skeleton)").first.wait_for()
     page.wait_for_load_state("networkidle")
     urls = []
@@ -442,7 +436,7 @@ def test_the_page_can_be_used_with_the_keyboard(gallery, seen_by, run):
 @pytest.mark.parametrize("width", [390, 768, 1280, 2560])
 def test_the_page_fits_every_width_and_its_layout_does_not_shift(gallery, seen_by, run, width):
     page = seen_by(width=width)
-    page.goto(address_of(gallery, DAG, run))
+    page.goto(f"{gallery.url}/pictory/run/{DAG}/{quote(run, safe='')}")
     page.evaluate(
         """() => { window.jumped = 0; new PerformanceObserver(list => {
             for (const shift of list.getEntries()) window.jumped += shift.value;
@@ -555,7 +549,7 @@ def test_every_page_needs_a_login_and_no_reply_has_the_key(gallery, simulator, r
 
 def test_a_user_without_permissions_sees_a_message_and_no_picture(gallery, seen_by, run):
     page = seen_by("stranger")
-    page.goto(address_of(gallery, DAG, run))
+    page.goto(f"{gallery.url}/pictory/run/{DAG}/{quote(run, safe='')}")
     page.get_by_text("You may not see these pictures").wait_for()
     assert page.locator(".card:not(.skeleton)").count() == 0
     page.goto(f"{gallery.url}/pictory/newest")
@@ -618,7 +612,7 @@ def test_an_edited_xcom_leads_to_no_other_file(gallery, edited, tmp_path, run):
 def test_an_edited_url_is_loaded_only_if_it_is_a_web_address(gallery, seen_by, edited, run):
     edited(path=None, url="javascript:parent.hacked=window.hacked=1")
     page = seen_by()
-    page.goto(address_of(gallery, DAG, run, "hostile"))
+    page.goto(tab(gallery, run, "hostile"))
     frame = pictures_of(page)
     frame.get_by_text("No longer available at Pictory").wait_for()
     assert frame.evaluate(CLEAN)
@@ -629,7 +623,7 @@ def test_a_url_of_an_xcom_is_never_requested_from_airflows_own_host(gallery, see
     page = seen_by()
     urls = []
     page.on("request", lambda request: urls.append(request.url))
-    page.goto(address_of(gallery, DAG, run, "hostile"))
+    page.goto(tab(gallery, run, "hostile"))
     pictures_of(page).get_by_text("No longer available at Pictory").wait_for()
     assert [url for url in urls if "logout" in url] == []
 
@@ -639,7 +633,7 @@ def test_invalid_counts_of_a_batch_count_as_zero(gallery, seen_by, run):
     odd = {"of": 41, "saved": "9", "waiting": {"toLocaleString": 1}, "failed": -2, "to_do": 1e30, "reused": 1.5}
     gallery.call("PATCH", path, map_index=-1, value={**odd, "ai_credits_used": -7})
     page = seen_by()
-    page.goto(address_of(gallery, DAG, HOSTILE_RUN, "batch"))
+    page.goto(tab(gallery, HOSTILE_RUN, "batch"))
     frame = pictures_of(page)
     frame.get_by_text("0 of 41").wait_for()
     assert frame.evaluate(CLEAN)
@@ -676,7 +670,7 @@ def test_a_batch_of_a_thousand_shows_fifty_at_a_time(gallery, seen_by, run):
         gallery.call(method, target, **({"key": f"pictures_{page}"} if page else {}), map_index=-1, value=value)
 
     page = seen_by()
-    page.goto(address_of(gallery, DAG, HOSTILE_RUN, "batch"))
+    page.goto(tab(gallery, HOSTILE_RUN, "batch"))
     frame = pictures_of(page)
     frame.get_by_text("1,000 of 1,000").wait_for()
     assert frame.locator(".card").count() == 50

@@ -12,7 +12,7 @@ import pytest
 
 from tests.browser.conftest import DAGS
 from tests.browser.stacks import AirflowOfMany, env_of_gallery
-from tests.browser.test_gallery import address_of, pictures_of
+from tests.browser.test_gallery import pictures_of
 from tests.provider.backends import OBJECT_STORAGE
 
 DAG = "browser.pictures-backend"
@@ -49,7 +49,8 @@ def open_tab(gallery, open_page):
         page = open_page(gallery, gallery.token("boss"))
         urls = []
         page.on("request", lambda request: urls.append(request.url))
-        page.goto(address_of(gallery, dag, run_id, task))
+        path = f"/tasks/{task}/plugin/pictory-task" if task else "/plugin/pictory-run"
+        page.goto(f"{gallery.url}/dags/{dag}/runs/{quote(run_id, safe='')}{path}")
         frame = pictures_of(page)
         frame.locator(".figures, .message").first.wait_for()
         return frame, urls
