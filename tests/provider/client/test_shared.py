@@ -96,6 +96,7 @@ def test_a_hundred_waits_read_the_connection_once_and_share_a_few_connections(
         waits = [asyncio.create_task(end_of(trigger(job_id))) for job_id in job_ids]
         while min(polls_of_each(pictory, job_ids)) < 2:
             await asyncio.sleep(0.01)
+            assert [each.result() for each in waits if each.done()] == []
         for job in pictory.account.jobs.values():
             job.seconds = 0
         events = await asyncio.gather(*waits)
