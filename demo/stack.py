@@ -210,7 +210,7 @@ class AirflowStack:
             total = page["total_entries"] if page["task_instances"] else 0
         return found
 
-    def states(self, dag_id: str, run_id: str) -> dict[str, str]:
+    def _states(self, dag_id: str, run_id: str) -> dict[str, str]:
         """Return the states of a run's tasks, by task id and map index."""
         return {_name(task): task["state"] or "waiting" for task in self.tasks(dag_id, run_id)}
 
@@ -222,7 +222,7 @@ class AirflowStack:
         """Yield the states of a run's tasks, about twice a second, until the run has ended."""
         for _ in self.until(timeout):
             state = self.run_state(dag_id, run_id)
-            yield self.states(dag_id, run_id)
+            yield self._states(dag_id, run_id)
             if state in _ENDED:
                 return
         raise StackError(f"{dag_id} {run_id} did not end in {timeout:.0f} s")
@@ -231,7 +231,7 @@ class AirflowStack:
         """Wait until a run has ended and return the states of its tasks."""
         for _ in self.until(timeout):
             if self.run_state(dag_id, run_id) in _ENDED:
-                return self.states(dag_id, run_id)
+                return self._states(dag_id, run_id)
         raise StackError(f"{dag_id} {run_id} did not end in {timeout:.0f} s")
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
