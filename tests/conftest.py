@@ -49,6 +49,15 @@ def pytest_runtest_setup(item):
         os.nice(max(0, 10 - os.nice(0)))
 
 
+def pytest_make_parametrize_id(val, argname):
+    """Name long values after their argument.
+
+    Nobody reads a picture in a test's name, and a picture or a colour profile may hold the time at which it was
+    made: pytest-xdist refuses tests that have other names in another process.
+    """
+    return argname if isinstance(val, (bytes, str)) and len(val) > 80 else None
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Run all tests of a tier that starts a real Airflow in one process, if several processes run tests.
