@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -186,6 +187,11 @@ def runs(airflow):
     Those that others wait for come first.
     """
     wanted = {
+        "rows of a batch, one of which fails": (
+            "recipe_which_rows_failed",
+            {"products": ROWS_ONE_OF_WHICH_FAILS},
+        ),
+        "rows of a batch, all well": ("recipe_which_rows_failed", {"products": ROWS_ALL_WELL}),
         **{recipe: (f"recipe_{recipe}", {}) for recipe in RECIPES},
         "text to image": ("pictory_text_to_image", {"prompt": "A quiet harbour, wide shot", "style": "vintage"}),
         **{
@@ -195,11 +201,6 @@ def runs(airflow):
         "hand-over": ("pictory_submit_here_wait_there", {}),
         "batch": ("pictory_batch", {"prompts": BATCH}),
         "rows, one of which fails": ("recipe_picture_for_every_row", {"rows": ROWS_ONE_OF_WHICH_FAILS}),
-        "rows of a batch, one of which fails": (
-            "recipe_which_rows_failed",
-            {"products": ROWS_ONE_OF_WHICH_FAILS},
-        ),
-        "rows of a batch, all well": ("recipe_which_rows_failed", {"products": ROWS_ALL_WELL}),
         "production": ("recipe_two_accounts", {"environment": "production"}),
         "spent": ("recipe_monthly_budget", {"connection": "pictory_spent"}),
         "publish": ("pictory_publish_cover", {}),
@@ -214,37 +215,61 @@ def runs(airflow):
     return {name: (dag_id, airflow.trigger(dag_id, **conf)) for name, (dag_id, conf) in wanted.items()}
 
 
-@pytest.fixture(scope="session")
-def next_runs(airflow, runs):
-    """Return the ids of runs that come after those of :func:`runs`, started together."""
-    for first in ("picture_for_every_row", "catalogue", "keep_the_look", "variations", "a_few_each_night"):
-        airflow.finish(*runs[first])
-    wanted = {
-        "picture_for_every_row": ("recipe_picture_for_every_row", {"rows": NEXT_ROWS}),
-        "catalogue": ("recipe_catalogue", {}),
-        "a_few_each_night": ("recipe_a_few_each_night", {}),
-    }
-    return {name: (dag_id, airflow.trigger(dag_id, **conf)) for name, (dag_id, conf) in wanted.items()}
+@pytest.fixture(scope="session", autouse=True)
+def follow_ups(airflow, runs, simulator):
+    """Return the results to come of what happens after the first runs. Each has a thread, so none waits for a test."""
+    with ThreadPoolExecutor() as threads:
+        yield {
+            "next runs": threads.submit(start_next_runs, airflow, runs),
+            "agreed": threads.submit(agree, airflow, runs, simulator),
+            "triggerer": threads.submit(finish_in_the_triggerer, airflow, runs, simulator),
+        }
 
 
 @pytest.fixture(scope="session")
-def agreed(airflow, runs, simulator):
+def next_runs(follow_ups):
+    """Return the ids of runs that come after those of :func:`runs`."""
+    return follow_ups["next runs"].result()
+
+
+@pytest.fixture(scope="session")
+def agreed(follow_ups):
     """Return the question to a user, and what had been bought before they agreed."""
+    return follow_ups["agreed"].result()
+
+
+@pytest.fixture(scope="session")
+def triggerer_run(follow_ups):
+    """Return the run of sensors that end in the triggerer."""
+    return follow_ups["triggerer"].result()
+
+
+def start_next_runs(airflow, runs):
+    """Start runs as soon as those before them have ended, and return their ids."""
+    wanted = {"picture_for_every_row": {"rows": NEXT_ROWS}, "catalogue": {}, "a_few_each_night": {}}
+    next_runs = {}
+    for recipe, conf in wanted.items():
+        dag_id, run_id = runs[recipe]
+        airflow.finish(dag_id, run_id)
+        next_runs[recipe] = dag_id, airflow.trigger(dag_id, **conf)
+    return next_runs
+
+
+def agree(airflow, runs, simulator):
+    """Wait until a user is asked, agree, and return the question and what had been bought before."""
     dag_id, run_id = runs["approve_before_paying"]
-    for _ in airflow.until(120):
-        if found := airflow.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/hitlDetails")["hitl_details"]:
+    for states in airflow.watch(dag_id, run_id):
+        if states.get("approve") == "awaiting_input":  # the question can be read before, but not answered
             break
-    else:
-        raise AssertionError("nobody was asked")
+    found = airflow.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/hitlDetails")["hitl_details"]
     bought = [r for r in simulator.submissions if r.body["prompt"].startswith("A lighthouse in a storm")]
     answer = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
     airflow.call("PATCH", answer, chosen_options=["Approve"])
     return found[0], bought
 
 
-@pytest.fixture(scope="session")
-def triggerer_run(airflow, runs, simulator):
-    """Return the run of sensors that end in the triggerer. Their one job ends when all of them wait for it there."""
+def finish_in_the_triggerer(airflow, runs, simulator):
+    """End the one job of many sensors when all of them wait for it in the triggerer, and return their run."""
     run = runs["triggerer"]
     for _ in airflow.until(240):
         states = {task["task_id"]: task["state"] for task in airflow.tasks(*run)}
@@ -252,7 +277,7 @@ def triggerer_run(airflow, runs, simulator):
             break
     else:
         raise AssertionError(f"not all of them wait in the triggerer: {states}")
-    for job in simulator.account.jobs.values():
+    for job in list(simulator.account.jobs.values()):
         if job.body["prompt"].startswith("One job for the triggerer"):
             job.seconds = 0
     airflow.finish(*run)

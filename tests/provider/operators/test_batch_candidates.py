@@ -119,7 +119,8 @@ def test_two_rows_of_one_file_name_are_one_bad_row(tries, folder):
     assert len(lines(folder / "failed.jsonl")) == 1
 
 
-def test_the_paid_candidates_of_a_row_that_is_bad_now_are_saved(pictory, tries, folder, rows):
+def test_the_paid_candidates_of_a_row_that_is_bad_now_are_saved(pictory, tries, folder, rows, timing):
+    timing(read_budget=0)
     pictory.script("picture", "server-error", times=-1)
     with pytest.raises(PictoryUnavailable):
         tries(rows, **BY_SKU)
