@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -65,6 +66,8 @@ def clone(commit: str, folder: Path) -> Path:
 def timed(tree: Path, name: str) -> float:
     """Return the run time of a command in a tree, in seconds.
 
+    Tests of the earlier commit may fail, because some depend on the date, but all of them have to run.
+
     :raises CalledProcessError: if it fails.
     """
     targets = (tree / "Makefile").read_text()
@@ -76,10 +79,12 @@ def timed(tree: Path, name: str) -> float:
     env = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
     begun = time.monotonic()
     done = subprocess.run(command.split(), cwd=tree, env=env, capture_output=True, text=True, check=False)
+    seconds = time.monotonic() - begun
     if done.returncode:
         print(done.stdout[-5_000:], done.stderr[-5_000:], file=sys.stderr)
-    done.check_returncode()
-    return time.monotonic() - begun
+        if tree.name == "now" or not re.search(r"\d+ passed.* in [\d.]+s", done.stdout):
+            done.check_returncode()
+    return seconds
 
 
 if __name__ == "__main__":

@@ -256,10 +256,17 @@ def start_next_runs(airflow, runs):
 
 
 def agree(airflow, runs, simulator):
-    """Wait until a user is asked, agree, and return the question and what had been bought before."""
+    """Wait until a user is asked, agree, and return the question and what had been bought before.
+
+    Airflow 3.3.2 forgets an answer that comes before its scheduler knows that the worker is done: it takes the task
+    that it has queued again for a lost one.
+    """
     dag_id, run_id = runs["approve_before_paying"]
-    for states in airflow.watch(dag_id, run_id):
-        if states.get("approve") == "awaiting_input":  # the question can be read before, but not answered
+    worker_is_done = (
+        f"Received executor event with state success for task instance TaskInstanceKey(dag_id='{dag_id}'"
+    )
+    for _ in airflow.until(240):
+        if worker_is_done in (airflow.home / "scheduler.log").read_text(errors="replace"):
             break
     found = airflow.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/hitlDetails")["hitl_details"]
     bought = [r for r in simulator.submissions if r.body["prompt"].startswith("A lighthouse in a storm")]
