@@ -268,6 +268,8 @@ def agree(airflow, runs, simulator):
     for _ in airflow.until(240):
         if worker_is_done in (airflow.home / "scheduler.log").read_text(errors="replace"):
             break
+    else:
+        raise AssertionError("nobody was asked")
     found = airflow.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/hitlDetails")["hitl_details"]
     bought = [r for r in simulator.submissions if r.body["prompt"].startswith("A lighthouse in a storm")]
     answer = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
